@@ -1,0 +1,53 @@
+/* bytes.h - a view of bytes that somebody else owns, and little-endian get/put for written layouts. */
+#ifndef REELKV_BASE_BYTES_H
+#define REELKV_BASE_BYTES_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+/* Borrowed: whoever hands one out says until when it is valid. Not NUL-terminated. */
+struct bytes {
+    const uint8_t *data;
+    size_t len;
+};
+
+/* Layouts on disk and on the wire are little endian; so is every machine this runs on (checked here), which
+ * makes these single moves. */
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "layouts are written for little-endian machines");
+
+static inline void put_u16(uint8_t *to, uint16_t value)
+{
+    memcpy(to, &value, sizeof value);
+}
+static inline void put_u32(uint8_t *to, uint32_t value)
+{
+    memcpy(to, &value, sizeof value);
+}
+static inline void put_u64(uint8_t *to, uint64_t value)
+{
+    memcpy(to, &value, sizeof value);
+}
+static inline uint16_t get_u16(const uint8_t *from)
+{
+    uint16_t value;
+
+    memcpy(&value, from, sizeof value);
+    return value;
+}
+static inline uint32_t get_u32(const uint8_t *from)
+{
+    uint32_t value;
+
+    memcpy(&value, from, sizeof value);
+    return value;
+}
+static inline uint64_t get_u64(const uint8_t *from)
+{
+    uint64_t value;
+
+    memcpy(&value, from, sizeof value);
+    return value;
+}
+
+#endif

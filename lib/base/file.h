@@ -1,0 +1,45 @@
+/* file.h - whole files, durable small files, folders.
+ *
+ * Thread: any; blocks on the disk. Fails with the path and the reason in the sentence. */
+#ifndef REELKV_BASE_FILE_H
+#define REELKV_BASE_FILE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+struct file_text {
+    char *data; /* malloc'd, NUL-terminated */
+    size_t len;
+};
+
+/* Reads a regular file of at most limit_bytes. The caller frees out->data. */
+bool file_read_all(const char *path, size_t limit_bytes, struct file_text *out, struct status *st);
+
+/* Replaces `path` so that a crash leaves the old or the new content, and the new one is on the disk when this
+ * returns: write beside, fsync, rename, fsync the folder. */
+bool file_write_durable(const char *path, const void *data, size_t len, struct status *st);
+
+/* fsync of a folder, so that a created, renamed or removed name is durable. */
+bool file_sync_folder(const char *path, struct status *st);
+
+/* mkdir -p with mode 0700 for what is made. */
+bool file_make_folders(const char *path, struct status *st);
+
+/* Removes a folder and what is in it; a missing one is fine. Does not follow links. */
+bool file_remove_tree(const char *path, struct status *st);
+
+/* All bytes, or a failure: short writes and EINTR are continued. */
+bool file_write_fully(int fd, const void *data, size_t len, struct status *st);
+
+/* A read-only map of a whole file; madvise(WILLNEED) is the caller's choice. Empty files are refused. */
+struct file_map {
+    const uint8_t *data;
+    size_t len;
+};
+bool file_map_open(const char *path, struct file_map *map, struct status *st);
+void file_map_close(struct file_map *map); /* NULL data is fine */
+
+#endif

@@ -1,0 +1,87 @@
+#include "base/name.h"
+
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/limits.h"
+
+static bool is_lower_or_digit(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
+}
+
+bool name_check(const char *what, const char *name, struct status *st)
+{
+    size_t len = strlen(name);
+    bool ok = len >= 1 && len <= LIMIT_NAME_BYTES && is_lower_or_digit(name[0]);
+
+    for (size_t i = 1; ok && i < len; i++)
+        ok = is_lower_or_digit(name[i]) || strchr("._-", name[i]) != NULL;
+    if (ok)
+        return true;
+    return status_fail(
+        st, STATUS_INVALID,
+        "%s name '%.80s' is not valid: use 1 to %d of a-z 0-9 . _ -, starting with a letter or digit", what,
+        name, LIMIT_NAME_BYTES);
+}
+
+void url_mask(const char *url, char *out, size_t out_bytes)
+{
+    const char *host = strstr(url, "://");
+    const char *at;
+
+    if (host == NULL) {
+        snprintf(out, out_bytes, "%s", url);
+        return;
+    }
+    host += 3;
+    /* The last '@' before the path ends the user part: passwords may hold '@'. */
+    at = memrchr(host, '@', strcspn(host, "/?#"));
+    if (at == NULL)
+        snprintf(out, out_bytes, "%s", url);
+    else
+        snprintf(out, out_bytes, "%.*s***%s", (int)(host - url), url, at);
+}
+
+/* Length of the well-formed sequence at `s` (Unicode table 3-7), 0 when there is none. */
+static size_t sequence_len(const uint8_t *s, size_t left)
+{
+    uint8_t lo = 0x80, hi = 0xBF;
+    size_t len;
+
+    if (s[0] < 0x80)
+        return s[0] != 0;
+    if (s[0] >= 0xC2 && s[0] <= 0xDF)
+        len = 2;
+    else if (s[0] >= 0xE0 && s[0] <= 0xEF)
+        len = 3;
+    else if (s[0] >= 0xF0 && s[0] <= 0xF4)
+        len = 4;
+    else
+        return 0;
+    if (s[0] == 0xE0)
+        lo = 0xA0;
+    else if (s[0] == 0xED)
+        hi = 0x9F;
+    else if (s[0] == 0xF0)
+        lo = 0x90;
+    else if (s[0] == 0xF4)
+        hi = 0x8F;
+    if (left < len || s[1] < lo || s[1] > hi)
+        return 0;
+    for (size_t i = 2; i < len; i++)
+        if (s[i] < 0x80 || s[i] > 0xBF)
+            return 0;
+    return len;
+}
+
+bool utf8_is_valid(const char *text, size_t len)
+{
+    for (size_t i = 0, step; i < len; i += step) {
+        step = sequence_len((const uint8_t *)text + i, len - i);
+        if (step == 0)
+            return false;
+    }
+    return true;
+}

@@ -1,0 +1,21 @@
+/* name.h - the names people give: namespaces, streams, workers. */
+#ifndef REELKV_BASE_NAME_H
+#define REELKV_BASE_NAME_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "base/status.h"
+
+/* [a-z0-9][a-z0-9._-]{0,62}: safe as a folder, a Redis key and a label. `what` opens the sentence ("stream").
+ */
+bool name_check(const char *what, const char *name, struct status *st);
+
+/* The URL with everything between "//" and '@' replaced by "***", for logs and replies. `out` is always
+ * terminated; a URL longer than the room is cut. */
+void url_mask(const char *url, char *out, size_t out_bytes);
+
+/* True when the bytes are well-formed UTF-8 without NUL. */
+bool utf8_is_valid(const char *text, size_t len);
+
+#endif

@@ -1,0 +1,276 @@
+#include "base/options.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/require.h"
+
+enum { OPTION_NAME_BYTES = 64 };
+
+bool option_parse_bytes(const char *text, uint64_t *bytes_p)
+{
+    static const char units[] = "KMGT";
+    char *end;
+    uint64_t value;
+    unsigned shift = 0;
+
+    if (!isdigit((unsigned char)text[0]))
+        return false;
+    errno = 0;
+    value = strtoull(text, &end, 10);
+    if (errno != 0)
+        return false;
+    if (*end != '\0') {
+        const char *unit = strchr(units, toupper((unsigned char)*end));
+
+        if (unit == NULL || end[1] != '\0')
+            return false;
+        shift = 10 * (unsigned)(unit - units + 1);
+    }
+    if (value > UINT64_MAX >> shift)
+        return false;
+    *bytes_p = value << shift;
+    return true;
+}
+
+static bool parse_number(const char *text, double *value_p)
+{
+    char *end;
+
+    if (text[0] == '\0' || isspace((unsigned char)text[0]))
+        return false;
+    errno = 0;
+    *value_p = strtod(text, &end);
+    return *end == '\0' && errno == 0 && isfinite(*value_p);
+}
+
+static bool in_bounds(const struct option_row *row, double value, double (*read_bound)(const char *))
+{
+    return value >= read_bound(row->min) && value <= read_bound(row->max);
+}
+
+static double bound_number(const char *text)
+{
+    double value = 0;
+
+    REQUIRE(parse_number(text, &value));
+    return value;
+}
+
+static double bound_bytes(const char *text)
+{
+    uint64_t value = 0;
+
+    REQUIRE(option_parse_bytes(text, &value));
+    return (double)value;
+}
+
+static bool refuse(const struct option_row *row, const char *text, struct status *st)
+{
+    const char *what = row->type == OPTION_STR ? "characters" : "";
+
+    if (row->type == OPTION_BOOL)
+        return status_fail(st, STATUS_INVALID, "%s must be true or false, not '%s'", row->name, text);
+    return status_fail(st, STATUS_INVALID, "%s must be %s to %s%s%s, not '%s'", row->name, row->min, row->max,
+                       *what ? " " : "", what, text);
+}
+
+static bool set_bool(bool *field, const char *text)
+{
+    if (strcmp(text, "true") == 0 || strcmp(text, "1") == 0)
+        *field = true;
+    else if (strcmp(text, "false") == 0 || strcmp(text, "0") == 0)
+        *field = false;
+    else
+        return false;
+    return true;
+}
+
+bool option_set(const struct option_row *row, void *options, const char *text, struct status *st)
+{
+    void *field = (char *)options + row->offset;
+    double number;
+    uint64_t bytes;
+
+    switch (row->type) {
+    case OPTION_STR:
+        if (!in_bounds(row, (double)strlen(text), bound_number))
+            return refuse(row, text, st);
+        *(const char **)field = text;
+        return true;
+    case OPTION_U32:
+        if (!parse_number(text, &number) || number != floor(number) || !in_bounds(row, number, bound_number))
+            return refuse(row, text, st);
+        *(uint32_t *)field = (uint32_t)number;
+        return true;
+    case OPTION_BYTES:
+        if (!option_parse_bytes(text, &bytes) || !in_bounds(row, (double)bytes, bound_bytes))
+            return refuse(row, text, st);
+        *(uint64_t *)field = bytes;
+        return true;
+    case OPTION_F64:
+        if (!parse_number(text, &number) || !in_bounds(row, number, bound_number))
+            return refuse(row, text, st);
+        *(double *)field = number;
+        return true;
+    case OPTION_BOOL:
+        return set_bool(field, text) || refuse(row, text, st);
+    }
+    REQUIRE(!"every option type is handled");
+    return false;
+}
+
+/* listen_address -> listen-address, or REELKV_LISTEN_ADDRESS */
+static void flag_name(const char *name, char out[OPTION_NAME_BYTES])
+{
+    size_t i;
+
+    for (i = 0; name[i] != '\0' && i < OPTION_NAME_BYTES - 1; i++)
+        out[i] = name[i] == '_' ? '-' : name[i];
+    out[i] = '\0';
+}
+
+static void env_name(const char *name, char out[OPTION_NAME_BYTES])
+{
+    size_t used = (size_t)snprintf(out, OPTION_NAME_BYTES, "REELKV_");
+
+    for (; *name != '\0' && used < OPTION_NAME_BYTES - 1; name++)
+        out[used++] = (char)toupper((unsigned char)*name);
+    out[used] = '\0';
+}
+
+static const struct option_row *find_row(const struct option_table *table, const char *flag, size_t len)
+{
+    char name[OPTION_NAME_BYTES];
+
+    for (size_t i = 0; i < table->count; i++) {
+        flag_name(table->rows[i].name, name);
+        if (strlen(name) == len && strncmp(name, flag, len) == 0)
+            return &table->rows[i];
+    }
+    return NULL;
+}
+
+/* The known flag that shares the longest start with `flag`; good enough for a typing error. */
+static void nearest_flag(const struct option_table *table, const char *flag, char out[OPTION_NAME_BYTES])
+{
+    size_t best = 0;
+
+    snprintf(out, OPTION_NAME_BYTES, "help");
+    for (size_t i = 0; i < table->count; i++) {
+        char name[OPTION_NAME_BYTES];
+        size_t same = 0;
+
+        flag_name(table->rows[i].name, name);
+        while (name[same] != '\0' && name[same] == flag[same])
+            same++;
+        if (same > best) {
+            best = same;
+            memcpy(out, name, OPTION_NAME_BYTES);
+        }
+    }
+}
+
+static bool set_defaults(const struct option_table *table, void *options, struct status *st)
+{
+    for (size_t i = 0; i < table->count; i++) {
+        const struct option_row *row = &table->rows[i];
+        char name[OPTION_NAME_BYTES];
+        const char *from_env;
+
+        REQUIRE(option_set(row, options, row->initial, st));
+        env_name(row->name, name);
+        from_env = getenv(name);
+        if (from_env != NULL && !option_set(row, options, from_env, st))
+            return status_wrap(st, "environment %s", name);
+    }
+    return true;
+}
+
+/* One flag of argv; *used_p is how many arguments it took. */
+static bool take_flag(const struct option_table *table, void *options, char **argv, int *used_p,
+                      struct status *st)
+{
+    const char *arg = argv[0] + 2;
+    size_t len = strcspn(arg, "=");
+    const struct option_row *row = find_row(table, arg, len);
+    char near[OPTION_NAME_BYTES];
+
+    *used_p = 1;
+    if (row == NULL) {
+        nearest_flag(table, arg, near);
+        return status_fail(st, STATUS_INVALID, "unknown option --%.*s; did you mean --%s? See --help",
+                           (int)len, arg, near);
+    }
+    if (arg[len] == '=')
+        return option_set(row, options, arg + len + 1, st);
+    if (row->type == OPTION_BOOL)
+        return option_set(row, options, "true", st);
+    if (argv[1] == NULL)
+        return status_fail(st, STATUS_INVALID, "--%s needs a value", arg);
+    *used_p = 2;
+    return option_set(row, options, argv[1], st);
+}
+
+enum options_outcome options_parse(const struct option_table *table, void *options, int argc, char **argv,
+                                   struct status *st)
+{
+    if (!set_defaults(table, options, st))
+        return OPTIONS_BAD;
+    for (int i = 1, used; i < argc; i += used) {
+        if (strcmp(argv[i], "--help") == 0) {
+            options_print_help(table, stdout);
+            return OPTIONS_DONE;
+        }
+        if (strcmp(argv[i], "--help-markdown") == 0) {
+            options_print_markdown(table, stdout);
+            return OPTIONS_DONE;
+        }
+        if (strncmp(argv[i], "--", 2) != 0 || argv[i][2] == '\0') {
+            status_fail(st, STATUS_INVALID, "unexpected argument '%s'; options start with --, see --help",
+                        argv[i]);
+            return OPTIONS_BAD;
+        }
+        if (!take_flag(table, options, argv + i, &used, st))
+            return OPTIONS_BAD;
+    }
+    return OPTIONS_RUN;
+}
+
+void options_print_help(const struct option_table *table, FILE *out)
+{
+    fprintf(out, "usage: %s [--option value]...\n\n%s\n\n", table->program, table->summary);
+    for (size_t i = 0; i < table->count; i++) {
+        const struct option_row *row = &table->rows[i];
+        char flag[OPTION_NAME_BYTES], env[OPTION_NAME_BYTES];
+
+        flag_name(row->name, flag);
+        env_name(row->name, env);
+        fprintf(out, "  --%-24s %s\n", flag, row->help);
+        if (row->type == OPTION_STR || row->type == OPTION_BOOL)
+            fprintf(out, "    %-24s default '%s'; %s\n", "", row->initial, env);
+        else
+            fprintf(out, "    %-24s default %s, %s to %s; %s\n", "", row->initial, row->min, row->max, env);
+    }
+    fprintf(out, "  --%-24s %s\n", "help", "print this and exit");
+}
+
+void options_print_markdown(const struct option_table *table, FILE *out)
+{
+    fprintf(out, "## %s\n\n%s\n\n", table->program, table->summary);
+    fprintf(out, "| option | environment | default | bounds | what it does |\n|---|---|---|---|---|\n");
+    for (size_t i = 0; i < table->count; i++) {
+        const struct option_row *row = &table->rows[i];
+        char flag[OPTION_NAME_BYTES], env[OPTION_NAME_BYTES];
+        bool bounded = row->type != OPTION_STR && row->type != OPTION_BOOL;
+
+        flag_name(row->name, flag);
+        env_name(row->name, env);
+        fprintf(out, "| `--%s` | `%s` | `%s` | %s%s%s | %s |\n", flag, env, row->initial,
+                bounded ? row->min : "", bounded ? " to " : "", bounded ? row->max : "", row->help);
+    }
+    fprintf(out, "\n");
+}

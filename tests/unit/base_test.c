@@ -1,0 +1,133 @@
+/* The small parts of lib/base that do not need a file of their own: arena, name, file, json. */
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/arena.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "base/limits.h"
+#include "base/name.h"
+#include "support/test.h"
+
+TEST(arena_refuses_past_its_limit_and_starts_over_after_reset)
+{
+    struct arena arena = { .limit_bytes = 100000 };
+
+    CHECK(arena_alloc(&arena, 60000) != NULL);
+    CHECK(arena_alloc(&arena, 60000) == NULL);
+    CHECK(arena_alloc(&arena, SIZE_MAX) == NULL);
+    arena_reset(&arena);
+    CHECK(arena_alloc(&arena, 60000) != NULL);
+    CHECK_STR(arena_strndup(&arena, "camera", 3), "cam");
+    arena_reset(&arena);
+}
+
+TEST(names_are_safe_as_folders_and_keys)
+{
+    static const char *const good[] = { "a", "dock-2", "7.x_y" };
+    static const char *const bad[] = { "", ".", "..", "A", "a/b", "-a", "a b", "caf\xc3\xa9" };
+    char longest[LIMIT_NAME_BYTES + 2];
+    struct status st = { 0 };
+
+    for (size_t i = 0; i < ARRAY_LEN(good); i++)
+        CHECK_OK(name_check("stream", good[i], &st), st);
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+        CHECK(!name_check("stream", bad[i], &st));
+    memset(longest, 'a', sizeof longest);
+    longest[LIMIT_NAME_BYTES + 1] = '\0';
+    CHECK(!name_check("stream", longest, &st));
+    longest[LIMIT_NAME_BYTES] = '\0';
+    CHECK(name_check("stream", longest, &st));
+}
+
+TEST(url_mask_hides_passwords_even_with_an_at_sign)
+{
+    static const char *const pairs[][2] = {
+        { "rtsp://admin:p@ss@10.0.0.7/live", "rtsp://***@10.0.0.7/live" },
+        { "rtsp://10.0.0.7/live?mail=a@b", "rtsp://10.0.0.7/live?mail=a@b" },
+        { "/videos/a@b.mp4", "/videos/a@b.mp4" },
+    };
+    char out[64];
+
+    for (size_t i = 0; i < ARRAY_LEN(pairs); i++) {
+        url_mask(pairs[i][0], out, sizeof out);
+        CHECK_STR(out, pairs[i][1]);
+    }
+    url_mask(pairs[0][0], out, 8);
+    CHECK_STR(out, "rtsp://");
+}
+
+TEST(utf8_refuses_overlong_surrogate_and_cut_sequences)
+{
+    static const char *const bad[] = { "\xc0\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80",
+                                       "\xe2\x82", "\x80",         "a\xff" };
+
+    CHECK(utf8_is_valid("caf\xc3\xa9 \xe2\x82\xac \xf0\x9f\x8e\xa5", 14));
+    CHECK(!utf8_is_valid("a\0b", 3));
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+        CHECK(!utf8_is_valid(bad[i], strlen(bad[i])));
+}
+
+TEST(file_write_durable_replaces_whole_and_reads_back)
+{
+    struct file_text text;
+    struct status st = { 0 };
+    char path[300];
+
+    snprintf(path, sizeof path, "%s/a/b", test_folder());
+    CHECK_OK(file_make_folders(path, &st), st);
+    snprintf(path, sizeof path, "%s/a/b/c", test_folder());
+    CHECK_OK(file_write_durable(path, "first", 5, &st), st);
+    CHECK_OK(file_write_durable(path, "2nd", 3, &st), st);
+    CHECK_OK(file_read_all(path, 10, &text, &st), st);
+    CHECK_STR(text.data, "2nd");
+    free(text.data);
+    CHECK(!file_read_all(path, 2, &text, &st));
+    CHECK_HAS(st.text, "at most 2 are read");
+    CHECK(!file_read_all(test_folder(), 10, &text, &st));
+    snprintf(path, sizeof path, "%s/none", test_folder());
+    CHECK(!file_read_all(path, 10, &text, &st));
+    CHECK_EQ(st.code, STATUS_NOT_FOUND);
+}
+
+TEST(json_errors_name_the_place_or_the_field)
+{
+    static const char text[] = "{\"layers\": 24, \"name\": 7, \"minus\": -1}";
+    struct status st = { 0 };
+    const char *name;
+    uint32_t layers;
+    struct json *value;
+
+    CHECK(json_parse((struct bytes){ (const uint8_t *)"{\"a\": ", 6 }, &st) == NULL);
+    CHECK_HAS(st.text, "line 1");
+    value = json_parse((struct bytes){ (const uint8_t *)text, sizeof text - 1 }, &st);
+    CHECK(value != NULL);
+    CHECK_OK(json_read_u32(value, "layers", &layers, &st), st);
+    CHECK_EQ(layers, 24);
+    CHECK(!json_read_str(value, "name", &name, &st));
+    CHECK_HAS(st.text, "'name' has the wrong type");
+    CHECK(!json_read_u32(value, "heads", &layers, &st));
+    CHECK_HAS(st.text, "'heads' is missing");
+    CHECK(!json_read_u32(value, "minus", &layers, &st));
+    json_free(value);
+}
+
+TEST(json_is_written_in_the_order_it_was_set)
+{
+    struct json *value = json_make_object();
+    struct json *list = json_make_array();
+    char *text;
+
+    json_set_str(value, "z", "first");
+    json_set_u64(value, "a", 2);
+    json_append_str(list, "bad \xff byte");
+    json_set(value, "list", list);
+    json_set_f64(value, "nan", NAN);
+    text = json_text(value, 0);
+    CHECK_STR(text, "{\"z\":\"first\",\"a\":2,\"list\":[\"bad ? byte\"],\"nan\":null}");
+    free(text);
+    json_free(value);
+}
+
+TEST_MAIN()

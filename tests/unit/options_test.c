@@ -1,0 +1,91 @@
+#include "base/options.h"
+
+#include <stdlib.h>
+
+#include "support/test.h"
+
+struct sample_options {
+    const char *listen;
+    uint32_t port;
+    uint64_t budget_bytes;
+    double fps;
+    bool verbose;
+};
+
+static const struct option_row rows[] = {
+    OPTION_ROW(sample_options, listen, STR, "127.0.0.1", "1", "20", "address to listen on"),
+    OPTION_ROW(sample_options, port, U32, "7304", "1", "65535", "TCP port"),
+    OPTION_ROW(sample_options, budget_bytes, BYTES, "8G", "64M", "4T", "memory"),
+    OPTION_ROW(sample_options, fps, F64, "0.5", "0.01", "60", "frames a second"),
+    OPTION_ROW(sample_options, verbose, BOOL, "false", "", "", "say more"),
+};
+static const struct option_table table = { "sample", "A sample.", rows, ARRAY_LEN(rows) };
+
+static enum options_outcome parse(struct sample_options *options, struct status *st, char **argv)
+{
+    int argc = 0;
+
+    while (argv[argc] != NULL)
+        argc++;
+    return options_parse(&table, options, argc, argv, st);
+}
+#define ARGV(...) ((char *[]){ "sample", __VA_ARGS__, NULL })
+
+TEST(options_take_defaults_then_environment_then_flags)
+{
+    struct sample_options options;
+    struct status st = { 0 };
+
+    setenv("REELKV_PORT", "99", 1);
+    setenv("REELKV_FPS", "2", 1);
+    CHECK_EQ(parse(&options, &st, ARGV("--budget-bytes", "1G", "--fps=4", "--verbose")), OPTIONS_RUN);
+    unsetenv("REELKV_PORT");
+    unsetenv("REELKV_FPS");
+    CHECK_STR(options.listen, "127.0.0.1");
+    CHECK_EQ(options.port, 99);
+    CHECK_EQ(options.budget_bytes, 1ll << 30);
+    CHECK_NEAR(options.fps, 4, 0);
+    CHECK(options.verbose);
+}
+
+/* Each refusal names the option, what is allowed and what was given. */
+TEST(options_refuse_what_is_out_of_bounds_or_unknown)
+{
+    static const struct {
+        const char *flag, *value, *words;
+    } table_of[] = {
+        { "--port", "99999", "port must be 1 to 65535, not '99999'" },
+        { "--port", "80x", "port must be 1 to 65535, not '80x'" },
+        { "--port", "1.5", "port must be" },
+        { "--budget-bytes", "5T", "budget_bytes must be 64M to 4T, not '5T'" },
+        { "--budget-bytes", "-1", "budget_bytes must be" },
+        { "--fps", "nan", "fps must be" },
+        { "--listen", "a name that is far too long", "listen must be 1 to 20 characters" },
+        { "--bugdet-bytes", "1G", "unknown option --bugdet-bytes; did you mean --budget-bytes?" },
+        { "--verbose=maybe", NULL, "verbose must be true or false" },
+        { "--port", NULL, "--port needs a value" },
+        { "loose", NULL, "unexpected argument 'loose'" },
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(table_of); i++) {
+        struct sample_options options;
+        struct status st = { 0 };
+
+        CHECK_EQ(parse(&options, &st, ARGV((char *)table_of[i].flag, (char *)table_of[i].value)),
+                 OPTIONS_BAD);
+        CHECK_HAS(st.text, table_of[i].words);
+    }
+}
+
+TEST(option_bytes_know_their_units_and_do_not_overflow)
+{
+    uint64_t bytes;
+
+    CHECK(option_parse_bytes("3k", &bytes));
+    CHECK_EQ(bytes, 3072);
+    CHECK(!option_parse_bytes("99999999999T", &bytes));
+    CHECK(!option_parse_bytes("8GB", &bytes));
+    CHECK(!option_parse_bytes("", &bytes));
+}
+
+TEST_MAIN()
