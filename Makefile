@@ -1,0 +1,32 @@
+# The front door. Everything else is CMake: presets dev, release, asan, tsan, cuda (CMakePresets.json).
+PRESET ?= release
+
+help: ## print this
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
+
+setup: ## install the missing packages of cmake/packages.txt (Debian 12; root or sudo)
+	@tools/setup build run test
+build: setup ## build PRESET (default release) into build/PRESET
+	@tools/build $(PRESET)
+demo: ## build, start a cluster, ask five questions about two videos, stop
+	@tools/setup build run && tools/build release && tools/demo build/release
+check: setup ## every test, then again under the address and undefined-behaviour sanitizers
+	@tools/build dev && ctest --preset dev -j2 && tools/build asan && ctest --preset asan -j2 -LE once
+tsan: setup ## every test under the thread sanitizer
+	@tools/build tsan && ctest --preset tsan -j2 -LE once
+demo-score: build ## score the demo model on cameras that know the truth (long)
+	@bench/demo-score build/$(PRESET)
+bench: build ## kernels and model steps as shares of what this machine can do
+	@build/$(PRESET)/bin/reelkv-bench
+fresh: ## prove `make demo` and `make check` in a bare Debian 12 root (root; some 30 minutes)
+	@tools/setup fresh && tools/fresh
+deploy-check: ## render deploy/k8s with kubectl and check it against Kubernetes' schemas
+	@tools/deploy-check
+format: ## clang-format every C file in place
+	@git ls-files '*.c' '*.h' | xargs clang-format -i
+install: build ## install PRESET under /usr/local, or DESTDIR
+	@cmake --install build/$(PRESET)
+clean: ## remove every build
+	@rm -rf build
+
+.PHONY: help setup build demo check tsan demo-score bench fresh deploy-check format install clean
