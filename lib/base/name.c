@@ -85,3 +85,52 @@ bool utf8_is_valid(const char *text, size_t len)
     }
     return true;
 }
+
+bool text_copy(char *out, size_t out_bytes, const char *text)
+{
+    size_t len = strlen(text);
+    bool fits = len < out_bytes;
+
+    if (fits)
+        memcpy(out, text, len + 1);
+    else
+        out[0] = '\0';
+    return fits;
+}
+
+void hex_write(const void *bytes, size_t len, char *out)
+{
+    static const char digits[] = "0123456789abcdef";
+    const uint8_t *from = bytes;
+
+    for (size_t i = 0; i < len; i++) {
+        *out++ = digits[from[i] >> 4];
+        *out++ = digits[from[i] & 15];
+    }
+    *out = '\0';
+}
+
+static int hex_digit(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    if (c >= 'a' && c <= 'f')
+        return c - 'a' + 10;
+    return -1;
+}
+
+bool hex_read(const char *text, void *bytes, size_t len)
+{
+    uint8_t *to = bytes;
+
+    if (strlen(text) != 2 * len)
+        return false;
+    for (size_t i = 0; i < len; i++) {
+        int high = hex_digit(text[2 * i]), low = hex_digit(text[2 * i + 1]);
+
+        if (high < 0 || low < 0)
+            return false;
+        to[i] = (uint8_t)(high << 4 | low);
+    }
+    return true;
+}

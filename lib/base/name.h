@@ -1,4 +1,4 @@
-/* name.h - the names people give: namespaces, streams, workers. */
+/* name.h - the names people give (namespaces, streams, workers) and small text helpers. */
 #ifndef REELKV_BASE_NAME_H
 #define REELKV_BASE_NAME_H
 
@@ -14,6 +14,13 @@ bool name_check(const char *what, const char *name, struct status *st);
 /* The URL with everything between "//" and '@' replaced by "***", for logs and replies. `out` is always
  * terminated; a URL longer than the room is cut. */
 void url_mask(const char *url, char *out, size_t out_bytes);
+
+/* Copies text with its NUL; false when it does not fit (out is then ""). */
+bool text_copy(char *out, size_t out_bytes, const char *text);
+
+/* Lower-case hex of `len` bytes into 2 * len + 1 characters, and back (false on anything else). */
+void hex_write(const void *bytes, size_t len, char *out);
+bool hex_read(const char *text, void *bytes, size_t len);
 
 /* True when the bytes are well-formed UTF-8 without NUL. */
 bool utf8_is_valid(const char *text, size_t len);
