@@ -215,34 +215,53 @@ static bool take_flag(const struct option_table *table, void *options, char **ar
     return option_set(row, options, argv[1], st);
 }
 
-enum options_outcome options_parse(const struct option_table *table, void *options, int argc, char **argv,
-                                   struct status *st)
+static bool count_arguments(const struct option_table *table, int count, char **argv, struct status *st)
 {
+    if ((size_t)count > table->arguments_max)
+        return status_fail(st, STATUS_INVALID, "unexpected argument '%s'; usage: %s [--option value]... %s",
+                           argv[1 + table->arguments_max], table->program,
+                           table->arguments != NULL ? table->arguments : "");
+    if ((size_t)count < table->arguments_min)
+        return status_fail(st, STATUS_INVALID, "missing argument; usage: %s [--option value]... %s",
+                           table->program, table->arguments);
+    return true;
+}
+
+enum options_outcome options_parse(const struct option_table *table, void *options, int argc, char **argv,
+                                   int *arguments_p, struct status *st)
+{
+    bool only_arguments = false;
+    int arguments = 0;
+
     if (!set_defaults(table, options, st))
         return OPTIONS_BAD;
     for (int i = 1, used; i < argc; i += used) {
-        if (strcmp(argv[i], "--help") == 0) {
+        used = 1;
+        if (only_arguments || strncmp(argv[i], "--", 2) != 0) {
+            argv[1 + arguments++] = argv[i]; /* never ahead of i */
+        } else if (strcmp(argv[i], "--") == 0) {
+            only_arguments = true;
+        } else if (strcmp(argv[i], "--help") == 0) {
             options_print_help(table, stdout);
             return OPTIONS_DONE;
-        }
-        if (strcmp(argv[i], "--help-markdown") == 0) {
+        } else if (strcmp(argv[i], "--help-markdown") == 0) {
             options_print_markdown(table, stdout);
             return OPTIONS_DONE;
-        }
-        if (strncmp(argv[i], "--", 2) != 0 || argv[i][2] == '\0') {
-            status_fail(st, STATUS_INVALID, "unexpected argument '%s'; options start with --, see --help",
-                        argv[i]);
+        } else if (!take_flag(table, options, argv + i, &used, st)) {
             return OPTIONS_BAD;
         }
-        if (!take_flag(table, options, argv + i, &used, st))
-            return OPTIONS_BAD;
     }
+    if (!count_arguments(table, arguments, argv, st))
+        return OPTIONS_BAD;
+    if (arguments_p != NULL)
+        *arguments_p = arguments;
     return OPTIONS_RUN;
 }
 
 void options_print_help(const struct option_table *table, FILE *out)
 {
-    fprintf(out, "usage: %s [--option value]...\n\n%s\n\n", table->program, table->summary);
+    fprintf(out, "usage: %s [--option value]... %s\n\n%s\n\n", table->program,
+            table->arguments != NULL ? table->arguments : "", table->summary);
     for (size_t i = 0; i < table->count; i++) {
         const struct option_row *row = &table->rows[i];
         char flag[OPTION_NAME_BYTES], env[OPTION_NAME_BYTES];
@@ -261,6 +280,8 @@ void options_print_help(const struct option_table *table, FILE *out)
 void options_print_markdown(const struct option_table *table, FILE *out)
 {
     fprintf(out, "## %s\n\n%s\n\n", table->program, table->summary);
+    if (table->arguments != NULL)
+        fprintf(out, "Arguments: `%s`\n\n", table->arguments);
     fprintf(out, "| option | environment | default | bounds | what it does |\n|---|---|---|---|---|\n");
     for (size_t i = 0; i < table->count; i++) {
         const struct option_row *row = &table->rows[i];

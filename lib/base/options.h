@@ -34,6 +34,9 @@ struct option_row {
 struct option_table {
     const char *program; /* reelkv-kvstore */
     const char *summary; /* one sentence */
+    const char
+        *arguments; /* what follows the options, for people ("NAME SOURCE"); NULL: nothing may follow */
+    size_t arguments_min, arguments_max;
     const struct option_row *rows;
     size_t count;
 };
@@ -57,9 +60,11 @@ enum options_outcome {
     OPTIONS_BAD,  /* *st says why: exit 2 */
 };
 
-/* Fills `options` from defaults, environment and argv (argv[0] is skipped; no positional arguments). */
+/* Fills `options` from defaults, environment and argv (argv[0] is skipped). Arguments that are not options,
+ * and all after "--", are moved in order to argv[1..]; their number goes to *arguments_p (NULL when there can
+ * be none). */
 enum options_outcome options_parse(const struct option_table *table, void *options, int argc, char **argv,
-                                   struct status *st);
+                                   int *arguments_p, struct status *st);
 
 /* Sets one option from text, checked against its row; `row` names it in errors. */
 bool option_set(const struct option_row *row, void *options, const char *text, struct status *st);

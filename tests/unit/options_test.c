@@ -19,7 +19,9 @@ static const struct option_row rows[] = {
     OPTION_ROW(sample_options, fps, F64, "0.5", "0.01", "60", "frames a second"),
     OPTION_ROW(sample_options, verbose, BOOL, "false", "", "", "say more"),
 };
-static const struct option_table table = { "sample", "A sample.", rows, ARRAY_LEN(rows) };
+static const struct option_table table = {
+    .program = "sample", .summary = "A sample.", .rows = rows, .count = ARRAY_LEN(rows)
+};
 
 static enum options_outcome parse(struct sample_options *options, struct status *st, char **argv)
 {
@@ -27,7 +29,7 @@ static enum options_outcome parse(struct sample_options *options, struct status 
 
     while (argv[argc] != NULL)
         argc++;
-    return options_parse(&table, options, argc, argv, st);
+    return options_parse(&table, options, argc, argv, NULL, st);
 }
 #define ARGV(...) ((char *[]){ "sample", __VA_ARGS__, NULL })
 
@@ -75,6 +77,30 @@ TEST(options_refuse_what_is_out_of_bounds_or_unknown)
                  OPTIONS_BAD);
         CHECK_HAS(st.text, table_of[i].words);
     }
+}
+
+/* Options and arguments may stand in any order; "--" ends the options. */
+TEST(options_gather_arguments_in_order)
+{
+    struct option_table with = table;
+    struct sample_options options;
+    struct status st = { 0 };
+    char *argv[] = { "sample", "dock", "--port", "80", "--", "--odd", NULL };
+    int count;
+
+    with.arguments = "NAME SOURCE";
+    with.arguments_min = with.arguments_max = 2;
+    CHECK_EQ(options_parse(&with, &options, 6, argv, &count, &st), OPTIONS_RUN);
+    CHECK_EQ(count, 2);
+    CHECK_STR(argv[1], "dock");
+    CHECK_STR(argv[2], "--odd");
+    CHECK_EQ(options.port, 80);
+    CHECK_EQ(options_parse(&with, &options, 2, (char *[]){ "sample", "dock", NULL }, &count, &st),
+             OPTIONS_BAD);
+    CHECK_HAS(st.text, "missing argument");
+    CHECK_EQ(options_parse(&with, &options, 4, (char *[]){ "sample", "a", "b", "c", NULL }, &count, &st),
+             OPTIONS_BAD);
+    CHECK_HAS(st.text, "unexpected argument 'c'");
 }
 
 TEST(option_bytes_know_their_units_and_do_not_overflow)
