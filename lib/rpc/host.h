@@ -1,0 +1,57 @@
+/* host.h - what every service's main() has in common: loop, gRPC, one server, signals, drain, exit code.
+ *
+ *   options -> rpc_host_create() -> the service's own objects, on rpc_host_loop() -> rpc_host_serve()
+ *           -> rpc_host_run() -> the service's objects destroyed -> rpc_host_destroy()
+ *
+ * rpc_host_serve() prints one line of JSON on stdout, for whoever started the process:
+ *   {"ready":true,"service":"kvstore","addresses":["127.0.0.1:40213","unix:/run/reelkv/kv.sock"]}
+ * SIGTERM and SIGINT drain; a second one shortens the drain; then rpc_host_run() returns.
+ *
+ * Owner:  main. Thread: the loop's (main's). */
+#ifndef REELKV_RPC_HOST_H
+#define REELKV_RPC_HOST_H
+
+#include "rpc/rpc.h"
+#include "rpc/server.h"
+
+struct rpc_host;
+
+/* The fields that rpc/host_options.def gives a service's options. */
+struct rpc_host_options {
+    const char *service; /* "kvstore" */
+    const char *listen;  /* addresses, comma-separated */
+    uint32_t max_calls;
+    uint32_t lame_ms;
+    uint32_t drain_ms;
+};
+
+/* From a service's options struct whose .def includes rpc/host_options.def. */
+#define RPC_HOST_OPTIONS(service_name, options)                                                    \
+    {                                                                                              \
+        .service = (service_name), .listen = (options)->listen, .max_calls = (options)->max_calls, \
+        .lame_ms = (options)->lame_ms, .drain_ms = (options)->drain_ms                             \
+    }
+
+bool rpc_host_create(struct rpc_host **host_p, const struct rpc_host_options *options, struct status *st);
+struct loop *rpc_host_loop(struct rpc_host *host);
+struct rpc *rpc_host_rpc(struct rpc_host *host);
+
+/* Called on the loop when the drain begins: the service tells its long streams and its workers. NULL: none.
+ */
+void rpc_host_on_drain(struct rpc_host *host, void (*on_drain)(void *user), void *user);
+
+bool rpc_host_serve(struct rpc_host *host, const struct rpc_service *services, size_t count,
+                    struct status *st);
+struct rpc_server *rpc_host_server(struct rpc_host *host);
+
+/* Begins the drain as a signal would; `exit_code` is what rpc_host_run() will return (a service that cannot
+ * go on gives 1). */
+void rpc_host_stop(struct rpc_host *host, int exit_code);
+
+/* Until drained. 0, or the code of rpc_host_stop(). */
+int rpc_host_run(struct rpc_host *host);
+
+/* NULL and half-made hosts are fine. */
+void rpc_host_destroy(struct rpc_host *host);
+
+#endif

@@ -1,0 +1,70 @@
+/* server.h - listens, accepts, refuses what is too much, drains. See docs/drain.md.
+ *
+ * Answers by itself: unknown methods (UNIMPLEMENTED), malformed messages (INVALID), more than max_calls at
+ * once (EXHAUSTED with retry_after_ms), grpc.health.v1 (Check, Watch) and reflection (v1, v1alpha).
+ *
+ * Owner:  main; after rpc_server_drain()'s done, or at any time outside callbacks, rpc_server_destroy().
+ * Thread: the loop's.
+ * Fails:  create: UNAVAILABLE with the address and why it cannot be listened on; INVALID for an address that
+ *         makes no sense. */
+#ifndef REELKV_RPC_SERVER_H
+#define REELKV_RPC_SERVER_H
+
+#include "rpc/call.h"
+#include "rpc/rpc.h"
+
+struct rpc_server;
+
+struct rpc_handler {
+    const struct rpc_method *method;
+    /* Unary and server-stream: the request is there. Else: sets callbacks and reads. */
+    void (*open)(struct rpc_call *call, void *state);
+};
+
+struct rpc_service {
+    const char *name; /* "reelkv.v1.KvStore", for health */
+    const struct rpc_handler *handlers;
+    size_t handler_count;
+    void *state;
+};
+
+enum { RPC_ADDRESSES = 8, RPC_SERVICES = 16 };
+
+struct rpc_server_options {
+    const char *const *addresses; /* "127.0.0.1:7304", "[::1]:0", "unix:/run/reelkv/kv.sock" */
+    size_t address_count;
+    const struct rpc_service *services; /* outlive the server, as do their rows */
+    size_t service_count;
+    uint32_t max_message_bytes; /* 0: LIMIT_MESSAGE_BYTES */
+    uint32_t max_calls;         /* at once, health and reflection apart; 0: 1024 */
+    uint32_t max_streams;       /* per connection; 0: max_calls + 128, so that the refusal is heard */
+    uint32_t retry_after_ms;    /* told to those refused; 0: 100 */
+    uint32_t keepalive_ms;      /* 0: 10000; how long a silent connection goes unpinged */
+    uint32_t lookahead_bytes;   /* taken from a sender before the handler asks, per stream; 0: 1 MiB */
+};
+
+/* Listens and serves from the next turn of the loop on. The options are copied. A Unix socket is guarded by a
+ * lock file beside it (path + ".lock"), because gRPC lets a second server take it over. */
+bool rpc_server_create(struct rpc_server **server_p, struct rpc *rpc,
+                       const struct rpc_server_options *options, struct status *st);
+
+/* Address `index` as clients may use it: the kernel's port in place of 0. */
+const char *rpc_server_address(const struct rpc_server *server, size_t index);
+
+/* What health says of a service, or of the whole server (name ""). All start as serving. */
+void rpc_server_set_serving(struct rpc_server *server, const char *service, bool serving);
+
+uint32_t rpc_server_calls(const struct rpc_server *server); /* open now, health and reflection apart */
+
+/* Lame duck (health says NOT_SERVING, calls are still taken) for lame_ms; then GOAWAY, and up to drain_ms for
+ * the open calls to end; then they are cancelled. done(user) is called on the loop when all is over. A second
+ * drain shortens the first: it goes on to the next phase at once. */
+void rpc_server_drain(struct rpc_server *server, uint32_t lame_ms, uint32_t drain_ms,
+                      void (*done)(void *user), void *user);
+bool rpc_server_is_draining(const struct rpc_server *server);
+
+/* Not drained: cancels what is open and turns the loop until it has ended. Not from within a callback.
+ * NULL is fine. */
+void rpc_server_destroy(struct rpc_server *server);
+
+#endif
