@@ -9,7 +9,6 @@
 #define REELKV_LOOP_MAILBOX_H
 
 #include <pthread.h>
-#include <stdbool.h>
 
 struct letter {
     void (*open)(struct letter *letter); /* on the receiver's thread, once for each post */
@@ -20,14 +19,16 @@ struct mailbox {
     pthread_mutex_t lock;
     struct letter *first;
     struct letter **last_link;
+    void (*wake)(struct mailbox *box);
 };
 
-void mailbox_init(struct mailbox *box);
+/* `wake` is called by the poster when the box was empty, under the box's lock: so whoever opens a letter
+ * knows that its poster is done with the box, and may free it. */
+void mailbox_init(struct mailbox *box, void (*wake)(struct mailbox *box));
 void mailbox_deinit(struct mailbox *box); /* must be empty */
 
-/* True when the box was empty: then, and only then, the receiver needs waking. A letter may be posted again
- * once its open() has started, not before. */
-bool mailbox_post(struct mailbox *box, struct letter *letter);
+/* A letter may be posted again once its open() has started, not before. */
+void mailbox_post(struct mailbox *box, struct letter *letter);
 
 /* Opens what is in the box now, in the order of posting; letters posted meanwhile wait for the next time. */
 void mailbox_open_all(struct mailbox *box);

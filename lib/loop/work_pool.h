@@ -24,7 +24,7 @@ struct work {
 struct work_pool_options {
     const char *name; /* of the threads, at most 15 bytes */
     uint32_t threads;
-    uint32_t queue_max; /* waiting, not counting the running ones */
+    uint32_t queue_max; /* waiting, not counting the running ones; at least 1 */
 };
 
 bool work_pool_create(struct work_pool **pool_p, struct loop *loop, const struct work_pool_options *options,
@@ -37,9 +37,10 @@ bool work_pool_submit(struct work_pool *pool, struct work *work);
  * comes. */
 bool work_pool_withdraw(struct work_pool *pool, struct work *work);
 
-uint32_t work_pool_waiting(const struct work_pool *pool);
+uint32_t work_pool_waiting(struct work_pool *pool);
 
-/* Runs what was submitted to its end and calls its done() before it returns. NULL is fine. */
+/* Runs what was submitted to its end and calls its done() before it returns. Not from
+ * within a done(). NULL is fine. */
 void work_pool_destroy(struct work_pool *pool);
 
 #endif
