@@ -1,0 +1,53 @@
+/* kv_footer.h - the end of a sealed segment: which records it has, and their representative keys by layer.
+ * Layout in kv_format.h.
+ *
+ * Thread: any. Fails: DATA_LOSS for bytes that do not fit, UNIMPLEMENTED for another version. */
+#ifndef REELKV_KV_KV_FOOTER_H
+#define REELKV_KV_KV_FOOTER_H
+
+#include "kv/kv_format.h"
+
+enum { KV_ENTRY_DAMAGED = 1, KV_SEGMENT_RECORDS_MAX = 1 << 20 };
+
+struct kv_entry {
+    uint64_t offset; /* of the record in the file */
+    uint64_t record_bytes;
+    uint64_t seq, end_seq;
+    int64_t pts_ns, end_pts_ns;
+    uint64_t token_index;
+    uint32_t tokens;
+    enum kv_record_type type;
+    uint16_t event;
+    uint32_t flags;
+    uint32_t header_crc;
+    uint32_t note_bytes;
+    uint32_t thumbnail_bytes;
+};
+
+void kv_entry_of_record(struct kv_entry *entry, const struct kv_record *record, uint64_t offset,
+                        uint32_t header_crc);
+void kv_entry_put(const struct kv_entry *entry, uint8_t bytes[KV_ENTRY_BYTES]);
+bool kv_entry_get(struct kv_entry *entry, const uint8_t bytes[KV_ENTRY_BYTES], struct status *st);
+
+/* Offsets from the start of the file. */
+struct kv_footer {
+    uint32_t records, frames, layers;
+    uint64_t salt;
+    uint64_t end_seq; /* of the last record */
+    uint64_t table, notes, notes_bytes, columns, column_stride, file_bytes;
+    uint32_t table_crc, notes_crc, chain, super_crc;
+    uint32_t column_crc[LIMIT_LAYERS];
+};
+
+/* Fills the offsets for a footer that starts at `at` (a multiple of KV_PAGE_BYTES), from records, frames,
+ * layers, notes_bytes and the bytes of one key. */
+void kv_footer_place(struct kv_footer *footer, uint64_t at, uint32_t key_bytes);
+
+void kv_footer_put(const struct kv_footer *footer, uint8_t page[KV_PAGE_BYTES]);
+
+/* Checks the page, that it belongs to `super`, and that all offsets lie where kv_footer_place() puts them in
+ * a file of `file_bytes`. */
+bool kv_footer_get(struct kv_footer *footer, const struct kv_super *super, uint64_t file_bytes,
+                   const uint8_t page[KV_PAGE_BYTES], struct status *st);
+
+#endif
