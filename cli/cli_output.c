@@ -1,0 +1,318 @@
+#include "cli_output.h"
+
+#include <ctype.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/require.h"
+
+enum { CELL_BYTES = 200, TEXT_SLOTS = 8, TEXT_BYTES = 48, PROGRESS_COLUMNS = 30 };
+
+enum cli_exit cli_exit_of(enum status_code code)
+{
+    switch (code) {
+    case STATUS_OK:
+        return CLI_OK;
+    case STATUS_INVALID:
+    case STATUS_OUT_OF_RANGE:
+        return CLI_USAGE;
+    case STATUS_NOT_FOUND:
+        return CLI_NOT_FOUND;
+    case STATUS_UNAVAILABLE:
+        return CLI_UNAVAILABLE;
+    case STATUS_EXISTS:
+        return CLI_EXISTS;
+    case STATUS_EXHAUSTED:
+        return CLI_EXHAUSTED;
+    case STATUS_DEADLINE:
+        return CLI_TIMEOUT;
+    case STATUS_DATA_LOSS:
+        return CLI_DATA_LOSS;
+    case STATUS_CANCELLED:
+        return CLI_INTERRUPTED;
+    default:
+        return CLI_FAILED;
+    }
+}
+
+enum cli_exit cli_fail(const struct status *st, bool as_json)
+{
+    struct json *error, *value;
+
+    if (!as_json) {
+        fprintf(stderr, "reelkv: %s\n", st->text);
+        return cli_exit_of(st->code);
+    }
+    value = json_make_object();
+    error = json_make_object();
+    json_set_str(error, "code", status_code_words(st->code));
+    json_set_str(error, "message", st->text);
+    json_set(value, "error", error);
+    cli_print_json(value);
+    return cli_exit_of(st->code);
+}
+
+struct cli_table {
+    size_t columns;
+    size_t cells; /* titles included */
+    char (*texts)[CELL_BYTES];
+};
+
+struct cli_table *cli_table_create(const char *const *titles, size_t columns)
+{
+    struct cli_table *table = calloc(1, sizeof *table);
+
+    REQUIRE(table != NULL && columns > 0);
+    table->columns = columns;
+    for (size_t i = 0; i < columns; i++)
+        cli_table_cell(table, "%s", titles[i]);
+    return table;
+}
+
+void cli_table_cell(struct cli_table *table, const char *format, ...)
+{
+    va_list args;
+
+    if ((table->cells & (table->cells - 1)) == 0) {
+        size_t room = table->cells == 0 ? 1 : 2 * table->cells;
+
+        table->texts = realloc(table->texts, room * sizeof *table->texts);
+        REQUIRE(table->texts != NULL);
+    }
+    va_start(args, format);
+    vsnprintf(table->texts[table->cells++], CELL_BYTES, format, args);
+    va_end(args);
+}
+
+/* Columns a terminal shows for UTF-8 text: continuation bytes take none. */
+static int shown_width(const char *text)
+{
+    int width = 0;
+
+    for (; *text != '\0'; text++)
+        width += (*text & 0xC0) != 0x80;
+    return width;
+}
+
+static int column_width(const struct cli_table *table, size_t column)
+{
+    int width = 0;
+
+    for (size_t i = column; i < table->cells; i += table->columns) {
+        const char *text = table->texts[i] + (i == column && table->texts[i][0] == '>');
+        int here = shown_width(text);
+
+        width = here > width ? here : width;
+    }
+    return width;
+}
+
+void cli_table_print(struct cli_table *table)
+{
+    for (size_t i = 0; i < table->cells; i++) {
+        size_t column = i % table->columns;
+        bool right = table->texts[column][0] == '>';
+        const char *text = table->texts[i] + (i == column && right);
+        int pad = column_width(table, column) - shown_width(text);
+        bool last = column + 1 == table->columns;
+
+        printf("%*s%s%*s%s", right ? pad : 0, "", text, right || last ? 0 : pad, "", last ? "\n" : "  ");
+    }
+    free(table->texts);
+    free(table);
+}
+
+void cli_print_json(struct json *value)
+{
+    char *text = json_text(value, 2);
+
+    puts(text);
+    free(text);
+    json_free(value);
+}
+
+static char *text_slot(void)
+{
+    static char slots[TEXT_SLOTS][TEXT_BYTES];
+    static unsigned next;
+
+    return slots[next++ % TEXT_SLOTS];
+}
+
+const char *cli_bytes(uint64_t bytes)
+{
+    static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB" };
+    char *text = text_slot();
+    double value = (double)bytes;
+    size_t unit = 0;
+
+    while (value >= 1000 && unit + 1 < ARRAY_LEN(units)) {
+        value /= 1024;
+        unit++;
+    }
+    snprintf(text, TEXT_BYTES, unit > 0 && value < 10 ? "%.1f %s" : "%.0f %s", value, units[unit]);
+    return text;
+}
+
+const char *cli_span(double seconds)
+{
+    char *text = text_slot();
+
+    if (!(seconds >= 0))
+        seconds = 0;
+    if (seconds < 60)
+        snprintf(text, TEXT_BYTES, seconds < 10 ? "%.1f s" : "%.0f s", seconds);
+    else if (seconds < 3600)
+        snprintf(text, TEXT_BYTES, "%.0f min %.0f s", floor(seconds / 60), fmod(floor(seconds), 60));
+    else if (seconds < 48 * 3600)
+        snprintf(text, TEXT_BYTES, "%.0f h %.0f min", floor(seconds / 3600), fmod(floor(seconds / 60), 60));
+    else
+        snprintf(text, TEXT_BYTES, "%.0f d %.0f h", floor(seconds / 86400), fmod(floor(seconds / 3600), 24));
+    return text;
+}
+
+const char *cli_time(int64_t utc_ns)
+{
+    char *text = text_slot();
+    time_t seconds = (time_t)(utc_ns / 1000000000);
+    int ms = (int)(utc_ns / 1000000 % 1000);
+    struct tm utc;
+    size_t used;
+
+    if (gmtime_r(&seconds, &utc) == NULL)
+        return "?";
+    used = strftime(text, TEXT_BYTES, "%Y-%m-%d %H:%M:%S", &utc);
+    if (ms > 0)
+        used += (size_t)snprintf(text + used, TEXT_BYTES - used, ".%03d", ms);
+    snprintf(text + used, TEXT_BYTES - used, "Z");
+    return text;
+}
+
+static bool parse_ago(const char *text, int64_t now_ns, int64_t *utc_ns_p)
+{
+    static const struct {
+        char unit;
+        double seconds;
+    } units[] = { { 's', 1 }, { 'm', 60 }, { 'h', 3600 }, { 'd', 86400 } };
+    char *end;
+    double amount = strtod(text + 1, &end);
+
+    for (size_t i = 0; i < ARRAY_LEN(units); i++) {
+        if (end == text + 1 || end[0] != units[i].unit || end[1] != '\0' || !(amount >= 0 && amount < 1e6))
+            continue;
+        *utc_ns_p = now_ns - (int64_t)(amount * units[i].seconds * 1e9);
+        return true;
+    }
+    return false;
+}
+
+/* "Z", "+02:00" or "-05:30" to seconds. */
+static bool parse_zone(const char *text, int64_t *seconds_p)
+{
+    int hours, minutes, used = 0;
+
+    if (strcmp(text, "Z") == 0 || strcmp(text, "z") == 0) {
+        *seconds_p = 0;
+        return true;
+    }
+    if ((text[0] != '+' && text[0] != '-') || sscanf(text + 1, "%2d:%2d%n", &hours, &minutes, &used) != 2 ||
+        text[1 + used] != '\0' || hours > 14 || minutes > 59)
+        return false;
+    *seconds_p = (hours * 60 + minutes) * (text[0] == '-' ? -60 : 60);
+    return true;
+}
+
+static bool parse_rfc3339(const char *text, int64_t *utc_ns_p)
+{
+    struct tm when = { 0 };
+    const char *rest = strptime(text, "%Y-%m-%dT%H:%M:%S", &when);
+    double fraction = 0;
+    int64_t zone;
+
+    if (rest == NULL)
+        return false;
+    if (*rest == '.') {
+        char *end;
+
+        if (!isdigit((unsigned char)rest[1]))
+            return false;
+        fraction = strtod(rest, &end);
+        rest = end;
+    }
+    if (!parse_zone(rest, &zone))
+        return false;
+    *utc_ns_p = ((int64_t)timegm(&when) - zone) * 1000000000 + (int64_t)llround(fraction * 1e9);
+    return true;
+}
+
+static bool parse_epoch(const char *text, int64_t *utc_ns_p)
+{
+    char *end;
+    double seconds = strtod(text, &end);
+
+    if (!isdigit((unsigned char)text[0]) || *end != '\0' || !(seconds < 9e9))
+        return false;
+    *utc_ns_p = (int64_t)llround(seconds * 1e9);
+    return true;
+}
+
+bool cli_parse_time(const char *text, int64_t now_ns, int64_t *utc_ns_p, struct status *st)
+{
+    if (strcmp(text, "now") == 0) {
+        *utc_ns_p = now_ns;
+        return true;
+    }
+    if ((text[0] == '-' && parse_ago(text, now_ns, utc_ns_p)) || parse_rfc3339(text, utc_ns_p) ||
+        parse_epoch(text, utc_ns_p))
+        return true;
+    return status_fail(st, STATUS_INVALID,
+                       "time '%.60s' is not understood; use 2026-11-21T14:05:00Z, seconds since 1970, now, "
+                       "or -90s -5m -2h -1d",
+                       text);
+}
+
+static void draw_bar(struct cli_progress *progress, const char *label, uint64_t done, uint64_t total)
+{
+    double elapsed = (double)(clock_mono_ns() - progress->started_ns) / 1e9;
+    double share = total > 0 ? (double)done / (double)total : 0;
+    int filled = (int)(share * PROGRESS_COLUMNS);
+
+    fprintf(stderr, "\r\033[K%s [%.*s%*s] %llu", label, filled, "##############################",
+            PROGRESS_COLUMNS - filled, "", (unsigned long long)done);
+    if (total > 0)
+        fprintf(stderr, "/%llu", (unsigned long long)total);
+    if (done > 0 && total > done)
+        fprintf(stderr, "  %s left", cli_span(elapsed / (double)done * (double)(total - done)));
+}
+
+void cli_progress_draw(struct cli_progress *progress, const char *label, uint64_t done, uint64_t total)
+{
+    uint64_t now_ns = clock_mono_ns();
+    bool terminal = isatty(STDERR_FILENO);
+
+    if (progress->started_ns == 0)
+        progress->started_ns = now_ns;
+    if (progress->drawn_ns != 0 && now_ns - progress->drawn_ns < (terminal ? 100000000ull : 10000000000ull))
+        return;
+    progress->drawn_ns = now_ns;
+    progress->shown = terminal;
+    if (total > 0 && done > total)
+        done = total;
+    if (terminal)
+        draw_bar(progress, label, done, total);
+    else
+        fprintf(stderr, "%s %llu of %llu\n", label, (unsigned long long)done, (unsigned long long)total);
+}
+
+void cli_progress_end(struct cli_progress *progress)
+{
+    if (progress->shown)
+        fprintf(stderr, "\r\033[K");
+    progress->shown = false;
+}

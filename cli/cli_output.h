@@ -1,0 +1,62 @@
+/* cli_output.h - what the command line shows: tables for people, JSON for programs, a progress bar on stderr.
+ *
+ * Thread: main thread only. */
+#ifndef REELKV_CLI_OUTPUT_H
+#define REELKV_CLI_OUTPUT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/json.h"
+#include "base/status.h"
+
+/* Exit codes, documented in docs/cli.md and --help. */
+enum cli_exit {
+    CLI_OK = 0,
+    CLI_FAILED = 1,      /* anything without a code of its own */
+    CLI_USAGE = 2,       /* unknown option, bad value, invalid name or question */
+    CLI_NOT_FOUND = 3,   /* no such camera, file or cluster folder */
+    CLI_UNAVAILABLE = 4, /* the cluster is not running, or a part of it does not answer */
+    CLI_EXISTS = 5,      /* name taken, folder or port in use */
+    CLI_EXHAUSTED = 6,   /* no room: memory, disk, queue */
+    CLI_TIMEOUT = 7,
+    CLI_DATA_LOSS = 8, /* something stored is damaged */
+    CLI_INTERRUPTED = 130,
+};
+
+enum cli_exit cli_exit_of(enum status_code code);
+
+/* "reelkv: <sentence>" on stderr, or {"error":{"code","message"}} on stdout with `as_json`. Returns the exit
+ * code. */
+enum cli_exit cli_fail(const struct status *st, bool as_json);
+
+/* A table grows row by row and is printed with columns wide enough; a cell is cut at 200 bytes.
+ * Numbers are the caller's text; columns whose title starts with '>' are right-aligned. */
+struct cli_table;
+struct cli_table *cli_table_create(const char *const *titles, size_t columns);
+void cli_table_cell(struct cli_table *table, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void cli_table_print(struct cli_table *table); /* and frees it */
+
+/* Prints value and a newline, then frees it. */
+void cli_print_json(struct json *value);
+
+/* Text of a size ("1.5 GiB"), a span ("3 h 12 min"), a UTC time ("2026-11-21 14:05:00.500Z"). Static storage
+ * for the last eight calls together. */
+const char *cli_bytes(uint64_t bytes);
+const char *cli_span(double seconds);
+const char *cli_time(int64_t utc_ns);
+
+/* RFC 3339 ("2026-11-21T14:05:00Z", "...+02:00", fractions), seconds since 1970, "now", or "-90s" "-5m" "-2h"
+ * "-1d" before now_ns. INVALID says which forms are taken. */
+bool cli_parse_time(const char *text, int64_t now_ns, int64_t *utc_ns_p, struct status *st);
+
+/* One line on stderr, redrawn in place, only when stderr is a terminal; elsewhere a line each ten seconds. */
+struct cli_progress {
+    uint64_t started_ns, drawn_ns;
+    bool shown;
+};
+void cli_progress_draw(struct cli_progress *progress, const char *label, uint64_t done, uint64_t total);
+void cli_progress_end(struct cli_progress *progress);
+
+#endif

@@ -1,0 +1,215 @@
+/* Workers that find each other through a real Redis, which may be away, come back empty, or stop answering.
+ */
+#include "redis/directory.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "support/process.h"
+#include "support/test.h"
+
+/* A worker with its own loop, as a service has; the test turns the loop by hand. */
+struct member {
+    struct loop *loop;
+    struct directory *directory;
+    const char *name;
+    uint32_t streams;
+    uint32_t refreshed;
+    struct directory_lease lease;
+    uint32_t lease_changes;
+};
+
+static void describe(struct worker_record *record, void *user)
+{
+    struct member *member = user;
+
+    record->kind = WORKER_ENCODER;
+    snprintf(record->name, sizeof record->name, "%s", member->name);
+    snprintf(record->address, sizeof record->address, "unix:/%s", member->name);
+    record->streams = member->streams;
+}
+
+static uint32_t own_streams(struct stream_record *records, uint32_t max, void *user)
+{
+    struct member *member = user;
+
+    for (uint32_t i = 0; i < member->streams; i++) {
+        snprintf(records[i].ns, sizeof records[i].ns, "default");
+        snprintf(records[i].name, sizeof records[i].name, "cam-%u", i);
+        snprintf(records[i].store, sizeof records[i].store, "%s", member->name);
+        records[i].phase = STREAM_RUNNING;
+    }
+    return member->streams;
+}
+
+static void refreshed(const struct directory_view *view, void *user)
+{
+    ((struct member *)user)->refreshed++;
+}
+
+static void join(struct member *member, const char *name, uint32_t streams)
+{
+    struct directory_events events = { describe, own_streams, refreshed, member };
+    struct status st = { 0 };
+
+    memset(member, 0, sizeof *member);
+    member->name = name;
+    member->streams = streams;
+    CHECK_OK(loop_create(&member->loop, &st), st);
+    CHECK_OK(directory_create(&member->directory, member->loop, redis_address(), &events, &st), st);
+}
+
+static void part(struct member *member)
+{
+    directory_lease_release(&member->lease);
+    directory_destroy(member->directory);
+    loop_destroy(member->loop);
+}
+
+/* Turns the loop until `done` says so; false after 20 s. A tick keeps the loop from waiting for ever. */
+static void tick(struct loop_timer *timer)
+{
+}
+
+static bool turn_until(struct member *member, bool (*done)(struct member *member))
+{
+    uint64_t end_ns = clock_mono_ns() + 20000000000ull;
+    struct loop_timer timer = { 0 };
+    bool ok;
+
+    while (!(ok = done(member)) && clock_mono_ns() < end_ns) {
+        loop_timer_start(member->loop, &timer, 20, tick);
+        loop_run_once(member->loop);
+    }
+    loop_timer_stop(&timer);
+    return ok;
+}
+
+static bool sees_two_workers_and_three_streams(struct member *member)
+{
+    const struct directory_view *view = directory_view(member->directory);
+
+    return view->worker_count == 2 && view->stream_count == 3;
+}
+
+static bool was_refreshed(struct member *member)
+{
+    return member->refreshed > 0;
+}
+
+static bool is_unreachable(struct member *member)
+{
+    return !directory_is_reachable(member->directory);
+}
+
+TEST(members_see_each_other_and_the_streams)
+{
+    struct member one, two;
+    struct process redis;
+
+    redis_start(&redis);
+    join(&one, "encoder-0", 3);
+    CHECK(turn_until(&one, was_refreshed));
+    join(&two, "encoder-1", 0);
+    CHECK(turn_until(&two, sees_two_workers_and_three_streams));
+    CHECK(directory_view_stream(directory_view(two.directory), "default", "cam-2") != NULL);
+    part(&two);
+    part(&one);
+    CHECK_EQ(process_stop(&redis, SIGTERM, 5000), 0);
+}
+
+/* hiredis' packaged libuv adapter never hears of a refused connection; ours retries until Redis is there. */
+TEST(redis_may_come_later_and_come_back_empty)
+{
+    struct process redis;
+    struct member one;
+
+    join(&one, "encoder-0", 3);
+    for (int i = 0; i < 3; i++)
+        loop_run_once(one.loop);
+    CHECK(!directory_is_reachable(one.directory));
+    redis_start(&redis);
+    CHECK(turn_until(&one, was_refreshed));
+
+    CHECK_EQ(process_stop(&redis, SIGKILL, 5000), 128 + SIGKILL);
+    CHECK(turn_until(&one, is_unreachable));
+    CHECK_EQ(directory_view(one.directory)->stream_count <= 3, 1); /* the last view stays */
+    unlink(redis_address() + strlen("unix:"));
+    redis_start(&redis); /* nothing was saved: it comes back empty */
+    one.refreshed = 0;
+    CHECK(turn_until(&one, was_refreshed));
+    one.refreshed = 0;
+    CHECK(turn_until(&one, was_refreshed));
+    CHECK_EQ(directory_view(one.directory)->stream_count, 3);
+    CHECK_EQ(directory_view(one.directory)->worker_count, 1);
+    part(&one);
+    CHECK_EQ(process_stop(&redis, SIGTERM, 5000), 0);
+}
+
+/* A Redis that hangs is given up on after REDIS_REPLY_MS and found again when it goes on. */
+TEST(redis_that_hangs_is_noticed)
+{
+    struct process redis;
+    struct member one;
+
+    redis_start(&redis);
+    join(&one, "encoder-0", 1);
+    CHECK(turn_until(&one, was_refreshed));
+    kill(redis.pid, SIGSTOP);
+    CHECK(turn_until(&one, is_unreachable));
+    kill(redis.pid, SIGCONT);
+    one.refreshed = 0;
+    CHECK(turn_until(&one, was_refreshed));
+    part(&one);
+    CHECK_EQ(process_stop(&redis, SIGTERM, 5000), 0);
+}
+
+static void lease_changed(struct directory_lease *lease, bool held)
+{
+    container_of(lease, struct member, lease)->lease_changes++;
+}
+
+static bool lease_answered(struct member *member)
+{
+    return member->lease_changes > 0;
+}
+
+static bool lease_held(struct member *member)
+{
+    return member->lease.held;
+}
+
+static void claim(struct member *member)
+{
+    snprintf(member->lease.ns, sizeof member->lease.ns, "default");
+    snprintf(member->lease.name, sizeof member->lease.name, "dock");
+    member->lease.changed = lease_changed;
+    directory_lease_claim(member->directory, &member->lease, member->name);
+}
+
+TEST(lease_has_one_holder_and_passes_on_when_released)
+{
+    struct member one, two;
+    struct process redis;
+
+    redis_start(&redis);
+    join(&one, "encoder-0", 0);
+    join(&two, "encoder-1", 0);
+    CHECK(turn_until(&one, was_refreshed));
+    CHECK(turn_until(&two, was_refreshed));
+    claim(&one);
+    CHECK(turn_until(&one, lease_held));
+    claim(&two);
+    CHECK(turn_until(&two, lease_answered));
+    CHECK(!two.lease.held);
+    directory_lease_release(&one.lease);
+    one.refreshed = 0;
+    CHECK(turn_until(&one, was_refreshed)); /* the release is out */
+    CHECK(turn_until(&two, lease_held));
+    part(&two);
+    part(&one);
+    CHECK_EQ(process_stop(&redis, SIGTERM, 5000), 0);
+}
+
+TEST_MAIN()

@@ -1,0 +1,43 @@
+/* questions.h - questions about a world, each with exactly one right answer and the samples that prove it. */
+#ifndef TRUTHCAM_QUESTIONS_H
+#define TRUTHCAM_QUESTIONS_H
+
+#include <stdio.h>
+
+#include "world.h"
+
+enum question_kind {
+    ASK_COLOR,
+    ASK_SHAPE,
+    ASK_WHERE,
+    ASK_DID,
+    ASK_COUNT,
+    ASK_FIRST,
+    ASK_NOW,
+    QUESTION_KINDS
+};
+extern const char *const question_kind_names[QUESTION_KINDS];
+
+enum { QUESTION_TEXT_BYTES = 128, ANSWER_TEXT_BYTES = 32, EVIDENCE_MAX = 8 };
+
+struct question {
+    enum question_kind kind;
+    uint32_t round; /* how many of its kind were asked before it, or tried */
+    char text[QUESTION_TEXT_BYTES];
+    char answer[ANSWER_TEXT_BYTES];
+    bool has_as_of;
+    uint32_t as_of_sample; /* asked just after this sample was taken */
+    uint32_t
+        evidence[EVIDENCE_MAX]; /* objects whose spans prove the answer; none for a true "no" or "nothing" */
+    uint32_t evidence_count;
+    bool distractors; /* another object shares the shape or the colour of what is asked about */
+};
+
+/* Up to `wanted` questions, the kinds in turn; a kind for which the world has no unambiguous question is
+ * skipped. Returns how many were made. Questions do not repeat. */
+uint32_t questions_make(const struct world *world, uint32_t wanted, struct question *questions);
+
+/* Every question text and every answer there can be, one a line: what a tokenizer must know. */
+void vocabulary_print(FILE *out);
+
+#endif
