@@ -43,6 +43,13 @@ struct kv_footer {
  * layers, notes_bytes and the bytes of one key. */
 void kv_footer_place(struct kv_footer *footer, uint64_t at, uint32_t key_bytes);
 
+/* Where the zeros behind a layer's column end: its CRC covers them, as those of table and notes do. */
+static inline uint64_t kv_footer_column_end(const struct kv_footer *footer, uint32_t layer)
+{
+    return layer + 1 < footer->layers ? footer->columns + (layer + 1) * footer->column_stride
+                                      : footer->file_bytes - KV_PAGE_BYTES;
+}
+
 void kv_footer_put(const struct kv_footer *footer, uint8_t page[KV_PAGE_BYTES]);
 
 /* Checks the page, that it belongs to `super`, and that all offsets lie where kv_footer_place() puts them in

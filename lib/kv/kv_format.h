@@ -37,16 +37,25 @@
  *
  * FOOTER, from the end of the last record: TABLE (one entry a record), NOTES (the notes of all records in
  * order), COLUMNS (for each layer the keys of all FRAME records, in the table's order; columns at multiples
- * of 64), each at a multiple of 4 KiB; then TRAILER, the last page of the file. Entry, 96 bytes: 0  u64
- * offset of the record     40  i64  end pts              72  u32  header CRC 8  u64  record bytes 48  u64
- * token index          76  u32  note bytes 16  u64  seq                      56  u32  tokens               80
- * u32  thumbnail bytes 24  u64  end seq                  60  u16  type, u16 event      84  12 zero bytes 32
- * i64  pts                      64  u32  flags (1: damaged), 4 zero bytes TRAILER 0  u64  magic "RKVTRAIL" 40
- * u64  table offset         80  u64  column stride 8  u16  major, u16 minor         48  u64  notes offset 88
- * u32  CRC32C table 12  u32  records                  56  u64  notes bytes          92  u32  CRC32C notes 16
- * u64  salt                     64  u64  columns offset       96  u32  chain: the last header CRC 24  u32
- * frames, u32 layers       72  u64  file bytes          100  u32  SUPER's CRC 32  u64  end seq 128  per layer
- * u32 CRC32C of its column 4092  u32  CRC32C of what is before
+ * of 64), each at a multiple of 4 KiB; then TRAILER, the file's last page. The CRC of a part covers the zeros
+ * up to the next one.
+ *
+ * Entry, 96 bytes
+ *    0  u64  offset of the record     40  i64  end pts              72  u32  header CRC
+ *    8  u64  record bytes             48  u64  token index          76  u32  note bytes
+ *   16  u64  seq                      56  u32  tokens               80  u32  thumbnail bytes
+ *   24  u64  end seq                  60  u16  type                 84  12 zero bytes
+ *   32  i64  pts                      62  u16  event
+ *                                     64  u32  flags (1: damaged), 4 zero bytes
+ *
+ * TRAILER
+ *    0  u64  magic "RKVTRAIL"         40  u64  table offset         80  u64  column stride
+ *    8  u16  major, u16 minor         48  u64  notes offset         88  u32  CRC32C of the table
+ *   12  u32  records                  56  u64  notes bytes          92  u32  CRC32C of the notes
+ *   16  u64  salt                     64  u64  columns offset       96  u32  chain: last header CRC
+ *   24  u32  frames                   72  u64  file bytes          100  u32  SUPER's CRC
+ *   28  u32  layers                  128  per layer u32: CRC32C of its column
+ *   32  u64  end seq                4092  u32  CRC32C of what is before
  *
  * A reader refuses an unknown major or minor and an unknown incompat flag by name, ignores unknown compat
  * flags, and takes a record only when magic, salt, epoch and CRCs fit.

@@ -7,8 +7,11 @@
  * chooses from the others. With recent_window 0 and KV_SELECT_REKV the choice is ReKV's.
  *
  * Time order of blocks is (pts, stream, seq); of equal scores the newer in time order is the better, so a
- * choice never depends on the order of offering, and merging the choices of several stores gives what one
- * store with all the blocks would have chosen (kv_select_offer_merged()).
+ * choice never depends on the order of offering.
+ *
+ * Merging the choices of several stores is offering them all to one more kv_select with the same selection.
+ * That is exact: what is recent over all stores is so in its own, and what is among the best of the others
+ * over all stores is, in its own, either recent or among the best.
  *
  * Owner:  the creator. Thread: one at a time.
  * Fails:  INVALID for a selection that makes no sense; EXHAUSTED when `all` meets too many blocks.
@@ -50,12 +53,8 @@ struct kv_select;
 bool kv_select_create(struct kv_select **select_p, const struct kv_selection *selection, struct status *st);
 void kv_select_destroy(struct kv_select *select); /* NULL is fine */
 
-/* The blocks in view, each once. `recent` of the hits is ignored. */
+/* Each block once. `recent` of the hits is ignored. */
 void kv_select_offer(struct kv_select *select, const struct kv_hit *hits, uint32_t count);
-
-/* Instead: what another kv_select chose (with `recent` as it set it) from blocks that are not offered
- * otherwise. */
-void kv_select_offer_merged(struct kv_select *select, const struct kv_hit *hits, uint32_t count);
 
 /* Best first, ties newest first; then the recent ones, newest first. Valid until destroy. Call once. */
 bool kv_select_finish(struct kv_select *select, const struct kv_hit **hits_p, uint32_t *count_p,

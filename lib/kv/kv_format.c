@@ -1,0 +1,82 @@
+/* The superblock. Records are in kv_record.c, footers in kv_footer.c; the layout of all is in kv_format.h. */
+#include "kv/kv_format.h"
+
+#include "base/bytes.h"
+#include "base/name.h"
+#include "kv/kv_crc.h"
+
+#define SUPER_MAGIC 0x5245505553564b52ull /* "RKVSUPER" */
+
+void kv_super_put(struct kv_super *super, uint8_t page[KV_PAGE_BYTES])
+{
+    memset(page, 0, KV_PAGE_BYTES);
+    put_u64(page, SUPER_MAGIC);
+    put_u16(page + 8, KV_FORMAT_MAJOR);
+    put_u16(page + 10, KV_FORMAT_MINOR);
+    put_u32(page + 12, KV_PAGE_BYTES);
+    put_u64(page + 24, super->compat);
+    put_u64(page + 32, super->salt);
+    memcpy(page + 40, super->fingerprint, KV_FINGERPRINT_BYTES);
+    put_u64(page + 56, super->epoch);
+    put_u32(page + 64, super->geometry.layers);
+    put_u32(page + 68, super->geometry.kv_heads);
+    put_u32(page + 72, super->geometry.head_dim);
+    put_u32(page + 76, super->geometry.dtype);
+    put_u64(page + 80, (uint64_t)super->created_ns);
+    put_u64(page + 88, super->first_seq);
+    memcpy(page + 96, super->ns, sizeof super->ns);
+    memcpy(page + 160, super->stream, sizeof super->stream);
+    super->crc = kv_crc(0, page, KV_PAGE_BYTES - 4);
+    put_u32(page + KV_PAGE_BYTES - 4, super->crc);
+}
+
+static bool check_versions(const uint8_t *page, struct status *st)
+{
+    uint16_t major = get_u16(page + 8), minor = get_u16(page + 10);
+    uint64_t incompat = get_u64(page + 16);
+
+    if (major != KV_FORMAT_MAJOR || minor != KV_FORMAT_MINOR)
+        return status_fail(st, STATUS_UNIMPLEMENTED,
+                           "segment format %u.%u; this version reads %u.%u: use the release that wrote it",
+                           major, minor, KV_FORMAT_MAJOR, KV_FORMAT_MINOR);
+    if (incompat != 0)
+        return status_fail(st, STATUS_UNIMPLEMENTED,
+                           "segment needs features 0x%llx that this version does not have",
+                           (unsigned long long)incompat);
+    return true;
+}
+
+static bool read_name(const uint8_t *from, const char *what, char *name, struct status *st)
+{
+    memcpy(name, from, LIMIT_NAME_BYTES + 1);
+    if (name[LIMIT_NAME_BYTES] != '\0')
+        return status_fail(st, STATUS_DATA_LOSS, "superblock: %s has no end", what);
+    return name_check(what, name, st);
+}
+
+bool kv_super_get(struct kv_super *super, const uint8_t page[KV_PAGE_BYTES], struct status *st)
+{
+    struct kv_super got = { .crc = kv_crc(0, page, KV_PAGE_BYTES - 4) };
+
+    if (get_u64(page) != SUPER_MAGIC)
+        return status_fail(st, STATUS_DATA_LOSS, "no superblock: this is no segment file");
+    if (got.crc != get_u32(page + KV_PAGE_BYTES - 4))
+        return status_fail(st, STATUS_DATA_LOSS, "superblock: checksum does not fit");
+    if (!check_versions(page, st))
+        return false;
+    got.compat = get_u64(page + 24);
+    got.salt = get_u64(page + 32);
+    memcpy(got.fingerprint, page + 40, KV_FINGERPRINT_BYTES);
+    got.epoch = get_u64(page + 56);
+    got.geometry = (struct kv_geometry){ .layers = get_u32(page + 64),
+                                         .kv_heads = get_u32(page + 68),
+                                         .head_dim = get_u32(page + 72),
+                                         .dtype = (enum kv_dtype)get_u32(page + 76) };
+    got.created_ns = (int64_t)get_u64(page + 80);
+    got.first_seq = get_u64(page + 88);
+    if (!kv_geometry_check(&got.geometry, st) || !read_name(page + 96, "namespace", got.ns, st) ||
+        !read_name(page + 160, "stream", got.stream, st))
+        return status_wrap(st, "superblock");
+    *super = got;
+    return true;
+}

@@ -1,0 +1,427 @@
+/* Records: their header, where their parts lie, and their checksums. The layout is in kv_format.h. */
+#include "kv/kv_format.h"
+
+#include "base/bytes.h"
+#include "base/require.h"
+#include "kv/kv_crc.h"
+
+#define RECORD_MAGIC 0x52564b52u /* "RKVR" */
+enum { TABLE_OFFSET = 256, SLICE_ENTRY_BYTES = 16, DTYPE_ENCODING = 0 };
+
+static uint64_t round_up(uint64_t value, uint64_t align)
+{
+    return (value + align - 1) / align * align;
+}
+
+static uint32_t header_bytes_of(uint32_t layers)
+{
+    return (uint32_t)round_up(TABLE_OFFSET + 2 * layers * SLICE_ENTRY_BYTES + 4, KV_PAGE_BYTES);
+}
+
+void kv_record_init_block(struct kv_record *record, enum kv_record_type type,
+                          const struct kv_geometry *geometry, uint32_t tokens)
+{
+    memset(record, 0, sizeof *record);
+    record->type = type;
+    record->tokens = tokens;
+    record->keys_bytes = kv_keys_bytes(geometry);
+    record->layers = geometry->layers;
+    for (uint32_t i = 0; i < 2 * geometry->layers; i++)
+        record->slices[i] =
+            (struct kv_slice){ .tokens = tokens, .bytes = (uint32_t)kv_slice_bytes(geometry, tokens) };
+}
+
+uint64_t kv_record_layer_offset(const struct kv_record *record, uint32_t layer, uint64_t *bytes_p)
+{
+    struct kv_layout layout;
+    uint64_t at;
+
+    REQUIRE(layer < record->layers);
+    kv_record_layout(record, &layout);
+    at = layout.slices;
+    for (uint32_t i = 0; i < layer; i++)
+        at = round_up(at + record->slices[2 * i].bytes + record->slices[2 * i + 1].bytes, KV_PART_ALIGN);
+    *bytes_p = (uint64_t)record->slices[2 * layer].bytes + record->slices[2 * layer + 1].bytes;
+    return at;
+}
+
+void kv_record_layout(const struct kv_record *record, struct kv_layout *layout)
+{
+    uint64_t end;
+
+    layout->header_bytes = header_bytes_of(record->layers);
+    layout->note = layout->header_bytes;
+    layout->thumbnail = round_up(layout->note + record->note_bytes, KV_PART_ALIGN);
+    layout->embedding = round_up(layout->thumbnail + record->thumbnail_bytes, KV_PART_ALIGN);
+    layout->keys = round_up(layout->embedding + record->embedding_bytes, KV_PART_ALIGN);
+    layout->slices = round_up(layout->keys + record->keys_bytes, KV_PART_ALIGN);
+    end = layout->slices;
+    for (uint32_t i = 0; i < record->layers; i++)
+        end = round_up(end + record->slices[2 * i].bytes + record->slices[2 * i + 1].bytes, KV_PART_ALIGN);
+    layout->record_bytes = round_up(end, KV_PAGE_BYTES);
+}
+
+/* --- payload <-> image --- */
+
+/* A run of bytes that is contiguous in the payload and in the image: the keys, or one layer's K and V. */
+struct run {
+    uint64_t payload, image, bytes;
+};
+
+static bool next_run(const struct kv_record *record, struct run *run, uint32_t *index)
+{
+    struct kv_layout layout;
+    uint64_t end = run->image + run->bytes;
+
+    run->payload += run->bytes;
+    if (*index == 0) {
+        kv_record_layout(record, &layout);
+        *run = (struct run){ .image = layout.keys, .bytes = record->keys_bytes };
+    } else if (*index <= record->layers) {
+        run->image = round_up(end, KV_PART_ALIGN);
+        run->bytes = (uint64_t)record->slices[2 * *index - 2].bytes + record->slices[2 * *index - 1].bytes;
+    } else {
+        return false;
+    }
+    (*index)++;
+    return true;
+}
+
+static uint64_t min_u64(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+void kv_record_scatter(const struct kv_record *record, uint64_t offset, const void *from, size_t len,
+                       uint8_t *image)
+{
+    const uint8_t *source = from;
+    struct run run = { 0 };
+    uint32_t index = 0;
+
+    while (len > 0 && next_run(record, &run, &index)) {
+        uint64_t skip = offset - run.payload, part;
+
+        if (skip >= run.bytes)
+            continue;
+        part = min_u64(run.bytes - skip, len);
+        memcpy(image + run.image + skip, source, part);
+        source += part;
+        offset += part;
+        len -= part;
+    }
+    REQUIRE(len == 0);
+}
+
+void kv_record_gather(const struct kv_record *record, const uint8_t *image, uint64_t offset, size_t len,
+                      void *to)
+{
+    uint8_t *target = to;
+    struct run run = { 0 };
+    uint32_t index = 0;
+
+    while (len > 0 && next_run(record, &run, &index)) {
+        uint64_t skip = offset - run.payload, part;
+
+        if (skip >= run.bytes)
+            continue;
+        part = min_u64(run.bytes - skip, len);
+        memcpy(target, image + run.image + skip, part);
+        target += part;
+        offset += part;
+        len -= part;
+    }
+    REQUIRE(len == 0);
+}
+
+/* --- checksums --- */
+
+static void zero_between(uint8_t *image, uint64_t from, uint64_t to)
+{
+    memset(image + from, 0, to - from);
+}
+
+uint32_t kv_record_checksum(struct kv_record *record, uint8_t *image)
+{
+    struct kv_layout layout;
+    uint64_t at;
+    uint32_t payload_crc;
+
+    kv_record_layout(record, &layout);
+    zero_between(image, layout.note + record->note_bytes, layout.thumbnail);
+    zero_between(image, layout.thumbnail + record->thumbnail_bytes, layout.embedding);
+    zero_between(image, layout.embedding + record->embedding_bytes, layout.keys);
+    zero_between(image, layout.keys + record->keys_bytes, layout.slices);
+    record->note_crc = kv_crc(0, image + layout.note, record->note_bytes);
+    record->thumbnail_crc = kv_crc(0, image + layout.thumbnail, record->thumbnail_bytes);
+    record->embedding_crc = kv_crc(0, image + layout.embedding, record->embedding_bytes);
+    record->keys_crc = kv_crc(0, image + layout.keys, record->keys_bytes);
+    payload_crc = record->keys_crc;
+    at = layout.slices;
+    for (uint32_t i = 0; i < 2 * record->layers; i++) {
+        struct kv_slice *slice = &record->slices[i];
+        uint64_t end = at + slice->bytes;
+
+        slice->crc = kv_crc(0, image + at, slice->bytes);
+        payload_crc = kv_crc_join(payload_crc, slice->crc, slice->bytes);
+        at = i % 2 == 0 ? end : round_up(end, KV_PART_ALIGN);
+        zero_between(image, end, at);
+    }
+    zero_between(image, at, layout.record_bytes);
+    return payload_crc;
+}
+
+static bool is_zero(const uint8_t *bytes, uint64_t len)
+{
+    for (uint64_t i = 0; i < len; i++)
+        if (bytes[i] != 0)
+            return false;
+    return true;
+}
+
+static bool part_fails(const char *what, uint64_t seq, struct status *st)
+{
+    return status_fail(st, STATUS_DATA_LOSS, "record %llu: checksum of its %s does not fit",
+                       (unsigned long long)seq, what);
+}
+
+/* The part's CRC fits, and the bytes from its end to `next` are zero. */
+static bool verify_part(const uint8_t *image, uint64_t at, uint64_t bytes, uint64_t next, uint32_t crc)
+{
+    return kv_crc(0, image + at, bytes) == crc && is_zero(image + at + bytes, next - at - bytes);
+}
+
+bool kv_record_verify(const struct kv_record *record, const uint8_t *image, struct status *st)
+{
+    struct kv_layout layout;
+    uint64_t at;
+
+    kv_record_layout(record, &layout);
+    if (!verify_part(image, layout.note, record->note_bytes, layout.thumbnail, record->note_crc))
+        return part_fails("note", record->seq, st);
+    if (!verify_part(image, layout.thumbnail, record->thumbnail_bytes, layout.embedding,
+                     record->thumbnail_crc))
+        return part_fails("thumbnail", record->seq, st);
+    if (!verify_part(image, layout.embedding, record->embedding_bytes, layout.keys, record->embedding_crc))
+        return part_fails("embedding", record->seq, st);
+    if (!verify_part(image, layout.keys, record->keys_bytes, layout.slices, record->keys_crc))
+        return part_fails("keys", record->seq, st);
+    at = layout.slices;
+    for (uint32_t i = 0; i < 2 * record->layers; i++) {
+        const struct kv_slice *slice = &record->slices[i];
+        uint64_t end = at + slice->bytes, next = i % 2 == 0 ? end : round_up(end, KV_PART_ALIGN);
+
+        if (!verify_part(image, at, slice->bytes, next, slice->crc))
+            return part_fails("slices", record->seq, st);
+        at = next;
+    }
+    if (!is_zero(image + at, layout.record_bytes - at))
+        return part_fails("end", record->seq, st);
+    return true;
+}
+
+bool kv_record_verify_layer(const struct kv_record *record, uint32_t layer, const void *bytes,
+                            uint32_t *crc_p, struct status *st)
+{
+    const struct kv_slice *slice = &record->slices[2 * layer];
+    uint32_t key_crc, value_crc;
+
+    REQUIRE(layer < record->layers);
+    key_crc = kv_crc(0, bytes, slice[0].bytes);
+    value_crc = kv_crc(0, (const uint8_t *)bytes + slice[0].bytes, slice[1].bytes);
+    if (key_crc != slice[0].crc || value_crc != slice[1].crc)
+        return part_fails("slices", record->seq, st);
+    *crc_p = kv_crc_join(key_crc, value_crc, slice[1].bytes);
+    return true;
+}
+
+uint32_t kv_record_layer_crc(const struct kv_record *record, uint32_t layer)
+{
+    const struct kv_slice *slice = &record->slices[2 * layer];
+
+    REQUIRE(layer < record->layers);
+    return kv_crc_join(slice[0].crc, slice[1].crc, slice[1].bytes);
+}
+
+/* --- the header --- */
+
+static uint32_t seeded(uint32_t plain, uint64_t salt, uint64_t seq, uint32_t part, uint64_t bytes)
+{
+    return kv_crc_join(kv_crc_identity(salt, seq, part), plain, bytes);
+}
+
+static uint32_t unseeded(uint32_t written, uint64_t salt, uint64_t seq, uint32_t part, uint64_t bytes)
+{
+    return kv_crc_unseed(written, kv_crc_identity(salt, seq, part), bytes);
+}
+
+uint32_t kv_record_put(const struct kv_record *record, const struct kv_super *super, uint8_t *image)
+{
+    struct kv_layout layout;
+    uint64_t salt = super->salt, seq = record->seq;
+    uint32_t crc;
+
+    kv_record_layout(record, &layout);
+    memset(image, 0, layout.header_bytes);
+    put_u32(image, RECORD_MAGIC);
+    put_u16(image + 4, (uint16_t)record->type);
+    put_u16(image + 6, record->event);
+    put_u64(image + 8, salt);
+    put_u64(image + 16, seq);
+    put_u64(image + 24, record->end_seq);
+    put_u64(image + 32, (uint64_t)record->pts_ns);
+    put_u64(image + 40, (uint64_t)record->end_pts_ns);
+    put_u64(image + 48, record->token_index);
+    put_u32(image + 56, record->tokens);
+    put_u32(image + 60, layout.header_bytes);
+    put_u64(image + 64, layout.record_bytes);
+    put_u64(image + 72, record->epoch);
+    put_u64(image + 80, record->supersedes);
+    put_u64(image + 88, record->key_id);
+    put_u32(image + 96, record->note_bytes);
+    put_u32(image + 100, record->thumbnail_bytes);
+    put_u32(image + 104, record->embedding_bytes);
+    put_u32(image + 108, record->layers);
+    put_u64(image + 112, record->keys_bytes);
+    put_u32(image + 120, seeded(record->note_crc, salt, seq, KV_PART_NOTE, record->note_bytes));
+    put_u32(image + 124,
+            seeded(record->thumbnail_crc, salt, seq, KV_PART_THUMBNAIL, record->thumbnail_bytes));
+    put_u32(image + 128,
+            seeded(record->embedding_crc, salt, seq, KV_PART_EMBEDDING, record->embedding_bytes));
+    put_u32(image + 132, seeded(record->keys_crc, salt, seq, KV_PART_KEYS, record->keys_bytes));
+    put_u32(image + 136, record->chain);
+    for (uint32_t i = 0; i < 2 * record->layers; i++) {
+        const struct kv_slice *slice = &record->slices[i];
+        uint8_t *at = image + TABLE_OFFSET + i * SLICE_ENTRY_BYTES;
+
+        put_u32(at, slice->tokens);
+        put_u16(at + 4, slice->encoding);
+        put_u16(at + 6, slice->group);
+        put_u32(at + 8, slice->bytes);
+        put_u32(at + 12, seeded(slice->crc, salt, seq, i, slice->bytes));
+    }
+    crc = kv_crc(0, image, layout.header_bytes - 4);
+    put_u32(image + layout.header_bytes - 4, crc);
+    return crc;
+}
+
+uint32_t kv_record_header_bytes(const uint8_t page[KV_PAGE_BYTES])
+{
+    uint32_t bytes = get_u32(page + 60), layers = get_u32(page + 108);
+
+    if (get_u32(page) != RECORD_MAGIC || layers > LIMIT_LAYERS || bytes != header_bytes_of(layers))
+        return 0;
+    return bytes;
+}
+
+static void get_fields(struct kv_record *record, const uint8_t *header)
+{
+    record->type = (enum kv_record_type)get_u16(header + 4);
+    record->event = get_u16(header + 6);
+    record->seq = get_u64(header + 16);
+    record->end_seq = get_u64(header + 24);
+    record->pts_ns = (int64_t)get_u64(header + 32);
+    record->end_pts_ns = (int64_t)get_u64(header + 40);
+    record->token_index = get_u64(header + 48);
+    record->tokens = get_u32(header + 56);
+    record->epoch = get_u64(header + 72);
+    record->supersedes = get_u64(header + 80);
+    record->key_id = get_u64(header + 88);
+    record->note_bytes = get_u32(header + 96);
+    record->thumbnail_bytes = get_u32(header + 100);
+    record->embedding_bytes = get_u32(header + 104);
+    record->layers = get_u32(header + 108);
+    record->keys_bytes = get_u64(header + 112);
+    record->chain = get_u32(header + 136);
+}
+
+static void get_crcs(struct kv_record *record, const uint8_t *header, uint64_t salt)
+{
+    uint64_t seq = record->seq;
+
+    record->note_crc = unseeded(get_u32(header + 120), salt, seq, KV_PART_NOTE, record->note_bytes);
+    record->thumbnail_crc =
+        unseeded(get_u32(header + 124), salt, seq, KV_PART_THUMBNAIL, record->thumbnail_bytes);
+    record->embedding_crc =
+        unseeded(get_u32(header + 128), salt, seq, KV_PART_EMBEDDING, record->embedding_bytes);
+    record->keys_crc = unseeded(get_u32(header + 132), salt, seq, KV_PART_KEYS, record->keys_bytes);
+    for (uint32_t i = 0; i < 2 * record->layers; i++) {
+        const uint8_t *at = header + TABLE_OFFSET + i * SLICE_ENTRY_BYTES;
+        struct kv_slice *slice = &record->slices[i];
+
+        *slice = (struct kv_slice){ .tokens = get_u32(at),
+                                    .encoding = get_u16(at + 4),
+                                    .group = get_u16(at + 6),
+                                    .bytes = get_u32(at + 8) };
+        slice->crc = unseeded(get_u32(at + 12), salt, seq, i, slice->bytes);
+    }
+}
+
+/* Blocks of the geometry's own dtype are what this version writes and reads. */
+static bool check_block(const struct kv_record *record, const struct kv_geometry *geometry, struct status *st)
+{
+    if (record->layers != geometry->layers || record->keys_bytes != kv_keys_bytes(geometry) ||
+        record->tokens < 1 || record->tokens > LIMIT_FRAME_TOKENS)
+        return status_fail(st, STATUS_DATA_LOSS, "record %llu: its shape is not its segment's",
+                           (unsigned long long)record->seq);
+    for (uint32_t i = 0; i < 2 * record->layers; i++) {
+        const struct kv_slice *slice = &record->slices[i];
+
+        if (slice->encoding != DTYPE_ENCODING || slice->group != 0)
+            return status_fail(st, STATUS_UNIMPLEMENTED, "record %llu: slice encoding %u is not read here",
+                               (unsigned long long)record->seq, slice->encoding);
+        if (slice->tokens != record->tokens || slice->bytes != kv_slice_bytes(geometry, slice->tokens))
+            return status_fail(st, STATUS_DATA_LOSS, "record %llu: slice %u has not its shape's length",
+                               (unsigned long long)record->seq, i);
+    }
+    return true;
+}
+
+static bool check_fields(const struct kv_record *record, const struct kv_super *super, struct status *st)
+{
+    bool is_block = record->type == KV_RECORD_FRAME || record->type == KV_RECORD_INIT;
+
+    if (record->type < KV_RECORD_INIT || record->type > KV_RECORD_EVENT)
+        return status_fail(st, STATUS_UNIMPLEMENTED, "record %llu: type %d is not read by this version",
+                           (unsigned long long)record->seq, (int)record->type);
+    if (record->epoch != super->epoch || record->end_seq < record->seq ||
+        record->note_bytes > KV_NOTE_BYTES_MAX || record->thumbnail_bytes > LIMIT_THUMBNAIL_BYTES ||
+        record->embedding_bytes > KV_EMBEDDING_BYTES_MAX)
+        return status_fail(st, STATUS_DATA_LOSS, "record %llu: fields make no sense",
+                           (unsigned long long)record->seq);
+    if (record->type == KV_RECORD_FRAME && record->end_seq - record->seq != 1)
+        return status_fail(st, STATUS_DATA_LOSS, "record %llu: a frame has one number",
+                           (unsigned long long)record->seq);
+    if (is_block)
+        return check_block(record, &super->geometry, st);
+    if (record->layers != 0 || record->keys_bytes != 0)
+        return status_fail(st, STATUS_DATA_LOSS, "record %llu: only blocks have slices",
+                           (unsigned long long)record->seq);
+    return true;
+}
+
+bool kv_record_get(struct kv_record *record, uint32_t *header_crc_p, const struct kv_super *super,
+                   const uint8_t *header, struct status *st)
+{
+    uint32_t bytes = kv_record_header_bytes(header), crc;
+    struct kv_layout layout;
+
+    if (bytes == 0)
+        return status_fail(st, STATUS_DATA_LOSS, "no record header");
+    crc = kv_crc(0, header, bytes - 4);
+    if (crc != get_u32(header + bytes - 4))
+        return status_fail(st, STATUS_DATA_LOSS, "record header: checksum does not fit");
+    if (get_u64(header + 8) != super->salt)
+        return status_fail(st, STATUS_DATA_LOSS, "record header: from another segment");
+    memset(record, 0, sizeof *record);
+    get_fields(record, header);
+    get_crcs(record, header, super->salt);
+    if (!check_fields(record, super, st))
+        return false;
+    kv_record_layout(record, &layout);
+    if (layout.record_bytes != get_u64(header + 64))
+        return status_fail(st, STATUS_DATA_LOSS, "record %llu: its length is not that of its parts",
+                           (unsigned long long)record->seq);
+    *header_crc_p = crc;
+    return true;
+}

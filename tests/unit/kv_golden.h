@@ -1,0 +1,152 @@
+/* kv_golden.h - composes a whole sealed segment in memory, with fixed salt and content: INIT, three frames of
+ * different token counts, a gap, the end. The golden files in tests/data/ were written from it, one a format
+ * version; a version's file never changes afterwards. */
+#ifndef REELKV_TEST_KV_GOLDEN_H
+#define REELKV_TEST_KV_GOLDEN_H
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/require.h"
+#include "kv/kv_crc.h"
+#include "kv/kv_footer.h"
+
+enum { GOLDEN_RECORDS = 6, GOLDEN_FRAMES = 3, GOLDEN_BYTES_MAX = 1 << 18 };
+
+struct golden {
+    struct kv_super super;
+    struct kv_footer footer;
+    struct kv_entry entries[GOLDEN_RECORDS];
+    struct kv_record records[GOLDEN_RECORDS];
+    uint8_t *bytes; /* the file; free() */
+    uint64_t len;
+};
+
+static const struct kv_geometry golden_geometry = {
+    .layers = 3, .kv_heads = 2, .head_dim = 5, .dtype = KV_DTYPE_F16
+};
+
+/* Byte `at` of the payload of `seq`: any function of both will do. */
+static inline uint8_t golden_byte(uint64_t seq, uint64_t at)
+{
+    return (uint8_t)((at * 31 + seq * 7 + at / 251) & 0x7b); /* small positive f16 numbers */
+}
+
+static inline void golden_add(struct golden *golden, uint32_t index, struct kv_record *record,
+                              const char *note, const char *thumbnail)
+{
+    uint8_t *image = golden->bytes + golden->len;
+    struct kv_layout layout;
+    uint64_t payload = 0;
+
+    record->epoch = golden->super.epoch;
+    record->note_bytes = (uint32_t)strlen(note);
+    record->thumbnail_bytes = (uint32_t)strlen(thumbnail);
+    record->chain = index == 0 ? golden->super.crc : golden->entries[index - 1].header_crc;
+    kv_record_layout(record, &layout);
+    REQUIRE(golden->len + layout.record_bytes < GOLDEN_BYTES_MAX);
+    memcpy(image + layout.note, note, strlen(note));
+    memcpy(image + layout.thumbnail, thumbnail, strlen(thumbnail));
+    if (record->layers > 0)
+        payload = kv_payload_bytes(&golden_geometry, record->tokens);
+    for (uint64_t at = 0; at < payload; at++) {
+        uint8_t byte = golden_byte(record->seq, at);
+
+        kv_record_scatter(record, at, &byte, 1, image);
+    }
+    kv_record_checksum(record, image);
+    golden->records[index] = *record;
+    kv_entry_of_record(&golden->entries[index], record, golden->len,
+                       kv_record_put(record, &golden->super, image));
+    golden->len += layout.record_bytes;
+}
+
+static inline void golden_seal(struct golden *golden)
+{
+    struct kv_footer *footer = &golden->footer;
+    uint32_t key_bytes = kv_key_bytes(&golden_geometry), frame = 0;
+    uint8_t *note, *table;
+
+    *footer = (struct kv_footer){ .records = GOLDEN_RECORDS,
+                                  .frames = GOLDEN_FRAMES,
+                                  .layers = golden_geometry.layers,
+                                  .salt = golden->super.salt,
+                                  .end_seq = golden->entries[GOLDEN_RECORDS - 1].end_seq,
+                                  .chain = golden->entries[GOLDEN_RECORDS - 1].header_crc,
+                                  .super_crc = golden->super.crc };
+    for (uint32_t i = 0; i < GOLDEN_RECORDS; i++)
+        footer->notes_bytes += golden->entries[i].note_bytes;
+    kv_footer_place(footer, golden->len, key_bytes);
+    REQUIRE(footer->file_bytes <= GOLDEN_BYTES_MAX);
+    table = golden->bytes + footer->table;
+    note = golden->bytes + footer->notes;
+    for (uint32_t i = 0; i < GOLDEN_RECORDS; i++) {
+        const struct kv_entry *entry = &golden->entries[i];
+        const uint8_t *image = golden->bytes + entry->offset;
+        struct kv_layout layout;
+
+        kv_record_layout(&golden->records[i], &layout);
+        kv_entry_put(entry, table + i * KV_ENTRY_BYTES);
+        memcpy(note, image + layout.note, entry->note_bytes);
+        note += entry->note_bytes;
+        if (entry->type != KV_RECORD_FRAME)
+            continue;
+        for (uint32_t layer = 0; layer < footer->layers; layer++)
+            memcpy(golden->bytes + footer->columns + layer * footer->column_stride + frame * key_bytes,
+                   image + layout.keys + layer * key_bytes, key_bytes);
+        frame++;
+    }
+    footer->table_crc = kv_crc(0, table, footer->notes - footer->table);
+    footer->notes_crc = kv_crc(0, golden->bytes + footer->notes, footer->columns - footer->notes);
+    for (uint32_t layer = 0; layer < footer->layers; layer++) {
+        uint64_t start = footer->columns + layer * footer->column_stride;
+
+        footer->column_crc[layer] =
+            kv_crc(0, golden->bytes + start, kv_footer_column_end(footer, layer) - start);
+    }
+    golden->len = footer->file_bytes;
+    kv_footer_put(footer, golden->bytes + golden->len - KV_PAGE_BYTES);
+}
+
+static inline void golden_compose(struct golden *golden)
+{
+    static const uint32_t tokens[GOLDEN_FRAMES] = { 1, 7, 32 };
+    struct kv_record record;
+
+    *golden = (struct golden){ .bytes = calloc(1, GOLDEN_BYTES_MAX), .len = KV_PAGE_BYTES };
+    REQUIRE(golden->bytes != NULL);
+    golden->super = (struct kv_super){ .salt = 0x0123456789abcdef,
+                                       .epoch = 3,
+                                       .geometry = golden_geometry,
+                                       .created_ns = 1700000000000000000,
+                                       .first_seq = 40,
+                                       .ns = "default",
+                                       .stream = "dock-2" };
+    for (unsigned i = 0; i < KV_FINGERPRINT_BYTES; i++)
+        golden->super.fingerprint[i] = (uint8_t)(i * 17);
+    kv_super_put(&golden->super, golden->bytes);
+
+    kv_record_init_block(&record, KV_RECORD_INIT, &golden_geometry, 4);
+    record.seq = record.end_seq = 40;
+    golden_add(golden, 0, &record, "", "");
+    for (uint32_t i = 0; i < GOLDEN_FRAMES; i++) {
+        kv_record_init_block(&record, KV_RECORD_FRAME, &golden_geometry, tokens[i]);
+        record.seq = 40 + i;
+        record.end_seq = 41 + i;
+        record.pts_ns = record.end_pts_ns = 1700000000000000000 + i * 2000000000ll;
+        record.token_index = 1000 + 100 * i;
+        golden_add(golden, 1 + i, &record, "", i == 1 ? "a picture of the dock" : "");
+    }
+    record = (struct kv_record){ .type = KV_RECORD_GAP,
+                                 .seq = 43,
+                                 .end_seq = 50,
+                                 .pts_ns = 1700000006000000000,
+                                 .end_pts_ns = 1700000020000000000 };
+    golden_add(golden, 4, &record, "the camera was not reachable", "");
+    record = (struct kv_record){ .type = KV_RECORD_EVENT, .event = KV_EVENT_END, .seq = 50, .end_seq = 50 };
+    golden_add(golden, 5, &record, "", "");
+    golden_seal(golden);
+}
+
+#endif
