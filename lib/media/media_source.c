@@ -1,0 +1,274 @@
+#include "media/media_source.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <libavutil/imgutils.h>
+#include <libavutil/pixdesc.h>
+
+#include "base/name.h"
+#include "base/require.h"
+#include "media/media_internal.h"
+
+static const AVRational nanoseconds = { 1, 1000000000 };
+
+/* User and password are masked by url_mask(); cameras also take them as ?user=...&password=..., so the query
+ * goes as a whole. */
+static void make_label(struct media_source *source)
+{
+    char *query;
+
+    url_mask(source->url, source->label, sizeof source->label - 4);
+    query = source->is_path ? NULL : strchr(source->label, '?');
+    if (query != NULL)
+        snprintf(query, 5, "?***");
+}
+
+bool media_source_open(struct media_source **source_p, const struct media_options *options, struct status *st)
+{
+    struct media_source *source = calloc(1, sizeof *source);
+
+    if (source == NULL)
+        return status_fail(st, STATUS_EXHAUSTED, "no memory for a source");
+    source->url = strdup(options->url);
+    source->packet = av_packet_alloc();
+    source->frame = av_frame_alloc();
+    if (source->url == NULL || source->packet == NULL || source->frame == NULL) {
+        status_fail(st, STATUS_EXHAUSTED, "no memory for a source");
+        goto failed;
+    }
+    source->live = options->live;
+    source->is_path = strstr(source->url, "://") == NULL;
+    source->stall_timeout_ms = options->stall_timeout_ms;
+    source->deadline.stop = options->stop;
+    make_label(source);
+    if (!media_open_format(source, options->open_timeout_ms, st) || !media_open_decoder(source, st))
+        goto failed;
+    *source_p = source;
+    return true;
+failed:
+    media_source_close(source);
+    return false;
+}
+
+void media_source_close(struct media_source *source)
+{
+    if (source == NULL)
+        return;
+    source->deadline.stop = NULL;
+    media_deadline_start(&source->deadline, 1000);
+    sws_freeContext(source->scaler);
+    avcodec_free_context(&source->codec);
+    avformat_close_input(&source->format);
+    av_packet_free(&source->packet);
+    av_frame_free(&source->frame);
+    free(source->url);
+    free(source);
+}
+
+const struct media_info *media_source_info(const struct media_source *source)
+{
+    return &source->info;
+}
+
+const char *media_source_label(const struct media_source *source)
+{
+    return source->label;
+}
+
+const char *media_source_trouble(const struct media_source *source)
+{
+    return source->trouble;
+}
+
+/* The file's clock may jump back (recordings joined end to end): from there on one average frame distance
+ * after the last frame is the new beginning. */
+static int64_t file_time(struct media_source *source, int64_t stamp_ns, bool has_stamp)
+{
+    double fps = source->info.average_fps > 0 ? source->info.average_fps : 25;
+    int64_t next_ns = source->last_ns + (int64_t)(1e9 / fps + 0.5);
+
+    if (source->frames == 0) {
+        source->zero_ns = has_stamp ? stamp_ns : 0;
+        source->last_ns = 0;
+    } else if (!has_stamp) {
+        source->last_ns = next_ns;
+    } else if (stamp_ns - source->zero_ns <= source->last_ns) {
+        source->zero_ns = stamp_ns - next_ns;
+        source->last_ns = next_ns;
+    } else {
+        source->last_ns = stamp_ns - source->zero_ns;
+    }
+    return source->last_ns;
+}
+
+static bool fill_frame(struct media_source *source, struct media_frame *out, struct status *st)
+{
+    const AVFrame *frame = source->frame;
+    const AVStream *stream = source->format->streams[source->stream];
+    bool has_stamp = frame->best_effort_timestamp != AV_NOPTS_VALUE;
+    int64_t stamp_ns =
+        has_stamp ? av_rescale_q(frame->best_effort_timestamp, stream->time_base, nanoseconds) : 0;
+
+    if (frame->width < 1 || frame->height < 1 || frame->width > MEDIA_SIDE_MAX ||
+        frame->height > MEDIA_SIDE_MAX)
+        return status_fail(st, STATUS_OUT_OF_RANGE,
+                           "decode %s: a picture of %d x %d; sides of 1 to %d pixels can be read",
+                           source->label, frame->width, frame->height, MEDIA_SIDE_MAX);
+    *out = (struct media_frame){
+        .index = source->frames,
+        .has_time = source->live ? has_stamp : true,
+        .media_ns = source->live ? stamp_ns : file_time(source, stamp_ns, has_stamp),
+        .width = (uint32_t)frame->width,
+        .height = (uint32_t)frame->height,
+    };
+    source->frames++;
+    return true;
+}
+
+/* Gives the decoder the next packet of the video stream, or the end of the data. */
+static bool feed(struct media_source *source, struct status *st)
+{
+    int error;
+
+    do {
+        av_packet_unref(source->packet);
+        error = av_read_frame(source->format, source->packet);
+    } while (error >= 0 && source->packet->stream_index != source->stream);
+    if (error < 0) {
+        bool ended = !source->deadline.expired && (source->deadline.stop == NULL || !*source->deadline.stop);
+
+        if (source->live && error == AVERROR_EOF)
+            return status_fail(st, STATUS_UNAVAILABLE, "read %s: the camera's stream ended", source->label);
+        if (source->live || !ended)
+            return media_fail(source, "read", error, st);
+        source->cut_short |= error != AVERROR_EOF || media_data_is_missing();
+        source->draining = true;
+        avcodec_send_packet(source->codec, NULL);
+        return true;
+    }
+    source->cut_short |=
+        !source->live && (source->packet->flags & AV_PKT_FLAG_CORRUPT) != 0 && source->is_path;
+    /* A packet that makes no sense is the decoder's to skip; the picture goes on at the next one that does.
+     */
+    error = avcodec_send_packet(source->codec, source->packet);
+    av_packet_unref(source->packet);
+    if (error == AVERROR(ENOMEM))
+        return media_fail(source, "decode", error, st);
+    return true;
+}
+
+static enum media_outcome end_of_file(struct media_source *source, struct status *st)
+{
+    uint64_t expected = source->info.expected_frames;
+
+    if (source->frames == 0) {
+        status_fail(st, STATUS_INVALID,
+                    "read %s: it has a video stream but not one frame that can be decoded", source->label);
+        return MEDIA_FAILED;
+    }
+    if (source->cut_short && expected > source->frames)
+        snprintf(source->trouble, sizeof source->trouble,
+                 "%s is cut short or damaged: %" PRIu64 " of about %" PRIu64 " frames could be read",
+                 source->label, source->frames, expected);
+    else if (source->cut_short)
+        snprintf(source->trouble, sizeof source->trouble,
+                 "%s is cut short or damaged: %" PRIu64 " frames could be read", source->label,
+                 source->frames);
+    return MEDIA_END;
+}
+
+enum media_outcome media_source_next(struct media_source *source, struct media_frame *frame,
+                                     struct status *st)
+{
+    media_deadline_start(&source->deadline, source->stall_timeout_ms);
+    for (;;) {
+        int error = avcodec_receive_frame(source->codec, source->frame);
+
+        if (error == 0)
+            return fill_frame(source, frame, st) ? MEDIA_FRAME : MEDIA_FAILED;
+        if (error == AVERROR_EOF || (source->draining && error == AVERROR(EAGAIN)))
+            return end_of_file(source, st);
+        /* Any other error belongs to the picture just decoded; the next packet starts anew. */
+        if (error == AVERROR(ENOMEM)) {
+            media_fail(source, "decode", error, st);
+            return MEDIA_FAILED;
+        }
+        if (!source->draining && !feed(source, st))
+            return MEDIA_FAILED;
+    }
+}
+
+/* The "j" formats say full range by their name and are otherwise the plain ones; the scaler wants the plain
+ * name. */
+static enum AVPixelFormat plain_format(enum AVPixelFormat format, bool *full_range_p)
+{
+    static const struct {
+        enum AVPixelFormat from, to;
+    } names[] = {
+        { AV_PIX_FMT_YUVJ420P, AV_PIX_FMT_YUV420P }, { AV_PIX_FMT_YUVJ422P, AV_PIX_FMT_YUV422P },
+        { AV_PIX_FMT_YUVJ444P, AV_PIX_FMT_YUV444P }, { AV_PIX_FMT_YUVJ440P, AV_PIX_FMT_YUV440P },
+        { AV_PIX_FMT_YUVJ411P, AV_PIX_FMT_YUV411P },
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        if (names[i].from == format) {
+            *full_range_p = true;
+            return names[i].to;
+        }
+    }
+    return format;
+}
+
+/* Conversion that gives the same bytes on every machine: no approximate vector code, full chroma. */
+static bool prepare_scaler(struct media_source *source, struct status *st)
+{
+    const AVFrame *frame = source->frame;
+    bool full = frame->color_range == AVCOL_RANGE_JPEG;
+    enum AVPixelFormat format = plain_format((enum AVPixelFormat)frame->format, &full);
+    int space = frame->colorspace == AVCOL_SPC_UNSPECIFIED || frame->colorspace == AVCOL_SPC_RGB
+                    ? SWS_CS_DEFAULT
+                    : (int)frame->colorspace;
+    struct SwsContext *before = source->scaler;
+
+    if (!sws_isSupportedInput(format))
+        return status_fail(st, STATUS_UNIMPLEMENTED,
+                           "decode %s: pictures in the format %s cannot be converted", source->label,
+                           av_get_pix_fmt_name((enum AVPixelFormat)frame->format));
+    source->scaler = sws_getCachedContext(before, frame->width, frame->height, format, frame->width,
+                                          frame->height, AV_PIX_FMT_RGB24,
+                                          SWS_BICUBIC | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INT | SWS_BITEXACT,
+                                          NULL, NULL, NULL);
+    if (source->scaler == NULL)
+        return status_fail(st, STATUS_EXHAUSTED, "decode %s: no memory to convert a picture of %d x %d",
+                           source->label, frame->width, frame->height);
+    if (source->scaler != before || space != source->scaler_space || full != source->scaler_range) {
+        sws_setColorspaceDetails(source->scaler, sws_getCoefficients(space), full, sws_getCoefficients(space),
+                                 1, 0, 1 << 16, 1 << 16);
+        source->scaler_space = space;
+        source->scaler_range = full;
+    }
+    return true;
+}
+
+bool media_source_rgb(struct media_source *source, uint8_t *out, size_t out_bytes, struct status *st)
+{
+    const AVFrame *frame = source->frame;
+    uint8_t *planes[4] = { out, NULL, NULL, NULL };
+    int strides[4] = { frame->width * 3, 0, 0, 0 };
+
+    REQUIRE(source->frames > 0 && frame->width > 0);
+    if (out_bytes < media_rgb_bytes((uint32_t)frame->width, (uint32_t)frame->height))
+        return status_fail(st, STATUS_EXHAUSTED,
+                           "decode %s: a picture of %d x %d is larger than the %zu bytes set aside",
+                           source->label, frame->width, frame->height, out_bytes);
+    if (!prepare_scaler(source, st))
+        return false;
+    if (sws_scale(source->scaler, (const uint8_t *const *)frame->data, frame->linesize, 0, frame->height,
+                  planes, strides) != frame->height)
+        return status_fail(st, STATUS_INTERNAL, "decode %s: a picture of %d x %d could not be converted",
+                           source->label, frame->width, frame->height);
+    return true;
+}
