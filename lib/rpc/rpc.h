@@ -22,6 +22,7 @@ enum {
     RPC_REQUEST_ID_BYTES = 64,       /* x-request-id, at most */
     RPC_QUEUED_MESSAGES = 16,        /* written to one call and not yet taken by the transport */
     RPC_QUEUED_BYTES = 4 << 20,      /* the queue takes one more while it holds less than this */
+    RPC_LOOKAHEAD_BYTES = 1 << 20,   /* what a sender may have on its way, per stream, before anyone asks */
 };
 
 bool rpc_create(struct rpc **rpc_p, struct loop *loop, struct status *st);

@@ -1,0 +1,25 @@
+/* health.h - inside lib/rpc: grpc.health.v1 for one server.
+ *
+ * Check answers NOT_FOUND for a name it does not know; Watch says SERVICE_UNKNOWN for it and stays, as the
+ * protocol wants. A watcher who reads slowly gets the latest state, not every one.
+ *
+ * Thread: the loop's. Bounds: RPC_SERVICES + 1 names; watchers count as built-in calls. */
+#ifndef REELKV_RPC_HEALTH_H
+#define REELKV_RPC_HEALTH_H
+
+#include "rpc/server.h"
+
+struct health;
+
+struct health *health_create(const struct rpc_service *services, size_t count);
+void health_destroy(struct health *health); /* no watchers left; NULL is fine */
+
+const struct rpc_service *health_service(struct health *health); /* valid as long as the health */
+
+void health_set(struct health *health, const char *service, bool serving);
+void health_set_all(struct health *health, bool serving);
+
+/* Ends every Watch, for a server that goes away. */
+void health_end_watches(struct health *health);
+
+#endif

@@ -1,0 +1,378 @@
+/* Phases (docs/drain.md):
+ *
+ *   SERVING -> LAME (health says no) -> CLOSING (gRPC shuts down; calls end) -> FORCED (calls are cancelled)
+ * -> CLOSED
+ *
+ * CLOSED is reached when gRPC's own tag is back, every accept slot has come back and no call is left: the tag
+ * alone can come before the completions of the last calls. */
+#include "rpc/server.h"
+
+#include <grpc/grpc_security.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/limits.h"
+#include "base/require.h"
+#include "rpc/address.h"
+#include "rpc/call_internal.h"
+#include "rpc/client_internal.h"
+#include "rpc/health.h"
+#include "rpc/reflection.h"
+
+enum {
+    ACCEPTS = 8, /* slots armed at once */
+    BUILTIN_CALLS = 128,
+    BUILTIN_SERVICES = 3, /* health, two versions of reflection */
+    DEFAULT_CALLS = 1024,
+    DEFAULT_RETRY_MS = 100,
+    DEFAULT_KEEPALIVE_MS = 10000,
+    KEEPALIVE_TIMEOUT_MS = 5000,
+    PINGS_MIN_INTERVAL_MS = 100, /* well below what any client of ours pings with: jitter counts */
+};
+
+enum phase { SERVING, LAME, CLOSING, FORCED, CLOSED };
+
+struct listener {
+    char address[RPC_ADDRESS_BYTES];
+    int lock_fd; /* of a Unix socket; -1: none */
+};
+
+struct rpc_server {
+    struct rpc *rpc;
+    grpc_server *grpc;
+    enum phase phase;
+    bool shutdown_seen;
+    struct rpc_service services[RPC_SERVICES + BUILTIN_SERVICES];
+    size_t service_count; /* the built-in ones come last */
+    struct listener listeners[RPC_ADDRESSES];
+    size_t listener_count;
+    uint32_t max_message_bytes, max_calls, retry_after_ms;
+    struct rpc_call *calls; /* accepted and not ended */
+    uint32_t call_count, builtin_count;
+    uint32_t armed;
+    struct health *health;
+    struct reflection *reflection;
+    struct rpc_op shutdown_op;
+    struct loop_timer timer; /* of the phase */
+    uint32_t drain_ms;
+    struct letter closed_letter;
+    void (*done)(void *user);
+    void *done_user;
+};
+
+/* ---- calls ---- */
+
+const struct rpc_handler *server_find(struct rpc_server *server, grpc_slice path, void **state_p,
+                                      bool *builtin_p)
+{
+    for (size_t s = 0; s < server->service_count; s++) {
+        const struct rpc_service *service = &server->services[s];
+
+        for (size_t i = 0; i < service->handler_count; i++) {
+            if (grpc_slice_str_cmp(path, service->handlers[i].method->path) != 0)
+                continue;
+            *state_p = service->state;
+            *builtin_p = s + BUILTIN_SERVICES >= server->service_count;
+            return &service->handlers[i];
+        }
+    }
+    return NULL;
+}
+
+uint32_t server_max_message_bytes(const struct rpc_server *server)
+{
+    return server->max_message_bytes;
+}
+
+static void closed(struct letter *letter)
+{
+    struct rpc_server *server = container_of(letter, struct rpc_server, closed_letter);
+
+    server->phase = CLOSED;
+    if (server->done != NULL)
+        server->done(server->done_user); /* may destroy the server */
+}
+
+static void check_closed(struct rpc_server *server)
+{
+    if (!server->shutdown_seen || server->armed > 0 || server->calls != NULL || server->grpc == NULL)
+        return;
+    loop_timer_stop(&server->timer);
+    grpc_server_destroy(server->grpc);
+    server->grpc = NULL;
+    for (size_t i = 0; i < server->listener_count; i++)
+        if (server->listeners[i].lock_fd >= 0)
+            socket_unlock(address_unix_path(server->listeners[i].address), server->listeners[i].lock_fd);
+    server->listener_count = 0;
+    server->closed_letter.open = closed;
+    loop_post(server->rpc->loop, &server->closed_letter);
+}
+
+void server_call_accepted(struct rpc_server *server, struct rpc_call *call, bool ok)
+{
+    server->armed--;
+    if (!ok) {
+        check_closed(server);
+        return;
+    }
+    if (server->phase < CLOSING) {
+        server->armed++;
+        call_arm(server, server->rpc, server->grpc);
+    }
+    call->listed = true;
+    call->next = server->calls;
+    call->link = &server->calls;
+    if (call->next != NULL)
+        call->next->link = &call->next;
+    server->calls = call;
+    if (call->builtin)
+        server->builtin_count++;
+    else
+        server->call_count++;
+}
+
+bool server_admits(struct rpc_server *server, struct rpc_call *call, struct status *st)
+{
+    uint32_t now = call->builtin ? server->builtin_count : server->call_count;
+    uint32_t max = call->builtin ? BUILTIN_CALLS : server->max_calls;
+
+    if (server->phase >= CLOSING)
+        return status_fail(st, STATUS_UNAVAILABLE, "the server is going away");
+    if (now <= max)
+        return true;
+    status_fail(st, STATUS_EXHAUSTED, "%u calls are open, which is the limit; try again later", max);
+    st->retry_after_ms = server->retry_after_ms;
+    return false;
+}
+
+void server_call_left(struct rpc_server *server, struct rpc_call *call)
+{
+    REQUIRE(call->listed);
+    *call->link = call->next;
+    if (call->next != NULL)
+        call->next->link = call->link;
+    if (call->builtin)
+        server->builtin_count--;
+    else
+        server->call_count--;
+    call->server = NULL;
+    rpc_call_unref(call);
+    check_closed(server);
+}
+
+/* ---- starting ---- */
+
+static uint32_t or_default(uint32_t value, uint32_t initial)
+{
+    return value != 0 ? value : initial;
+}
+
+static grpc_server *grpc_server_of(const struct rpc_server *server, const struct rpc_server_options *options)
+{
+    const struct {
+        const char *key;
+        uint32_t value;
+    } rows[] = {
+        { GRPC_ARG_ALLOW_REUSEPORT, 0 }, /* else two servers share one port, and the traffic */
+        { GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, server->max_message_bytes },
+        { GRPC_ARG_MAX_SEND_MESSAGE_LENGTH, server->max_message_bytes },
+        { GRPC_ARG_MAX_CONCURRENT_STREAMS,
+          or_default(options->max_streams, server->max_calls + BUILTIN_CALLS) },
+        { GRPC_ARG_KEEPALIVE_TIME_MS, or_default(options->keepalive_ms, DEFAULT_KEEPALIVE_MS) },
+        { GRPC_ARG_KEEPALIVE_TIMEOUT_MS, KEEPALIVE_TIMEOUT_MS },
+        { GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1 },
+        { GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0 }, /* no limit */
+        { GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, PINGS_MIN_INTERVAL_MS },
+        { GRPC_ARG_HTTP2_BDP_PROBE, 0 },
+        { GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, or_default(options->lookahead_bytes, RPC_LOOKAHEAD_BYTES) },
+    };
+    grpc_arg args[ARRAY_LEN(rows)];
+    grpc_channel_args all = { ARRAY_LEN(rows), args };
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+        args[i] = (grpc_arg){ .type = GRPC_ARG_INTEGER,
+                              .key = (char *)rows[i].key,
+                              .value.integer = (int)rows[i].value };
+    return grpc_server_create(&all, NULL);
+}
+
+static bool listen_on(struct rpc_server *server, const char *address, struct status *st)
+{
+    struct listener *listener = &server->listeners[server->listener_count];
+    const char *path = address_unix_path(address);
+    grpc_server_credentials *credentials;
+    int port;
+
+    listener->lock_fd = -1;
+    if (!address_check(address, st))
+        return false;
+    if (path != NULL && !socket_lock(path, &listener->lock_fd, st))
+        return false;
+    snprintf(listener->address, sizeof listener->address, "%s", address);
+    server->listener_count++; /* from here on check_closed() lets go of the lock */
+    credentials = grpc_insecure_server_credentials_create();
+    port = grpc_server_add_http2_port(server->grpc, address, credentials);
+    grpc_server_credentials_release(credentials);
+    if (port == 0 && path != NULL)
+        return status_fail(st, STATUS_UNAVAILABLE, "cannot listen on %s; is its folder there and writable?",
+                           address);
+    if (port == 0) {
+        address_explain(address, st);
+        return false;
+    }
+    if (path == NULL)
+        snprintf(listener->address, sizeof listener->address, "%.*s:%d",
+                 (int)(strrchr(address, ':') - address), address, port);
+    return true;
+}
+
+static bool add_services(struct rpc_server *server, const struct rpc_server_options *options,
+                         struct status *st)
+{
+    server->health = health_create(options->services, options->service_count);
+    server->reflection = reflection_create(options->services, options->service_count);
+    if (server->health == NULL || server->reflection == NULL)
+        return status_fail(st, STATUS_EXHAUSTED, "no memory for a server");
+    for (size_t i = 0; i < options->service_count; i++)
+        server->services[server->service_count++] = options->services[i];
+    server->services[server->service_count++] = *health_service(server->health);
+    server->services[server->service_count++] = reflection_services(server->reflection)[0];
+    server->services[server->service_count++] = reflection_services(server->reflection)[1];
+    return true;
+}
+
+bool rpc_server_create(struct rpc_server **server_p, struct rpc *rpc,
+                       const struct rpc_server_options *options, struct status *st)
+{
+    struct rpc_server *server = calloc(1, sizeof *server);
+    bool ok;
+
+    REQUIRE(loop_is_here(rpc->loop));
+    REQUIRE(options->address_count > 0 && options->address_count <= RPC_ADDRESSES);
+    REQUIRE(options->service_count <= RPC_SERVICES);
+    if (server == NULL)
+        return status_fail(st, STATUS_EXHAUSTED, "no memory for a server");
+    server->rpc = rpc;
+    rpc->servers++;
+    server->max_message_bytes = or_default(options->max_message_bytes, LIMIT_MESSAGE_BYTES);
+    server->max_calls = or_default(options->max_calls, DEFAULT_CALLS);
+    server->retry_after_ms = or_default(options->retry_after_ms, DEFAULT_RETRY_MS);
+    server->grpc = grpc_server_of(server, options);
+    grpc_server_register_completion_queue(server->grpc, rpc->cq, NULL);
+    ok = add_services(server, options, st);
+    for (size_t i = 0; ok && i < options->address_count; i++)
+        ok = listen_on(server, options->addresses[i], st);
+    grpc_server_start(server->grpc); /* also when it failed: only a started server can be shut down */
+    if (!ok) {
+        rpc_server_destroy(server);
+        return false;
+    }
+    for (; server->armed < ACCEPTS; server->armed++)
+        call_arm(server, rpc, server->grpc);
+    *server_p = server;
+    return true;
+}
+
+const char *rpc_server_address(const struct rpc_server *server, size_t index)
+{
+    REQUIRE(index < server->listener_count);
+    return server->listeners[index].address;
+}
+
+void rpc_server_set_serving(struct rpc_server *server, const char *service, bool serving)
+{
+    if (server->phase == SERVING)
+        health_set(server->health, service, serving);
+}
+
+uint32_t rpc_server_calls(const struct rpc_server *server)
+{
+    return server->call_count;
+}
+
+/* ---- draining ---- */
+
+static void shutdown_done(struct rpc_op *op, bool ok)
+{
+    struct rpc_server *server = container_of(op, struct rpc_server, shutdown_op);
+
+    server->shutdown_seen = true;
+    check_closed(server);
+}
+
+static void enter_forced(struct rpc_server *server)
+{
+    server->phase = FORCED;
+    grpc_server_cancel_all_calls(server->grpc);
+}
+
+static void enter_closing(struct rpc_server *server);
+
+static void phase_over(struct loop_timer *timer)
+{
+    struct rpc_server *server = container_of(timer, struct rpc_server, timer);
+
+    if (server->phase == LAME)
+        enter_closing(server);
+    else if (server->phase == CLOSING)
+        enter_forced(server);
+}
+
+static void enter_closing(struct rpc_server *server)
+{
+    server->phase = CLOSING;
+    health_end_watches(server->health);
+    reflection_end_streams(server->reflection);
+    rpc_op_start(server->rpc, &server->shutdown_op, shutdown_done);
+    grpc_server_shutdown_and_notify(server->grpc, server->rpc->cq, &server->shutdown_op);
+    loop_timer_start(server->rpc->loop, &server->timer, server->drain_ms, phase_over);
+}
+
+void rpc_server_drain(struct rpc_server *server, uint32_t lame_ms, uint32_t drain_ms,
+                      void (*done)(void *user), void *user)
+{
+    REQUIRE(loop_is_here(server->rpc->loop));
+    if (server->phase == SERVING) {
+        server->drain_ms = drain_ms;
+        server->done = done;
+        server->done_user = user;
+        server->phase = LAME;
+        health_set_all(server->health, false);
+        loop_timer_start(server->rpc->loop, &server->timer, lame_ms, phase_over);
+    } else if (server->phase == LAME || server->phase == CLOSING) {
+        loop_timer_stop(&server->timer);
+        phase_over(&server->timer);
+    }
+}
+
+bool rpc_server_is_draining(const struct rpc_server *server)
+{
+    return server->phase != SERVING;
+}
+
+void rpc_server_destroy(struct rpc_server *server)
+{
+    if (server == NULL)
+        return;
+    if (server->phase != CLOSED) {
+        struct loop *loop = server->rpc->loop;
+
+        REQUIRE(loop_is_here(loop) && !loop_is_running(loop));
+        loop_timer_stop(&server->timer);
+        server->done = NULL;
+        if (server->phase < CLOSING) {
+            health_set_all(server->health, false);
+            enter_closing(server);
+            loop_timer_stop(&server->timer);
+        }
+        if (server->grpc != NULL)
+            enter_forced(server);
+        while (server->phase != CLOSED)
+            loop_run_once(loop);
+    }
+    health_destroy(server->health);
+    reflection_destroy(server->reflection);
+    server->rpc->servers--;
+    free(server);
+}

@@ -1,0 +1,314 @@
+#include "rpc/sync.h"
+
+#include <stdlib.h>
+
+#include "reelkv/v1/kvstore.pb-c.h"
+#include "rpc/api.h"
+#include "support/rpc_fixture.h"
+#include "support/test.h"
+
+static const struct rpc_stream_options patient = { .timeout_ms = 30000 };
+
+static struct fixture fixture;
+static struct rpc_sync *client;
+
+static void begin(const struct rpc_server_options *options)
+{
+    struct status st = { 0 };
+
+    fixture_start(&fixture, options);
+    CHECK_OK(rpc_sync_create(&client, fixture_address(&fixture), NULL, &st), st);
+}
+
+static void end(void)
+{
+    rpc_sync_destroy(client);
+    fixture_stop(&fixture);
+}
+
+/* The id of the request goes there and comes back; the server sees the peer and the time that is left. */
+TEST(a_unary_call_is_answered)
+{
+    struct rpc_stream_options options = { .timeout_ms = 30000, .request_id = "req-17" };
+    Reelkv__V1__GetServerInfoRequest request = REELKV__V1__GET_SERVER_INFO_REQUEST__INIT;
+    const struct rpc_message *reply = NULL;
+    const Reelkv__V1__ServerInfo *info;
+    struct rpc_sync_stream *stream = NULL;
+    struct status st = { 0 };
+
+    begin(NULL);
+    CHECK_OK(rpc_sync_unary(&stream, client, &api_get_server_info, &options, &request.base, &reply, &st), st);
+    info = (const Reelkv__V1__ServerInfo *)reply->body;
+    CHECK_STR(info->name, "req-17");
+    CHECK_HAS(info->version, "127.0.0.1");
+    CHECK(info->streams > 0 && info->streams <= 30000);
+    rpc_sync_stream_destroy(stream);
+    end();
+}
+
+static uint8_t *pattern(size_t len)
+{
+    uint8_t *data = malloc(len + 1);
+
+    REQUIRE(data != NULL);
+    for (size_t i = 0; i < len; i++)
+        data[i] = (uint8_t)(i * 131 + (i >> 10));
+    return data;
+}
+
+static atomic_uint released;
+
+static void count_release(void *arg)
+{
+    atomic_fetch_add((atomic_uint *)arg, 1);
+}
+
+static void append_chunk(struct rpc_sync_stream *stream, const uint8_t *data, size_t len, bool borrow)
+{
+    struct rpc_attachment attachment = { data, len, borrow ? count_release : NULL, &released };
+    Reelkv__V1__AppendRequest request = REELKV__V1__APPEND_REQUEST__INIT;
+    Reelkv__V1__Chunk chunk = REELKV__V1__CHUNK__INIT;
+    struct status st = { 0 };
+
+    request.item_case = REELKV__V1__APPEND_REQUEST__ITEM_CHUNK;
+    request.chunk = &chunk;
+    CHECK_OK(rpc_sync_write(stream, &request.base, &attachment, &st), st);
+}
+
+/* Chunks of many sizes go out from where they lie (every second one copied) and arrive whole; each borrowed
+ * one is given back exactly once. */
+TEST(payloads_of_all_sizes_arrive_whole_and_are_given_back_once)
+{
+    static const size_t sizes[] = { 1, 0, 127, 128, 16383, 16384, 100000, 1 << 20, 4 << 20, 15 << 20, 3 };
+    struct rpc_sync_stream *stream = NULL;
+    const struct rpc_message *message;
+    unsigned borrowed = 0;
+    struct status st = { 0 };
+
+    atomic_store(&released, 0);
+    begin(NULL);
+    CHECK_OK(rpc_sync_open(&stream, client, &api_append, &patient, &st), st);
+    for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+        uint8_t *data = pattern(sizes[i]);
+        const Reelkv__V1__AppendReply *reply;
+
+        borrowed += i % 2 == 0;
+        append_chunk(stream, data, sizes[i], i % 2 == 0);
+        CHECK_OK(rpc_sync_read(stream, &message, &st), st);
+        CHECK(message != NULL);
+        reply = (const Reelkv__V1__AppendReply *)message->body;
+        CHECK_EQ(reply->stored_seq, sizes[i]);
+        CHECK_EQ(reply->durable_seq, fixture_sum(data, sizes[i]));
+        CHECK_EQ(reply->credit_bytes, REELKV__V1__APPEND_REQUEST__ITEM_CHUNK);
+        CHECK(fixture_wait(&released, borrowed));
+        free(data);
+    }
+    CHECK_OK(rpc_sync_finish(stream, &st), st);
+    CHECK_EQ(atomic_load(&released), borrowed);
+    rpc_sync_stream_destroy(stream);
+    end();
+}
+
+/* The server sends 40 slices of 300 KiB from one buffer: all arrive whole and in order, and the buffer is
+ * given back as often as it was lent. */
+TEST(a_server_stream_brings_payloads_in_order)
+{
+    Reelkv__V1__FetchRequest request = REELKV__V1__FETCH_REQUEST__INIT;
+    struct rpc_sync_stream *stream = NULL;
+    const struct rpc_message *message;
+    struct status st = { 0 };
+    uint32_t count = 0;
+
+    begin(NULL);
+    request.first_layer = 40;
+    request.layers = 300;
+    CHECK_OK(rpc_sync_open(&stream, client, &api_fetch, &patient, &st), st);
+    CHECK_OK(rpc_sync_write(stream, &request.base, NULL, &st), st);
+    CHECK_OK(rpc_sync_half_close(stream, &st), st);
+    for (;; count++) {
+        const Reelkv__V1__SliceReply *reply;
+        uint8_t *copy;
+
+        CHECK_OK(rpc_sync_read(stream, &message, &st), st);
+        if (message == NULL)
+            break;
+        reply = (const Reelkv__V1__SliceReply *)message->body;
+        CHECK_EQ(reply->head->index, count);
+        CHECK_EQ(reply->data.len, 0);
+        CHECK_EQ(message->payload.len, 300 << 10);
+        copy = malloc(message->payload.len);
+        REQUIRE(copy != NULL);
+        rpc_payload_copy(&message->payload, 0, copy, message->payload.len);
+        for (size_t i = 0; i < message->payload.len; i += 1021)
+            CHECK_EQ(copy[i], (uint8_t)(i * 7 + (i >> 8)));
+        free(copy);
+    }
+    CHECK_EQ(count, 40);
+    rpc_sync_stream_destroy(stream);
+    CHECK(fixture_wait(&fixture.releases, 40));
+    CHECK_EQ(atomic_load(&fixture.releases), atomic_load(&fixture.writes));
+    end();
+}
+
+/* Code, sentence and advice travel; they are the server's own words, without our address in front. */
+TEST(errors_carry_code_sentence_and_when_to_retry)
+{
+    Reelkv__V1__OpenStreamRequest request = REELKV__V1__OPEN_STREAM_REQUEST__INIT;
+    Reelkv__V1__Geometry geometry = REELKV__V1__GEOMETRY__INIT;
+    static const enum status_code codes[] = { STATUS_NOT_FOUND, STATUS_EXHAUSTED, STATUS_UNAVAILABLE,
+                                              STATUS_DEADLINE, STATUS_DATA_LOSS };
+
+    begin(NULL);
+    request.geometry = &geometry;
+    request.writer = (char *)"the dock\xc3\xa9 is full: 100% \"now\"";
+    for (size_t i = 0; i < ARRAY_LEN(codes); i++) {
+        const struct rpc_message *reply = NULL;
+        struct rpc_sync_stream *stream = NULL;
+        struct status st = { 0 };
+
+        geometry.layers = codes[i];
+        request.expected_frames = i * 1750;
+        CHECK(!rpc_sync_unary(&stream, client, &api_open_stream, &patient, &request.base, &reply, &st));
+        CHECK_EQ(st.code, codes[i]);
+        CHECK_STR(st.text, request.writer);
+        CHECK_EQ(st.retry_after_ms, i * 1750);
+        CHECK(reply == NULL);
+        rpc_sync_stream_destroy(stream);
+    }
+    end();
+}
+
+TEST(a_peer_that_is_not_there_is_named_with_the_cause)
+{
+    Reelkv__V1__GetServerInfoRequest request = REELKV__V1__GET_SERVER_INFO_REQUEST__INIT;
+    const struct rpc_message *reply = NULL;
+    struct rpc_sync_stream *stream = NULL;
+    char address[400];
+    struct status st = { 0 };
+
+    snprintf(address, sizeof address, "unix:%s/nobody.sock", test_folder());
+    CHECK_OK(rpc_sync_create(&client, address, NULL, &st), st);
+    CHECK(!rpc_sync_unary(&stream, client, &api_get_server_info, &patient, &request.base, &reply, &st));
+    CHECK_EQ(st.code, STATUS_UNAVAILABLE);
+    CHECK_HAS(st.text, address);
+    CHECK_HAS(st.text, "No such file or directory");
+    rpc_sync_stream_destroy(stream);
+    rpc_sync_destroy(client);
+}
+
+TEST(addresses_that_make_no_sense_are_refused)
+{
+    static const struct {
+        const char *address, *part;
+    } rows[] = {
+        { "localhost", "use host:port or unix:/path" },
+        { ":80", "use host:port or unix:/path" },
+        { "::1:80", "use host:port or unix:/path" },
+        { "host:", "use host:port or unix:/path" },
+        { "host:70000", "from 0 to 65535" },
+        { "host:80x", "from 0 to 65535" },
+        { "unix:relative.sock", "from the root on" },
+        { "unix:/aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+          "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+          "has 108 bytes, at most 107" },
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct status st = { 0 };
+
+        CHECK(!rpc_sync_create(&client, rows[i].address, NULL, &st));
+        CHECK_EQ(st.code, STATUS_INVALID);
+        CHECK_HAS(st.text, rows[i].part);
+    }
+}
+
+static void *cancel_soon(void *arg)
+{
+    CHECK(fixture_wait(&fixture.opened, 1));
+    rpc_sync_cancel(arg);
+    return NULL;
+}
+
+/* One thread waits for an answer that does not come; another cancels; the server's handler is told. */
+TEST(cancel_from_another_thread_ends_the_wait_and_reaches_the_work)
+{
+    struct rpc_sync_stream *stream = NULL;
+    const struct rpc_message *message;
+    struct status st = { 0 };
+    pthread_t thread;
+
+    begin(NULL);
+    Reelkv__V1__ScoreRequest request = REELKV__V1__SCORE_REQUEST__INIT;
+    CHECK_OK(rpc_sync_open(&stream, client, &api_score, &patient, &st), st);
+    CHECK_OK(rpc_sync_write(stream, &request.base, NULL, &st), st);
+    REQUIRE(pthread_create(&thread, NULL, cancel_soon, stream) == 0);
+    CHECK(!rpc_sync_read(stream, &message, &st));
+    CHECK_EQ(st.code, STATUS_CANCELLED);
+    pthread_join(thread, NULL);
+    rpc_sync_stream_destroy(stream);
+    CHECK(fixture_wait(&fixture.ended, 1));
+    CHECK_EQ(atomic_load(&fixture.cancelled), 1);
+    end();
+}
+
+/* The client's patience ends; the handler hears of it although nobody cancelled. */
+TEST(a_deadline_ends_the_call_on_both_sides)
+{
+    struct rpc_stream_options options = { .timeout_ms = 200 };
+    Reelkv__V1__ScoreRequest request = REELKV__V1__SCORE_REQUEST__INIT;
+    const struct rpc_message *reply = NULL;
+    struct rpc_sync_stream *stream = NULL;
+    struct status st = { 0 };
+
+    begin(NULL);
+    CHECK(!rpc_sync_unary(&stream, client, &api_score, &options, &request.base, &reply, &st));
+    CHECK_EQ(st.code, STATUS_DEADLINE);
+    CHECK_HAS(st.text, "did not answer /reelkv.v1.KvStore/Score within 200 ms");
+    CHECK_HAS(st.text, fixture_address(&fixture));
+    rpc_sync_stream_destroy(stream);
+    CHECK(fixture_wait(&fixture.ended, 1));
+    CHECK_EQ(atomic_load(&fixture.cancelled), 1);
+    end();
+}
+
+/* Half-close without a message: the server says what it has to say and ends with OK. */
+TEST(half_close_ends_a_stream_from_the_clients_side)
+{
+    struct rpc_sync_stream *stream = NULL;
+    const struct rpc_message *message = NULL;
+    struct status st = { 0 };
+
+    begin(NULL);
+    CHECK_OK(rpc_sync_open(&stream, client, &api_append, &patient, &st), st);
+    CHECK_OK(rpc_sync_half_close(stream, &st), st);
+    CHECK_OK(rpc_sync_read(stream, &message, &st), st);
+    CHECK(message == NULL);
+    CHECK_OK(rpc_sync_finish(stream, &st), st);
+    rpc_sync_stream_destroy(stream);
+    CHECK(fixture_wait(&fixture.ended, 1));
+    CHECK_EQ(atomic_load(&fixture.cancelled), 0);
+    end();
+}
+
+/* A stream that is destroyed in the middle is cancelled: the server's endless sending stops and gets its
+ * memory back. */
+TEST(destroying_a_stream_in_the_middle_stops_the_server)
+{
+    Reelkv__V1__LoadWindowRequest request = REELKV__V1__LOAD_WINDOW_REQUEST__INIT;
+    struct rpc_sync_stream *stream = NULL;
+    const struct rpc_message *message = NULL;
+    struct status st = { 0 };
+
+    begin(NULL);
+    request.tokens = 200;
+    CHECK_OK(rpc_sync_open(&stream, client, &api_load_window, &patient, &st), st);
+    CHECK_OK(rpc_sync_write(stream, &request.base, NULL, &st), st);
+    for (int i = 0; i < 5; i++)
+        CHECK_OK(rpc_sync_read(stream, &message, &st), st);
+    rpc_sync_stream_destroy(stream);
+    CHECK(fixture_wait(&fixture.ended, 1));
+    CHECK(fixture_wait(&fixture.releases, atomic_load(&fixture.writes)));
+    end();
+}
+
+TEST_MAIN()
