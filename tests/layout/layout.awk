@@ -9,12 +9,13 @@ BEGIN {
     allow["lib/tensor"] = "base tensor dnnl cuda nccl omp x86"
     allow["lib/kv"] = "base kv isal x86"
     allow["lib/model"] = "base tensor kv model pcre2 utf8proc xxhash"
-    services = "base loop rpc redis media tensor kv model proto protobuf-c"
+    allow["lib/store"] = "base loop rpc redis kv store proto protobuf-c"
+    services = "base loop rpc redis store media tensor kv model proto protobuf-c"
     vendor["jansson.h"] = "jansson"; vendor["uv.h"] = "uv"; vendor["turbojpeg.h"] = "turbojpeg"
     vendor["utf8proc.h"] = "utf8proc"; vendor["pcre2.h"] = "pcre2"; vendor["xxhash.h"] = "xxhash"
     vendor["omp.h"] = "omp"; vendor["immintrin.h"] = "x86"; vendor["nccl.h"] = "nccl"
     vendor["isa-l.h"] = "isal"; vendor["cpuid.h"] = "x86"; vendor["liburing.h"] = "liburing"
-    split("base loop rpc redis media tensor kv model", list); for (i in list) module[list[i]] = 1
+    split("base loop rpc redis store media tensor kv model", list); for (i in list) module[list[i]] = 1
 }
 function folder_of(file,    part) {
     split(file, part, "/")

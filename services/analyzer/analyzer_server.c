@@ -1,0 +1,136 @@
+#include "analyzer_server.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/name.h"
+#include "base/options.h"
+#include "base/require.h"
+#include "feed.h"
+#include "rpc/api.h"
+
+static const struct option_row rows[] = {
+#define OPT(...) OPTION_ROW(analyzer_options, __VA_ARGS__),
+#include "analyzer_options.def"
+#undef OPT
+};
+
+const struct option_table analyzer_option_table = {
+    .program = "reelkv-analyzer",
+    .summary = "Runs the language model over new frames and sends every frame's KV to its store.",
+    .rows = rows,
+    .count = ARRAY_LEN(rows),
+};
+
+static const struct rpc_handler handlers[] = { { &api_push, feed_open } };
+
+static void describe(struct worker_record *record, void *user)
+{
+    struct analyzer *analyzer = user;
+    const struct model_geometry *geometry = model_geometry(analyzer->model);
+
+    record->kind = WORKER_ANALYZER;
+    text_copy(record->name, sizeof record->name, analyzer->options->name);
+    text_copy(record->address, sizeof record->address,
+              rpc_server_address(rpc_host_server(analyzer->host), 0));
+    record->pid = (uint64_t)getpid();
+    record->started_ms = analyzer->started_ms;
+    record->streams = analyzer->feed_count;
+    record->capacity = analyzer->options->max_streams;
+    record->has_model = true;
+    memcpy(record->fingerprint, geometry->fingerprint, sizeof record->fingerprint);
+    record->draining = analyzer->draining;
+}
+
+static void on_drain(void *user)
+{
+    struct analyzer *analyzer = user;
+
+    directory_leave(analyzer->directory);
+    feeds_drain(analyzer);
+}
+
+static void slot_freed(void *user)
+{
+    feeds_slot_freed(user);
+}
+
+static bool open_model(struct analyzer *analyzer, struct status *st)
+{
+    const struct analyzer_options *options = analyzer->options;
+    struct model_options model = {
+        .ops = &tensor_ops_cpu,
+        .threads = options->threads,
+        .n_local = options->n_local,
+        .parts = MODEL_LANGUAGE,
+        .batch_frames = options->batch_frames,
+    };
+
+    if (strcmp(options->dtype, "f32") == 0)
+        model.dtype = TENSOR_F32;
+    else if (strcmp(options->dtype, "bf16") == 0)
+        model.dtype = TENSOR_BF16;
+    else
+        return status_fail(st, STATUS_INVALID, "dtype must be f32 or bf16, not '%s'", options->dtype);
+    return model_open(&analyzer->model, options->model, &model, st);
+}
+
+static bool open_parts(struct analyzer *analyzer, struct status *st)
+{
+    struct work_pool_options links = { .name = "links", .threads = 1, .queue_max = 64 };
+    struct directory_events events = { .describe = describe, .user = analyzer };
+    struct rpc_service service = { "reelkv.v1.Ingest", handlers, ARRAY_LEN(handlers), analyzer };
+    const struct analyzer_options *options = analyzer->options;
+    uint64_t slot_bytes;
+
+    if (!name_check("analyzer", options->name, st) || !open_model(analyzer, st))
+        return false;
+    slot_bytes = model_block_bytes(analyzer->model, model_geometry(analyzer->model)->frame_tokens);
+    if (model_geometry(analyzer->model)->init_tokens > model_geometry(analyzer->model)->frame_tokens)
+        slot_bytes = model_block_bytes(analyzer->model, model_geometry(analyzer->model)->init_tokens);
+    if (!engine_create(&analyzer->engine, analyzer->loop, analyzer->model, options->batch_frames, st) ||
+        !block_pool_create(&analyzer->blocks, options->pool_bytes, slot_bytes, slot_freed, analyzer, st) ||
+        !work_pool_create(&analyzer->links_pool, analyzer->loop, &links, st))
+        return false;
+    analyzer->links.rpc = rpc_host_rpc(analyzer->host);
+    analyzer->links.pool = analyzer->links_pool;
+    analyzer->links.memory = block_pool_memory(analyzer->blocks);
+    if (!rpc_host_serve(analyzer->host, &service, 1, st))
+        return false;
+    rpc_host_on_drain(analyzer->host, on_drain, analyzer);
+    return directory_create(&analyzer->directory, analyzer->loop, options->redis, &events, st);
+}
+
+bool analyzer_server_create(struct analyzer **analyzer_p, struct rpc_host *host,
+                            const struct analyzer_options *options, struct status *st)
+{
+    struct analyzer *analyzer = calloc(1, sizeof *analyzer);
+
+    if (analyzer == NULL)
+        return status_fail(st, STATUS_EXHAUSTED, "no memory for the analyzer");
+    analyzer->options = options;
+    analyzer->host = host;
+    analyzer->loop = rpc_host_loop(host);
+    analyzer->started_ms = clock_utc_ns() / 1000000;
+    if (!open_parts(analyzer, st)) {
+        analyzer_server_destroy(analyzer);
+        return false;
+    }
+    *analyzer_p = analyzer;
+    return true;
+}
+
+void analyzer_server_destroy(struct analyzer *analyzer)
+{
+    if (analyzer == NULL)
+        return;
+    directory_destroy(analyzer->directory);
+    engine_destroy(analyzer->engine);
+    work_pool_destroy(analyzer->links_pool);
+    block_pool_destroy(analyzer->blocks);
+    model_close(analyzer->model);
+    free(analyzer);
+}

@@ -1,0 +1,141 @@
+#include "engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/require.h"
+
+enum { ENGINE_QUEUE_MAX = LIMIT_STREAMS + 1 };
+
+struct engine {
+    struct model *model;
+    struct work_pool *pool; /* one thread */
+    uint32_t batch_frames;
+    struct engine_job *first;
+    struct engine_job **last_link;
+    struct work batch;
+    bool batch_running, closing;
+    uint32_t count;
+    struct engine_job *jobs[MODEL_BATCH_FRAMES_MAX];
+    struct model_push pushes[MODEL_BATCH_FRAMES_MAX];
+    bool ok;
+    struct status failure;
+    uint64_t took_ns;
+    struct engine_totals totals;
+};
+
+bool engine_create(struct engine **engine_p, struct loop *loop, struct model *model, uint32_t batch_frames,
+                   struct status *st)
+{
+    struct work_pool_options options = { .name = "engine", .threads = 1, .queue_max = ENGINE_QUEUE_MAX };
+    struct engine *engine = calloc(1, sizeof *engine);
+
+    REQUIRE(batch_frames >= 1 && batch_frames <= MODEL_BATCH_FRAMES_MAX);
+    if (engine == NULL)
+        return status_fail(st, STATUS_EXHAUSTED, "no memory for the engine");
+    if (!work_pool_create(&engine->pool, loop, &options, st)) {
+        free(engine);
+        return false;
+    }
+    engine->model = model;
+    engine->batch_frames = batch_frames;
+    engine->last_link = &engine->first;
+    *engine_p = engine;
+    return true;
+}
+
+void engine_destroy(struct engine *engine)
+{
+    if (engine == NULL)
+        return;
+    engine->closing = true;
+    work_pool_destroy(engine->pool);
+    free(engine);
+}
+
+static void run_batch(struct work *work)
+{
+    struct engine *engine = container_of(work, struct engine, batch);
+    uint64_t started_ns = clock_mono_ns();
+
+    engine->ok = model_window_push(engine->model, engine->pushes, engine->count, &engine->failure);
+    engine->took_ns = clock_mono_ns() - started_ns;
+}
+
+static void start_batch(struct engine *engine);
+
+static void batch_done(struct work *work)
+{
+    struct engine *engine = container_of(work, struct engine, batch);
+    struct engine_job *jobs[MODEL_BATCH_FRAMES_MAX];
+    uint32_t count = engine->count;
+
+    engine->batch_running = false;
+    engine->totals.batches++;
+    engine->totals.frames += engine->ok ? count : 0;
+    engine->totals.busy_ns += engine->took_ns;
+    memcpy(jobs, engine->jobs, count * sizeof *jobs); /* a job's pushed() may offer it again */
+    for (uint32_t i = 0; i < count; i++) {
+        jobs[i]->running = false;
+        jobs[i]->pushed(jobs[i], engine->ok ? NULL : &engine->failure);
+    }
+    start_batch(engine);
+}
+
+static void start_batch(struct engine *engine)
+{
+    if (engine->batch_running || engine->closing || engine->first == NULL)
+        return;
+    for (engine->count = 0; engine->first != NULL && engine->count < engine->batch_frames; engine->count++) {
+        struct engine_job *job = engine->first;
+
+        engine->first = job->next;
+        if (engine->first == NULL)
+            engine->last_link = &engine->first;
+        job->waiting = false;
+        job->running = true;
+        engine->jobs[engine->count] = job;
+        engine->pushes[engine->count] = job->push;
+    }
+    engine->batch.run = run_batch;
+    engine->batch.done = batch_done;
+    engine->batch_running = true;
+    REQUIRE(work_pool_submit(engine->pool, &engine->batch)); /* windows to fill are bounded by the streams */
+}
+
+void engine_offer(struct engine *engine, struct engine_job *job)
+{
+    REQUIRE(!job->waiting && !job->running);
+    job->waiting = true;
+    job->next = NULL;
+    *engine->last_link = job;
+    engine->last_link = &job->next;
+    start_batch(engine);
+}
+
+bool engine_withdraw(struct engine *engine, struct engine_job *job)
+{
+    if (!job->waiting)
+        return false;
+    for (struct engine_job **at = &engine->first; *at != NULL; at = &(*at)->next) {
+        if (*at != job)
+            continue;
+        *at = job->next;
+        if (*at == NULL)
+            engine->last_link = at;
+        break;
+    }
+    job->waiting = false;
+    return true;
+}
+
+bool engine_run(struct engine *engine, struct work *work)
+{
+    return work_pool_submit(engine->pool, work);
+}
+
+struct engine_totals engine_totals(const struct engine *engine)
+{
+    return engine->totals;
+}

@@ -1,0 +1,269 @@
+#include "question.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/name.h"
+#include "base/require.h"
+#include "question_internal.h"
+
+void reply_free(struct reply *reply)
+{
+    if (reply == NULL)
+        return;
+    arena_reset(&reply->memory);
+    free(reply);
+}
+
+static void question_free(struct question *question)
+{
+    while (question->first != NULL) {
+        struct reply *next = question->first->next;
+
+        reply_free(question->first);
+        question->first = next;
+    }
+    for (uint32_t i = 0; i < question->stream_count; i++)
+        store_link_unref(question->streams[i].link);
+    question->qa->questions--;
+    free(question);
+}
+
+/* Goes when the call is over and the thread is done. */
+static void question_release(struct question *question)
+{
+    struct rpc_call *call = question->call;
+
+    if (!question->over || question->running)
+        return;
+    question_free(question);
+    rpc_call_unref(call);
+}
+
+static void on_call_end(struct rpc_call *call, void *user)
+{
+    struct question *question = user;
+
+    question->over = true;
+    atomic_store(&question->cancel, true);
+    for (uint32_t i = 0; i < question->stream_count; i++)
+        if (question->streams[i].link != NULL)
+            store_link_forget(question->streams[i].link, question);
+    if (question->running && work_pool_withdraw(question->qa->answering, &question->work))
+        question->running = false;
+    question_release(question);
+}
+
+/* ------------------------------------------------------------------------------------------ replies */
+
+/* Sends what there is room for; when all is sent and the work is done, the call ends. */
+static void send_replies(struct question *question)
+{
+    while (question->first != NULL && !question->over) {
+        struct reply *reply = question->first;
+
+        if (!rpc_call_write(question->call, &reply->message.base, NULL))
+            return; /* on_writable goes on */
+        question->first = reply->next;
+        if (question->first == NULL)
+            question->last_link = &question->first;
+        reply_free(reply);
+    }
+    if (!question->running && !question->over)
+        rpc_call_finish(question->call, question->ok ? NULL : &question->failure);
+}
+
+static void on_writable(struct rpc_call *call, void *user)
+{
+    send_replies(user);
+}
+
+static void open_reply(struct letter *letter)
+{
+    struct reply *reply = container_of(letter, struct reply, letter);
+    struct question *question = reply->question;
+
+    reply->next = NULL;
+    *question->last_link = reply;
+    question->last_link = &reply->next;
+    send_replies(question);
+}
+
+void question_post(struct reply *reply)
+{
+    reply->letter.open = open_reply;
+    loop_post(reply->question->qa->loop, &reply->letter);
+}
+
+/* ------------------------------------------------------------------------------------------- checks */
+
+static uint32_t count_or(const Reelkv__V1__Count *count, uint32_t otherwise)
+{
+    return count != NULL ? count->value : otherwise;
+}
+
+static bool check_text(const Reelkv__V1__AskRequest *ask, struct status *st)
+{
+    size_t len = strlen(ask->question);
+
+    if (strspn(ask->question, " \t\r\n") == len)
+        return status_fail(st, STATUS_INVALID, "the question is empty");
+    if (len > LIMIT_QUESTION_BYTES)
+        return status_fail(st, STATUS_INVALID, "the question has %zu bytes; at most %d are taken", len,
+                           LIMIT_QUESTION_BYTES);
+    if (!utf8_is_valid(ask->question, len))
+        return status_fail(st, STATUS_INVALID, "the question is not valid UTF-8");
+    if (!name_check("namespace", ask->namespace_, st))
+        return false;
+    if (ask->n_streams == 0 || ask->n_streams > LIMIT_STREAMS_PER_QUESTION)
+        return status_fail(st, STATUS_INVALID, "a question is about 1 to %d streams, not %zu",
+                           LIMIT_STREAMS_PER_QUESTION, ask->n_streams);
+    for (size_t i = 0; i < ask->n_streams; i++) {
+        if (!name_check("stream", ask->streams[i], st))
+            return false;
+        for (size_t j = 0; j < i; j++)
+            if (strcmp(ask->streams[i], ask->streams[j]) == 0)
+                return status_fail(st, STATUS_INVALID, "stream %s is named twice", ask->streams[i]);
+    }
+    return true;
+}
+
+static bool check_numbers(struct question *question, struct status *st)
+{
+    const struct qa_options *options = question->qa->options;
+    const Reelkv__V1__AskRequest *ask = question->ask;
+    struct retriever_options *retrieve = &question->retrieve;
+
+    retrieve->selection.kind = ask->selector == 0 ? KV_SELECT_REKV : (enum kv_selector_kind)ask->selector;
+    retrieve->selection.top_r = count_or(ask->top_r, options->top_r);
+    retrieve->selection.recent_window = count_or(ask->recent_window, options->recent_window);
+    question->max_tokens = count_or(ask->max_tokens, options->max_tokens);
+    if (question->max_tokens == 0 || question->max_tokens > LIMIT_ANSWER_TOKENS)
+        return status_fail(st, STATUS_INVALID, "max_tokens must be 1 to %d, not %u", LIMIT_ANSWER_TOKENS,
+                           question->max_tokens);
+    if (ask->range != NULL) {
+        retrieve->from_ns = ask->range->from_ns;
+        retrieve->to_ns = ask->range->to_ns;
+    }
+    retrieve->as_of_ns = ask->as_of_ns;
+    if (retrieve->to_ns != 0 && retrieve->to_ns <= retrieve->from_ns)
+        return status_fail(st, STATUS_INVALID, "the time range ends before it begins");
+    return kv_selection_check(&retrieve->selection, st);
+}
+
+static void fill_retrieve(struct question *question)
+{
+    const struct model_geometry *geometry = model_geometry(question->qa->model);
+    struct retriever_options *retrieve = &question->retrieve;
+
+    retrieve->ns = question->ask->namespace_;
+    retrieve->streams = question->streams;
+    retrieve->stream_count = question->stream_count;
+    retrieve->fingerprint = geometry->fingerprint;
+    retrieve->geometry = (struct kv_geometry){ geometry->layers, geometry->kv_heads, geometry->head_dim,
+                                               (enum kv_dtype)geometry->dtype };
+    retrieve->timeout_ms = question->qa->options->retrieve_ms;
+    retrieve->request_id = rpc_call_request_id(question->call);
+}
+
+/* ------------------------------------------------------------------------------------------- starting */
+
+static void run(struct work *work)
+{
+    struct question *question = container_of(work, struct question, work);
+
+    question->ok = question_answer(question);
+}
+
+static void done(struct work *work)
+{
+    struct question *question = container_of(work, struct question, work);
+
+    question->running = false;
+    if (question->over)
+        question_release(question);
+    else
+        send_replies(question);
+}
+
+static void fail(struct question *question, const struct status *st)
+{
+    rpc_call_finish(question->call, st);
+}
+
+static void submit(struct question *question)
+{
+    struct status st = { 0 };
+
+    question->work.run = run;
+    question->work.done = done;
+    question->running = work_pool_submit(question->qa->answering, &question->work);
+    if (question->running)
+        return;
+    status_fail(&st, STATUS_EXHAUSTED, "%u questions are being answered and %u wait; try again soon",
+                question->qa->options->max_questions, question->qa->options->max_waiting);
+    st.retry_after_ms = 500;
+    fail(question, &st);
+}
+
+static void on_shared(void *user, uint64_t pool)
+{
+    struct question *question = user;
+
+    if (--question->links_missing == 0)
+        submit(question);
+}
+
+static bool find_stores(struct question *question, struct status *st)
+{
+    const struct directory_view *view = directory_view(question->qa->directory);
+    const Reelkv__V1__AskRequest *ask = question->ask;
+
+    for (size_t i = 0; i < ask->n_streams; i++) {
+        const struct stream_record *record = directory_view_stream(view, ask->namespace_, ask->streams[i]);
+        struct store_link *link;
+
+        if (record == NULL)
+            return status_fail(st, STATUS_NOT_FOUND, "there is no stream '%s' in namespace '%s'%s",
+                               ask->streams[i], ask->namespace_,
+                               directory_is_reachable(question->qa->directory)
+                                   ? ""
+                                   : " that this worker knows of; the directory cannot be reached now");
+        link = store_link_get(&question->qa->links, view, record->store, st);
+        if (link == NULL)
+            return status_wrap(st, "stream '%s'", ask->streams[i]);
+        question->streams[question->stream_count++] = (struct retriever_stream){ ask->streams[i], link };
+    }
+    return true;
+}
+
+void question_open(struct rpc_call *call, void *qa_)
+{
+    struct qa *qa = qa_;
+    struct question *question = calloc(1, sizeof *question);
+    struct status st = { 0 };
+
+    REQUIRE(question != NULL);
+    question->qa = qa;
+    question->call = call;
+    question->ask = (const Reelkv__V1__AskRequest *)rpc_call_request(call)->body;
+    question->log.request = rpc_call_request_id(call);
+    question->last_link = &question->first;
+    qa->questions++;
+    rpc_call_ref(call);
+    rpc_call_set_user(call, question);
+    rpc_call_on_end(call, on_call_end);
+    rpc_call_on_writable(call, on_writable);
+    if (qa->draining)
+        status_fail(&st, STATUS_UNAVAILABLE, "this qa is shutting down");
+    if (qa->draining || !check_text(question->ask, &st) || !check_numbers(question, &st) ||
+        !find_stores(question, &st)) {
+        fail(question, &st);
+        return;
+    }
+    fill_retrieve(question);
+    question->links_missing = question->stream_count;
+    for (uint32_t i = 0; i < question->stream_count; i++)
+        store_link_share(question->streams[i].link, on_shared, question);
+}
