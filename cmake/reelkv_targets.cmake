@@ -52,7 +52,7 @@ function(reelkv_test name)
     set(arg_TIMEOUT 60)
   endif()
   add_executable(${name} ${name}.c ${arg_SOURCES})
-  target_include_directories(${name} PRIVATE "${PROJECT_SOURCE_DIR}/tests")
+  target_include_directories(${name} PRIVATE "${PROJECT_SOURCE_DIR}/tests" "${PROJECT_SOURCE_DIR}/services")
   target_link_libraries(${name} PRIVATE reelkv_flags reelkv_test_support ${arg_USES})
   target_compile_definitions(${name} PRIVATE
     REELKV_SOURCE_DIR="${PROJECT_SOURCE_DIR}" REELKV_BIN_DIR="${PROJECT_BINARY_DIR}/bin")

@@ -84,6 +84,12 @@ struct rpc_server *rpc_host_server(struct rpc_host *host)
     return host->server;
 }
 
+const char *rpc_host_address(const struct rpc_host *host)
+{
+    REQUIRE(host->server != NULL);
+    return host->options.advertise[0] != '\0' ? host->options.advertise : rpc_server_address(host->server, 0);
+}
+
 void rpc_host_on_drain(struct rpc_host *host, void (*on_drain)(void *user), void *user)
 {
     host->on_drain = on_drain;

@@ -18,18 +18,19 @@ struct rpc_host;
 
 /* The fields that rpc/host_options.def gives a service's options. */
 struct rpc_host_options {
-    const char *service; /* "kvstore" */
-    const char *listen;  /* addresses, comma-separated */
+    const char *service;   /* "kvstore" */
+    const char *listen;    /* addresses, comma-separated */
+    const char *advertise; /* what others are told; "": the first address listened on */
     uint32_t max_calls;
     uint32_t lame_ms;
     uint32_t drain_ms;
 };
 
 /* From a service's options struct whose .def includes rpc/host_options.def. */
-#define RPC_HOST_OPTIONS(service_name, options)                                                    \
-    {                                                                                              \
-        .service = (service_name), .listen = (options)->listen, .max_calls = (options)->max_calls, \
-        .lame_ms = (options)->lame_ms, .drain_ms = (options)->drain_ms                             \
+#define RPC_HOST_OPTIONS(service_name, options)                                                           \
+    {                                                                                                     \
+        .service = (service_name), .listen = (options)->listen, .advertise = (options)->advertise,        \
+        .max_calls = (options)->max_calls, .lame_ms = (options)->lame_ms, .drain_ms = (options)->drain_ms \
     }
 
 bool rpc_host_create(struct rpc_host **host_p, const struct rpc_host_options *options, struct status *st);
@@ -43,6 +44,9 @@ void rpc_host_on_drain(struct rpc_host *host, void (*on_drain)(void *user), void
 bool rpc_host_serve(struct rpc_host *host, const struct rpc_service *services, size_t count,
                     struct status *st);
 struct rpc_server *rpc_host_server(struct rpc_host *host);
+
+/* What to write into the directory, once serving. A pod listens on 0.0.0.0 and is reached by its own address. */
+const char *rpc_host_address(const struct rpc_host *host);
 
 /* Begins the drain as a signal would; `exit_code` is what rpc_host_run() will return (a service that cannot
  * go on gives 1). */

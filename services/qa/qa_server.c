@@ -32,7 +32,7 @@ static void describe(struct worker_record *record, void *user)
 
     record->kind = WORKER_QA;
     text_copy(record->name, sizeof record->name, qa->options->name);
-    text_copy(record->address, sizeof record->address, rpc_server_address(rpc_host_server(qa->host), 0));
+    text_copy(record->address, sizeof record->address, rpc_host_address(qa->host));
     record->pid = (uint64_t)getpid();
     record->started_ms = qa->started_ms;
     record->streams = qa->questions;
