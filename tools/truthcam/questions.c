@@ -5,7 +5,14 @@
 const char *const question_kind_names[QUESTION_KINDS] = { "color", "shape", "where", "did",
                                                           "count", "first", "now" };
 
-enum { ATTEMPTS = 3000, ANY = 255, PARAPHRASES = 3 };
+enum { ATTEMPTS = 3000, ANY = 255, PARAPHRASES = 3, KINDS_SPENT_MAX = 3 };
+
+/* Which question of its kind is wanted. Answers take turns, so that none is worth guessing; a picky attempt
+ * insists on the answer whose turn it is, a later one takes what the world has. */
+struct turn {
+    uint32_t round; /* questions of this kind before this one */
+    bool picky;
+};
 
 static const char *const numbers[] = { "zero", "one", "two", "three" };
 
@@ -87,7 +94,7 @@ static const struct object *any_object(const struct world *world, struct dice *d
 }
 
 /* "the star", and when other stars had other colours, "the star at the top left". */
-static bool ask_color(const struct world *world, struct dice *dice, struct question *q)
+static bool ask_color(const struct world *world, struct dice *dice, struct turn turn, struct question *q)
 {
     const struct object *object = any_object(world, dice);
     char place[40] = "";
@@ -104,7 +111,7 @@ static bool ask_color(const struct world *world, struct dice *dice, struct quest
     return true;
 }
 
-static bool ask_shape(const struct world *world, struct dice *dice, struct question *q)
+static bool ask_shape(const struct world *world, struct dice *dice, struct turn turn, struct question *q)
 {
     const struct object *object = any_object(world, dice);
     char place[40] = "";
@@ -121,7 +128,7 @@ static bool ask_shape(const struct world *world, struct dice *dice, struct quest
     return true;
 }
 
-static bool ask_where(const struct world *world, struct dice *dice, struct question *q)
+static bool ask_where(const struct world *world, struct dice *dice, struct turn turn, struct question *q)
 {
     const struct object *object = any_object(world, dice);
 
@@ -136,9 +143,9 @@ static bool ask_where(const struct world *world, struct dice *dice, struct quest
 
 /* A true "no" pairs a shape that was seen with a colour that was seen, never together. Every second one is.
  */
-static bool ask_did(const struct world *world, struct dice *dice, struct question *q)
+static bool ask_did(const struct world *world, struct dice *dice, struct turn turn, struct question *q)
 {
-    bool yes = q->round % 2 == 0;
+    bool yes = turn.round % 2 == 0;
     const struct object *object = any_object(world, dice), *other = any_object(world, dice);
     uint8_t color = yes ? object->color : other->color;
 
@@ -153,11 +160,11 @@ static bool ask_did(const struct world *world, struct dice *dice, struct questio
     return true;
 }
 
-static bool ask_count(const struct world *world, struct dice *dice, struct question *q)
+static bool ask_count(const struct world *world, struct dice *dice, struct turn turn, struct question *q)
 {
     const struct object *object = any_object(world, dice);
-    bool times = dice_below(dice, 2) == 0;
-    uint32_t answer = 0;
+    bool times = turn.picky ? turn.round % 2 == 0 : dice_below(dice, 2) == 0;
+    uint32_t answer = 0, in_turn = (uint32_t)((turn.round / 2 + world->seed) % 3) + times;
 
     if (!gather(world, object->shape, object->color, ANY, q))
         return false;
@@ -171,6 +178,8 @@ static bool ask_count(const struct world *world, struct dice *dice, struct quest
         for (uint32_t i = 0; i < world->object_count; i++)
             answer += world->objects[i].first == object->first && &world->objects[i] != object;
     }
+    if (turn.picky && answer != in_turn)
+        return false;
     q->distractors = shares_a_trait(world, object->shape, object->color);
     snprintf(q->text, sizeof q->text, (times ? times_texts : with_texts)[dice_below(dice, PARAPHRASES)],
              color_names[object->color], shape_names[object->shape]);
@@ -178,14 +187,26 @@ static bool ask_count(const struct world *world, struct dice *dice, struct quest
     return true;
 }
 
-static bool ask_first(const struct world *world, struct dice *dice, struct question *q)
+/* An object whose kind appears once: the next one from a random place on. NULL when there is none. */
+static const struct object *any_single(const struct world *world, struct dice *dice, struct question *q)
 {
-    const struct object *one = any_object(world, dice), *two = any_object(world, dice), *early;
-    struct question other = { 0 };
+    uint32_t start = dice_below(dice, world->object_count);
 
-    if (one->first == two->first || !gather(world, one->shape, one->color, ANY, q) ||
-        q->evidence_count != 1 || !gather(world, two->shape, two->color, ANY, &other) ||
-        other.evidence_count != 1)
+    for (uint32_t i = 0; i < world->object_count; i++) {
+        const struct object *object = &world->objects[(start + i) % world->object_count];
+
+        if (gather(world, object->shape, object->color, ANY, q) && q->evidence_count == 1)
+            return object;
+    }
+    return NULL;
+}
+
+static bool ask_first(const struct world *world, struct dice *dice, struct turn turn, struct question *q)
+{
+    struct question other = { 0 };
+    const struct object *one = any_single(world, dice, q), *two = any_single(world, dice, &other), *early;
+
+    if (one == NULL || two == NULL || one->first == two->first)
         return false;
     q->evidence[q->evidence_count++] = other.evidence[0];
     early = one->first < two->first ? one : two;
@@ -197,11 +218,11 @@ static bool ask_first(const struct world *world, struct dice *dice, struct quest
     return true;
 }
 
-/* Asked while one object is in view, or (one time in three) while nothing is. */
-static bool ask_now(const struct world *world, struct dice *dice, struct question *q)
+/* Asked while one object is in view, or (every third time) while nothing is. */
+static bool ask_now(const struct world *world, struct dice *dice, struct turn turn, struct question *q)
 {
     const struct object *object = any_object(world, dice);
-    bool nothing = dice_below(dice, 3) == 0;
+    bool nothing = turn.round % 3 == 2;
     uint32_t sample = nothing ? 1 + dice_below(dice, world->samples - 2)
                               : object->first + dice_below(dice, object->last - object->first + 1);
     uint32_t in_view = 0;
@@ -224,7 +245,8 @@ static bool ask_now(const struct world *world, struct dice *dice, struct questio
     return true;
 }
 
-static bool (*const askers[QUESTION_KINDS])(const struct world *, struct dice *, struct question *) = {
+static bool (*const askers[QUESTION_KINDS])(const struct world *, struct dice *, struct turn,
+                                            struct question *) = {
     [ASK_COLOR] = ask_color, [ASK_SHAPE] = ask_shape, [ASK_WHERE] = ask_where, [ASK_DID] = ask_did,
     [ASK_COUNT] = ask_count, [ASK_FIRST] = ask_first, [ASK_NOW] = ask_now,
 };
@@ -237,25 +259,42 @@ static bool was_asked(const struct question *questions, uint32_t count, const st
     return false;
 }
 
+/* One more question of a kind at questions[count]; false when the world seems to have none left. */
+static bool ask(const struct world *world, struct dice *dice, enum question_kind kind,
+                struct question *questions, uint32_t count)
+{
+    struct question *q = &questions[count];
+    struct turn turn = { 0 };
+
+    for (uint32_t i = 0; i < count; i++)
+        turn.round += questions[i].kind == kind;
+    for (int attempt = 0; attempt < ATTEMPTS; attempt++) {
+        memset(q, 0, sizeof *q);
+        q->kind = kind;
+        turn.picky = attempt < ATTEMPTS / 2;
+        if (askers[kind](world, dice, turn, q) && !was_asked(questions, count, q))
+            return true;
+    }
+    return false;
+}
+
 uint32_t questions_make(const struct world *world, uint32_t wanted, struct question *questions)
 {
     struct dice dice = { world->seed * 0x2545f4914f6cdd1du + 7 };
-    uint32_t count = 0, barren = 0;
+    bool spent[QUESTION_KINDS] = { false };
+    uint32_t count = 0, kinds_spent = 0;
 
-    for (uint32_t turn = 0; world->object_count > 0 && count < wanted && barren < QUESTION_KINDS; turn++) {
-        enum question_kind kind = (enum question_kind)(turn % QUESTION_KINDS);
-        uint32_t before = count;
+    for (uint32_t at = 0; world->object_count > 0 && count < wanted && kinds_spent <= KINDS_SPENT_MAX; at++) {
+        enum question_kind kind = (enum question_kind)(at % QUESTION_KINDS);
 
-        for (int attempt = 0; attempt < ATTEMPTS && count == before; attempt++) {
-            struct question *q = &questions[count];
-
-            memset(q, 0, sizeof *q);
-            q->kind = kind;
-            q->round = turn / QUESTION_KINDS;
-            if (askers[kind](world, &dice, q) && !was_asked(questions, count, q))
-                count++;
+        if (spent[kind])
+            continue;
+        if (ask(world, &dice, kind, questions, count)) {
+            count++;
+        } else {
+            spent[kind] = true;
+            kinds_spent++;
         }
-        barren = count > before ? 0 : barren + 1;
     }
     return count;
 }

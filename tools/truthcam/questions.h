@@ -22,7 +22,6 @@ enum { QUESTION_TEXT_BYTES = 128, ANSWER_TEXT_BYTES = 32, EVIDENCE_MAX = 8 };
 
 struct question {
     enum question_kind kind;
-    uint32_t round; /* how many of its kind were asked before it, or tried */
     char text[QUESTION_TEXT_BYTES];
     char answer[ANSWER_TEXT_BYTES];
     bool has_as_of;
@@ -33,8 +32,9 @@ struct question {
     bool distractors; /* another object shares the shape or the colour of what is asked about */
 };
 
-/* Up to `wanted` questions, the kinds in turn; a kind for which the world has no unambiguous question is
- * skipped. Returns how many were made. Questions do not repeat. */
+/* Up to `wanted` (at most QUESTIONS_MAX) questions, the kinds in turn, into `questions` (room for `wanted`). A
+ * kind for which the world has no further unambiguous question drops out; when most kinds have, asking ends,
+ * so that no kind outweighs the rest. Returns how many were made. Questions do not repeat. */
 uint32_t questions_make(const struct world *world, uint32_t wanted, struct question *questions);
 
 /* Every question text and every answer there can be, one a line: what a tokenizer must know. */

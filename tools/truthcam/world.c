@@ -39,6 +39,9 @@ static uint32_t dice_between(struct dice *dice, uint32_t low, uint32_t high)
     return low + dice_below(dice, high - low + 1);
 }
 
+/* Rare kinds fill about this much of a lively video; a longer one needs common kinds to go on. */
+enum { RARE_KINDS_LAST_SECONDS = 180 };
+
 /* What may appear how often. In long videos three shapes in four colours (which ones depends on the seed) are
  * common and come again and again; everything else is rare, so that there is something left to ask about.
  * About half of the rare kinds never appear at all, a quarter once. */
@@ -62,7 +65,7 @@ static void shuffle(struct dice *dice, uint8_t *list, uint32_t count)
     }
 }
 
-static void cast(struct casting *casting, struct dice *dice, enum profile profile)
+static void cast(struct casting *casting, struct dice *dice, bool long_video)
 {
     static const uint8_t limits[] = { 0, 0, 0, 0, 1, 1, 2, APPEARANCES_MAX };
     uint8_t shapes[SHAPES], colors[COLORS];
@@ -74,7 +77,7 @@ static void cast(struct casting *casting, struct dice *dice, enum profile profil
         for (uint32_t c = 0; c < COLORS; c++) {
             uint32_t kind = (uint32_t)shapes[s] * COLORS + colors[c];
 
-            casting->common[kind] = profile == PROFILE_LONG && s < 3 && c < 4;
+            casting->common[kind] = long_video && s < 3 && c < 4;
             casting->limit[kind] = limits[dice_below(dice, ARRAY_LEN(limits))];
         }
     }
@@ -140,7 +143,7 @@ void world_make(struct world *world, uint64_t seed, uint32_t seconds, enum profi
     world->seconds = seconds;
     world->samples = seconds * VIDEO_FPS / FRAMES_PER_SAMPLE;
     world->profile = profile;
-    cast(&casting, &dice, profile);
+    cast(&casting, &dice, profile == PROFILE_LONG || seconds > RARE_KINDS_LAST_SECONDS);
     for (at = 2 + dice_below(&dice, 4); at + SCENE_SAMPLES_MAX + QUIET_END_SAMPLES < world->samples;) {
         bool quiet = dice_below(&dice, 8) == 0;
 
