@@ -9,6 +9,8 @@
 
 #include "base/clock.h"
 
+enum { UDP_BYTES = 7 * 188 };
+
 struct encoder {
     AVFormatContext *format;
     AVCodecContext *codec;
@@ -25,7 +27,7 @@ static bool fail_av(struct status *st, int code, const char *deed)
     char why[AV_ERROR_MAX_STRING_SIZE] = "";
 
     av_strerror(code, why, sizeof why);
-    return status_fail(st, STATUS_UNKNOWN, "%s: %s", deed, why);
+    return status_fail(st, status_code_of_errno(AVUNERROR(code)), "%s: %s", deed, why);
 }
 
 static bool open_codec(struct encoder *encoder, struct status *st)
@@ -44,7 +46,7 @@ static bool open_codec(struct encoder *encoder, struct status *st)
     encoder->codec->pix_fmt = AV_PIX_FMT_YUV420P;
     encoder->codec->time_base = (AVRational){ 1, VIDEO_FPS };
     encoder->codec->framerate = (AVRational){ VIDEO_FPS, 1 };
-    encoder->codec->gop_size = 2 * VIDEO_FPS;
+    encoder->codec->gop_size = encoder->live ? VIDEO_FPS : 2 * VIDEO_FPS; /* who joins live waits a second */
     encoder->codec->colorspace = AVCOL_SPC_SMPTE170M;
     encoder->codec->color_range = AVCOL_RANGE_MPEG;
     encoder->codec->thread_count = 1; /* the same bytes on every machine with this libx264 */
@@ -52,8 +54,11 @@ static bool open_codec(struct encoder *encoder, struct status *st)
         encoder->codec->flags |= AV_CODEC_FLAG_GLOBAL_HEADER;
     av_dict_set(&options, "preset", "superfast", 0);
     av_dict_set(&options, "crf", "27", 0);
-    if (encoder->live)
+    if (encoder->live) {
         av_dict_set(&options, "tune", "zerolatency", 0);
+        av_dict_set(&options, "sc_threshold", "0",
+                    0); /* key frames on whole seconds only: who joins samples on the grid */
+    }
     code = avcodec_open2(encoder->codec, codec, &options);
     av_dict_free(&options);
     return code >= 0 || fail_av(st, code, "open libx264");
@@ -61,8 +66,14 @@ static bool open_codec(struct encoder *encoder, struct status *st)
 
 static bool open_output(struct encoder *encoder, const char *target, struct status *st)
 {
-    int code = avio_open(&encoder->format->pb, strcmp(target, "-") == 0 ? "pipe:1" : target, AVIO_FLAG_WRITE);
+    const char *url = strcmp(target, "-") == 0 ? "pipe:1" : target;
+    AVDictionary *options = NULL;
+    int code;
 
+    if (strncmp(url, "udp:", 4) == 0) /* whole MPEG-TS packets in every datagram, as receivers expect */
+        av_dict_set_int(&options, "pkt_size", UDP_BYTES, 0);
+    code = avio_open2(&encoder->format->pb, url, AVIO_FLAG_WRITE, NULL, &options);
+    av_dict_free(&options);
     if (code < 0)
         return fail_av(st, code, target);
     encoder->stream = avformat_new_stream(encoder->format, NULL);
@@ -87,7 +98,7 @@ bool encoder_open(struct encoder **encoder_p, const char *target, bool live, str
     code =
         avformat_alloc_output_context2(&encoder->format, NULL, live ? "mpegts" : NULL, live ? NULL : target);
     if (code < 0) {
-        fail_av(st, code, target);
+        status_fail(st, STATUS_INVALID, "%s: which container? end the name in .mp4 or .ts", target);
         goto fail;
     }
     encoder->frame = av_frame_alloc();

@@ -117,6 +117,11 @@ int main(int argc, char **argv)
         status_fail(&st, STATUS_INVALID, "nothing to do: give --out, --truth or --live; see --help");
         goto usage;
     }
+    if (options.out[0] != '\0' && options.live[0] != '\0') {
+        status_fail(&st, STATUS_INVALID,
+                    "--out and --live are two ways to deliver one video; give one of them");
+        goto usage;
+    }
     world_make(&world, options.seed, options.seconds, profile);
     if ((options.truth[0] != '\0' && !write_truth(&options, &world, &st)) ||
         ((options.out[0] != '\0' || options.live[0] != '\0') && !write_video(&options, &world, &st))) {

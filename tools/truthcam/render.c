@@ -29,7 +29,7 @@ static uint8_t clamp_u8(float value)
 }
 
 /* Value noise: a coarse grid of random heights, joined smoothly; three octaves. Wraps at the tile's edges. */
-static void paint_tile(uint8_t tile[TILE_HEIGHT][TILE_WIDTH], struct dice *dice)
+static bool paint_tile(uint8_t tile[TILE_HEIGHT][TILE_WIDTH], struct dice *dice)
 {
     static const struct {
         int cell;
@@ -37,7 +37,9 @@ static void paint_tile(uint8_t tile[TILE_HEIGHT][TILE_WIDTH], struct dice *dice)
     } octaves[3] = { { 128, 46 }, { 32, 16 }, { 8, 6 } };
     float(*sum)[TILE_WIDTH] = calloc(TILE_HEIGHT, sizeof *sum);
 
-    for (int o = 0; sum != NULL && o < 3; o++) {
+    if (sum == NULL)
+        return false;
+    for (int o = 0; o < 3; o++) {
         int cell = octaves[o].cell, nx = TILE_WIDTH / cell, ny = TILE_HEIGHT / cell;
         float heights[64 * 128];
 
@@ -55,10 +57,11 @@ static void paint_tile(uint8_t tile[TILE_HEIGHT][TILE_WIDTH], struct dice *dice)
             }
         }
     }
-    for (int y = 0; sum != NULL && y < TILE_HEIGHT; y++)
+    for (int y = 0; y < TILE_HEIGHT; y++)
         for (int x = 0; x < TILE_WIDTH; x++)
             tile[y][x] = clamp_u8(106 + sum[y][x]);
     free(sum);
+    return true;
 }
 
 bool renderer_create(struct renderer **renderer_p, const struct world *world, struct status *st)
@@ -69,8 +72,10 @@ bool renderer_create(struct renderer **renderer_p, const struct world *world, st
     if (renderer == NULL)
         return status_fail(st, STATUS_EXHAUSTED, "no memory for a renderer");
     renderer->world = world;
-    paint_tile(renderer->tile[0], &dice);
-    paint_tile(renderer->tile[1], &dice);
+    if (!paint_tile(renderer->tile[0], &dice) || !paint_tile(renderer->tile[1], &dice)) {
+        renderer_destroy(renderer);
+        return status_fail(st, STATUS_EXHAUSTED, "no memory for the background");
+    }
     for (int i = 0; i < GRAIN_BYTES + VIDEO_WIDTH; i++)
         renderer->grain[i] = (int8_t)((int)dice_below(&dice, 2 * GRAIN_LEVEL + 1) - GRAIN_LEVEL);
     *renderer_p = renderer;
