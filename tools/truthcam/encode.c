@@ -56,8 +56,8 @@ static bool open_codec(struct encoder *encoder, struct status *st)
     av_dict_set(&options, "crf", "27", 0);
     if (encoder->live) {
         av_dict_set(&options, "tune", "zerolatency", 0);
-        av_dict_set(&options, "sc_threshold", "0",
-                    0); /* key frames on whole seconds only: who joins samples on the grid */
+        /* key frames on whole seconds only: counted from one, the samples are where the truth has them */
+        av_dict_set(&options, "sc_threshold", "0", 0);
     }
     code = avcodec_open2(encoder->codec, codec, &options);
     av_dict_free(&options);
