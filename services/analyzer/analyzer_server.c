@@ -34,8 +34,7 @@ static void describe(struct worker_record *record, void *user)
 
     record->kind = WORKER_ANALYZER;
     text_copy(record->name, sizeof record->name, analyzer->options->name);
-    text_copy(record->address, sizeof record->address,
-              rpc_host_address(analyzer->host));
+    text_copy(record->address, sizeof record->address, rpc_host_address(analyzer->host));
     record->pid = (uint64_t)getpid();
     record->started_ms = analyzer->started_ms;
     record->streams = analyzer->feed_count;
