@@ -7,23 +7,26 @@
  *   ops->gemm(queue, &args, st);  ...  ops->read(queue, host, buffer, 0, bytes, st);
  *
  * Owner:   the caller destroys what it creates, children first: queues, buffers and weights before their
- *          device. Every destroy takes NULL. The small structs below (views, argument lists) are the
- * caller's; an operation has copied what they and their host arrays hold when it returns. Thread:  a device
- * may be used from any thread; a queue by one thread at a time. Operations of one queue happen in order.
- * Queues of one device are unordered among each other (queue_finish() orders them); several threads with a
- * queue each share the device's workers in turns. When:    an operation may return before its work is done.
- * read(), argmax() and queue_finish() wait for all earlier work of their queue; until then results cannot be
- * seen, and a buffer that earlier work uses must not be destroyed, nor the host memory of a wrapped one
- * changed. Fails:   INVALID when shapes, types or ranges do not fit (nothing was done), EXHAUSTED without
- * memory, UNIMPLEMENTED for a type a backend lacks. A device that failed says so (INTERNAL) on waiting.
- * Bounds:  the enum below; scratch memory is fixed per device, no operation allocates on its hot path.
+ *          device. Every destroy takes NULL. The small structs below (views, argument lists) are the caller's;
+ *          an operation has copied what they and their host arrays hold when it returns.
+ * Thread:  a device may be used from any thread; a queue by one thread at a time. Operations of one queue
+ *          happen in order. Queues of one device are unordered among each other (queue_finish() orders them);
+ *          several threads with a queue each share the device's workers in turns.
+ * When:    an operation may return before its work is done. read(), argmax() and queue_finish() wait for all
+ *          earlier work of their queue; until then results cannot be seen, and a buffer that earlier work
+ *          uses must not be destroyed, nor the host memory of a wrapped one changed.
+ * Fails:   INVALID when shapes, types or ranges do not fit, EXHAUSTED without memory, UNIMPLEMENTED for a type
+ *          a backend lacks. The operation itself says so and has done nothing; a device of its own may say it
+ *          only when its queue is waited for, and then what came after has not been done either.
+ * Bounds:  the enum below; scratch memory grows to the largest operation seen, then nothing is allocated.
  *
- * Numbers. Statistics, softmax, accumulation and the residual stream are f32. A device's numerics() text
- * names backend and instruction set; on equal text equal inputs give equal bits, where "inputs" means: gemm
- * the rows of one group (see row groups below), never the other groups attention  the queries and visible
- * keys of one item, never the other items, and never how a run of keys is cut into segments all others the
- * row, or the head and token, alone In particular results depend neither on the number of worker threads nor
- * on what shares a batch. */
+ * Numbers. Statistics, softmax, accumulation and the residual stream are f32. A device's numerics() text names
+ * backend and instruction set; on equal text equal inputs give equal bits, where "inputs" means:
+ *   gemm        the rows of one group (see row groups below), never the other groups
+ *   attention   the queries and visible keys of one item, never the other items, and never how a run of keys
+ *               is cut into segments
+ *   all others  the row, or the head and token, alone
+ * In particular results depend neither on the number of worker threads nor on what shares a batch. */
 #ifndef REELKV_TENSOR_TENSOR_H
 #define REELKV_TENSOR_TENSOR_H
 
@@ -134,7 +137,7 @@ void tensor_convert_host(void *to, enum tensor_dtype to_dtype, const void *from,
 
 struct tensor_options {
     uint32_t threads; /* workers, the submitting thread included; 0: one per CPU this process may run on */
-    const char *isa;  /* best instruction set to use: "avx512", "avx2", "portable"; NULL: all there is.
+    const char *isa;  /* best to use: "avx512bf16", "avx512", "avx2", "portable"; NULL: all there is.
                        * The environment's REELKV_TENSOR_ISA lowers it further (tests). */
 };
 
@@ -146,8 +149,7 @@ struct tensor_weights_part {
     uint32_t outputs;
 };
 
-/* Parts are stacked along the outputs: q, k and v are one gemm. They are read during weights_create() only.
- */
+/* Parts are stacked along the outputs: q, k and v are one gemm. They are read by weights_create() only. */
 struct tensor_weights_spec {
     uint32_t inputs;
     enum tensor_dtype compute; /* F32 or BF16: what the matrix is rounded to and what gemm's `in` must be */
@@ -224,7 +226,7 @@ struct tensor_ops {
     bool (*device_open)(struct tensor_device **device_p, const struct tensor_options *options,
                         struct status *st);
     void (*device_close)(struct tensor_device *device);
-    /* "cpu avx512-bf16": part of what must be equal for equal bits. Lives as long as the device. */
+    /* "cpu avx512bf16": part of what must be equal for equal bits. Lives as long as the device. */
     const char *(*numerics)(const struct tensor_device *device);
 
     bool (*queue_create)(struct tensor_queue **queue_p, struct tensor_device *device, struct status *st);

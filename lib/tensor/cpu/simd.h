@@ -1,0 +1,182 @@
+/* simd.h - a vector of LANES floats in three widths, chosen by the flags of the file that includes it. Only
+ * cpu/kernels_*.c include this (through the kernel_*.h bodies); everything here is static. */
+#ifndef REELKV_TENSOR_CPU_SIMD_H
+#define REELKV_TENSOR_CPU_SIMD_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "tensor/number.h"
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+enum { LANES = 16, TILE_ROWS = 14 }; /* 28 sums, 2 columns, 1 broadcast of 32 registers */
+#elif defined(__AVX2__)
+#include <immintrin.h>
+enum { LANES = 8, TILE_ROWS = 6 }; /* 12 sums, 2 columns, 1 broadcast of 16 registers */
+#else
+enum { LANES = 4, TILE_ROWS = 6 };
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+
+typedef float vec __attribute__((vector_size(4 * LANES)));
+typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
+typedef uint16_t half_vec __attribute__((vector_size(2 * LANES)));
+
+INLINE vec v_load(const float *from)
+{
+    vec value;
+
+    memcpy(&value, from, sizeof value);
+    return value;
+}
+INLINE void v_store(float *to, vec value)
+{
+    memcpy(to, &value, sizeof value);
+}
+INLINE vec v_all(float value)
+{
+    return value - (vec){ 0 };
+}
+INLINE vec v_select(ivec mask, vec yes, vec no)
+{
+    return (vec)((mask & (ivec)yes) | (~mask & (ivec)no));
+}
+
+#if defined(__AVX512F__)
+INLINE vec v_fma(vec a, vec b, vec c)
+{
+    return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+}
+INLINE vec v_max(vec a, vec b)
+{
+    return (vec)_mm512_max_ps((__m512)a, (__m512)b);
+}
+INLINE vec v_min(vec a, vec b)
+{
+    return (vec)_mm512_min_ps((__m512)a, (__m512)b);
+}
+INLINE vec v_round(vec a)
+{
+    return (vec)_mm512_roundscale_ps((__m512)a, 0);
+}
+#elif defined(__AVX2__)
+INLINE vec v_fma(vec a, vec b, vec c)
+{
+    return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+}
+INLINE vec v_max(vec a, vec b)
+{
+    return (vec)_mm256_max_ps((__m256)a, (__m256)b);
+}
+INLINE vec v_min(vec a, vec b)
+{
+    return (vec)_mm256_min_ps((__m256)a, (__m256)b);
+}
+INLINE vec v_round(vec a)
+{
+    return (vec)_mm256_round_ps((__m256)a, 8);
+}
+#else
+INLINE vec v_fma(vec a, vec b, vec c)
+{
+    return a * b + c;
+}
+INLINE vec v_max(vec a, vec b)
+{
+    return v_select(a > b, a, b);
+}
+INLINE vec v_min(vec a, vec b)
+{
+    return v_select(a < b, a, b);
+}
+/* For |a| < 2^22: the sum has no room for a fraction. */
+INLINE vec v_round(vec a)
+{
+    return (a + 0x1.8p23f) - 0x1.8p23f;
+}
+#endif
+
+/* Sum and largest of all lanes, in one fixed order. */
+INLINE float v_sum(vec value)
+{
+    float lanes[LANES];
+
+    v_store(lanes, value);
+    for (int step = LANES / 2; step > 0; step /= 2)
+        for (int i = 0; i < step; i++)
+            lanes[i] += lanes[i + step];
+    return lanes[0];
+}
+
+INLINE vec v_of_bf16(const uint16_t *from)
+{
+    half_vec half;
+
+    memcpy(&half, from, sizeof half);
+    return (vec)(__builtin_convertvector(half, ivec) << 16);
+}
+
+#if defined(__AVX512BF16__)
+INLINE void v_to_bf16(uint16_t *to, vec value)
+{
+    __m256bh half = _mm512_cvtneps_pbh((__m512)value);
+
+    memcpy(to, &half, sizeof half);
+}
+/* sums[i] += a[2i] * b[2i] + a[2i + 1] * b[2i + 1], the vectors read as pairs of bf16 */
+INLINE vec v_dot_bf16(vec a, vec b, vec sums)
+{
+    return (vec)_mm512_dpbf16_ps((__m512)sums, (__m512bh)a, (__m512bh)b);
+}
+#else
+INLINE void v_to_bf16(uint16_t *to, vec value)
+{
+    ivec bits = (ivec)value, rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    ivec is_nan = (bits & 0x7fffffff) > 0x7f800000;
+    half_vec half = __builtin_convertvector((is_nan & (bits >> 16 | 0x40)) | (~is_nan & rounded), half_vec);
+
+    memcpy(to, &half, sizeof half);
+}
+#endif
+
+/* Lane i of the result holds the pair (even[i], odd[i]) rounded to bf16. */
+INLINE void v_store_pairs(float *to, vec even, vec odd)
+{
+    uint16_t low[LANES], high[LANES], *pairs = (uint16_t *)to;
+
+    v_to_bf16(low, even);
+    v_to_bf16(high, odd);
+    for (int i = 0; i < LANES; i++) {
+        pairs[2 * i] = low[i];
+        pairs[2 * i + 1] = high[i];
+    }
+}
+
+/* 2^x for x <= 127; exactly 1 at 0 and exactly 0 from -127 down (-inf included). Relative error < 2e-7:
+ * x = n + r with |r| <= 1/2, and 2^r by its Taylor series to the 6th power. */
+INLINE vec v_exp2(vec x)
+{
+    vec n, r, p;
+
+    x = v_max(x, v_all(-127.0f));
+    n = v_round(x);
+    r = x - n;
+    p = v_fma(v_all(1.5403530e-4f), r, v_all(1.3333558e-3f));
+    p = v_fma(p, r, v_all(9.6181291e-3f));
+    p = v_fma(p, r, v_all(5.5504109e-2f));
+    p = v_fma(p, r, v_all(2.4022651e-1f));
+    p = v_fma(p, r, v_all(6.9314718e-1f));
+    p = v_fma(p, r, v_all(1.0f));
+    return p * (vec)((__builtin_convertvector(n, ivec) + 127) << 23);
+}
+
+/* 1 / (1 + e^-x) */
+INLINE vec v_sigmoid(vec x)
+{
+    return 1.0f / (1.0f + v_exp2(v_min(x * -1.44269504f, v_all(126.0f))));
+}
+
+#endif
