@@ -129,6 +129,43 @@ static bool check_text(const Reelkv__V1__AskRequest *ask, struct status *st)
     return true;
 }
 
+static int compare_frames(const void *left, const void *right)
+{
+    const struct retriever_frame *a = left, *b = right;
+
+    if (a->stream != b->stream)
+        return a->stream < b->stream ? -1 : 1;
+    return a->seq == b->seq ? 0 : a->seq < b->seq ? -1 : 1;
+}
+
+/* The frames the asker named, for selector external. */
+static bool take_frames(struct question *question, struct status *st)
+{
+    const Reelkv__V1__AskRequest *ask = question->ask;
+    struct retriever_frame *frames;
+
+    if (ask->n_frames > LIMIT_TOP_BLOCKS)
+        return status_fail(st, STATUS_INVALID, "at most %d frames may be named, not %zu", LIMIT_TOP_BLOCKS,
+                           ask->n_frames);
+    frames = arena_alloc(rpc_call_arena(question->call), (ask->n_frames + 1) * sizeof *frames);
+    if (frames == NULL)
+        return status_fail(st, STATUS_EXHAUSTED, "no memory for the frames");
+    for (size_t i = 0; i < ask->n_frames; i++) {
+        if (ask->frames[i]->stream >= ask->n_streams)
+            return status_fail(st, STATUS_INVALID, "frame %zu is of stream %u; only %zu are named", i,
+                               ask->frames[i]->stream, ask->n_streams);
+        frames[i] = (struct retriever_frame){ ask->frames[i]->stream, ask->frames[i]->seq };
+    }
+    qsort(frames, ask->n_frames, sizeof *frames, compare_frames);
+    for (size_t i = 1; i < ask->n_frames; i++)
+        if (compare_frames(&frames[i - 1], &frames[i]) == 0)
+            return status_fail(st, STATUS_INVALID, "frame %llu is named twice",
+                               (unsigned long long)frames[i].seq);
+    question->retrieve.frames = frames;
+    question->retrieve.frame_count = (uint32_t)ask->n_frames;
+    return true;
+}
+
 static bool check_numbers(struct question *question, struct status *st)
 {
     const struct qa_options *options = question->qa->options;
@@ -149,7 +186,10 @@ static bool check_numbers(struct question *question, struct status *st)
     retrieve->as_of_ns = ask->as_of_ns;
     if (retrieve->to_ns != 0 && retrieve->to_ns <= retrieve->from_ns)
         return status_fail(st, STATUS_INVALID, "the time range ends before it begins");
-    return kv_selection_check(&retrieve->selection, st);
+    retrieve->external = ask->selector == REELKV__V1__SELECTOR_KIND__SELECTOR_KIND_EXTERNAL;
+    if (!retrieve->external && ask->n_frames > 0)
+        return status_fail(st, STATUS_INVALID, "frames are named only with selector external");
+    return retrieve->external ? take_frames(question, st) : kv_selection_check(&retrieve->selection, st);
 }
 
 static void fill_retrieve(struct question *question)

@@ -1,7 +1,7 @@
 /* retriever.h - one question's conversation with the stores that hold its streams: layer by layer, send the folded
  * query, learn which blocks won, get their bytes.
  *
- * With one store the store chooses and sends at once. With several, each offers its best, the choices are merged
+ * With selector external the frames are named by the asker, and only fetched. With one store the store chooses and sends at once. With several, each offers its best, the choices are merged
  * exactly (kv/kv_select.h), and each sends what was picked from it.
  *
  * Owner:  the question. Thread: the question's, blocking.
@@ -24,6 +24,11 @@ struct retriever_stream {
     struct store_link *link;
 };
 
+struct retriever_frame {
+    uint32_t stream; /* index into options->streams */
+    uint64_t seq;
+};
+
 struct retriever_options {
     const char *ns;
     const struct retriever_stream *streams;
@@ -31,7 +36,10 @@ struct retriever_options {
     const uint8_t *fingerprint; /* MODEL_FINGERPRINT_BYTES */
     struct kv_geometry geometry;
     int64_t from_ns, to_ns, as_of_ns; /* 0: no bound */
-    struct kv_selection selection;
+    struct kv_selection selection;    /* unless external */
+    bool external;                    /* the frames below, in every layer; none: no frames at all */
+    const struct retriever_frame *frames;
+    uint32_t frame_count; /* at most LIMIT_TOP_BLOCKS, none twice */
     uint32_t timeout_ms;
     const char *request_id;
 };
