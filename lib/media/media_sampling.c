@@ -54,7 +54,7 @@ uint64_t live_grid_slot(const struct live_grid *grid, int64_t now_ns)
 
 int64_t live_grid_time(const struct live_grid *grid, uint64_t seq)
 {
-    long double slots = (long double)(seq - grid->shift);
+    long double slots = (long double)(int64_t)(seq - grid->shift); /* before a shift: negative */
 
     return grid->origin_ns + (int64_t)ceill(slots * 1e9L / (long double)grid->sample_fps);
 }

@@ -83,11 +83,19 @@ const char *media_source_trouble(const struct media_source *source)
     return source->trouble;
 }
 
+/* A file may claim any time; this many years apart, sums of two still fit. */
+static int64_t clamped(int64_t stamp_ns)
+{
+    const int64_t most_ns = INT64_MAX / 4;
+
+    return stamp_ns > most_ns ? most_ns : stamp_ns < -most_ns ? -most_ns : stamp_ns;
+}
+
 /* The file's clock may jump back (recordings joined end to end): from there on one average frame distance
  * after the last frame is the new beginning. */
 static int64_t file_time(struct media_source *source, int64_t stamp_ns, bool has_stamp)
 {
-    double fps = source->info.average_fps > 0 ? source->info.average_fps : 25;
+    double fps = source->info.average_fps >= 0.001 ? source->info.average_fps : 25;
     int64_t next_ns = source->last_ns + (int64_t)(1e9 / fps + 0.5);
 
     if (source->frames == 0) {
@@ -99,7 +107,7 @@ static int64_t file_time(struct media_source *source, int64_t stamp_ns, bool has
         source->zero_ns = stamp_ns - next_ns;
         source->last_ns = next_ns;
     } else {
-        source->last_ns = stamp_ns - source->zero_ns;
+        source->last_ns = clamped(stamp_ns - source->zero_ns);
     }
     return source->last_ns;
 }
@@ -110,7 +118,7 @@ static bool fill_frame(struct media_source *source, struct media_frame *out, str
     const AVStream *stream = source->format->streams[source->stream];
     bool has_stamp = frame->best_effort_timestamp != AV_NOPTS_VALUE;
     int64_t stamp_ns =
-        has_stamp ? av_rescale_q(frame->best_effort_timestamp, stream->time_base, nanoseconds) : 0;
+        has_stamp ? clamped(av_rescale_q(frame->best_effort_timestamp, stream->time_base, nanoseconds)) : 0;
 
     if (frame->width < 1 || frame->height < 1 || frame->width > MEDIA_SIDE_MAX ||
         frame->height > MEDIA_SIDE_MAX)
