@@ -1,0 +1,244 @@
+#!/usr/bin/env python3
+"""Scores a ReelKV cluster on cameras that know the truth, end to end: H.264 files through encoder, analyzer and
+kvstore, questions to qa. Every question is asked under several selectors; see docs/demo-model.md for the table.
+
+    bench/score/score.py BUILD_DIR --videos 15 --questions 70           # 300-frame cameras
+    bench/score/score.py BUILD_DIR --profile long --seconds 5000 --videos 8 --selectors rekv,oracle
+"""
+
+import argparse
+import collections
+import concurrent.futures
+import datetime
+import json
+import pathlib
+import platform
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import reelkv_client
+
+SOURCE = pathlib.Path(__file__).resolve().parents[2]
+SAMPLE_FPS = 2
+START_NS = 1767225600 * 10**9  # 2026-01-01T00:00:00Z: where every scored file begins
+SELECTORS = ["rekv", "oracle", "recent", "spread", "random", "all", "blind"]
+KINDS = ["color", "shape", "where", "did", "count", "first", "now"]
+
+
+def run(command, **options):
+    """Runs a program to its end; its output is shown only when it fails."""
+    result = subprocess.run([str(word) for word in command], capture_output=True, text=True, **options)
+    if result.returncode != 0:
+        sys.exit(f"{' '.join(map(str, command))}\n  ended with {result.returncode}: {result.stdout}{result.stderr}")
+    return result.stdout
+
+
+class Cluster:
+    """A cluster of its own for one scoring, in a folder of its own."""
+
+    def __init__(self, build, options):
+        self.reelkv = build / "bin/reelkv"
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="reelkv-score-"))
+        self.options = options
+
+    def __enter__(self):
+        run([self.reelkv, "up", "--data", self.folder / "data", "--model", self.options.model, "--dtype",
+             self.options.dtype, "--n-local", self.options.n_local, "--ram", "2G", "--disk", "8G"])
+        return self
+
+    def __exit__(self, *failure):
+        subprocess.run([self.reelkv, "down", "--data", self.folder / "data"], capture_output=True, check=False)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def verb(self, *words):
+        return run([self.reelkv, *words, "--data", self.folder / "data", "--json"])
+
+    def qa_address(self):
+        nodes = json.loads(self.verb("node", "ls"))["nodes"]
+        address = next(node["address"] for node in nodes if node["kind"] == "qa")
+        return address
+
+
+def make_cameras(cluster, build, options):
+    """Writes the videos, adds them as cameras, waits until all of them is stored. Returns {name: truth}."""
+    truths = {}
+    for index in range(options.videos):
+        seed = options.seed + index
+        name = f"truth-{seed}"
+        video, truth = cluster.folder / f"{name}.mp4", cluster.folder / f"{name}.json"
+        run([build / "bin/truthcam", "--seed", seed, "--seconds", options.seconds, "--profile", options.profile,
+             "--questions", options.questions, "--out", video, "--truth", truth])
+        cluster.verb("cam", "add", name, str(video), "--fps", str(SAMPLE_FPS), "--start-time", "2026-01-01T00:00:00Z")
+        truths[name] = json.loads(truth.read_text())
+        print(f"\rmade {index + 1} of {options.videos} cameras", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    cluster.verb("cam", "wait", *truths, "--timeout", "3600")
+    return truths
+
+
+def evidence_spans(question):
+    """Sequence numbers of the samples in each evidence span."""
+    return [[seq for seq in range(int(start * SAMPLE_FPS), int(end * SAMPLE_FPS) + 1)
+             if start <= seq / SAMPLE_FPS <= end] for start, end in question["evidence"]]
+
+
+def frames_before(question, total):
+    """How many frames a question may see."""
+    return total if question["as_of_s"] is None else min(total, int(question["as_of_s"] * SAMPLE_FPS) + 1)
+
+
+def named_frames(selector, question, total, options):
+    """The frames of the controls that name theirs."""
+    visible = frames_before(question, total)
+    dice = random.Random(f"{selector} {question['text']} {question['as_of_s']}")
+    recent = list(range(max(0, visible - options.recent), visible))
+    if selector == "blind":
+        return []
+    if selector == "spread":
+        return sorted({visible * (2 * i + 1) // (2 * options.top) for i in range(options.top)} | set(recent))
+    if selector == "random":
+        return sorted(set(dice.sample(range(visible), min(options.top, visible))) | set(recent))
+    named = [seq for span in evidence_spans(question) for seq in span if seq < visible][: options.top]
+    others = [seq for seq in range(visible) if seq not in named]
+    named += dice.sample(others, min(options.top - len(named), len(others)))
+    return sorted(set(named) | set(recent))
+
+
+def request_for(messages, kinds, name, question, selector, total, options):
+    request = messages.AskRequest(namespace="default", streams=[name], question=question["text"], layer_lists=True)
+    request.max_tokens.value = 16
+    if question["as_of_s"] is not None:
+        request.as_of_ns = START_NS + int(question["as_of_s"] * 1e9)
+    if selector in ("rekv", "recent", "all"):
+        request.selector = getattr(kinds, f"SELECTOR_KIND_{selector.upper()}")
+        request.top_r.value = options.top
+        request.recent_window.value = options.recent if selector == "rekv" else 0
+    else:
+        request.selector = kinds.SELECTOR_KIND_EXTERNAL
+        for seq in named_frames(selector, question, total, options):
+            request.frames.add(stream=0, seq=seq)
+    return request
+
+
+def recall_of(question, answer):
+    """Share of the evidence spans of which a layer retrieved a frame, mean over layers; None without evidence."""
+    spans = [set(span) for span in evidence_spans(question) if span]
+    if not spans or not answer.layers:
+        return None
+    shares = [sum(bool(span & set(chosen)) for span in spans) / len(spans) for chosen in answer.layers.values()]
+    return sum(shares) / len(shares)
+
+
+def ask_all(qa, messages, kinds, truths, selector, options):
+    """[(kind, right, said, truth, recall)] of every question under one selector."""
+    total = options.seconds * SAMPLE_FPS
+
+    def ask(work):
+        name, question = work
+        answer = qa.ask(request_for(messages, kinds, name, question, selector, total, options))
+        said = answer.text.strip().lower()
+        recall = recall_of(question, answer) if selector == "rekv" and question["kind"] != "now" else None
+        return question["kind"], said == question["answer"], said, question["answer"], recall
+
+    work = [(name, question) for name, truth in truths.items() for question in truth["questions"]]
+    with concurrent.futures.ThreadPoolExecutor(max_workers=4) as pool:
+        rows = []
+        for row in pool.map(ask, work):
+            rows.append(row)
+            if len(rows) % 20 == 0:
+                print(f"\r{selector}: {len(rows)} of {len(work)}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return rows
+
+
+def share(rows):
+    return sum(row[1] for row in rows) / len(rows) if rows else None
+
+
+def summarise(rows):
+    by_kind = collections.defaultdict(list)
+    for row in rows:
+        by_kind[row[0]].append(row)
+    never = [row for row in by_kind["did"] if row[3] == "no"]
+    past = [row for row in rows if row[0] not in ("did", "now")]
+    recalls = [row[4] for row in rows if row[4] is not None]
+    return {
+        "questions": len(rows),
+        "all": share(rows),
+        "kinds": {kind: share(by_kind[kind]) for kind in KINDS},
+        "kind_counts": {kind: len(by_kind[kind]) for kind in KINDS},
+        "past_open": share(past),
+        "false_yes": sum(row[2] == "yes" for row in never) / len(never) if never else None,
+        "recall": sum(recalls) / len(recalls) if recalls else None,
+    }
+
+
+def percent(value):
+    return "    -" if value is None else f"{100 * value:5.1f}"
+
+
+def print_table(table, options):
+    print(f"{options.videos} cameras of {options.seconds * SAMPLE_FPS} frames ({options.profile}), "
+          f"top-{options.top}, recent window {options.recent}, {options.dtype}; per cent right")
+    print("selector      n    all " + " ".join(f"{kind:>5}" for kind in KINDS) + "  past false-yes recall")
+    for selector, row in table.items():
+        print(f"{selector:9} {row['questions']:5}  {percent(row['all'])} "
+              + " ".join(percent(row["kinds"][kind]) for kind in KINDS)
+              + f" {percent(row['past_open'])}     {percent(row['false_yes'])}  {percent(row['recall'])}")
+
+
+def check_goals(table, goals):
+    """Goals as NAME=VALUE: rekv.all>=0.97, rekv.false_yes<=0.02. Returns the missed ones as sentences."""
+    missed = []
+    for goal in goals:
+        path, sign, value = (goal.partition(">=") if ">=" in goal else goal.partition("<="))
+        selector, _, field = path.partition(".")
+        seen = table[selector]["kinds"][field] if field in KINDS else table[selector][field]
+        if seen is None or (seen < float(value) if sign == ">=" else seen > float(value)):
+            missed.append(f"goal {goal} missed: {seen if seen is None else round(seen, 4)}")
+    return missed
+
+
+def parse_options():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("build", type=pathlib.Path, help="build folder, e.g. build/release")
+    parser.add_argument("--model", type=pathlib.Path, default=SOURCE / "models/reelkv-demo")
+    parser.add_argument("--dtype", default="f32", choices=["f32", "bf16"])
+    parser.add_argument("--n-local", type=int, default=512)
+    parser.add_argument("--videos", type=int, default=15)
+    parser.add_argument("--seed", type=int, default=100, help="first camera's seed; training used seeds from 1,000,000")
+    parser.add_argument("--seconds", type=int, default=150)
+    parser.add_argument("--profile", default="score", choices=["demo", "score", "long"])
+    parser.add_argument("--questions", type=int, default=70, help="asked of each camera")
+    parser.add_argument("--top", type=int, default=8, help="frames each layer retrieves")
+    parser.add_argument("--recent", type=int, default=1, help="newest frames always added")
+    parser.add_argument("--selectors", default=",".join(SELECTORS))
+    parser.add_argument("--goal", action="append", default=[], help="e.g. rekv.all>=0.97; missed: exit code 1")
+    parser.add_argument("--out", type=pathlib.Path, help="JSON of the table, with machine and date")
+    return parser.parse_args()
+
+
+def main():
+    options = parse_options()
+    messages, kinds = reelkv_client.load_messages(options.build)
+    table = {}
+    with Cluster(options.build.resolve(), options) as cluster:
+        truths = make_cameras(cluster, options.build.resolve(), options)
+        qa = reelkv_client.Qa(cluster.qa_address(), messages)
+        for selector in options.selectors.split(","):
+            table[selector] = summarise(ask_all(qa, messages, kinds, truths, selector, options))
+    print_table(table, options)
+    if options.out:
+        setting = {key: str(value) for key, value in vars(options).items() if key not in ("out", "goal", "build")}
+        options.out.write_text(json.dumps({"date": datetime.date.today().isoformat(), "machine": platform.processor()
+                                           or platform.machine(), "setting": setting, "table": table}, indent=1) + "\n")
+    missed = check_goals(table, options.goal)
+    print("\n".join(missed), file=sys.stderr)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
