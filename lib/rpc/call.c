@@ -139,6 +139,8 @@ static void accept_done(struct rpc_op *op, bool ok)
 void call_arm(struct rpc_server *server, struct rpc *rpc, grpc_server *grpc)
 {
     struct rpc_call *call = calloc(1, sizeof *call);
+    grpc_call_error error;
+    sigset_t before;
 
     REQUIRE(call != NULL);
     call->server = server;
@@ -150,8 +152,11 @@ void call_arm(struct rpc_server *server, struct rpc *rpc, grpc_server *grpc)
     grpc_metadata_array_init(&call->metadata);
     call->ops++;
     rpc_op_start(rpc, &call->accept_op, accept_done);
-    REQUIRE(grpc_server_request_call(grpc, &call->grpc, &call->details, &call->metadata, rpc->cq, rpc->cq,
-                                     &call->accept_op) == GRPC_CALL_OK);
+    rpc_signals_block(&before);
+    error = grpc_server_request_call(grpc, &call->grpc, &call->details, &call->metadata, rpc->cq, rpc->cq,
+                                     &call->accept_op);
+    rpc_signals_restore(&before);
+    REQUIRE(error == GRPC_CALL_OK);
 }
 
 /* ---- reading ---- */

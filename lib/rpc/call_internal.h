@@ -21,6 +21,7 @@ struct rpc_call {
     grpc_metadata_array metadata;
     const struct rpc_handler *handler; /* NULL: unknown method */
     bool builtin;                      /* health or reflection */
+    uint32_t *counted_in;              /* the server's count of admitted calls; NULL: refused */
     void *user;
     struct rpc_op accept_op, close_op, read_op, send_op;
     uint32_t ops; /* in flight */

@@ -49,12 +49,15 @@ static grpc_channel *grpc_channel_of(const struct rpc_channel *channel,
     grpc_channel_args all = { ARRAY_LEN(rows), args };
     grpc_channel_credentials *credentials = grpc_insecure_credentials_create();
     grpc_channel *out;
+    sigset_t before;
 
     for (size_t i = 0; i < ARRAY_LEN(rows); i++)
         args[i] = (grpc_arg){ .type = GRPC_ARG_INTEGER,
                               .key = (char *)rows[i].key,
                               .value.integer = (int)rows[i].value };
+    rpc_signals_block(&before);
     out = grpc_channel_create(channel->address, credentials, &all);
+    rpc_signals_restore(&before);
     grpc_channel_credentials_release(credentials);
     return out;
 }
@@ -103,14 +106,19 @@ grpc_call *channel_call(struct rpc_channel *channel, const struct rpc_method *me
                         const struct rpc_stream_options *options, grpc_completion_queue *cq)
 {
     gpr_timespec deadline = gpr_inf_future(GPR_CLOCK_MONOTONIC);
+    grpc_call *call;
+    sigset_t before;
 
     REQUIRE(options->timeout_ms > 0);
     if (options->timeout_ms != RPC_NO_TIMEOUT)
         deadline = gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
                                 gpr_time_from_millis(options->timeout_ms, GPR_TIMESPAN));
-    return grpc_channel_create_call(channel->grpc, options->parent != NULL ? options->parent->grpc : NULL,
+    rpc_signals_block(&before);
+    call = grpc_channel_create_call(channel->grpc, options->parent != NULL ? options->parent->grpc : NULL,
                                     GRPC_PROPAGATE_DEFAULTS, cq, grpc_slice_from_static_string(method->path),
                                     NULL, deadline, NULL);
+    rpc_signals_restore(&before);
+    return call;
 }
 
 void call_outcome_init(struct call_outcome *outcome)

@@ -40,6 +40,7 @@ struct rpc_stream {
     bool half_close_wanted, half_close_sent;
     bool starved; /* a write found no room: on_writable is owed */
     bool status_known;
+    bool cancelled; /* by us; or may be, by the parent */
     bool ended;
     char address[RPC_ADDRESS_BYTES];
 };
@@ -71,7 +72,7 @@ void rpc_stream_unref(struct rpc_stream *stream)
 static void stream_end(struct rpc_stream *stream)
 {
     const struct error_source source = { &stream->outcome.trailers, stream->address, stream->method->path,
-                                         stream->timeout_ms };
+                                         stream->timeout_ms, stream->cancelled };
     const struct rpc_message *reply =
         stream->received.message.body != NULL ? &stream->received.message : NULL;
     struct status status;
@@ -248,14 +249,16 @@ void rpc_stream_half_close(struct rpc_stream *stream)
 
 void rpc_stream_cancel(struct rpc_stream *stream)
 {
-    if (!stream->ended)
-        grpc_call_cancel(stream->grpc, NULL);
+    if (stream->ended)
+        return;
+    stream->cancelled = true;
+    grpc_call_cancel(stream->grpc, NULL);
 }
 
 void rpc_streams_cancel_all(struct rpc *rpc)
 {
     for (struct rpc_stream *stream = rpc->streams; stream != NULL; stream = stream->next)
-        grpc_call_cancel(stream->grpc, NULL);
+        rpc_stream_cancel(stream);
 }
 
 struct rpc_stream *rpc_stream_open(struct rpc_channel *channel, const struct rpc_method *method,
@@ -274,6 +277,7 @@ struct rpc_stream *rpc_stream_open(struct rpc_channel *channel, const struct rpc
     stream->refs = 1;
     stream->max_message_bytes = channel->max_message_bytes;
     stream->timeout_ms = options->timeout_ms;
+    stream->cancelled = options->parent != NULL;
     memcpy(stream->address, channel->address, sizeof stream->address);
     stream->next = rpc->streams;
     stream->link = &rpc->streams;

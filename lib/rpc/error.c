@@ -106,6 +106,9 @@ void error_from_call(struct status *status, grpc_status_code code, grpc_slice te
                     source->method, source->timeout_ms);
     else if (code == GRPC_STATUS_UNAVAILABLE)
         status_fail(status, STATUS_UNAVAILABLE, "%s cannot be reached: %.*s", source->address, len, words);
+    else if (code == GRPC_STATUS_CANCELLED && !source->cancelled_here)
+        status_fail(status, STATUS_UNAVAILABLE, "%s dropped %s; it may be going away", source->address,
+                    source->method);
     else if (code == GRPC_STATUS_CANCELLED)
         status_fail(status, STATUS_CANCELLED, "%s at %s was cancelled", source->method, source->address);
     else

@@ -27,15 +27,17 @@ void rpc_taken_over(void *what)
 #endif
 }
 
-/* Threads that gRPC starts inherit the mask: signals are the loop's. */
-static void init_with_signals_blocked(void)
+void rpc_signals_block(sigset_t *before)
 {
-    sigset_t all, before;
+    sigset_t all;
 
     sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    grpc_init();
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_sigmask(SIG_SETMASK, &all, before);
+}
+
+void rpc_signals_restore(const sigset_t *before)
+{
+    pthread_sigmask(SIG_SETMASK, before, NULL);
 }
 
 /* glibc gives large blocks back to the kernel at once and faults them in again for the next message: 1.1
@@ -45,14 +47,18 @@ static void prepare_process(void)
     mallopt(M_MMAP_THRESHOLD, 256 << 20);
     mallopt(M_TRIM_THRESHOLD, 1 << 30);
     signal(SIGPIPE, SIG_IGN);
+    setenv("GRPC_VERBOSITY", "NONE", 0); /* what goes wrong comes back as a status; no second log on stderr */
 }
 
 void rpc_library_ref(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
+    sigset_t before;
 
     pthread_once(&once, prepare_process);
-    init_with_signals_blocked();
+    rpc_signals_block(&before);
+    grpc_init();
+    rpc_signals_restore(&before);
 }
 
 void rpc_library_unref(void)
@@ -89,13 +95,12 @@ static void *queue_thread(void *arg)
 
 static int start_queue_thread(struct rpc *rpc)
 {
-    sigset_t all, before;
+    sigset_t before;
     int error;
 
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
+    rpc_signals_block(&before);
     error = pthread_create(&rpc->thread, NULL, queue_thread, rpc);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    rpc_signals_restore(&before);
     if (error == 0)
         pthread_setname_np(rpc->thread, "rpc-queue");
     return error;
@@ -158,8 +163,14 @@ void rpc_op_start(struct rpc *rpc, struct rpc_op *op, void (*done)(struct rpc_op
 void rpc_batch_start(struct rpc *rpc, grpc_call *call, const grpc_op *ops, size_t count, struct rpc_op *op,
                      void (*done)(struct rpc_op *op, bool ok))
 {
+    grpc_call_error error;
+    sigset_t before;
+
     rpc_op_start(rpc, op, done);
-    REQUIRE(grpc_call_start_batch(call, ops, count, op, NULL) == GRPC_CALL_OK);
+    rpc_signals_block(&before);
+    error = grpc_call_start_batch(call, ops, count, op, NULL);
+    rpc_signals_restore(&before);
+    REQUIRE(error == GRPC_CALL_OK);
 }
 
 bool rpc_request_id_is_fine(const char *id, size_t len)

@@ -9,6 +9,7 @@
 #define REELKV_RPC_INTERNAL_H
 
 #include <grpc/grpc.h>
+#include <signal.h>
 
 #include "base/arena.h"
 #include "rpc/message.h"
@@ -43,6 +44,11 @@ void rpc_batch_start(struct rpc *rpc, grpc_call *call, const grpc_op *ops, size_
  * thread. */
 void rpc_library_ref(void);
 void rpc_library_unref(void);
+
+/* gRPC starts threads as it needs them, from whichever thread calls it, and they inherit that thread's signal mask.
+ * Calls that may do so stand between these two: signals are the loop's. */
+void rpc_signals_block(sigset_t *before);
+void rpc_signals_restore(const sigset_t *before);
 
 /* ThreadSanitizer cannot see gRPC's own locks: hand-overs through it are told. Empty in other builds. */
 void rpc_handing_over(void *what);

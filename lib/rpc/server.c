@@ -27,7 +27,7 @@ enum {
     DEFAULT_CALLS = 1024,
     DEFAULT_RETRY_MS = 100,
     DEFAULT_KEEPALIVE_MS = 10000,
-    KEEPALIVE_TIMEOUT_MS = 5000,
+    DEFAULT_KEEPALIVE_TIMEOUT_MS = 5000,
     PINGS_MIN_INTERVAL_MS = 100, /* well below what any client of ours pings with: jitter counts */
 };
 
@@ -48,8 +48,8 @@ struct rpc_server {
     struct listener listeners[RPC_ADDRESSES];
     size_t listener_count;
     uint32_t max_message_bytes, max_calls, retry_after_ms;
-    struct rpc_call *calls; /* accepted and not ended */
-    uint32_t call_count, builtin_count;
+    struct rpc_call *calls;             /* accepted and not ended */
+    uint32_t call_count, builtin_count; /* admitted ones among them */
     uint32_t armed;
     struct health *health;
     struct reflection *reflection;
@@ -126,21 +126,20 @@ void server_call_accepted(struct rpc_server *server, struct rpc_call *call, bool
     if (call->next != NULL)
         call->next->link = &call->next;
     server->calls = call;
-    if (call->builtin)
-        server->builtin_count++;
-    else
-        server->call_count++;
 }
 
 bool server_admits(struct rpc_server *server, struct rpc_call *call, struct status *st)
 {
-    uint32_t now = call->builtin ? server->builtin_count : server->call_count;
+    uint32_t *count = call->builtin ? &server->builtin_count : &server->call_count;
     uint32_t max = call->builtin ? BUILTIN_CALLS : server->max_calls;
 
     if (server->phase >= CLOSING)
         return status_fail(st, STATUS_UNAVAILABLE, "the server is going away");
-    if (now <= max)
+    if (*count < max) {
+        call->counted_in = count;
+        ++*count;
         return true;
+    }
     status_fail(st, STATUS_EXHAUSTED, "%u calls are open, which is the limit; try again later", max);
     st->retry_after_ms = server->retry_after_ms;
     return false;
@@ -152,10 +151,8 @@ void server_call_left(struct rpc_server *server, struct rpc_call *call)
     *call->link = call->next;
     if (call->next != NULL)
         call->next->link = call->link;
-    if (call->builtin)
-        server->builtin_count--;
-    else
-        server->call_count--;
+    if (call->counted_in != NULL)
+        --*call->counted_in;
     call->server = NULL;
     rpc_call_unref(call);
     check_closed(server);
@@ -180,7 +177,8 @@ static grpc_server *grpc_server_of(const struct rpc_server *server, const struct
         { GRPC_ARG_MAX_CONCURRENT_STREAMS,
           or_default(options->max_streams, server->max_calls + BUILTIN_CALLS) },
         { GRPC_ARG_KEEPALIVE_TIME_MS, or_default(options->keepalive_ms, DEFAULT_KEEPALIVE_MS) },
-        { GRPC_ARG_KEEPALIVE_TIMEOUT_MS, KEEPALIVE_TIMEOUT_MS },
+        { GRPC_ARG_KEEPALIVE_TIMEOUT_MS,
+          or_default(options->keepalive_timeout_ms, DEFAULT_KEEPALIVE_TIMEOUT_MS) },
         { GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1 },
         { GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0 }, /* no limit */
         { GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, PINGS_MIN_INTERVAL_MS },
@@ -246,6 +244,7 @@ bool rpc_server_create(struct rpc_server **server_p, struct rpc *rpc,
                        const struct rpc_server_options *options, struct status *st)
 {
     struct rpc_server *server = calloc(1, sizeof *server);
+    sigset_t before;
     bool ok;
 
     REQUIRE(loop_is_here(rpc->loop));
@@ -258,12 +257,14 @@ bool rpc_server_create(struct rpc_server **server_p, struct rpc *rpc,
     server->max_message_bytes = or_default(options->max_message_bytes, LIMIT_MESSAGE_BYTES);
     server->max_calls = or_default(options->max_calls, DEFAULT_CALLS);
     server->retry_after_ms = or_default(options->retry_after_ms, DEFAULT_RETRY_MS);
+    rpc_signals_block(&before);
     server->grpc = grpc_server_of(server, options);
     grpc_server_register_completion_queue(server->grpc, rpc->cq, NULL);
     ok = add_services(server, options, st);
     for (size_t i = 0; ok && i < options->address_count; i++)
         ok = listen_on(server, options->addresses[i], st);
     grpc_server_start(server->grpc); /* also when it failed: only a started server can be shut down */
+    rpc_signals_restore(&before);
     if (!ok) {
         rpc_server_destroy(server);
         return false;

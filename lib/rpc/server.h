@@ -40,7 +40,9 @@ struct rpc_server_options {
     uint32_t max_streams;       /* per connection; 0: max_calls + 128, so that the refusal is heard */
     uint32_t retry_after_ms;    /* told to those refused; 0: 100 */
     uint32_t keepalive_ms;      /* 0: 10000; how long a silent connection goes unpinged */
-    uint32_t lookahead_bytes;   /* taken from a sender before the handler asks, per stream; 0: 1 MiB */
+    uint32_t
+        keepalive_timeout_ms; /* 0: 5000; how long its answer may take before the connection counts as lost */
+    uint32_t lookahead_bytes; /* taken from a sender before the handler asks, per stream; 0: 1 MiB */
 };
 
 /* Listens and serves from the next turn of the loop on. The options are copied. A Unix socket is guarded by a

@@ -3,6 +3,7 @@
 #include "rpc/sync.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "base/require.h"
@@ -29,6 +30,7 @@ struct rpc_sync_stream {
     pthread_mutex_t batch_lock;     /* gRPC wants batches started one at a time */
     pthread_mutex_t status_lock;    /* guards what follows */
     bool status_known;
+    atomic_bool cancelled; /* by us */
     struct status failure; /* ours, goes before the server's */
 };
 
@@ -59,10 +61,16 @@ void rpc_sync_destroy(struct rpc_sync *client)
 
 static void batch(struct rpc_sync_stream *stream, const grpc_op *ops, size_t count, void *tag)
 {
+    grpc_call_error error;
+    sigset_t before;
+
     pthread_mutex_lock(&stream->batch_lock);
     rpc_handing_over(tag);
-    REQUIRE(grpc_call_start_batch(stream->grpc, ops, count, tag, NULL) == GRPC_CALL_OK);
+    rpc_signals_block(&before);
+    error = grpc_call_start_batch(stream->grpc, ops, count, tag, NULL);
+    rpc_signals_restore(&before);
     pthread_mutex_unlock(&stream->batch_lock);
+    REQUIRE(error == GRPC_CALL_OK);
 }
 
 static bool wait_for(struct rpc_sync_stream *stream, void *tag)
@@ -80,7 +88,7 @@ static bool wait_for(struct rpc_sync_stream *stream, void *tag)
 static bool final_status(struct rpc_sync_stream *stream, struct status *st)
 {
     const struct error_source source = { &stream->outcome.trailers, stream->address, stream->method->path,
-                                         stream->timeout_ms };
+                                         stream->timeout_ms, stream->cancelled };
     struct status status;
 
     pthread_mutex_lock(&stream->status_lock);
@@ -233,6 +241,7 @@ bool rpc_sync_finish(struct rpc_sync_stream *stream, struct status *st)
 
 void rpc_sync_cancel(struct rpc_sync_stream *stream)
 {
+    stream->cancelled = true;
     grpc_call_cancel(stream->grpc, NULL);
 }
 
@@ -240,7 +249,7 @@ void rpc_sync_stream_destroy(struct rpc_sync_stream *stream)
 {
     if (stream == NULL)
         return;
-    grpc_call_cancel(stream->grpc, NULL); /* nothing when it is over */
+    rpc_sync_cancel(stream); /* nothing when it is over */
     final_status(stream, NULL);
     wait_for(stream, &stream->tag_initial);
     grpc_call_unref(stream->grpc);

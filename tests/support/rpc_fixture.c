@@ -82,7 +82,35 @@ static void score(struct rpc_call *call, void *state)
     atomic_fetch_add(&fixture->opened, 1);
 }
 
-void fixture_release_held(struct fixture *fixture)
+/* Something for the fixture's thread to do. */
+struct errand {
+    struct letter letter;
+    struct fixture *fixture;
+    void (*run)(struct fixture *fixture, const struct errand *errand);
+    uint32_t lame_ms, drain_ms;
+    bool serving;
+};
+
+static void errand_opened(struct letter *letter)
+{
+    struct errand *errand = container_of(letter, struct errand, letter);
+
+    errand->run(errand->fixture, errand);
+    free(errand);
+}
+
+static void send_errand(struct fixture *fixture, struct errand wanted)
+{
+    struct errand *errand = malloc(sizeof *errand);
+
+    REQUIRE(errand != NULL);
+    *errand = wanted;
+    errand->letter.open = errand_opened;
+    errand->fixture = fixture;
+    loop_post(fixture->loop, &errand->letter);
+}
+
+static void release_held(struct fixture *fixture, const struct errand *errand)
 {
     Reelkv__V1__ScoreReply reply = REELKV__V1__SCORE_REPLY__INIT;
 
@@ -359,45 +387,42 @@ const char *fixture_address(const struct fixture *fixture)
     return fixture->address;
 }
 
-static void stop(struct letter *letter)
+static void stop(struct fixture *fixture, const struct errand *errand)
 {
-    loop_stop(container_of(letter, struct fixture, stop_letter)->loop);
+    loop_stop(fixture->loop);
 }
 
 void fixture_stop(struct fixture *fixture)
 {
-    fixture->stop_letter.open = stop;
-    loop_post(fixture->loop, &fixture->stop_letter);
+    send_errand(fixture, (struct errand){ .run = stop });
     pthread_join(fixture->thread, NULL);
     pthread_barrier_destroy(&fixture->started);
 }
 
-static void read_on(struct letter *letter)
+void fixture_release_held(struct fixture *fixture)
 {
-    struct fixture *fixture = container_of(letter, struct fixture, read_on_letter);
+    send_errand(fixture, (struct errand){ .run = release_held });
+}
 
+static void read_on(struct fixture *fixture, const struct errand *errand)
+{
     if (fixture->stalled != NULL)
         rpc_call_read(fixture->stalled, push_rest);
 }
 
 void fixture_read_on(struct fixture *fixture)
 {
-    fixture->read_on_letter.open = read_on;
-    loop_post(fixture->loop, &fixture->read_on_letter);
+    send_errand(fixture, (struct errand){ .run = read_on });
 }
 
-static void set_serving(struct letter *letter)
+static void set_serving(struct fixture *fixture, const struct errand *errand)
 {
-    struct fixture *fixture = container_of(letter, struct fixture, serving_letter);
-
-    rpc_server_set_serving(fixture->server, "reelkv.v1.KvStore", fixture->serving_wanted);
+    rpc_server_set_serving(fixture->server, "reelkv.v1.KvStore", errand->serving);
 }
 
 void fixture_set_serving(struct fixture *fixture, bool serving)
 {
-    fixture->serving_letter.open = set_serving;
-    fixture->serving_wanted = serving;
-    loop_post(fixture->loop, &fixture->serving_letter);
+    send_errand(fixture, (struct errand){ .run = set_serving, .serving = serving });
 }
 
 static void drain_done(void *user)
@@ -407,17 +432,12 @@ static void drain_done(void *user)
     fixture->drained = true;
 }
 
-static void drain(struct letter *letter)
+static void drain(struct fixture *fixture, const struct errand *errand)
 {
-    struct fixture *fixture = container_of(letter, struct fixture, drain_letter);
-
-    rpc_server_drain(fixture->server, fixture->lame_ms, fixture->drain_ms, drain_done, fixture);
+    rpc_server_drain(fixture->server, errand->lame_ms, errand->drain_ms, drain_done, fixture);
 }
 
 void fixture_drain(struct fixture *fixture, uint32_t lame_ms, uint32_t drain_ms)
 {
-    fixture->drain_letter.open = drain;
-    fixture->lame_ms = lame_ms;
-    fixture->drain_ms = drain_ms;
-    loop_post(fixture->loop, &fixture->drain_letter);
+    send_errand(fixture, (struct errand){ .run = drain, .lame_ms = lame_ms, .drain_ms = drain_ms });
 }

@@ -41,9 +41,7 @@ struct fixture {
     struct status failure;
     pthread_barrier_t started;
     char address[128];
-    struct letter stop_letter, read_on_letter, drain_letter, serving_letter;
-    atomic_bool serving_wanted, drained;
-    uint32_t lame_ms, drain_ms;
+    atomic_bool drained;
 };
 
 /* Fills fixture->services, to be served by a server of the test's own. Zero the fixture before. */
@@ -56,13 +54,11 @@ const char *fixture_address(const struct fixture *fixture);
 
 /* From the test's thread, for fixture_start()'s fixtures. */
 void fixture_read_on(struct fixture *fixture);
+void fixture_release_held(struct fixture *fixture);              /* answers the held calls */
 void fixture_set_serving(struct fixture *fixture, bool serving); /* "reelkv.v1.KvStore" */
 void fixture_drain(struct fixture *fixture, uint32_t lame_ms,
                    uint32_t drain_ms); /* fixture->drained follows */
 void fixture_stop(struct fixture *fixture);
-
-/* Answers the held calls. On the fixture's loop. */
-void fixture_release_held(struct fixture *fixture);
 
 /* Waits until `*counter` reaches `want`, at most 20 s. */
 bool fixture_wait(const atomic_uint *counter, unsigned want);

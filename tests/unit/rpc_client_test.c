@@ -1,0 +1,429 @@
+#include "rpc/client.h"
+
+#include <stdlib.h>
+
+#include "reelkv/v1/ingest.pb-c.h"
+#include "reelkv/v1/kvstore.pb-c.h"
+#include "rpc/api.h"
+#include "support/rpc_fixture.h"
+#include "support/test.h"
+
+static const struct rpc_stream_options patient = { .timeout_ms = 30000 };
+
+/* Server and client on one loop, which the test turns itself. */
+static struct fixture fixture;
+static struct rpc_channel *channel;
+
+static void serve(const struct rpc_server_options *wanted, const char *address)
+{
+    const char *addresses[] = { address };
+    struct rpc_server_options options = wanted != NULL ? *wanted : (struct rpc_server_options){ 0 };
+    struct status st = { 0 };
+
+    options.addresses = addresses;
+    options.address_count = 1;
+    options.services = fixture.services;
+    options.service_count = 2;
+    CHECK_OK(rpc_server_create(&fixture.server, fixture.rpc, &options, &st), st);
+}
+
+static void begin(const struct rpc_server_options *wanted)
+{
+    struct status st = { 0 };
+
+    memset(&fixture, 0, sizeof fixture);
+    fixture_services(&fixture);
+    CHECK_OK(loop_create(&fixture.loop, &st), st);
+    CHECK_OK(rpc_create(&fixture.rpc, fixture.loop, &st), st);
+    serve(wanted, "127.0.0.1:0");
+    CHECK_OK(rpc_channel_create(&channel, fixture.rpc, rpc_server_address(fixture.server, 0), NULL, &st), st);
+}
+
+static void end(void)
+{
+    rpc_channel_destroy(channel);
+    rpc_server_destroy(fixture.server);
+    rpc_destroy(fixture.rpc);
+    loop_destroy(fixture.loop);
+}
+
+struct seen {
+    unsigned messages, writable, ends;
+    unsigned want; /* messages to read on for */
+    uint64_t bytes;
+    bool after_end;
+    struct status status;
+    char text[128];
+};
+
+static void seen_message(struct rpc_stream *stream, const struct rpc_message *message, void *user)
+{
+    struct seen *seen = user;
+
+    seen->after_end = seen->after_end || seen->ends > 0;
+    seen->messages++;
+    seen->bytes += message->payload.len;
+    if (seen->messages < seen->want)
+        rpc_stream_read(stream);
+}
+
+static void seen_writable(struct rpc_stream *stream, void *user)
+{
+    ((struct seen *)user)->writable++;
+}
+
+static void seen_end(struct rpc_stream *stream, const struct status *status, void *user)
+{
+    struct seen *seen = user;
+
+    seen->ends++;
+    seen->status = *status;
+}
+
+static const struct rpc_stream_events events = { seen_message, seen_writable, seen_end };
+
+static void turn_until(const unsigned *counter, unsigned want)
+{
+    while (*counter < want)
+        loop_run_once(fixture.loop);
+}
+
+static void on_reply(const struct status *status, const struct rpc_message *reply, void *user)
+{
+    struct seen *seen = user;
+
+    seen->ends++;
+    seen->status = *status;
+    if (reply != NULL) {
+        seen->messages++;
+        if (reply->body->descriptor == &reelkv__v1__server_info__descriptor)
+            snprintf(seen->text, sizeof seen->text, "%s",
+                     ((const Reelkv__V1__ServerInfo *)reply->body)->name);
+    }
+}
+
+TEST(a_unary_call_on_the_loop_is_answered_once)
+{
+    struct rpc_stream_options options = { .timeout_ms = 30000, .request_id = "abc" };
+    Reelkv__V1__GetServerInfoRequest request = REELKV__V1__GET_SERVER_INFO_REQUEST__INIT;
+    struct seen seen = { 0 };
+
+    begin(NULL);
+    rpc_unary(channel, &api_get_server_info, &options, &request.base, on_reply, &seen);
+    CHECK_EQ(seen.ends, 0); /* never before it returns */
+    turn_until(&seen.ends, 1);
+    CHECK_EQ(seen.status.code, STATUS_OK);
+    CHECK_STR(seen.text, "abc");
+    end();
+    CHECK_EQ(seen.ends, 1);
+}
+
+/* All are started before any is answered; all are taken. */
+TEST(a_burst_of_3000_calls_is_answered_completely)
+{
+    Reelkv__V1__GetServerInfoRequest request = REELKV__V1__GET_SERVER_INFO_REQUEST__INIT;
+    struct rpc_server_options options = { .max_calls = 4096 };
+    struct seen seen = { 0 };
+
+    begin(&options);
+    for (int i = 0; i < 3000; i++)
+        rpc_unary(channel, &api_get_server_info, &patient, &request.base, on_reply, &seen);
+    turn_until(&seen.ends, 3000);
+    CHECK_EQ(seen.messages, 3000);
+    end();
+}
+
+/* The same with room for 64: the rest is refused, at once and with advice, none hangs. */
+TEST(a_burst_beyond_the_limit_is_refused_not_queued)
+{
+    Reelkv__V1__ScoreRequest request = REELKV__V1__SCORE_REQUEST__INIT;
+    struct rpc_server_options options = { .max_calls = 64, .max_streams = 10000 };
+    struct seen seen = { 0 };
+
+    begin(&options);
+    for (int i = 0; i < 3000; i++)
+        rpc_unary(channel, &api_score, &patient, &request.base, on_reply, &seen);
+    turn_until(&seen.ends, 3000 - 64);
+    CHECK_EQ(seen.messages, 0);
+    CHECK_EQ(seen.status.code, STATUS_EXHAUSTED);
+    CHECK_EQ(seen.status.retry_after_ms, 100);
+    CHECK_EQ(rpc_server_calls(fixture.server), 64);
+    fixture_release_held(&fixture);
+    turn_until(&seen.ends, 3000);
+    CHECK_EQ(seen.messages, 64);
+    end();
+}
+
+static bool write_chunk(struct rpc_stream *stream, const void *data, size_t len)
+{
+    struct rpc_attachment attachment = { .data = data, .len = len };
+    Reelkv__V1__AppendRequest request = REELKV__V1__APPEND_REQUEST__INIT;
+    Reelkv__V1__Chunk chunk = REELKV__V1__CHUNK__INIT;
+
+    request.item_case = REELKV__V1__APPEND_REQUEST__ITEM_CHUNK;
+    request.chunk = &chunk;
+    return rpc_stream_write(stream, &request.base, &attachment);
+}
+
+/* gRPC refuses a second send while one is in flight. Here writes queue up to the bound, then say no, and on_writable
+ * says when to go on. */
+TEST(writes_queue_up_to_the_bound_and_then_say_no)
+{
+    struct seen seen = { .want = 100 };
+    struct rpc_stream *stream;
+    unsigned written = 0;
+
+    begin(NULL);
+    stream = rpc_stream_open(channel, &api_append, &patient, &events, &seen);
+    rpc_stream_read(stream);
+    while (write_chunk(stream, "0123456789", 10))
+        written++;
+    CHECK_EQ(written, RPC_QUEUED_MESSAGES);
+    while (written < 100) {
+        turn_until(&seen.writable, seen.writable + 1);
+        while (written < 100 && write_chunk(stream, "0123456789", 10))
+            written++;
+    }
+    rpc_stream_half_close(stream);
+    CHECK(!write_chunk(stream, "too late", 8));
+    turn_until(&seen.messages, 100);
+    rpc_stream_read(stream);
+    turn_until(&seen.ends, 1);
+    CHECK_EQ(seen.status.code, STATUS_OK);
+    CHECK_EQ(atomic_load(&fixture.messages), 100);
+    end();
+    CHECK(!seen.after_end);
+}
+
+/* Large messages: the queue is bounded by its bytes, too. */
+TEST(the_write_queue_is_bounded_in_bytes)
+{
+    struct seen seen = { 0 };
+    struct rpc_stream *stream;
+    unsigned written = 0;
+    void *data = calloc(1, 3 << 20);
+
+    REQUIRE(data != NULL);
+    begin(NULL);
+    stream = rpc_stream_open(channel, &api_append, &patient, &events, &seen);
+    while (write_chunk(stream, data, 3 << 20))
+        written++;
+    CHECK_EQ(written, 2); /* 3 MiB is below RPC_QUEUED_BYTES, 6 MiB is not */
+    rpc_stream_cancel(stream);
+    turn_until(&seen.ends, 1);
+    CHECK_EQ(seen.status.code, STATUS_CANCELLED);
+    CHECK_HAS(seen.status.text, "/reelkv.v1.KvStore/Append");
+    free(data);
+    end();
+}
+
+TEST(cancel_reaches_the_handler_and_ends_the_call_once)
+{
+    Reelkv__V1__ScoreRequest request = REELKV__V1__SCORE_REQUEST__INIT;
+    struct seen seen = { 0 };
+    struct rpc_stream *stream;
+
+    begin(NULL);
+    stream = rpc_unary(channel, &api_score, &patient, &request.base, on_reply, &seen);
+    while (atomic_load(&fixture.opened) < 1)
+        loop_run_once(fixture.loop);
+    rpc_stream_cancel(stream);
+    rpc_stream_cancel(stream);
+    turn_until(&seen.ends, 1);
+    CHECK_EQ(seen.status.code, STATUS_CANCELLED);
+    while (atomic_load(&fixture.ended) < 1)
+        loop_run_once(fixture.loop);
+    CHECK_EQ(atomic_load(&fixture.cancelled), 1);
+    end();
+    CHECK_EQ(seen.ends, 1);
+}
+
+/* A channel and the whole of gRPC are taken down under open calls: each hears its end, once. */
+TEST(taking_gRPC_down_ends_open_calls)
+{
+    Reelkv__V1__ScoreRequest request = REELKV__V1__SCORE_REQUEST__INIT;
+    struct seen unary = { 0 }, stream = { 0 };
+
+    begin(NULL);
+    rpc_unary(channel, &api_score, &patient, &request.base, on_reply, &unary);
+    rpc_stream_read(rpc_stream_open(channel, &api_push, &patient, &events, &stream));
+    while (atomic_load(&fixture.opened) < 2)
+        loop_run_once(fixture.loop);
+    rpc_server_destroy(fixture.server);
+    fixture.server = NULL;
+    turn_until(&unary.ends, 1);
+    turn_until(&stream.ends, 1);
+    CHECK_EQ(unary.status.code, STATUS_UNAVAILABLE);
+    CHECK_HAS(unary.status.text, rpc_channel_address(channel));
+    memset(&unary, 0, sizeof unary);
+    struct rpc_stream_options waiting = { .timeout_ms = RPC_NO_TIMEOUT, .wait_for_ready = true };
+    rpc_unary(channel, &api_score, &waiting, &request.base, on_reply, &unary);
+    end();
+    CHECK_EQ(unary.ends, 1);
+    CHECK_EQ(unary.status.code, STATUS_CANCELLED);
+    CHECK_EQ(stream.ends, 1);
+}
+
+/* A call made before the server is there waits for it when asked to, and fails at once when not. */
+TEST(wait_for_ready_waits_for_a_server_that_comes_later)
+{
+    struct rpc_stream_options waiting = { .timeout_ms = 30000, .wait_for_ready = true };
+    Reelkv__V1__GetServerInfoRequest request = REELKV__V1__GET_SERVER_INFO_REQUEST__INIT;
+    struct seen waits = { 0 }, hurries = { 0 };
+    char address[300];
+    struct status st = { 0 };
+
+    begin(NULL);
+    rpc_channel_destroy(channel);
+    rpc_server_destroy(fixture.server);
+    snprintf(address, sizeof address, "unix:%s/later.sock", test_folder());
+    CHECK_OK(rpc_channel_create(&channel, fixture.rpc, address, NULL, &st), st);
+    rpc_unary(channel, &api_get_server_info, &waiting, &request.base, on_reply, &waits);
+    rpc_unary(channel, &api_get_server_info, &patient, &request.base, on_reply, &hurries);
+    turn_until(&hurries.ends, 1);
+    CHECK_EQ(hurries.status.code, STATUS_UNAVAILABLE);
+    CHECK_HAS(hurries.status.text, address);
+    CHECK_EQ(waits.ends, 0);
+    serve(NULL, address);
+    turn_until(&waits.ends, 1);
+    CHECK_EQ(waits.status.code, STATUS_OK);
+    end();
+}
+
+/* The server goes and comes back at the same address: the channel finds it again by itself. */
+TEST(a_channel_connects_again_after_its_server_was_replaced)
+{
+    struct rpc_stream_options waiting = { .timeout_ms = 30000, .wait_for_ready = true };
+    Reelkv__V1__GetServerInfoRequest request = REELKV__V1__GET_SERVER_INFO_REQUEST__INIT;
+    char address[128];
+
+    begin(NULL);
+    snprintf(address, sizeof address, "%s", rpc_server_address(fixture.server, 0));
+    for (int round = 0; round < 3; round++) {
+        struct seen seen = { 0 };
+
+        rpc_unary(channel, &api_get_server_info, &waiting, &request.base, on_reply, &seen);
+        turn_until(&seen.ends, 1);
+        CHECK_EQ(seen.status.code, STATUS_OK);
+        rpc_server_destroy(fixture.server);
+        serve(NULL, address);
+    }
+    end();
+}
+
+/* A front server that answers Score by calling the fixture with its own call as parent. */
+static struct seen behind;
+
+static void front_score(struct rpc_call *call, void *state)
+{
+    struct rpc_stream_options options = { .timeout_ms = RPC_NO_TIMEOUT, .parent = call };
+    Reelkv__V1__ScoreRequest request = REELKV__V1__SCORE_REQUEST__INIT;
+
+    rpc_unary(channel, &api_score, &options, &request.base, on_reply, &behind);
+}
+
+/* client -> front -> fixture: the client's deadline and the client's cancel end the call behind, which has no deadline
+ * of its own. */
+TEST(deadline_and_cancel_of_a_call_reach_the_calls_it_made)
+{
+    static const struct rpc_handler rows[] = { { &api_score, front_score } };
+    struct rpc_service service = { "reelkv.v1.KvStore", rows, 1, NULL };
+    static const char *const addresses[] = { "127.0.0.1:0" };
+    struct rpc_server_options options = { .addresses = addresses, .address_count = 1, .services = &service };
+    Reelkv__V1__ScoreRequest request = REELKV__V1__SCORE_REQUEST__INIT;
+    struct rpc_channel *to_front = NULL;
+    struct rpc_server *front = NULL;
+    struct status st = { 0 };
+
+    begin(NULL);
+    options.service_count = 1;
+    CHECK_OK(rpc_server_create(&front, fixture.rpc, &options, &st), st);
+    CHECK_OK(rpc_channel_create(&to_front, fixture.rpc, rpc_server_address(front, 0), NULL, &st), st);
+    for (unsigned round = 0; round < 2; round++) {
+        struct rpc_stream_options hasty = { .timeout_ms = round == 0 ? 300 : 30000 };
+        struct seen seen = { 0 };
+        struct rpc_stream *stream;
+
+        memset(&behind, 0, sizeof behind);
+        stream = rpc_unary(to_front, &api_score, &hasty, &request.base, on_reply, &seen);
+        while (atomic_load(&fixture.opened) < round + 1)
+            loop_run_once(fixture.loop);
+        if (round == 1)
+            rpc_stream_cancel(stream);
+        turn_until(&seen.ends, 1);
+        turn_until(&behind.ends, 1);
+        while (atomic_load(&fixture.ended) < round + 1)
+            loop_run_once(fixture.loop);
+        CHECK_EQ(seen.status.code, round == 0 ? STATUS_DEADLINE : STATUS_CANCELLED);
+        CHECK(behind.status.code == STATUS_DEADLINE || behind.status.code == STATUS_CANCELLED);
+    }
+    CHECK_EQ(atomic_load(&fixture.cancelled), 2);
+    rpc_channel_destroy(to_front);
+    rpc_server_destroy(front);
+    end();
+}
+
+/* The reader asks for 7 of 50 messages, then no more: nothing else is delivered until it does. */
+TEST(messages_come_only_as_they_are_asked_for)
+{
+    Reelkv__V1__FetchRequest request = REELKV__V1__FETCH_REQUEST__INIT;
+    struct seen seen = { .want = 7 };
+    struct rpc_stream *stream;
+
+    begin(NULL);
+    request.first_layer = 50;
+    request.layers = 10;
+    stream = rpc_stream_open(channel, &api_fetch, &patient, &events, &seen);
+    CHECK(rpc_stream_write(stream, &request.base, NULL));
+    rpc_stream_half_close(stream);
+    rpc_stream_read(stream);
+    turn_until(&seen.messages, 7);
+    while (atomic_load(&fixture.writes) < 50)
+        loop_run_once(fixture.loop);
+    CHECK_EQ(seen.messages, 7);
+    CHECK_EQ(seen.ends, 0);
+    seen.want = 51;
+    rpc_stream_read(stream);
+    turn_until(&seen.ends, 1);
+    CHECK_EQ(seen.messages, 50);
+    CHECK_EQ(seen.bytes, 50 * 10240);
+    CHECK_EQ(seen.status.code, STATUS_OK);
+    while (atomic_load(&fixture.releases) < 50)
+        loop_run_once(fixture.loop);
+    end();
+}
+
+TEST(a_request_over_the_limit_fails_with_its_size)
+{
+    Reelkv__V1__ScoreRequest request = REELKV__V1__SCORE_REQUEST__INIT;
+    struct seen seen = { 0 };
+
+    begin(NULL);
+    request.query.len = 17 << 20;
+    request.query.data = calloc(1, request.query.len);
+    REQUIRE(request.query.data != NULL);
+    rpc_unary(channel, &api_score, &patient, &request.base, on_reply, &seen);
+    turn_until(&seen.ends, 1);
+    CHECK_EQ(seen.status.code, STATUS_EXHAUSTED);
+    CHECK_HAS(seen.status.text, "larger than the limit of 16777216");
+    free(request.query.data);
+    end();
+}
+
+/* The reply is not what the client takes it for: the call fails as INTERNAL, it is not our caller's fault. */
+TEST(a_malformed_reply_is_an_internal_error)
+{
+    Reelkv__V1__GetServerInfoRequest request = REELKV__V1__GET_SERVER_INFO_REQUEST__INIT;
+    struct rpc_method method = api_get_server_info;
+    struct seen seen = { 0 };
+
+    begin(NULL);
+    method.reply = &reelkv__v1__timeline_reply__descriptor; /* field 1: a message, not a name */
+    rpc_unary(channel, &method, &patient, &request.base, on_reply, &seen);
+    turn_until(&seen.ends, 1);
+    CHECK_EQ(seen.status.code, STATUS_INTERNAL);
+    CHECK_HAS(seen.status.text, "not a well-formed reelkv.v1.TimelineReply");
+    end();
+}
+
+TEST_MAIN()
