@@ -128,7 +128,7 @@ void model_window_destroy(struct model_window *window); /* NULL is fine */
 /* Fills a window from the store: the system prompt's block first, then the newest blocks, oldest first, at
  * least n_local tokens of them if the stream has that many. The window then goes on, bit for bit, as the one
  * that made the blocks. Holes between blocks are kept as holes. next_index is the stream's next token index:
- * at least the end of the last block. On failure the window is as it was. */
+ * at least the end of the last block. Only a window without pushes; after a failure destroy it. */
 bool model_window_restore(struct model_window *window, const struct model_block *blocks, size_t count,
                           uint64_t next_index, struct status *st);
 
