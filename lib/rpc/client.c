@@ -255,10 +255,14 @@ void rpc_stream_cancel(struct rpc_stream *stream)
     grpc_call_cancel(stream->grpc, NULL);
 }
 
-void rpc_streams_cancel_all(struct rpc *rpc)
+void rpc_cancel_streams(struct rpc *rpc)
 {
-    for (struct rpc_stream *stream = rpc->streams; stream != NULL; stream = stream->next)
-        rpc_stream_cancel(stream);
+    REQUIRE(loop_is_here(rpc->loop) && !loop_is_running(rpc->loop));
+    while (rpc->streams != NULL) {
+        for (struct rpc_stream *stream = rpc->streams; stream != NULL; stream = stream->next)
+            rpc_stream_cancel(stream);
+        loop_run_once(rpc->loop);
+    }
 }
 
 struct rpc_stream *rpc_stream_open(struct rpc_channel *channel, const struct rpc_method *method,

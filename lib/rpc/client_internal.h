@@ -36,6 +36,4 @@ grpc_op op_send_initial(const struct rpc_stream_options *options, grpc_metadata 
 grpc_op op_recv_initial(struct call_outcome *outcome);
 grpc_op op_recv_status(struct call_outcome *outcome);
 
-void rpc_streams_cancel_all(struct rpc *rpc);
-
 #endif

@@ -155,6 +155,7 @@ int rpc_host_run(struct rpc_host *host)
 {
     while (!host->drained)
         loop_run(host->loop);
+    rpc_cancel_streams(host->rpc);
     return host->exit_code;
 }
 

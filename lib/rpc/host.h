@@ -52,7 +52,8 @@ const char *rpc_host_address(const struct rpc_host *host);
  * go on gives 1). */
 void rpc_host_stop(struct rpc_host *host, int exit_code);
 
-/* Until drained. 0, or the code of rpc_host_stop(). */
+/* Until drained; then ends the calls this process has made: no callback of a call, in or out, comes after it.
+ * Returns 0, or the code of rpc_host_stop(). */
 int rpc_host_run(struct rpc_host *host);
 
 /* NULL and half-made hosts are fine. */

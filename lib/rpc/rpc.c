@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "base/require.h"
-#include "rpc/client_internal.h"
 #include "rpc/rpc_internal.h"
 
 #ifdef __SANITIZE_THREAD__
@@ -133,9 +132,8 @@ void rpc_destroy(struct rpc *rpc)
 {
     if (rpc == NULL)
         return;
-    REQUIRE(loop_is_here(rpc->loop) && !loop_is_running(rpc->loop));
     REQUIRE(rpc->servers == 0);
-    rpc_streams_cancel_all(rpc);
+    rpc_cancel_streams(rpc);
     while (rpc->in_flight > 0)
         loop_run_once(rpc->loop);
     grpc_completion_queue_shutdown(rpc->cq);

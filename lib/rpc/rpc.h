@@ -27,8 +27,10 @@ enum {
 
 bool rpc_create(struct rpc **rpc_p, struct loop *loop, struct status *st);
 
-/* Cancels client calls still open and turns the loop until they have ended. Not from within a callback.
- * NULL is fine. */
+/* Cancels client calls still open and turns the loop until each has had its on_end. Not from within a callback. */
+void rpc_cancel_streams(struct rpc *rpc);
+
+/* Does the same first. NULL is fine. */
 void rpc_destroy(struct rpc *rpc);
 
 struct loop *rpc_loop(struct rpc *rpc);

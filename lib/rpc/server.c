@@ -182,6 +182,7 @@ static grpc_server *grpc_server_of(const struct rpc_server *server, const struct
         { GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1 },
         { GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0 }, /* no limit */
         { GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, PINGS_MIN_INTERVAL_MS },
+        { GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1 }, /* none: inflating has no limit in gRPC */
         { GRPC_ARG_HTTP2_BDP_PROBE, 0 },
         { GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, or_default(options->lookahead_bytes, RPC_LOOKAHEAD_BYTES) },
     };

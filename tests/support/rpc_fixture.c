@@ -34,8 +34,12 @@ bool fixture_wait(const atomic_uint *counter, unsigned want)
 static void get_server_info(struct rpc_call *call, void *state)
 {
     Reelkv__V1__ServerInfo reply = REELKV__V1__SERVER_INFO__INIT;
+    struct fixture *fixture = state;
     uint64_t remaining = rpc_call_remaining_ms(call);
 
+    reply.ram_used_bytes = atomic_load(&fixture->opened);
+    reply.disk_used_bytes = atomic_load(&fixture->ended);
+    reply.frames = atomic_load(&fixture->cancelled);
     reply.name = (char *)rpc_call_request_id(call);
     reply.version = (char *)rpc_call_peer(call);
     reply.streams = remaining > UINT32_MAX ? UINT32_MAX : (uint32_t)remaining;
