@@ -174,6 +174,11 @@ static void nearest_flag(const struct option_table *table, const char *flag, cha
     }
 }
 
+static bool is_required(const struct option_row *row)
+{
+    return row->type == OPTION_STR && row->initial[0] == '\0' && bound_number(row->min) > 0;
+}
+
 static bool set_defaults(const struct option_table *table, void *options, struct status *st)
 {
     for (size_t i = 0; i < table->count; i++) {
@@ -181,7 +186,10 @@ static bool set_defaults(const struct option_table *table, void *options, struct
         char name[OPTION_NAME_BYTES];
         const char *from_env;
 
-        REQUIRE(option_set(row, options, row->initial, st));
+        if (is_required(row))
+            *(const char **)((char *)options + row->offset) = row->initial;
+        else
+            REQUIRE(option_set(row, options, row->initial, st));
         env_name(row->name, name);
         from_env = getenv(name);
         if (from_env != NULL && !option_set(row, options, from_env, st))
@@ -227,6 +235,20 @@ static bool count_arguments(const struct option_table *table, int count, char **
     return true;
 }
 
+static bool has_required(const struct option_table *table, const void *options, struct status *st)
+{
+    for (size_t i = 0; i < table->count; i++) {
+        const struct option_row *row = &table->rows[i];
+        char flag[OPTION_NAME_BYTES];
+
+        if (!is_required(row) || (*(const char *const *)((const char *)options + row->offset))[0] != '\0')
+            continue;
+        flag_name(row->name, flag);
+        return status_fail(st, STATUS_INVALID, "--%s is needed: %s", flag, row->help);
+    }
+    return true;
+}
+
 enum options_outcome options_parse(const struct option_table *table, void *options, int argc, char **argv,
                                    int *arguments_p, struct status *st)
 {
@@ -251,7 +273,7 @@ enum options_outcome options_parse(const struct option_table *table, void *optio
             return OPTIONS_BAD;
         }
     }
-    if (!count_arguments(table, arguments, argv, st))
+    if (!has_required(table, options, st) || !count_arguments(table, arguments, argv, st))
         return OPTIONS_BAD;
     if (arguments_p != NULL)
         *arguments_p = arguments;
@@ -269,7 +291,9 @@ void options_print_help(const struct option_table *table, FILE *out)
         flag_name(row->name, flag);
         env_name(row->name, env);
         fprintf(out, "  --%-24s %s\n", flag, row->help);
-        if (row->type == OPTION_STR || row->type == OPTION_BOOL)
+        if (is_required(row))
+            fprintf(out, "    %-24s must be given; %s\n", "", env);
+        else if (row->type == OPTION_STR || row->type == OPTION_BOOL)
             fprintf(out, "    %-24s default '%s'; %s\n", "", row->initial, env);
         else
             fprintf(out, "    %-24s default %s, %s to %s; %s\n", "", row->initial, row->min, row->max, env);
@@ -290,7 +314,8 @@ void options_print_markdown(const struct option_table *table, FILE *out)
 
         flag_name(row->name, flag);
         env_name(row->name, env);
-        fprintf(out, "| `--%s` | `%s` | `%s` | %s%s%s | %s |\n", flag, env, row->initial,
+        fprintf(out, "| `--%s` | `%s` | %s%s%s | %s%s%s | %s |\n", flag, env, is_required(row) ? "" : "`",
+                is_required(row) ? "must be given" : row->initial, is_required(row) ? "" : "`",
                 bounded ? row->min : "", bounded ? " to " : "", bounded ? row->max : "", row->help);
     }
     fprintf(out, "\n");

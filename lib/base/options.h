@@ -5,7 +5,8 @@
  *   OPT(ram_budget_bytes, BYTES, "8G", "64M", "4T", "KV kept in memory before it spills to disk")
  *
  * Types: STR (min and max are lengths), U32, BYTES (uint64_t, with K M G T), F64, BOOL (--flag or
- * --flag=false). The command line wins over the environment, the environment over the default.
+ * --flag=false). The command line wins over the environment, the environment over the default. A STR that may
+ * not be empty and whose default is, must be given.
  *
  * Owner:  STR values borrow argv, the environment or the row; all outlive main().
  * Fails:  INVALID with the flag, the value and what is allowed; an unknown flag names the nearest known one.

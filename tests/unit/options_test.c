@@ -114,4 +114,29 @@ TEST(option_bytes_know_their_units_and_do_not_overflow)
     CHECK(!option_parse_bytes("", &bytes));
 }
 
+struct wanting_options {
+    const char *model;
+};
+
+/* A row that may not be empty and has no default: not given it is refused by name, given it is taken; help does not
+ * need it. */
+TEST(options_without_a_default_must_be_given)
+{
+    static const struct option_row wanting[] = {
+        OPTION_ROW(wanting_options, model, STR, "", "1", "20", "checkpoint folder"),
+    };
+    static const struct option_table needs = {
+        .program = "needs", .summary = "Needs a model.", .rows = wanting, .count = ARRAY_LEN(wanting)
+    };
+    struct wanting_options options;
+    struct status st = { 0 };
+
+    CHECK_EQ(options_parse(&needs, &options, 1, ARGV(NULL), NULL, &st), OPTIONS_BAD);
+    CHECK_HAS(st.text, "--model is needed: checkpoint folder");
+    CHECK_EQ(options_parse(&needs, &options, 2, ARGV("--model="), NULL, &st), OPTIONS_BAD);
+    CHECK_EQ(options_parse(&needs, &options, 2, ARGV("--model=/m"), NULL, &st), OPTIONS_RUN);
+    CHECK_STR(options.model, "/m");
+    CHECK_EQ(options_parse(&needs, &options, 2, ARGV("--help-markdown"), NULL, &st), OPTIONS_DONE);
+}
+
 TEST_MAIN()
