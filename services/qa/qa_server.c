@@ -61,8 +61,6 @@ static bool open_model(struct qa *qa, struct status *st)
         .batch_frames = 1,
     };
 
-    if (options->model[0] == '\0')
-        return status_fail(st, STATUS_INVALID, "no model: give --model a checkpoint folder");
     if (strcmp(options->dtype, "f32") == 0)
         model.dtype = TENSOR_F32;
     else if (strcmp(options->dtype, "bf16") == 0)
