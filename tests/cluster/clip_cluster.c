@@ -1,0 +1,193 @@
+#include "clip_cluster.h"
+
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "reelkv/v1/catalog.pb-c.h"
+#include "reelkv/v1/qa.pb-c.h"
+#include "rpc/api.h"
+
+enum { WAIT_MS = 60000, CALL_MS = 60000 };
+static const int64_t start_ns = 1767225600ll * 1000000000; /* 2026-01-01T00:00:00Z */
+
+void write_clip(const char *path, uint32_t from, uint32_t to)
+{
+    struct fixture clip = fixture_open("clip");
+    const struct safetensors_tensor *frames = safetensors_find(clip.tensors, "frames");
+    uint64_t frame_bytes = frames->shape[1] * frames->shape[2] * 3;
+    char raw[320], size[32];
+    struct process ffmpeg;
+    FILE *file;
+
+    snprintf(raw, sizeof raw, "%s/clip.rgb", test_folder());
+    snprintf(size, sizeof size, "%dx%d", (int)frames->shape[2], (int)frames->shape[1]);
+    file = fopen(raw, "wb");
+    CHECK(file != NULL);
+    CHECK_EQ(fwrite(frames->data + from * frame_bytes, frame_bytes, to - from, file), to - from);
+    fclose(file);
+    CHECK_EQ(process_run(&ffmpeg, "ffmpeg",
+                         PROCESS_ARGS("ffmpeg", "-nostdin", "-loglevel", "error", "-f", "rawvideo",
+                                      "-pix_fmt", "rgb24", "-s", size, "-r", "2", "-i", raw, "-c:v", "ffv1",
+                                      "-pix_fmt", "bgr0", "-y", path),
+                         60000),
+             0);
+    fixture_close(&clip);
+}
+
+struct rpc_sync *connect_to(const struct cluster_service *service)
+{
+    struct rpc_sync *client;
+    struct status st = { 0 };
+
+    CHECK_OK(rpc_sync_create(&client, service->address, NULL, &st), st);
+    return client;
+}
+
+void add_camera(struct rpc_sync *store, const char *name, const char *path)
+{
+    Reelkv__V1__CreateStreamRequest request = REELKV__V1__CREATE_STREAM_REQUEST__INIT;
+    Reelkv__V1__StreamDefinition definition = REELKV__V1__STREAM_DEFINITION__INIT;
+    Reelkv__V1__StreamId id = REELKV__V1__STREAM_ID__INIT;
+    struct rpc_stream_options options = { .timeout_ms = CALL_MS };
+    struct rpc_sync_stream *call;
+    const struct rpc_message *reply;
+    struct status st = { 0 };
+
+    id.namespace_ = (char *)"default";
+    id.name = (char *)(uintptr_t)name;
+    definition.id = &id;
+    definition.source = (char *)(uintptr_t)path;
+    definition.kind = REELKV__V1__SOURCE_KIND__SOURCE_KIND_FILE;
+    definition.sample_fps = CLIP_FPS;
+    definition.start_time_ns = start_ns;
+    request.definition = &definition;
+    CHECK_OK(rpc_sync_unary(&call, store, &api_create_stream, &options, &request.base, &reply, &st), st);
+    rpc_sync_stream_destroy(call);
+}
+
+static bool has_ended(struct rpc_sync *store, const char *name, uint64_t *frames_p)
+{
+    Reelkv__V1__GetStreamRequest request = REELKV__V1__GET_STREAM_REQUEST__INIT;
+    Reelkv__V1__StreamId id = REELKV__V1__STREAM_ID__INIT;
+    struct rpc_stream_options options = { .timeout_ms = CALL_MS };
+    const Reelkv__V1__StreamStatus *status;
+    struct rpc_sync_stream *call;
+    const struct rpc_message *reply;
+    struct status st = { 0 };
+    bool ended;
+
+    id.namespace_ = (char *)"default";
+    id.name = (char *)(uintptr_t)name;
+    request.id = &id;
+    CHECK_OK(rpc_sync_unary(&call, store, &api_get_stream, &options, &request.base, &reply, &st), st);
+    status = (const Reelkv__V1__StreamStatus *)reply->body;
+    ended = status->state == REELKV__V1__STREAM_STATE__STREAM_STATE_ENDED;
+    *frames_p = status->stored_frames;
+    if (status->state == REELKV__V1__STREAM_STATE__STREAM_STATE_FAILED)
+        test_fail(__FILE__, __LINE__, "stream %s failed: %s", name, status->trouble);
+    rpc_sync_stream_destroy(call);
+    return ended;
+}
+
+void wait_ended(struct rpc_sync *store, const char *name, uint64_t frames)
+{
+    uint64_t end_ns = clock_mono_ns() + WAIT_MS * 1000000ull, stored = 0;
+
+    while (!has_ended(store, name, &stored)) {
+        if (clock_mono_ns() > end_ns)
+            test_fail(__FILE__, __LINE__, "stream %s stopped at %llu frames", name,
+                      (unsigned long long)stored);
+        test_pause_ms(50);
+    }
+    CHECK_EQ(stored, frames);
+}
+
+static int by_time(const void *left, const void *right)
+{
+    const Reelkv__V1__Hit *a = *(Reelkv__V1__Hit *const *)left, *b = *(Reelkv__V1__Hit *const *)right;
+
+    if (a->pts_ns != b->pts_ns)
+        return a->pts_ns < b->pts_ns ? -1 : 1;
+    return (int)a->frame->stream - (int)b->frame->stream;
+}
+
+static void take_layers(const Reelkv__V1__Evidence *evidence, struct asked *asked)
+{
+    for (size_t i = 0; i < evidence->n_layers; i++) {
+        const Reelkv__V1__LayerChoice *choice = evidence->layers[i];
+
+        CHECK(choice->layer < LIMIT_LAYERS && choice->n_hits <= 64);
+        qsort(choice->hits, choice->n_hits, sizeof *choice->hits, by_time);
+        asked->chosen_count[choice->layer] = choice->n_hits;
+        for (size_t h = 0; h < choice->n_hits; h++) {
+            asked->chosen[choice->layer][h] = choice->hits[h]->frame->seq;
+            asked->streams[choice->layer][h] = choice->hits[h]->frame->stream;
+        }
+    }
+}
+
+static uint32_t selector_of(const char *name)
+{
+    return strcmp(name, "rekv") == 0     ? REELKV__V1__SELECTOR_KIND__SELECTOR_KIND_REKV
+           : strcmp(name, "recent") == 0 ? REELKV__V1__SELECTOR_KIND__SELECTOR_KIND_RECENT
+                                         : REELKV__V1__SELECTOR_KIND__SELECTOR_KIND_ALL;
+}
+
+void ask(struct rpc_sync *qa, char **streams, size_t stream_count, const struct json *run,
+         struct asked *asked)
+{
+    Reelkv__V1__AskRequest request = REELKV__V1__ASK_REQUEST__INIT;
+    Reelkv__V1__Count top_r = REELKV__V1__COUNT__INIT, recent = REELKV__V1__COUNT__INIT,
+                      tokens = REELKV__V1__COUNT__INIT;
+    struct rpc_stream_options options = { .timeout_ms = CALL_MS };
+    struct rpc_sync_stream *call;
+    const struct rpc_message *message;
+    struct status st = { 0 };
+
+    memset(asked, 0, sizeof *asked);
+    top_r.value = fixture_u32(run, "top_r");
+    recent.value = fixture_u32(run, "recent_window");
+    tokens.value = 64;
+    request.namespace_ = (char *)"default";
+    request.n_streams = stream_count;
+    request.streams = streams;
+    request.question = (char *)(uintptr_t)json_str(json_get(run, "question"));
+    request.selector = selector_of(json_str(json_get(run, "selector")));
+    request.top_r = &top_r;
+    request.recent_window = &recent;
+    request.max_tokens = &tokens;
+    request.layer_lists = true;
+    if (stream_count == 1) /* only the frames before: as_of is between two of them */
+        request.as_of_ns = start_ns + (int64_t)fixture_u32(run, "frames") * 1000000000 / CLIP_FPS - 100000000;
+    CHECK_OK(rpc_sync_open(&call, qa, &api_ask, &options, &st), st);
+    CHECK_OK(rpc_sync_write(call, &request.base, NULL, &st), st);
+    CHECK_OK(rpc_sync_half_close(call, &st), st);
+    for (;;) {
+        const Reelkv__V1__AskReply *reply;
+
+        CHECK_OK(rpc_sync_read(call, &message, &st), st);
+        if (message == NULL)
+            break;
+        reply = (const Reelkv__V1__AskReply *)message->body;
+        if (reply->item_case == REELKV__V1__ASK_REPLY__ITEM_EVIDENCE)
+            take_layers(reply->evidence, asked);
+        if (reply->item_case != REELKV__V1__ASK_REPLY__ITEM_END)
+            continue;
+        CHECK(reply->end->n_answer_ids <= 64);
+        asked->id_count = reply->end->n_answer_ids;
+        memcpy(asked->ids, reply->end->answer_ids, asked->id_count * sizeof *asked->ids);
+    }
+    rpc_sync_stream_destroy(call);
+}
+
+void check_ids(const struct asked *asked, const struct json *run)
+{
+    const struct json *stop = json_get(run, "stop_at");
+    uint32_t want[64];
+    size_t count = fixture_ids(json_get(run, "ids"), want, 64);
+
+    if (stop != NULL)
+        count = (size_t)json_number(stop);
+    CHECK_EQ(asked->id_count, count);
+    CHECK_MEM(asked->ids, want, count * sizeof *want);
+}
