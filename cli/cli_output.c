@@ -124,6 +124,11 @@ void cli_table_print(struct cli_table *table)
 
         printf("%*s%s%*s%s", right ? pad : 0, "", text, right || last ? 0 : pad, "", last ? "\n" : "  ");
     }
+    cli_table_destroy(table);
+}
+
+void cli_table_destroy(struct cli_table *table)
+{
     free(table->texts);
     free(table);
 }
@@ -190,6 +195,25 @@ const char *cli_time(int64_t utc_ns)
     used = strftime(text, TEXT_BYTES, "%Y-%m-%d %H:%M:%S", &utc);
     if (ms > 0)
         used += (size_t)snprintf(text + used, TEXT_BYTES - used, ".%03d", ms);
+    snprintf(text + used, TEXT_BYTES - used, "Z");
+    return text;
+}
+
+const char *cli_rfc3339(int64_t utc_ns)
+{
+    char *text = text_slot();
+    time_t seconds = (time_t)(utc_ns / 1000000000 - (utc_ns % 1000000000 < 0));
+    int64_t ns = utc_ns - (int64_t)seconds * 1000000000;
+    struct tm utc;
+    size_t used;
+
+    if (gmtime_r(&seconds, &utc) == NULL)
+        return "?";
+    used = strftime(text, TEXT_BYTES, "%Y-%m-%dT%H:%M:%S", &utc);
+    if (ns % 1000000 != 0)
+        used += (size_t)snprintf(text + used, TEXT_BYTES - used, ".%09lld", (long long)ns);
+    else if (ns != 0)
+        used += (size_t)snprintf(text + used, TEXT_BYTES - used, ".%03lld", (long long)(ns / 1000000));
     snprintf(text + used, TEXT_BYTES - used, "Z");
     return text;
 }

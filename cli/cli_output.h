@@ -36,7 +36,8 @@ enum cli_exit cli_fail(const struct status *st, bool as_json);
 struct cli_table;
 struct cli_table *cli_table_create(const char *const *titles, size_t columns);
 void cli_table_cell(struct cli_table *table, const char *format, ...) __attribute__((format(printf, 2, 3)));
-void cli_table_print(struct cli_table *table); /* and frees it */
+void cli_table_print(struct cli_table *table);   /* and frees it */
+void cli_table_destroy(struct cli_table *table); /* without printing */
 
 /* Prints value and a newline, then frees it. */
 void cli_print_json(struct json *value);
@@ -46,6 +47,9 @@ void cli_print_json(struct json *value);
 const char *cli_bytes(uint64_t bytes);
 const char *cli_span(double seconds);
 const char *cli_time(int64_t utc_ns);
+
+/* As cli_time(), in RFC 3339's form ("2026-11-21T14:05:00.500Z"), with the nanoseconds that are not zero. */
+const char *cli_rfc3339(int64_t utc_ns);
 
 /* RFC 3339 ("2026-11-21T14:05:00Z", "...+02:00", fractions), seconds since 1970, "now", or "-90s" "-5m" "-2h"
  * "-1d" before now_ns. INVALID says which forms are taken. */

@@ -1,0 +1,218 @@
+#include "camera.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/name.h"
+#include "base/require.h"
+#include "cli_output.h"
+#include "reelkv/v1/catalog.pb-c.h"
+
+enum { PAGE_STREAMS = 500, SILENT_BYTES = 256 };
+
+static void copy_text(char *out, size_t out_bytes, const char *text)
+{
+    snprintf(out, out_bytes, "%s", text != NULL ? text : "");
+}
+
+void camera_from_reply(const ProtobufCMessage *stream_status, struct camera *camera)
+{
+    const Reelkv__V1__StreamStatus *status = (const Reelkv__V1__StreamStatus *)stream_status;
+    const Reelkv__V1__StreamDefinition *definition = status->definition;
+
+    memset(camera, 0, sizeof *camera);
+    if (definition != NULL) {
+        if (definition->id != NULL) {
+            copy_text(camera->ns, sizeof camera->ns, definition->id->namespace_);
+            copy_text(camera->name, sizeof camera->name, definition->id->name);
+        }
+        copy_text(camera->store, sizeof camera->store, definition->store);
+        copy_text(camera->source, sizeof camera->source, definition->source);
+        camera->is_live = definition->kind == REELKV__V1__SOURCE_KIND__SOURCE_KIND_LIVE;
+        camera->sample_fps = definition->sample_fps;
+        camera->start_time_ns = definition->start_time_ns;
+        camera->created_ns = definition->created_ns;
+    }
+    copy_text(camera->trouble, sizeof camera->trouble, status->trouble);
+    camera->state = (int)status->state;
+    camera->epoch = status->epoch;
+    camera->next_seq = status->next_seq;
+    camera->durable_seq = status->durable_seq;
+    camera->stored_frames = status->stored_frames;
+    camera->gap_frames = status->gap_frames;
+    camera->evicted_frames = status->evicted_frames;
+    camera->first_pts_ns = status->first_pts_ns;
+    camera->last_pts_ns = status->last_pts_ns;
+    camera->disk_bytes = status->disk_bytes;
+    camera->expected_frames = status->expected_frames;
+}
+
+bool camera_get(struct cluster *cluster, const char *ns, const char *name, struct camera *camera,
+                struct status *st)
+{
+    Reelkv__V1__StreamId id = REELKV__V1__STREAM_ID__INIT;
+    Reelkv__V1__GetStreamRequest request = REELKV__V1__GET_STREAM_REQUEST__INIT;
+    const struct worker_record *store = NULL;
+    struct rpc_sync_stream *call = NULL;
+    const ProtobufCMessage *reply;
+    bool ok;
+
+    if (!name_check("camera", name, st))
+        return false;
+    store = cluster_store_of(cluster, ns, name, st);
+    if (store == NULL)
+        return false;
+    id.namespace_ = (char *)ns;
+    id.name = (char *)name;
+    request.id = &id;
+    ok = cluster_call(cluster, store, &api_get_stream, &request.base, &call, &reply, st);
+    if (ok)
+        camera_from_reply(reply, camera);
+    else if (st->code == STATUS_NOT_FOUND)
+        status_fail(st, STATUS_NOT_FOUND, "there is no camera '%s'; `reelkv cam ls` lists them", name);
+    rpc_sync_stream_destroy(call);
+    return ok;
+}
+
+struct camera_array {
+    struct camera *items;
+    size_t count, room;
+};
+
+static void append(struct camera_array *array, const Reelkv__V1__StreamStatus *status)
+{
+    if (array->count == array->room) {
+        array->room = array->room == 0 ? 16 : 2 * array->room;
+        array->items = realloc(array->items, array->room * sizeof *array->items);
+        REQUIRE(array->items != NULL);
+    }
+    camera_from_reply(&status->base, &array->items[array->count++]);
+}
+
+static bool list_store(struct cluster *cluster, const struct worker_record *store, const char *ns,
+                       struct camera_array *array, struct status *st)
+{
+    char token[256] = "";
+
+    for (uint32_t page = 0; page <= LIMIT_STREAMS / PAGE_STREAMS + 1; page++) {
+        Reelkv__V1__ListStreamsRequest request = REELKV__V1__LIST_STREAMS_REQUEST__INIT;
+        const Reelkv__V1__ListStreamsReply *reply;
+        struct rpc_sync_stream *call;
+        const ProtobufCMessage *body;
+        bool ok, last;
+
+        request.namespace_ = (char *)ns;
+        request.page_size = PAGE_STREAMS;
+        request.page_token = token;
+        ok = cluster_call(cluster, store, &api_list_streams, &request.base, &call, &body, st);
+        if (ok) {
+            reply = (const Reelkv__V1__ListStreamsReply *)body;
+            for (size_t i = 0; i < reply->n_streams; i++)
+                append(array, reply->streams[i]);
+            last = reply->next_page_token == NULL || reply->next_page_token[0] == '\0';
+            ok = last || text_copy(token, sizeof token, reply->next_page_token) ||
+                 status_fail(st, STATUS_INTERNAL, "%s gave a page token that is too long", store->name);
+        }
+        rpc_sync_stream_destroy(call);
+        if (!ok || last)
+            return ok;
+    }
+    return status_fail(st, STATUS_INTERNAL, "%s lists streams without end", store->name);
+}
+
+static int by_name(const void *a, const void *b)
+{
+    const struct camera *one = a, *other = b;
+    int order = strcmp(one->ns, other->ns);
+
+    return order != 0 ? order : strcmp(one->name, other->name);
+}
+
+bool camera_list(struct cluster *cluster, const char *ns, struct camera **cameras_p, size_t *count_p,
+                 char silent[SILENT_BYTES], struct status *st)
+{
+    const struct directory_view *view = cluster_view(cluster);
+    struct camera_array array = { 0 };
+    uint32_t stores = 0, answered = 0;
+    size_t used = 0;
+
+    silent[0] = '\0';
+    for (uint32_t i = 0; i < view->worker_count; i++) {
+        const struct worker_record *store = &view->workers[i];
+
+        if (store->kind != WORKER_KVSTORE)
+            continue;
+        stores++;
+        if (list_store(cluster, store, ns, &array, st))
+            answered++;
+        else if (used < SILENT_BYTES)
+            used += (size_t)snprintf(silent + used, SILENT_BYTES - used, "%s%s", used > 0 ? ", " : "",
+                                     store->name);
+    }
+    if (answered == 0) {
+        free(array.items);
+        return stores > 0
+                   ? status_wrap(st, "no kvstore answers")
+                   : status_fail(st, STATUS_UNAVAILABLE, "no kvstore is running; see `reelkv node ls`");
+    }
+    if (array.count > 0)
+        qsort(array.items, array.count, sizeof *array.items, by_name);
+    *cameras_p = array.items;
+    *count_p = array.count;
+    return true;
+}
+
+const char *camera_state_words(const struct camera *camera)
+{
+    switch (camera->state) {
+    case REELKV__V1__STREAM_STATE__STREAM_STATE_WAITING:
+        return "waiting";
+    case REELKV__V1__STREAM_STATE__STREAM_STATE_RUNNING:
+        return "running";
+    case REELKV__V1__STREAM_STATE__STREAM_STATE_ENDED:
+        return "ended";
+    case REELKV__V1__STREAM_STATE__STREAM_STATE_FAILED:
+        return "failed";
+    default:
+        return "unknown";
+    }
+}
+
+bool camera_is_complete(const struct camera *camera)
+{
+    return camera->state == REELKV__V1__STREAM_STATE__STREAM_STATE_ENDED &&
+           camera->durable_seq >= camera->next_seq;
+}
+
+static void set_time(struct json *object, const char *key, int64_t utc_ns)
+{
+    json_set_str(object, key, utc_ns != 0 ? cli_rfc3339(utc_ns) : NULL);
+}
+
+struct json *camera_to_json(const struct camera *camera)
+{
+    struct json *value = json_make_object();
+
+    json_set_str(value, "namespace", camera->ns);
+    json_set_str(value, "name", camera->name);
+    json_set_str(value, "state", camera_state_words(camera));
+    json_set_str(value, "trouble", camera->trouble[0] != '\0' ? camera->trouble : NULL);
+    json_set_str(value, "source", camera->source);
+    json_set_str(value, "kind", camera->is_live ? "live" : "file");
+    json_set_f64(value, "sample_fps", camera->sample_fps);
+    set_time(value, "start_time", camera->start_time_ns);
+    set_time(value, "created", camera->created_ns);
+    json_set_str(value, "store", camera->store);
+    json_set_u64(value, "epoch", camera->epoch);
+    json_set_u64(value, "frames_offered", camera->next_seq);
+    json_set_u64(value, "frames_expected", camera->expected_frames);
+    json_set_u64(value, "frames_stored", camera->stored_frames);
+    json_set_u64(value, "frames_durable", camera->durable_seq);
+    json_set_u64(value, "frames_gap", camera->gap_frames);
+    json_set_u64(value, "frames_evicted", camera->evicted_frames);
+    set_time(value, "first", camera->first_pts_ns);
+    set_time(value, "last", camera->last_pts_ns);
+    json_set_u64(value, "disk_bytes", camera->disk_bytes);
+    return value;
+}

@@ -1,0 +1,42 @@
+/* camera.h - cameras as the command line sees them: copies of what their stores say.
+ *
+ * Owner:  plain values; camera_list() gives an array the caller frees.
+ * Thread: main thread.
+ * Fails:  NOT_FOUND for a camera no store knows, UNAVAILABLE when its store is not running.
+ * Bounds: LIMIT_STREAMS of each kvstore. */
+#ifndef REELKV_CLI_CAMERA_H
+#define REELKV_CLI_CAMERA_H
+
+#include "base/json.h"
+#include "cli_cluster.h"
+
+struct camera {
+    char ns[LIMIT_NAME_BYTES + 1], name[LIMIT_NAME_BYTES + 1], store[LIMIT_NAME_BYTES + 1];
+    char source[LIMIT_URL_BYTES + 1]; /* password masked */
+    char trouble[STATUS_TEXT_BYTES];
+    bool is_live;
+    int state; /* Reelkv__V1__StreamState */
+    double sample_fps;
+    int64_t start_time_ns, created_ns, first_pts_ns, last_pts_ns;
+    uint64_t epoch, next_seq, durable_seq, stored_frames, gap_frames, evicted_frames, expected_frames,
+        disk_bytes;
+};
+
+bool camera_get(struct cluster *cluster, const char *ns, const char *name, struct camera *camera,
+                struct status *st);
+
+/* All cameras of a namespace by name. Stores that do not answer are left out and named in `silent`
+ * (comma-separated, "" when all did). */
+bool camera_list(struct cluster *cluster, const char *ns, struct camera **cameras_p, size_t *count_p,
+                 char silent[256], struct status *st);
+
+/* The reply of a store. Text that is too long for its field is cut. */
+void camera_from_reply(const ProtobufCMessage *stream_status, struct camera *camera);
+
+const char *camera_state_words(const struct camera *camera);
+struct json *camera_to_json(const struct camera *camera);
+
+/* Everything it ever will hold is on the disk. */
+bool camera_is_complete(const struct camera *camera);
+
+#endif

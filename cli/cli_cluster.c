@@ -1,0 +1,178 @@
+#include "cli_cluster.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/name.h"
+#include "base/require.h"
+
+enum { CONNECTIONS_MAX = 64 };
+
+struct connection {
+    char address[DIRECTORY_ADDRESS_BYTES];
+    struct rpc_sync *sync;
+};
+
+struct cluster {
+    char redis[DIRECTORY_ADDRESS_BYTES];
+    char data[CLUSTER_PATH_BYTES]; /* "": found by --redis */
+    struct directory_view view;
+    struct connection connections[CONNECTIONS_MAX];
+    uint32_t connection_count;
+};
+
+bool cluster_data_folder(const char *option, char out[CLUSTER_PATH_BYTES], struct status *st)
+{
+    const char *home = getenv("HOME"), *share = getenv("XDG_DATA_HOME");
+    char here[CLUSTER_PATH_BYTES] = "";
+    int len;
+
+    if (option[0] == '/')
+        len = snprintf(out, CLUSTER_PATH_BYTES, "%s", option);
+    else if (option[0] != '\0' && getcwd(here, sizeof here) == NULL)
+        return status_fail(st, status_code_of_errno(errno), "the current folder cannot be named: %m");
+    else if (option[0] != '\0')
+        len = snprintf(out, CLUSTER_PATH_BYTES, "%s/%s", here, option);
+    else if (share != NULL && share[0] == '/')
+        len = snprintf(out, CLUSTER_PATH_BYTES, "%s/reelkv", share);
+    else if (home != NULL && home[0] == '/')
+        len = snprintf(out, CLUSTER_PATH_BYTES, "%s/.local/share/reelkv", home);
+    else
+        return status_fail(st, STATUS_INVALID, "HOME is not set; say where the data is with --data DIR");
+    if (len >= CLUSTER_PATH_BYTES)
+        return status_fail(st, STATUS_INVALID, "the data folder's path is too long");
+    while (len > 1 && out[len - 1] == '/')
+        out[--len] = '\0';
+    return true;
+}
+
+static bool find_redis(struct cluster *cluster, const char *data, const char *redis, struct status *st)
+{
+    struct cluster_file *file;
+    bool ok;
+
+    if (redis[0] != '\0')
+        return text_copy(cluster->redis, sizeof cluster->redis, redis) ||
+               status_fail(st, STATUS_INVALID, "the address '%.40s...' is too long", redis);
+    if (!cluster_data_folder(data, cluster->data, st))
+        return false;
+    file = calloc(1, sizeof *file);
+    REQUIRE(file != NULL);
+    ok = cluster_file_read(cluster->data, file, st);
+    if (ok)
+        cluster_address(&file->plan, "redis", cluster->redis);
+    if (ok && !process_is_alive(&file->supervisor) &&
+        (file->process_count == 0 || !process_is_alive(&file->processes[0].id)))
+        ok = status_fail(
+            st, STATUS_UNAVAILABLE,
+            "the cluster in %s is not running; start it again, with its cameras, by `reelkv up --data %s`",
+            cluster->data, cluster->data);
+    free(file);
+    return ok;
+}
+
+bool cluster_open(struct cluster **cluster_p, const char *data, const char *redis, struct status *st)
+{
+    struct cluster *cluster = calloc(1, sizeof *cluster);
+
+    REQUIRE(cluster != NULL);
+    if (!find_redis(cluster, data, redis, st) || !cluster_refresh(cluster, st)) {
+        cluster_close(cluster);
+        return false;
+    }
+    *cluster_p = cluster;
+    return true;
+}
+
+void cluster_close(struct cluster *cluster)
+{
+    if (cluster == NULL)
+        return;
+    for (uint32_t i = 0; i < cluster->connection_count; i++)
+        rpc_sync_destroy(cluster->connections[i].sync);
+    directory_view_deinit(&cluster->view);
+    free(cluster);
+}
+
+bool cluster_refresh(struct cluster *cluster, struct status *st)
+{
+    struct directory_view view = { 0 };
+
+    if (!directory_read_once(cluster->redis, CLUSTER_DIRECTORY_MS, &view, st))
+        return cluster->data[0] == '\0'
+                   ? false
+                   : status_wrap(st, "the cluster in %s does not answer; see `reelkv doctor`", cluster->data);
+    directory_view_deinit(&cluster->view);
+    cluster->view = view;
+    return true;
+}
+
+const struct directory_view *cluster_view(const struct cluster *cluster)
+{
+    return &cluster->view;
+}
+
+const char *cluster_redis(const struct cluster *cluster)
+{
+    return cluster->redis;
+}
+
+struct rpc_sync *cluster_connect(struct cluster *cluster, const char *address, struct status *st)
+{
+    struct connection *connection;
+
+    for (uint32_t i = 0; i < cluster->connection_count; i++)
+        if (strcmp(cluster->connections[i].address, address) == 0)
+            return cluster->connections[i].sync;
+    if (cluster->connection_count == CONNECTIONS_MAX) {
+        status_fail(st, STATUS_EXHAUSTED, "more than %d workers in one command", CONNECTIONS_MAX);
+        return NULL;
+    }
+    connection = &cluster->connections[cluster->connection_count];
+    if (!rpc_sync_create(&connection->sync, address, NULL, st))
+        return NULL;
+    text_copy(connection->address, sizeof connection->address, address);
+    cluster->connection_count++;
+    return connection->sync;
+}
+
+const struct worker_record *cluster_store_of(const struct cluster *cluster, const char *ns, const char *name,
+                                             struct status *st)
+{
+    const struct stream_record *stream = directory_view_stream(&cluster->view, ns, name);
+    const struct worker_record *worker;
+    char key[2 * LIMIT_NAME_BYTES + 2];
+
+    if (stream != NULL) {
+        worker = directory_view_worker(&cluster->view, WORKER_KVSTORE, stream->store);
+        if (worker == NULL)
+            status_fail(st, STATUS_UNAVAILABLE,
+                        "camera %s is kept by %s, which is not running now; see `reelkv node ls`", name,
+                        stream->store);
+        return worker;
+    }
+    snprintf(key, sizeof key, "%s/%s", ns, name);
+    worker = directory_view_pick(&cluster->view, WORKER_KVSTORE, key, NULL);
+    if (worker == NULL)
+        status_fail(st, STATUS_UNAVAILABLE,
+                    "no kvstore is running; see `reelkv node ls` and `reelkv doctor`");
+    return worker;
+}
+
+bool cluster_call(struct cluster *cluster, const struct worker_record *worker,
+                  const struct rpc_method *method, const ProtobufCMessage *request,
+                  struct rpc_sync_stream **call_p, const ProtobufCMessage **reply_p, struct status *st)
+{
+    struct rpc_stream_options options = { .timeout_ms = CLUSTER_TIMEOUT_MS };
+    struct rpc_sync *sync = cluster_connect(cluster, worker->address, st);
+    const struct rpc_message *reply;
+
+    *call_p = NULL;
+    if (sync == NULL || !rpc_sync_unary(call_p, sync, method, &options, request, &reply, st))
+        return false;
+    *reply_p = reply->body;
+    return true;
+}

@@ -1,0 +1,312 @@
+/* ask: a question about what cameras saw. The answer is printed as it comes, then the frames it rests on. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "ask_result.h"
+#include "base/clock.h"
+#include "base/name.h"
+#include "base/require.h"
+#include "camera.h"
+#include "cli_command.h"
+#include "interrupt.h"
+
+enum { SILENT_BYTES = 256 };
+
+#define ASK_OPTIONS(OPT)                                                                                     \
+    CLI_STREAM_OPTIONS(OPT)                                                                                  \
+    OPT(cam, STR, "", "0", "4096", "cameras the question is about, comma-separated; '': all of them")        \
+    OPT(from, STR, "", "0", "40", "only what was seen since: 2026-11-21T14:05:00Z, seconds since 1970, -2h") \
+    OPT(to, STR, "", "0", "40", "only what was seen before")                                                 \
+    OPT(as_of, STR, "", "0", "40",                                                                           \
+        "answer as if it were this time: nothing seen later counts, 'recent' ends here")                     \
+    OPT(top_r, U32, "0", "0", "4096", "frames each layer retrieves; 0: the cluster's default")               \
+    OPT(recent, STR, "", "0", "4", "newest frames always added, 0 to 4096; '': the cluster's default")       \
+    OPT(selector, STR, "rekv", "1", "16", "how frames are chosen: rekv, recent or all")                      \
+    OPT(max_tokens, U32, "0", "0", "1024", "longest answer; 0: the cluster's default")                       \
+    OPT(thumbnails, STR, "", "0", "3800", "folder to write the pictures of the evidence to")                 \
+    OPT(layers, BOOL, "false", "", "", "with --json: which frames each layer chose")                         \
+    OPT(timeout, U32, "300", "1", "86400", "seconds")
+
+struct ask_options {
+    ASK_OPTIONS(OPTION_FIELD)
+};
+static const struct option_row rows[] = {
+#define ROW(...) OPTION_ROW(ask_options, __VA_ARGS__),
+    ASK_OPTIONS(ROW)
+#undef ROW
+};
+
+struct ask {
+    const struct ask_options *options;
+    struct cluster *cluster;
+    struct interrupt *interrupt;
+    char names[LIMIT_STREAMS_PER_QUESTION][LIMIT_NAME_BYTES + 1];
+    char *cameras[LIMIT_STREAMS_PER_QUESTION];
+    size_t camera_count;
+    Reelkv__V1__AskRequest request;
+    Reelkv__V1__TimeRange range;
+    Reelkv__V1__Count top_r, recent_window, max_tokens;
+    struct ask_result result;
+};
+
+/* ----------------------------------------------------------------------------------------- the request */
+
+static bool add_camera(struct ask *ask, const char *name, size_t len, struct status *st)
+{
+    char *place;
+
+    if (ask->camera_count == LIMIT_STREAMS_PER_QUESTION)
+        return status_fail(st, STATUS_INVALID, "one question may be about %d cameras; name fewer with --cam",
+                           LIMIT_STREAMS_PER_QUESTION);
+    place = ask->names[ask->camera_count];
+    snprintf(place, sizeof ask->names[0], "%.*s", (int)len, name);
+    if (len > LIMIT_NAME_BYTES || !name_check("camera", place, NULL))
+        return name_check("camera", len > 0 ? name : "", st) &&
+               status_fail(st, STATUS_INVALID, "camera name '%.*s' is not valid", (int)len, name);
+    for (size_t i = 0; i < ask->camera_count; i++)
+        if (strcmp(ask->names[i], place) == 0)
+            return status_fail(st, STATUS_INVALID, "camera %s is named twice", place);
+    ask->cameras[ask->camera_count++] = place;
+    return true;
+}
+
+static bool add_all_cameras(struct ask *ask, struct status *st)
+{
+    struct camera *cameras = NULL;
+    char silent[SILENT_BYTES];
+    size_t count = 0;
+    bool ok = camera_list(ask->cluster, ask->options->namespace, &cameras, &count, silent, st);
+
+    if (ok && count == 0)
+        ok = status_fail(st, STATUS_NOT_FOUND,
+                         "there are no cameras to ask about; `reelkv cam add NAME FILE-OR-URL`");
+    for (size_t i = 0; ok && i < count; i++)
+        ok = add_camera(ask, cameras[i].name, strlen(cameras[i].name), st);
+    if (ok && silent[0] != '\0')
+        fprintf(stderr, "reelkv: cameras of %s are left out: it does not answer\n", silent);
+    free(cameras);
+    return ok;
+}
+
+static bool add_named_cameras(struct ask *ask, struct status *st)
+{
+    const char *list = ask->options->cam;
+
+    for (;;) {
+        size_t len = strcspn(list, ",");
+
+        if (!add_camera(ask, list, len, st))
+            return false;
+        if (list[len] == '\0')
+            return true;
+        list += len + 1;
+    }
+}
+
+static bool read_times(struct ask *ask, struct status *st)
+{
+    const struct ask_options *options = ask->options;
+    int64_t now_ns = clock_utc_ns();
+
+    if (options->from[0] != '\0' && !cli_parse_time(options->from, now_ns, &ask->range.from_ns, st))
+        return status_wrap(st, "--from");
+    if (options->to[0] != '\0' && !cli_parse_time(options->to, now_ns, &ask->range.to_ns, st))
+        return status_wrap(st, "--to");
+    if (options->as_of[0] != '\0' && !cli_parse_time(options->as_of, now_ns, &ask->request.as_of_ns, st))
+        return status_wrap(st, "--as-of");
+    if (ask->range.to_ns != 0 && ask->range.to_ns <= ask->range.from_ns)
+        return status_fail(st, STATUS_INVALID, "--to must be later than --from");
+    return true;
+}
+
+static bool read_selector(const char *text, Reelkv__V1__SelectorKind *kind_p, struct status *st)
+{
+    static const struct {
+        const char *name;
+        Reelkv__V1__SelectorKind kind;
+    } selectors[] = { { "rekv", REELKV__V1__SELECTOR_KIND__SELECTOR_KIND_REKV },
+                      { "recent", REELKV__V1__SELECTOR_KIND__SELECTOR_KIND_RECENT },
+                      { "all", REELKV__V1__SELECTOR_KIND__SELECTOR_KIND_ALL } };
+
+    for (size_t i = 0; i < ARRAY_LEN(selectors); i++) {
+        if (strcmp(text, selectors[i].name) == 0) {
+            *kind_p = selectors[i].kind;
+            return true;
+        }
+    }
+    return status_fail(st, STATUS_INVALID, "selector must be rekv, recent or all, not '%s'", text);
+}
+
+static Reelkv__V1__Count *count_of(Reelkv__V1__Count *count, uint32_t value, bool said)
+{
+    reelkv__v1__count__init(count);
+    count->value = value;
+    return said ? count : NULL;
+}
+
+static bool read_recent(struct ask *ask, struct status *st)
+{
+    const char *text = ask->options->recent;
+    char *end;
+    unsigned long value = strtoul(text, &end, 10);
+
+    if (text[0] != '\0' && (text[0] < '0' || text[0] > '9' || *end != '\0' || value > LIMIT_TOP_BLOCKS))
+        return status_fail(st, STATUS_INVALID, "recent must be 0 to %d, not '%s'", LIMIT_TOP_BLOCKS, text);
+    ask->request.recent_window = count_of(&ask->recent_window, (uint32_t)value, text[0] != '\0');
+    return true;
+}
+
+static bool check_question(const char *question, struct status *st)
+{
+    size_t len = strlen(question), blank = strspn(question, " \t\r\n");
+
+    if (len == blank)
+        return status_fail(st, STATUS_INVALID, "the question is empty");
+    if (len > LIMIT_QUESTION_BYTES)
+        return status_fail(st, STATUS_INVALID, "the question has %zu bytes, at most %d are taken", len,
+                           LIMIT_QUESTION_BYTES);
+    return utf8_is_valid(question, len) || status_fail(st, STATUS_INVALID, "the question is not valid UTF-8");
+}
+
+static bool make_request(struct ask *ask, const char *question, struct status *st)
+{
+    const struct ask_options *options = ask->options;
+    Reelkv__V1__AskRequest *request = &ask->request;
+
+    reelkv__v1__ask_request__init(request);
+    reelkv__v1__time_range__init(&ask->range);
+    if (!check_question(question, st) || !name_check("namespace", options->namespace, st) ||
+        !read_times(ask, st) || !read_selector(options->selector, &request->selector, st) ||
+        !read_recent(ask, st))
+        return false;
+    request->namespace_ = (char *)options->namespace;
+    request->question = (char *)question;
+    request->range = options->from[0] != '\0' || options->to[0] != '\0' ? &ask->range : NULL;
+    request->top_r = count_of(&ask->top_r, options->top_r, options->top_r > 0);
+    request->max_tokens = count_of(&ask->max_tokens, options->max_tokens, options->max_tokens > 0);
+    request->layer_lists = options->layers;
+    request->thumbnails = options->thumbnails[0] != '\0';
+    return options->cam[0] == '\0' || add_named_cameras(ask, st);
+}
+
+/* -------------------------------------------------------------------------------------------- the call */
+
+static void cancel(void *user)
+{
+    rpc_sync_cancel(user);
+}
+
+static bool talk(struct ask *ask, struct rpc_sync_stream *stream, struct status *st)
+{
+    const struct rpc_message *message;
+
+    if (!rpc_sync_write(stream, &ask->request.base, NULL, st) || !rpc_sync_half_close(stream, st))
+        return false;
+    for (;;) {
+        if (!rpc_sync_read(stream, &message, st))
+            return false;
+        if (message == NULL)
+            return ask->result.has_end ||
+                   status_fail(st, STATUS_INTERNAL, "qa ended the answer without saying that it is whole");
+        if (!ask_result_take(&ask->result, (const Reelkv__V1__AskReply *)message->body, st))
+            return false;
+    }
+}
+
+static bool ask_worker(struct ask *ask, const struct worker_record *worker, struct status *st)
+{
+    struct rpc_stream_options options = { .timeout_ms = ask->options->timeout * 1000 };
+    struct rpc_sync *sync = cluster_connect(ask->cluster, worker->address, st);
+    struct rpc_sync_stream *stream;
+    bool ok;
+
+    if (sync == NULL || !rpc_sync_open(&stream, sync, &api_ask, &options, st))
+        return false;
+    interrupt_watch(ask->interrupt, cancel, stream);
+    ok = talk(ask, stream, st);
+    interrupt_watch(ask->interrupt, NULL, NULL);
+    rpc_sync_stream_destroy(stream);
+    if (!ok && interrupt_has_come(ask->interrupt))
+        status_fail(st, STATUS_CANCELLED, "interrupted");
+    return ok;
+}
+
+/* Another qa is tried only while nothing has been heard of the answer. */
+static bool ask_any(struct ask *ask, struct status *st)
+{
+    const struct directory_view *view = cluster_view(ask->cluster);
+    uint32_t first = view->worker_count > 0 ? (uint32_t)(clock_mono_ns() / 1000 % view->worker_count) : 0;
+    bool tried = false;
+
+    for (uint32_t i = 0; i < view->worker_count; i++) {
+        const struct worker_record *worker = &view->workers[(first + i) % view->worker_count];
+
+        if (worker->kind != WORKER_QA || worker->draining)
+            continue;
+        tried = true;
+        if (ask_worker(ask, worker, st))
+            return true;
+        if (ask->result.has_evidence || (st->code != STATUS_UNAVAILABLE && st->code != STATUS_EXHAUSTED))
+            return false;
+    }
+    return tried ? false
+                 : status_fail(st, STATUS_UNAVAILABLE,
+                               "no qa is running to answer; see `reelkv node ls` and "
+                               "`reelkv doctor`");
+}
+
+static bool run_question(struct ask *ask, const char *question, struct status *st)
+{
+    const struct ask_options *options = ask->options;
+
+    if (!make_request(ask, question, st) || !cluster_open(&ask->cluster, options->data, options->redis, st) ||
+        (options->cam[0] == '\0' && !add_all_cameras(ask, st)))
+        return false;
+    ask->request.streams = ask->cameras;
+    ask->request.n_streams = ask->camera_count;
+    ask->result.cameras = (const char *const *)ask->cameras;
+    ask->result.camera_count = ask->camera_count;
+    return ask_any(ask, st);
+}
+
+static enum cli_exit run_ask(const struct cli_run *run)
+{
+    struct ask *ask = calloc(1, sizeof *ask);
+    struct status st = { 0 };
+    bool ok;
+
+    REQUIRE(ask != NULL);
+    ask->options = run->options;
+    ask->interrupt = interrupt_create();
+    ask_result_init(&ask->result);
+    ask->result.prints_text = !run->json;
+    ask->result.thumbnails = ask->options->thumbnails[0] != '\0' ? ask->options->thumbnails : NULL;
+    ok = run_question(ask, run->arguments[0], &st);
+    if (ok && run->json)
+        ask_result_print_json(&ask->result);
+    else if (ok)
+        ask_result_print(&ask->result);
+    else if (json_len(ask->result.answer_parts) > 0 && !run->json)
+        printf("\n");
+    ask_result_deinit(&ask->result);
+    cluster_close(ask->cluster);
+    interrupt_destroy(ask->interrupt);
+    free(ask);
+    return ok ? CLI_OK : cli_fail(&st, run->json);
+}
+
+const struct cli_command cli_ask = {
+    .path = "ask",
+    .group = "Questions",
+    .table = { .program = "reelkv ask",
+               .summary = "ask about what cameras saw",
+               .arguments = "QUESTION",
+               .arguments_min = 1,
+               .arguments_max = 1,
+               .rows = rows,
+               .count = ARRAY_LEN(rows) },
+    .options_bytes = sizeof(struct ask_options),
+    .run = run_ask,
+};

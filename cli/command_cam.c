@@ -1,0 +1,265 @@
+/* cam add, cam rm: which cameras there are. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/name.h"
+#include "base/require.h"
+#include "camera.h"
+#include "cli_command.h"
+#include "reelkv/v1/catalog.pb-c.h"
+
+#define SAMPLE_FPS_DEFAULT 0.5 /* ReKV's */
+
+/* ----------------------------------------------------------------------------------------------- add */
+
+#define CAM_ADD_OPTIONS(OPT)                                                          \
+    CLI_STREAM_OPTIONS(OPT)                                                           \
+    OPT(fps, F64, "0", "0", "60",                                                     \
+        "frames a second to remember; 0: what the cluster's model advises, else 0.5") \
+    OPT(start_time, STR, "", "0", "40",                                               \
+        "of a file's first frame: 2026-11-21T14:05:00Z; '': the file's own date")     \
+    OPT(live, BOOL, "false", "", "", "the source goes on for ever, whatever its name says")
+
+struct cam_add_options {
+    CAM_ADD_OPTIONS(OPTION_FIELD)
+};
+static const struct option_row add_rows[] = {
+#define ROW(...) OPTION_ROW(cam_add_options, __VA_ARGS__),
+    CAM_ADD_OPTIONS(ROW)
+#undef ROW
+};
+
+struct source {
+    char url[LIMIT_URL_BYTES + 1];
+    bool is_live;
+    int64_t start_time_ns;
+};
+
+static bool is_live_url(const char *source)
+{
+    static const char *const live[] = {
+        "rtsp:", "rtsps:", "rtmp:", "rtmps:", "udp:", "tcp:", "rtp:", "srt:"
+    };
+    const char *list = strstr(source, ".m3u8");
+
+    for (size_t i = 0; i < ARRAY_LEN(live); i++)
+        if (strncmp(source, live[i], strlen(live[i])) == 0)
+            return true;
+    return list != NULL && (list[5] == '\0' || list[5] == '?');
+}
+
+static bool check_local_file(const char *path, struct source *source, struct status *st)
+{
+    struct stat info;
+    char *full = realpath(path, NULL);
+    bool fits;
+
+    if (full == NULL)
+        return status_fail(st, status_code_of_errno(errno), "video %s: %m", path);
+    fits = text_copy(source->url, sizeof source->url, full);
+    free(full);
+    if (!fits)
+        return status_fail(st, STATUS_INVALID, "the path of the video is longer than %d bytes",
+                           LIMIT_URL_BYTES);
+    if (stat(source->url, &info) != 0 || access(source->url, R_OK) != 0)
+        return status_fail(st, status_code_of_errno(errno), "video %s: %m", source->url);
+    if (S_ISDIR(info.st_mode))
+        return status_fail(st, STATUS_INVALID, "%s is a folder; name a video file or a URL", source->url);
+    if (S_ISREG(info.st_mode) && info.st_size == 0)
+        return status_fail(st, STATUS_INVALID, "%s is empty", source->url);
+    source->start_time_ns = (int64_t)info.st_mtim.tv_sec * 1000000000 + info.st_mtim.tv_nsec;
+    return true;
+}
+
+static bool read_source(const struct cam_add_options *options, const char *text, struct source *source,
+                        struct status *st)
+{
+    bool is_url = strstr(text, "://") != NULL && strncmp(text, "file://", 7) != 0;
+
+    memset(source, 0, sizeof *source);
+    if (!is_url && !check_local_file(strncmp(text, "file://", 7) == 0 ? text + 7 : text, source, st))
+        return false;
+    if (is_url && !text_copy(source->url, sizeof source->url, text))
+        return status_fail(st, STATUS_INVALID, "the URL is longer than %d bytes", LIMIT_URL_BYTES);
+    source->is_live = options->live || (is_url && is_live_url(text));
+    if (source->is_live && options->start_time[0] != '\0')
+        return status_fail(st, STATUS_INVALID,
+                           "a live source has the times at which frames arrive; leave "
+                           "--start-time away");
+    if (source->is_live)
+        source->start_time_ns = 0;
+    else if (is_url)
+        source->start_time_ns = clock_utc_ns();
+    return options->start_time[0] == '\0' ||
+           cli_parse_time(options->start_time, clock_utc_ns(), &source->start_time_ns, st);
+}
+
+/* What `up` wrote down for this cluster; clusters started elsewhere have the common default. */
+static double default_fps(const struct cam_add_options *options)
+{
+    struct cluster_file *file = calloc(1, sizeof *file);
+    char data[CLUSTER_PATH_BYTES];
+    double fps = SAMPLE_FPS_DEFAULT;
+
+    REQUIRE(file != NULL);
+    if (options->redis[0] == '\0' && cluster_data_folder(options->data, data, NULL) &&
+        cluster_file_read(data, file, NULL) && file->plan.sample_fps > 0)
+        fps = file->plan.sample_fps;
+    free(file);
+    return fps;
+}
+
+static bool create(struct cluster *cluster, const struct cam_add_options *options, const char *name,
+                   const struct source *source, struct camera *camera, struct status *st)
+{
+    Reelkv__V1__StreamId id = REELKV__V1__STREAM_ID__INIT;
+    Reelkv__V1__StreamDefinition definition = REELKV__V1__STREAM_DEFINITION__INIT;
+    Reelkv__V1__CreateStreamRequest request = REELKV__V1__CREATE_STREAM_REQUEST__INIT;
+    const struct worker_record *store = cluster_store_of(cluster, options->namespace, name, st);
+    struct rpc_sync_stream *call;
+    const ProtobufCMessage *reply;
+    bool ok;
+
+    if (store == NULL)
+        return false;
+    id.namespace_ = (char *)options->namespace;
+    id.name = (char *)name;
+    definition.id = &id;
+    definition.source = (char *)source->url;
+    definition.kind = source->is_live ? REELKV__V1__SOURCE_KIND__SOURCE_KIND_LIVE
+                                      : REELKV__V1__SOURCE_KIND__SOURCE_KIND_FILE;
+    definition.sample_fps = options->fps > 0 ? options->fps : default_fps(options);
+    definition.start_time_ns = source->start_time_ns;
+    request.definition = &definition;
+    ok = cluster_call(cluster, store, &api_create_stream, &request.base, &call, &reply, st);
+    if (ok)
+        camera_from_reply(reply, camera);
+    else if (st->code == STATUS_EXISTS)
+        status_fail(st, STATUS_EXISTS,
+                    "there is a camera '%s' already; choose another name, or `reelkv cam rm %s`", name, name);
+    rpc_sync_stream_destroy(call);
+    return ok;
+}
+
+static enum cli_exit run_add(const struct cli_run *run)
+{
+    const struct cam_add_options *options = run->options;
+    const char *name = run->arguments[0];
+    struct cluster *cluster = NULL;
+    struct status st = { 0 };
+    struct source source;
+    struct camera camera;
+    bool ok;
+
+    ok = name_check("camera", name, &st) && name_check("namespace", options->namespace, &st) &&
+         read_source(options, run->arguments[1], &source, &st) &&
+         cluster_open(&cluster, options->data, options->redis, &st) &&
+         create(cluster, options, name, &source, &camera, &st);
+    cluster_close(cluster);
+    if (!ok)
+        return cli_fail(&st, run->json);
+    if (run->json)
+        cli_print_json(camera_to_json(&camera));
+    else
+        printf("Camera %s added: %s, %g frames/s, kept by %s. `reelkv cam wait %s` waits for it.\n", name,
+               camera.source, camera.sample_fps, camera.store, name);
+    return CLI_OK;
+}
+
+const struct cli_command cli_cam_add = {
+    .path = "cam add",
+    .group = "Cameras",
+    .table = { .program = "reelkv cam add",
+               .summary = "watch a video file, or a camera by its URL",
+               .arguments = "NAME SOURCE",
+               .arguments_min = 2,
+               .arguments_max = 2,
+               .rows = add_rows,
+               .count = ARRAY_LEN(add_rows) },
+    .options_bytes = sizeof(struct cam_add_options),
+    .run = run_add,
+};
+
+/* ------------------------------------------------------------------------------------------------ rm */
+
+struct cam_rm_options {
+    CLI_STREAM_OPTIONS(OPTION_FIELD)
+};
+static const struct option_row rm_rows[] = {
+#define ROW(...) OPTION_ROW(cam_rm_options, __VA_ARGS__),
+    CLI_STREAM_OPTIONS(ROW)
+#undef ROW
+};
+
+static bool delete (struct cluster *cluster, const char *ns, const char *name, uint64_t *frames_p,
+                    uint64_t *bytes_p, struct status *st)
+{
+    Reelkv__V1__StreamId id = REELKV__V1__STREAM_ID__INIT;
+    Reelkv__V1__DeleteStreamRequest request = REELKV__V1__DELETE_STREAM_REQUEST__INIT;
+    const struct worker_record *store = cluster_store_of(cluster, ns, name, st);
+    struct rpc_sync_stream *call;
+    const ProtobufCMessage *reply;
+    bool ok;
+
+    if (store == NULL)
+        return false;
+    id.namespace_ = (char *)ns;
+    id.name = (char *)name;
+    request.id = &id;
+    ok = cluster_call(cluster, store, &api_delete_stream, &request.base, &call, &reply, st);
+    if (ok) {
+        *frames_p = ((const Reelkv__V1__DeleteStreamReply *)reply)->frames;
+        *bytes_p = ((const Reelkv__V1__DeleteStreamReply *)reply)->bytes;
+    } else if (st->code == STATUS_NOT_FOUND) {
+        status_fail(st, STATUS_NOT_FOUND, "there is no camera '%s'; `reelkv cam ls` lists them", name);
+    }
+    rpc_sync_stream_destroy(call);
+    return ok;
+}
+
+static enum cli_exit run_rm(const struct cli_run *run)
+{
+    const struct cam_rm_options *options = run->options;
+    const char *name = run->arguments[0];
+    struct cluster *cluster = NULL;
+    uint64_t frames = 0, bytes = 0;
+    struct status st = { 0 };
+    struct json *value;
+    bool ok;
+
+    ok = name_check("camera", name, &st) && cluster_open(&cluster, options->data, options->redis, &st) &&
+         delete (cluster, options->namespace, name, &frames, &bytes, &st);
+    cluster_close(cluster);
+    if (!ok)
+        return cli_fail(&st, run->json);
+    if (!run->json) {
+        printf("Camera %s removed with all it saw: %llu frames, %s.\n", name, (unsigned long long)frames,
+               cli_bytes(bytes));
+        return CLI_OK;
+    }
+    value = json_make_object();
+    json_set_str(value, "name", name);
+    json_set_u64(value, "frames", frames);
+    json_set_u64(value, "bytes", bytes);
+    cli_print_json(value);
+    return CLI_OK;
+}
+
+const struct cli_command cli_cam_rm = {
+    .path = "cam rm",
+    .group = "Cameras",
+    .table = { .program = "reelkv cam rm",
+               .summary = "stop watching, and forget all it saw",
+               .arguments = "NAME",
+               .arguments_min = 1,
+               .arguments_max = 1,
+               .rows = rm_rows,
+               .count = ARRAY_LEN(rm_rows) },
+    .options_bytes = sizeof(struct cam_rm_options),
+    .run = run_rm,
+};

@@ -1,0 +1,285 @@
+/* cam ls, cam show, cam wait: how the cameras are. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/require.h"
+#include "camera.h"
+#include "cli_command.h"
+#include "reelkv/v1/catalog.pb-c.h"
+
+enum { LOOK_MS = 200, SILENT_BYTES = 256 };
+
+/* ------------------------------------------------------------------------------------------------ ls */
+
+struct cam_ls_options {
+    CLI_STREAM_OPTIONS(OPTION_FIELD)
+};
+static const struct option_row ls_rows[] = {
+#define ROW(...) OPTION_ROW(cam_ls_options, __VA_ARGS__),
+    CLI_STREAM_OPTIONS(ROW)
+#undef ROW
+};
+
+static void print_table(const struct camera *cameras, size_t count)
+{
+    static const char *const titles[] = { "CAMERA", "STATE", ">FRAMES", ">OF",   ">GAPS",
+                                          ">DISK",  "FROM",  "TO",      "SOURCE" };
+    struct cli_table *table;
+
+    if (count == 0) {
+        printf("No cameras yet: `reelkv cam add NAME FILE-OR-URL` adds one.\n");
+        return;
+    }
+    table = cli_table_create(titles, ARRAY_LEN(titles));
+    for (size_t i = 0; i < count; i++) {
+        const struct camera *camera = &cameras[i];
+
+        cli_table_cell(table, "%s", camera->name);
+        cli_table_cell(table, "%s", camera_state_words(camera));
+        cli_table_cell(table, "%llu", (unsigned long long)camera->stored_frames);
+        if (camera->expected_frames > 0)
+            cli_table_cell(table, "%llu", (unsigned long long)camera->expected_frames);
+        else
+            cli_table_cell(table, "-");
+        cli_table_cell(table, "%llu", (unsigned long long)camera->gap_frames);
+        cli_table_cell(table, "%s", cli_bytes(camera->disk_bytes));
+        cli_table_cell(table, "%s", camera->first_pts_ns != 0 ? cli_time(camera->first_pts_ns) : "-");
+        cli_table_cell(table, "%s", camera->last_pts_ns != 0 ? cli_time(camera->last_pts_ns) : "-");
+        cli_table_cell(table, "%s", camera->source);
+    }
+    cli_table_print(table);
+    for (size_t i = 0; i < count; i++)
+        if (cameras[i].trouble[0] != '\0')
+            printf("%s: %s\n", cameras[i].name, cameras[i].trouble);
+}
+
+static enum cli_exit run_ls(const struct cli_run *run)
+{
+    const struct cam_ls_options *options = run->options;
+    struct camera *cameras = NULL;
+    struct cluster *cluster = NULL;
+    char silent[SILENT_BYTES] = "";
+    struct json *value, *list;
+    struct status st = { 0 };
+    size_t count = 0;
+    bool ok;
+
+    ok = cluster_open(&cluster, options->data, options->redis, &st) &&
+         camera_list(cluster, options->namespace, &cameras, &count, silent, &st);
+    cluster_close(cluster);
+    if (!ok)
+        return cli_fail(&st, run->json);
+    if (run->json) {
+        value = json_make_object();
+        list = json_make_array();
+        for (size_t i = 0; i < count; i++)
+            json_append(list, camera_to_json(&cameras[i]));
+        json_set(value, "cameras", list);
+        json_set_str(value, "silent_stores", silent[0] != '\0' ? silent : NULL);
+        cli_print_json(value);
+    } else {
+        print_table(cameras, count);
+        if (silent[0] != '\0')
+            fprintf(stderr, "reelkv: cameras of %s are missing here: it does not answer\n", silent);
+    }
+    free(cameras);
+    return silent[0] != '\0' ? CLI_UNAVAILABLE : CLI_OK;
+}
+
+const struct cli_command cli_cam_ls = {
+    .path = "cam ls",
+    .group = "Cameras",
+    .table = { .program = "reelkv cam ls",
+               .summary = "all cameras",
+               .rows = ls_rows,
+               .count = ARRAY_LEN(ls_rows) },
+    .options_bytes = sizeof(struct cam_ls_options),
+    .run = run_ls,
+};
+
+/* ---------------------------------------------------------------------------------------------- show */
+
+struct cam_show_options {
+    CLI_STREAM_OPTIONS(OPTION_FIELD)
+};
+static const struct option_row show_rows[] = {
+#define ROW(...) OPTION_ROW(cam_show_options, __VA_ARGS__),
+    CLI_STREAM_OPTIONS(ROW)
+#undef ROW
+};
+
+static void print_camera(const struct camera *camera)
+{
+    printf("camera    %s (namespace %s)\n", camera->name, camera->ns);
+    printf("state     %s%s%s\n", camera_state_words(camera), camera->trouble[0] != '\0' ? ": " : "",
+           camera->trouble);
+    printf("source    %s (%s, %g frames/s)\n", camera->source, camera->is_live ? "live" : "file",
+           camera->sample_fps);
+    printf("created   %s\n", cli_time(camera->created_ns));
+    if (camera->first_pts_ns != 0)
+        printf("held      %s to %s\n", cli_time(camera->first_pts_ns), cli_time(camera->last_pts_ns));
+    printf("frames    %llu offered", (unsigned long long)camera->next_seq);
+    if (camera->expected_frames > 0)
+        printf(" of %llu", (unsigned long long)camera->expected_frames);
+    printf(", %llu stored, %llu durable, %llu in gaps, %llu evicted\n",
+           (unsigned long long)camera->stored_frames, (unsigned long long)camera->durable_seq,
+           (unsigned long long)camera->gap_frames, (unsigned long long)camera->evicted_frames);
+    printf("kept by   %s, %s on disk, epoch %llu\n", camera->store, cli_bytes(camera->disk_bytes),
+           (unsigned long long)camera->epoch);
+}
+
+static enum cli_exit run_show(const struct cli_run *run)
+{
+    const struct cam_show_options *options = run->options;
+    struct cluster *cluster = NULL;
+    struct camera *camera = calloc(1, sizeof *camera);
+    struct status st = { 0 };
+    bool ok;
+
+    REQUIRE(camera != NULL);
+    ok = cluster_open(&cluster, options->data, options->redis, &st) &&
+         camera_get(cluster, options->namespace, run->arguments[0], camera, &st);
+    cluster_close(cluster);
+    if (ok && run->json)
+        cli_print_json(camera_to_json(camera));
+    else if (ok)
+        print_camera(camera);
+    free(camera);
+    return ok ? CLI_OK : cli_fail(&st, run->json);
+}
+
+const struct cli_command cli_cam_show = {
+    .path = "cam show",
+    .group = "Cameras",
+    .table = { .program = "reelkv cam show",
+               .summary = "one camera, with everything known about it",
+               .arguments = "NAME",
+               .arguments_min = 1,
+               .arguments_max = 1,
+               .rows = show_rows,
+               .count = ARRAY_LEN(show_rows) },
+    .options_bytes = sizeof(struct cam_show_options),
+    .run = run_show,
+};
+
+/* ---------------------------------------------------------------------------------------------- wait */
+
+#define CAM_WAIT_OPTIONS(OPT)                                            \
+    CLI_STREAM_OPTIONS(OPT)                                              \
+    OPT(frames, U32, "0", "0", "4294967295",                             \
+        "until so many frames are on disk; 0: until the file has ended") \
+    OPT(timeout, U32, "3600", "1", "31536000", "seconds")
+
+struct cam_wait_options {
+    CAM_WAIT_OPTIONS(OPTION_FIELD)
+};
+static const struct option_row wait_rows[] = {
+#define ROW(...) OPTION_ROW(cam_wait_options, __VA_ARGS__),
+    CAM_WAIT_OPTIONS(ROW)
+#undef ROW
+};
+
+/* What this camera adds to the bar; *done_p says whether its wait is over. */
+static bool look(struct cluster *cluster, const struct cam_wait_options *options, const char *name,
+                 struct camera *camera, bool *done_p, struct status *st)
+{
+    if (!camera_get(cluster, options->namespace, name, camera, st))
+        return false;
+    if (camera->state == REELKV__V1__STREAM_STATE__STREAM_STATE_FAILED)
+        return status_fail(st, STATUS_PRECONDITION,
+                           "camera %s cannot be read: %s; `reelkv cam rm %s` removes it", name,
+                           camera->trouble, name);
+    if (options->frames == 0 && camera->is_live)
+        return status_fail(st, STATUS_INVALID, "camera %s is live and never ends; say how many with --frames",
+                           name);
+    *done_p = camera_is_complete(camera) || (options->frames > 0 && camera->durable_seq >= options->frames);
+    return true;
+}
+
+static bool wait_for_all(struct cluster *cluster, const struct cam_wait_options *options, char **names,
+                         int count, struct camera *cameras, struct status *st)
+{
+    uint64_t deadline = clock_mono_ns() + options->timeout * 1000000000ull;
+    struct cli_progress progress = { 0 };
+    bool ok = true, all = false;
+
+    while (ok && !all) {
+        uint64_t done_frames = 0, total_frames = 0;
+
+        all = true;
+        for (int i = 0; ok && i < count; i++) {
+            bool done = false;
+
+            ok = look(cluster, options, names[i], &cameras[i], &done, st);
+            all = all && done;
+            done_frames += cameras[i].durable_seq;
+            total_frames += options->frames > 0 ? options->frames : cameras[i].expected_frames;
+        }
+        /* A store that is being started again is back in a moment. */
+        if (!ok && st->code == STATUS_UNAVAILABLE && clock_mono_ns() < deadline)
+            ok = true, all = false, cluster_refresh(cluster, NULL);
+        if (!ok || all)
+            break;
+        if (clock_mono_ns() > deadline)
+            ok = status_fail(st, STATUS_DEADLINE, "not done in %u s: %llu of %llu frames are on disk",
+                             options->timeout, (unsigned long long)done_frames,
+                             (unsigned long long)total_frames);
+        cli_progress_draw(&progress, "frames", done_frames, total_frames);
+        usleep(LOOK_MS * 1000);
+    }
+    cli_progress_end(&progress);
+    return ok;
+}
+
+static void report_wait(const struct cli_run *run, const struct camera *cameras)
+{
+    struct json *value, *list;
+
+    if (!run->json) {
+        for (int i = 0; i < run->count; i++)
+            printf("%s: %s, %llu frames on disk\n", cameras[i].name, camera_state_words(&cameras[i]),
+                   (unsigned long long)cameras[i].durable_seq);
+        return;
+    }
+    value = json_make_object();
+    list = json_make_array();
+    for (int i = 0; i < run->count; i++)
+        json_append(list, camera_to_json(&cameras[i]));
+    json_set(value, "cameras", list);
+    cli_print_json(value);
+}
+
+static enum cli_exit run_wait(const struct cli_run *run)
+{
+    const struct cam_wait_options *options = run->options;
+    struct camera *cameras = calloc((size_t)run->count, sizeof *cameras);
+    struct cluster *cluster = NULL;
+    struct status st = { 0 };
+    bool ok;
+
+    REQUIRE(cameras != NULL);
+    ok = cluster_open(&cluster, options->data, options->redis, &st) &&
+         wait_for_all(cluster, options, run->arguments, run->count, cameras, &st);
+    cluster_close(cluster);
+    if (ok)
+        report_wait(run, cameras);
+    free(cameras);
+    return ok ? CLI_OK : cli_fail(&st, run->json);
+}
+
+const struct cli_command cli_cam_wait = {
+    .path = "cam wait",
+    .group = "Cameras",
+    .table = { .program = "reelkv cam wait",
+               .summary = "until files have been read to their end and all is on disk",
+               .arguments = "NAME...",
+               .arguments_min = 1,
+               .arguments_max = LIMIT_STREAMS_PER_QUESTION,
+               .rows = wait_rows,
+               .count = ARRAY_LEN(wait_rows) },
+    .options_bytes = sizeof(struct cam_wait_options),
+    .run = run_wait,
+};

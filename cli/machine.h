@@ -1,0 +1,36 @@
+/* machine.h - what this machine allows: memory (cgroup limits included), disk, instruction sets, direct I/O.
+ *
+ * Thread: any. Nothing here fails: what cannot be found out reads as 0 or false. */
+#ifndef REELKV_CLI_MACHINE_H
+#define REELKV_CLI_MACHINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Bytes this process' cgroup and the machine's memory allow in all. */
+uint64_t machine_memory_limit(void);
+
+/* Of these, bytes that are not in use (page cache counts as free). */
+uint64_t machine_memory_available(void);
+
+/* The smallest limit from this process' cgroup up to the root, v2 and v1; UINT64_MAX without one. The paths are
+ * /proc/self/cgroup and /sys/fs/cgroup; tests give others. *used_p is the usage beside that limit. */
+uint64_t machine_cgroup_limit(const char *self_path, const char *mount, uint64_t *used_p);
+
+/* Bytes an ordinary user may still write in the file system that holds `folder`. */
+uint64_t machine_disk_free(const char *folder);
+
+/* Bytes the files below `folder` take. */
+uint64_t machine_disk_used(const char *folder);
+
+/* Can files in `folder` be opened with O_DIRECT? */
+bool machine_has_direct_io(const char *folder);
+
+/* "AVX-512 with bf16", "AVX2", "portable": what the compute kernels will choose from. */
+const char *machine_instructions(void);
+
+/* Full path of an executable: in `folder`, else (folder NULL) in PATH. */
+bool machine_find_program(const char *folder, const char *name, char *out, size_t out_bytes);
+
+#endif

@@ -1,0 +1,26 @@
+/* model_facts.h - what `up` tells about a model: its shape, the bytes a frame costs, how fast this machine runs it.
+ *
+ * Thread: main thread; computes for a second or two, before the cluster is started.
+ * Fails:  INVALID or NOT_FOUND for a checkpoint that does not fit, before any process has been started for it. */
+#ifndef REELKV_CLI_MODEL_FACTS_H
+#define REELKV_CLI_MODEL_FACTS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "cluster_file.h"
+
+struct model_facts {
+    char family[64];
+    char fingerprint[33];
+    char numerics[64];
+    uint32_t layers, frame_tokens, n_local;
+    uint64_t frame_bytes;         /* a frame's KV on disk, header and thumbnail included */
+    double vision_frames_per_s;   /* 0: not measured */
+    double language_frames_per_s; /* 0: not measured */
+};
+
+/* A checkpoint larger than a quarter of the free memory is not measured: it would have to be loaded twice. */
+bool model_facts_read(const struct cluster_plan *plan, struct model_facts *facts, struct status *st);
+
+#endif

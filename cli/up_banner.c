@@ -1,0 +1,110 @@
+#include "up_banner.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "cli_output.h"
+
+/* Both halves of the work share the machine's cores. */
+static double frames_per_s(const struct model_facts *facts)
+{
+    if (facts->vision_frames_per_s <= 0 || facts->language_frames_per_s <= 0)
+        return 0;
+    return 1 / (1 / facts->vision_frames_per_s + 1 / facts->language_frames_per_s);
+}
+
+static double camera_hours(uint64_t bytes, const struct up_banner *banner)
+{
+    return (double)bytes / (double)banner->facts->frame_bytes / banner->file->plan.sample_fps / 3600;
+}
+
+static void print_json(const struct up_banner *banner)
+{
+    const struct cluster_plan *plan = &banner->file->plan;
+    const struct model_facts *facts = banner->facts;
+    struct json *value = json_make_object(), *model = json_make_object(), *speed = json_make_object();
+    struct json *budget = json_make_object(), *processes = json_make_array();
+
+    for (uint32_t i = 0; i < banner->file->process_count; i++) {
+        const struct cluster_process *process = &banner->file->processes[i];
+        struct json *row = json_make_object();
+
+        json_set_str(row, "name", process->name);
+        json_set_str(row, "address", process->address);
+        json_set_u64(row, "pid", (uint64_t)process->id.pid);
+        json_append(processes, row);
+    }
+    json_set_str(model, "folder", plan->model);
+    json_set_str(model, "family", facts->family);
+    json_set_u64(model, "layers", facts->layers);
+    json_set_u64(model, "frame_tokens", facts->frame_tokens);
+    json_set_u64(model, "n_local", facts->n_local);
+    json_set_str(model, "dtype", plan->dtype);
+    json_set_str(model, "numerics", facts->numerics);
+    json_set_str(model, "fingerprint", facts->fingerprint);
+    json_set_f64(speed, "vision_frames_per_s", facts->vision_frames_per_s);
+    json_set_f64(speed, "language_frames_per_s", facts->language_frames_per_s);
+    json_set_f64(speed, "frames_per_s", frames_per_s(facts));
+    json_set_u64(budget, "ram_bytes", plan->ram_bytes);
+    json_set_u64(budget, "disk_bytes", plan->disk_bytes);
+    json_set_u64(budget, "frame_bytes", facts->frame_bytes);
+    json_set_f64(budget, "sample_fps", plan->sample_fps);
+    json_set_f64(budget, "ram_camera_hours", camera_hours(plan->ram_bytes, banner));
+    json_set_f64(budget, "disk_camera_hours", camera_hours(plan->disk_bytes, banner));
+    json_set_bool(value, "ready", true);
+    json_set_str(value, "data", banner->data);
+    json_set_u64(value, "cameras", banner->cameras);
+    json_set(value, "processes", processes);
+    json_set(value, "model", model);
+    json_set(value, "speed", speed);
+    json_set(value, "budget", budget);
+    cli_print_json(value);
+}
+
+static void print_speed(const struct up_banner *banner)
+{
+    double speed = frames_per_s(banner->facts), fps = banner->file->plan.sample_fps;
+
+    if (speed <= 0) {
+        printf("  speed    not measured: the model takes too much of the free memory to load it once more\n");
+        return;
+    }
+    printf(
+        "  speed    %.3g frames/s expected (vision %.3g, language %.3g alone): %.0f cameras at %g frames/s\n",
+        speed, banner->facts->vision_frames_per_s, banner->facts->language_frames_per_s, speed / fps, fps);
+}
+
+static void print_addresses(const struct up_banner *banner)
+{
+    for (uint32_t i = 0; i < banner->file->process_count; i++)
+        printf("  %-8s %-12s %s\n", i == 0 ? "at" : "", banner->file->processes[i].name,
+               banner->file->processes[i].address);
+}
+
+void up_banner_print(const struct up_banner *banner, bool as_json)
+{
+    const struct cluster_plan *plan = &banner->file->plan;
+    const struct model_facts *facts = banner->facts;
+
+    if (as_json) {
+        print_json(banner);
+        return;
+    }
+    printf("ReelKV is ready.\n");
+    print_addresses(banner);
+    printf("  data     %s%s", banner->data, banner->cameras > 0 ? "" : "\n");
+    if (banner->cameras > 0)
+        printf(", %u cameras found again\n", banner->cameras);
+    printf("  model    %s\n", plan->model);
+    printf("           %s, %u layers, %u tokens a frame, window %u tokens, %s\n", facts->family,
+           facts->layers, facts->frame_tokens, facts->n_local, facts->numerics);
+    printf("           fingerprint %s\n", facts->fingerprint);
+    print_speed(banner);
+    printf("  memory   %s of KV: %s of one camera at %g frames/s (%s a frame)\n", cli_bytes(plan->ram_bytes),
+           cli_span(camera_hours(plan->ram_bytes, banner) * 3600), plan->sample_fps,
+           cli_bytes(facts->frame_bytes));
+    printf("  disk     %s of KV: %s of one camera; then the oldest goes first\n", cli_bytes(plan->disk_bytes),
+           cli_span(camera_hours(plan->disk_bytes, banner) * 3600));
+    printf("Go on with:  reelkv cam add NAME FILE-OR-URL    reelkv ask \"...\"    reelkv down\n");
+}

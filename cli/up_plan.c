@@ -1,0 +1,217 @@
+#include "up_plan.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/name.h"
+#include "cli_output.h"
+#include "machine.h"
+
+enum { ADVICE_BYTES_MAX = 64 << 10 };
+
+#define RAM_BYTES_MIN      (64ull << 20)
+#define DISK_BYTES_MIN     (256ull << 20)
+#define SAMPLE_FPS_DEFAULT 0.5 /* ReKV's */
+
+bool up_plan_own_path(char out[CLUSTER_PATH_BYTES], struct status *st)
+{
+    ssize_t len = readlink("/proc/self/exe", out, CLUSTER_PATH_BYTES - 1);
+
+    if (len <= 0)
+        return status_fail(st, STATUS_INTERNAL, "read /proc/self/exe: %m");
+    out[len] = '\0';
+    return true;
+}
+
+static bool find_programs(struct cluster_plan *plan, struct status *st)
+{
+    char program[CLUSTER_PATH_BYTES + 64];
+
+    if (!up_plan_own_path(plan->bin, st))
+        return false;
+    *strrchr(plan->bin, '/') = '\0';
+    for (int kind = CLUSTER_KVSTORE; kind < CLUSTER_KINDS; kind++) {
+        char name[32];
+
+        snprintf(name, sizeof name, "reelkv-%s", cluster_kind_names[kind]);
+        if (!machine_find_program(plan->bin, name, program, sizeof program))
+            return status_fail(st, STATUS_NOT_FOUND,
+                               "%s is not in %s beside reelkv; build or install all of ReelKV", name,
+                               plan->bin);
+    }
+    if (!machine_find_program(NULL, "redis-server", program, sizeof program))
+        return status_fail(st, STATUS_NOT_FOUND, "redis-server is not in PATH; `apt install redis-server`");
+    return true;
+}
+
+/* Installed beside bin (../share/reelkv), else the source tree (build/PRESET/bin). */
+static bool default_model(const char *bin, char out[CLUSTER_PATH_BYTES])
+{
+    static const char *const places[] = { "../share/reelkv/models/reelkv-demo",
+                                          "../../../models/reelkv-demo" };
+    char path[CLUSTER_PATH_BYTES + 64], *full;
+
+    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+        snprintf(path, sizeof path, "%s/%s", bin, places[i]);
+        full = realpath(path, NULL);
+        if (full != NULL) {
+            bool fits = text_copy(out, CLUSTER_PATH_BYTES, full);
+
+            free(full);
+            return fits;
+        }
+    }
+    return false;
+}
+
+static bool find_model(const struct up_request *request, const char *remembered, struct cluster_plan *plan,
+                       struct status *st)
+{
+    const char *wanted = request->model[0] != '\0' ? request->model : remembered;
+    char config[CLUSTER_PATH_BYTES + 16], *full;
+
+    if (wanted[0] == '\0') {
+        if (!default_model(plan->bin, plan->model))
+            return status_fail(st, STATUS_NOT_FOUND,
+                               "the demo model is not installed; name a checkpoint folder with "
+                               "--model DIR");
+    } else {
+        full = realpath(wanted, NULL);
+        if (full == NULL)
+            return status_fail(st, status_code_of_errno(errno),
+                               "model folder %s: %m; name another with --model DIR", wanted);
+        if (!text_copy(plan->model, sizeof plan->model, full)) {
+            free(full);
+            return status_fail(st, STATUS_INVALID, "the path of the model folder is too long");
+        }
+        free(full);
+    }
+    snprintf(config, sizeof config, "%s/config.json", plan->model);
+    if (access(config, R_OK) != 0)
+        return status_fail(
+            st, STATUS_NOT_FOUND,
+            "%s holds no config.json that can be read; --model wants a Hugging Face checkpoint folder",
+            plan->model);
+    return true;
+}
+
+/* What the model's folder advises; a model without advice runs with the services' defaults. */
+static bool take_advice(struct cluster_plan *plan, struct status *st)
+{
+    char path[CLUSTER_PATH_BYTES + 16];
+    struct json *advice;
+    const char *dtype;
+
+    snprintf(path, sizeof path, "%s/reelkv.json", plan->model);
+    if (access(path, F_OK) != 0)
+        return true;
+    advice = json_parse_file(path, ADVICE_BYTES_MAX, st);
+    if (advice == NULL)
+        return false;
+    dtype = json_str(json_get(advice, "dtype"));
+    if (plan->dtype[0] == '\0' && dtype != NULL)
+        text_copy(plan->dtype, sizeof plan->dtype, dtype);
+    if (plan->n_local == 0)
+        plan->n_local = (uint32_t)json_number(json_get(advice, "n_local"));
+    if (plan->top_r == 0)
+        plan->top_r = (uint32_t)json_number(json_get(advice, "top_r"));
+    if (plan->recent_window == UINT32_MAX && json_is_number(json_get(advice, "recent_window")))
+        plan->recent_window = (uint32_t)json_number(json_get(advice, "recent_window"));
+    if (json_is_number(json_get(advice, "sample_fps")))
+        plan->sample_fps = json_number(json_get(advice, "sample_fps"));
+    json_free(advice);
+    return true;
+}
+
+/* A quarter of the memory; half of what the disk has for us. */
+static bool set_budgets(const struct up_request *request, struct cluster_plan *plan, struct status *st)
+{
+    uint64_t disk_free = machine_disk_free(request->data), disk_used;
+    char store[CLUSTER_PATH_BYTES];
+
+    if (!cluster_path(request->data, "store", store, st))
+        return false;
+    disk_used = machine_disk_used(store);
+    plan->ram_bytes = request->ram_bytes > 0 ? request->ram_bytes : machine_memory_limit() / 4;
+    plan->disk_bytes = request->disk_bytes > 0 ? request->disk_bytes : (disk_free + disk_used) / 2;
+    if (request->ram_bytes == 0 && plan->ram_bytes > machine_memory_available() / 2)
+        plan->ram_bytes = machine_memory_available() / 2;
+    if (plan->ram_bytes < RAM_BYTES_MIN * plan->counts[CLUSTER_KVSTORE])
+        return status_fail(
+            st, STATUS_EXHAUSTED,
+            "a memory budget of %s is too small, each kvstore needs %s; free some memory or name a "
+            "budget with --ram",
+            cli_bytes(plan->ram_bytes), cli_bytes(RAM_BYTES_MIN));
+    if (plan->disk_bytes < DISK_BYTES_MIN * plan->counts[CLUSTER_KVSTORE])
+        return status_fail(
+            st, STATUS_EXHAUSTED,
+            "a disk budget of %s is too small, each kvstore needs %s; free some of the disk under %s or "
+            "name a budget with --disk",
+            cli_bytes(plan->disk_bytes), cli_bytes(DISK_BYTES_MIN), request->data);
+    if (plan->disk_bytes > disk_free + disk_used)
+        return status_fail(st, STATUS_EXHAUSTED, "a disk budget of %s does not fit: %s has %s free",
+                           cli_bytes(plan->disk_bytes), request->data, cli_bytes(disk_free));
+    return true;
+}
+
+static bool set_counts(const struct up_request *request, uint32_t remembered, struct cluster_plan *plan,
+                       struct status *st)
+{
+    memcpy(plan->counts, request->counts, sizeof plan->counts);
+    plan->counts[CLUSTER_REDIS] = 1;
+    if (plan->counts[CLUSTER_KVSTORE] == 0)
+        plan->counts[CLUSTER_KVSTORE] = remembered > 0 ? remembered : 1;
+    if (plan->counts[CLUSTER_KVSTORE] < remembered)
+        return status_fail(
+            st, STATUS_INVALID,
+            "%s has the cameras of %u kvstores, with %u some would be missing; leave --kvstores away",
+            request->data, remembered, plan->counts[CLUSTER_KVSTORE]);
+    return true;
+}
+
+bool up_plan_resolve(const struct up_request *request, struct cluster_plan *plan, struct status *st)
+{
+    struct cluster_plan last;
+
+    memset(plan, 0, sizeof *plan);
+    if (!cluster_settings_read(request->data, &last, st) || !find_programs(plan, st) ||
+        !find_model(request, last.model, plan, st))
+        return false;
+    text_copy(plan->dtype, sizeof plan->dtype, request->dtype);
+    plan->n_local = request->n_local;
+    if (strcmp(plan->model, last.model) == 0) {
+        if (plan->dtype[0] == '\0')
+            text_copy(plan->dtype, sizeof plan->dtype, last.dtype);
+        if (plan->n_local == 0)
+            plan->n_local = last.n_local;
+    }
+    plan->top_r = request->top_r;
+    plan->recent_window = request->recent_window;
+    plan->threads = request->threads;
+    plan->sample_fps = SAMPLE_FPS_DEFAULT;
+    if (!take_advice(plan, st))
+        return false;
+    if (plan->dtype[0] == '\0')
+        text_copy(plan->dtype, sizeof plan->dtype, "bf16");
+    if (strcmp(plan->dtype, "bf16") != 0 && strcmp(plan->dtype, "f32") != 0)
+        return status_fail(st, STATUS_INVALID, "dtype must be bf16 or f32, not '%s'", plan->dtype);
+    return set_counts(request, last.counts[CLUSTER_KVSTORE], plan, st) && set_budgets(request, plan, st);
+}
+
+bool up_plan_make_run(const char *data, struct cluster_plan *plan, struct status *st)
+{
+    int len = snprintf(plan->run, sizeof plan->run, "%s/run", data);
+
+    if (len > 0 && len + CLUSTER_SOCKET_NAME_BYTES <= LIMIT_SOCKET_PATH_BYTES)
+        return file_remove_tree(plan->run, st) && file_make_folders(plan->run, st);
+    snprintf(plan->run, sizeof plan->run, "/tmp/reelkv-XXXXXX");
+    if (mkdtemp(plan->run) == NULL)
+        return status_fail(st, status_code_of_errno(errno), "make a folder for sockets in /tmp: %m");
+    return true;
+}

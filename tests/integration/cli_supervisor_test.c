@@ -1,0 +1,275 @@
+/* `reelkv up`, `down`, `logs`, `node ls` and the supervisor behind them, with stand-ins for the services
+ * (cli_double_service.sh) and a real redis-server: readiness, restarts, the order of stopping, what is left behind. */
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "base/name.h"
+#include "cluster_file.h"
+#include "support/process.h"
+#include "support/test.h"
+
+enum { READY_MS = 60000, STOP_MS = 60000 };
+
+static char data[512], reelkv[512], double_log[512];
+
+static struct cluster_file last; /* as the newest cluster was when it was ready */
+
+/* A test that fails between a supervisor's death and the next `down` must not leave its processes behind. */
+static void end_leftovers(void)
+{
+    if (!process_is_alive(&last.supervisor))
+        cluster_stop_leftovers(&last, 1000);
+}
+
+static void copy_file(const char *from, const char *to)
+{
+    struct file_text text;
+    struct status st;
+
+    CHECK_OK(file_read_all(from, 512 << 20, &text, &st), st);
+    CHECK_OK(file_write_durable(to, text.data, text.len, &st), st);
+    free(text.data);
+    CHECK(chmod(to, 0755) == 0);
+}
+
+/* A folder of executables: the real reelkv, and the stand-in under the services' names. */
+static void set_up(void)
+{
+    static const char *const services[] = { "kvstore", "analyzer", "encoder", "qa" };
+    char bin[256], path[512];
+    struct status st;
+
+    snprintf(bin, sizeof bin, "%s/bin", test_folder());
+    snprintf(data, sizeof data, "%s/data", test_folder());
+    snprintf(reelkv, sizeof reelkv, "%s/reelkv", bin);
+    snprintf(double_log, sizeof double_log, "%s/double.log", test_folder());
+    CHECK_OK(file_make_folders(bin, &st), st);
+    copy_file(REELKV_BIN_DIR "/reelkv", reelkv);
+    for (size_t i = 0; i < ARRAY_LEN(services); i++) {
+        snprintf(path, sizeof path, "%s/reelkv-%s", bin, services[i]);
+        copy_file(REELKV_SOURCE_DIR "/tests/integration/cli_double_service.sh", path);
+    }
+    setenv("DOUBLE_LOG", double_log, 1);
+    unsetenv("DOUBLE_BROKEN");
+}
+
+/* Ends with the test's program whatever happens: the supervisor follows `up --foreground`. */
+static void start_cluster(struct process *up, const char *name)
+{
+    static bool at_exit_set;
+    struct status st;
+
+    process_start(up, name,
+                  PROCESS_ARGS(reelkv, "up", "--data", data, "--model",
+                               REELKV_SOURCE_DIR "/tests/data/parity/tiny-a", "--dtype", "f32", "--n-local",
+                               "512", "--ram", "64M", "--disk", "256M", "--foreground"));
+    if (!process_wait_text(up, "ReelKV is ready.", READY_MS))
+        test_fail(__FILE__, __LINE__, "not ready: %s", process_log(up));
+    CHECK_OK(cluster_file_read(data, &last, &st), st);
+    if (!at_exit_set)
+        atexit(end_leftovers);
+    at_exit_set = true;
+}
+
+static int run_verb(struct process *process, const char *verb, const char *noun)
+{
+    return process_run(process, verb,
+                       noun != NULL ? PROCESS_ARGS(reelkv, verb, noun, "--data", data)
+                                    : PROCESS_ARGS(reelkv, verb, "--data", data),
+                       STOP_MS);
+}
+
+static const char *double_said(void)
+{
+    static char text[4096];
+    FILE *file = fopen(double_log, "r");
+    size_t len = file != NULL ? fread(text, 1, sizeof text - 1, file) : 0;
+
+    if (file != NULL)
+        fclose(file);
+    text[len] = '\0';
+    return text;
+}
+
+static struct cluster_process find_process(const char *name)
+{
+    static struct cluster_file file;
+    struct status st;
+
+    CHECK_OK(cluster_file_read(data, &file, &st), st);
+    for (uint32_t i = 0; i < file.process_count; i++)
+        if (strcmp(file.processes[i].name, name) == 0)
+            return file.processes[i];
+    test_fail(__FILE__, __LINE__, "no process %s in cluster.json", name);
+}
+
+static bool path_exists(const char *name)
+{
+    char path[1024];
+
+    snprintf(path, sizeof path, "%s/%s", data, name);
+    return access(path, F_OK) == 0;
+}
+
+static void wait_for_restart(const char *name, int old_pid)
+{
+    for (int i = 0; i < 1000; i++) {
+        struct cluster_process now = find_process(name);
+
+        if (now.state == PROCESS_READY && now.id.pid != old_pid)
+            return;
+        test_pause_ms(10);
+    }
+    test_fail(__FILE__, __LINE__, "%s did not come back", name);
+}
+
+/* Everything is started after redis, a second `up` is refused with who has the folder, `down` stops the kinds in the
+ * order that lets each hand on what it holds, and nothing is left. */
+TEST(up_starts_and_down_stops_in_order)
+{
+    struct process up, other, down;
+    struct cluster_process redis;
+    const char *said;
+
+    set_up();
+    start_cluster(&up, "up");
+    CHECK_HAS(process_log(&up), "kvstore-0");
+    CHECK_HAS(process_log(&up), "fingerprint");
+    redis = find_process("redis");
+    CHECK(process_is_alive(&redis.id));
+
+    CHECK_EQ(run_verb(&other, "up", NULL), 5);
+    CHECK_HAS(process_log(&other), "a cluster already runs on");
+
+    CHECK_EQ(run_verb(&down, "down", NULL), 0);
+    CHECK_EQ(process_wait(&up, STOP_MS), 4);
+    CHECK_HAS(process_log(&up), "the cluster was stopped");
+    said = strstr(double_said(), "stop");
+    CHECK_STR(said, "stop encoder-0\nstop analyzer-0\nstop qa-0\nstop kvstore-0\n");
+    CHECK(!process_is_alive(&redis.id));
+    CHECK(!path_exists("cluster.json"));
+    CHECK(!path_exists("run"));
+    CHECK(path_exists("settings.json"));
+    CHECK_EQ(run_verb(&other, "down", NULL), 3);
+    CHECK_HAS(process_log(&other), "start one with `reelkv up");
+}
+
+/* A process that is killed is started again, redis too; the cluster is found all the while. */
+TEST(killed_processes_come_back)
+{
+    struct process up, nodes;
+    struct cluster_process analyzer, redis;
+
+    set_up();
+    start_cluster(&up, "up");
+    analyzer = find_process("analyzer-0");
+    redis = find_process("redis");
+    CHECK(process_signal(&analyzer.id, SIGKILL));
+    wait_for_restart("analyzer-0", analyzer.id.pid);
+    CHECK_EQ(find_process("analyzer-0").restarts, 1);
+    CHECK(process_signal(&redis.id, SIGKILL));
+    wait_for_restart("redis", redis.id.pid);
+    for (int i = 0; i < 500; i++) {
+        if (run_verb(&nodes, "node", "ls") == 0 && strstr(process_log(&nodes), "kvstore-0") != NULL)
+            break;
+        test_pause_ms(20);
+    }
+    CHECK_HAS(process_log(&nodes), "kvstore-0");
+    CHECK_EQ(process_stop(&up, SIGTERM, STOP_MS), 0);
+    CHECK(!path_exists("cluster.json"));
+}
+
+/* A service that cannot start: `up` says which, shows the last line of its log, and takes everything down again. */
+TEST(up_fails_with_the_log_of_what_broke)
+{
+    struct process up;
+
+    set_up();
+    setenv("DOUBLE_BROKEN", "qa", 1);
+    CHECK_EQ(process_run(&up, "broken",
+                         PROCESS_ARGS(reelkv, "up", "--data", data, "--model",
+                                      REELKV_SOURCE_DIR "/tests/data/parity/tiny-a", "--dtype", "f32",
+                                      "--n-local", "512", "--ram", "64M", "--disk", "256M"),
+                         READY_MS),
+             4);
+    CHECK_HAS(process_log(&up), "qa-0 ended with exit code 3");
+    CHECK_HAS(process_log(&up), "cannot go on: the test wants it so");
+    CHECK(!path_exists("cluster.json"));
+    CHECK(!path_exists("run"));
+    CHECK(!path_exists("settings.json"));
+}
+
+/* The supervisor itself is killed: its processes go on, `down` ends them, and `up` would have done so too. */
+TEST(leftovers_of_a_killed_supervisor_are_ended)
+{
+    struct process up, again, down;
+    struct cluster_file *file = calloc(1, sizeof *file);
+    struct process_id store;
+    struct status st;
+
+    set_up();
+    start_cluster(&up, "up");
+    CHECK(file != NULL);
+    CHECK_OK(cluster_file_read(data, file, &st), st);
+    store = find_process("kvstore-0").id;
+    CHECK(process_signal(&file->supervisor, SIGKILL));
+    CHECK_EQ(process_wait(&up, STOP_MS), 4);
+    CHECK(process_is_alive(&store));
+
+    start_cluster(&again, "again");
+    CHECK(!process_is_alive(&store));
+    CHECK_OK(cluster_file_read(data, file, &st), st);
+    store = find_process("kvstore-0").id;
+    CHECK(process_signal(&file->supervisor, SIGKILL));
+    CHECK_EQ(process_wait(&again, STOP_MS), 4);
+    CHECK_EQ(run_verb(&down, "down", NULL), 0);
+    CHECK(!process_is_alive(&store));
+    CHECK(!path_exists("cluster.json"));
+    free(file);
+}
+
+/* A data folder whose sockets would have too long a path gets them in /tmp; they are removed again. */
+TEST(long_data_folder_has_its_sockets_elsewhere)
+{
+    struct process up;
+    struct cluster_file *file = calloc(1, sizeof *file);
+    size_t len;
+    struct status st;
+
+    set_up();
+    CHECK(file != NULL);
+    len = strlen(data);
+    snprintf(data + len, sizeof data - len, "/%0100d", 7);
+    start_cluster(&up, "up");
+    CHECK_OK(cluster_file_read(data, file, &st), st);
+    CHECK(strncmp(file->plan.run, "/tmp/reelkv-", 12) == 0);
+    CHECK(strlen(file->plan.run) + CLUSTER_SOCKET_NAME_BYTES <= LIMIT_SOCKET_PATH_BYTES);
+    CHECK_EQ(process_stop(&up, SIGTERM, STOP_MS), 0);
+    CHECK(access(file->plan.run, F_OK) != 0);
+    free(file);
+}
+
+/* Logs: each process' own, the last lines, after the cluster is gone too. */
+TEST(logs_show_what_was_said)
+{
+    struct process up, logs;
+
+    set_up();
+    start_cluster(&up, "up");
+    CHECK_EQ(process_stop(&up, SIGINT, STOP_MS), 0);
+    CHECK_EQ(run_verb(&logs, "logs", "encoder-0"), 0);
+    CHECK_HAS(process_log(&logs), "hello from encoder-0");
+    CHECK(strstr(process_log(&logs), "kvstore") == NULL);
+    CHECK_EQ(process_run(&logs, "all", PROCESS_ARGS(reelkv, "logs", "--data", data, "--lines", "3"), STOP_MS),
+             0);
+    CHECK_HAS(process_log(&logs), "kvstore-0 | hello from kvstore-0");
+    CHECK_HAS(process_log(&logs), "every process has stopped");
+    CHECK_EQ(run_verb(&logs, "logs", "nobody"), 3);
+    CHECK_HAS(process_log(&logs), "there is no log of 'nobody'");
+}
+
+TEST_MAIN()

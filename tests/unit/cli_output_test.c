@@ -1,0 +1,86 @@
+/* What people type and read: times in and out, sizes, spans, exit codes. */
+#include "cli_output.h"
+#include "support/test.h"
+
+#define NOON_NS 1763726400000000000ll /* 2025-11-21T12:00:00Z */
+
+static int64_t parsed(const char *text)
+{
+    int64_t utc_ns = -1;
+    struct status st;
+
+    CHECK_OK(cli_parse_time(text, NOON_NS, &utc_ns, &st), st);
+    return utc_ns;
+}
+
+TEST(times_are_read_in_every_form)
+{
+    CHECK_EQ(parsed("2025-11-21T12:00:00Z"), NOON_NS);
+    CHECK_EQ(parsed("2025-11-21T14:00:00+02:00"), NOON_NS);
+    CHECK_EQ(parsed("2025-11-21T06:30:00-05:30"), NOON_NS);
+    CHECK_EQ(parsed("2025-11-21T12:00:00.5Z"), NOON_NS + 500000000);
+    CHECK_EQ(parsed("1763726400"), NOON_NS);
+    CHECK_EQ(parsed("now"), NOON_NS);
+    CHECK_EQ(parsed("-90s"), NOON_NS - 90000000000ll);
+    CHECK_EQ(parsed("-2h"), NOON_NS - 7200000000000ll);
+}
+
+TEST(other_times_are_refused_with_the_forms)
+{
+    static const char *const bad[] = { "",
+                                       "yesterday",
+                                       "12:00",
+                                       "2025-11-21",
+                                       "2025-11-21T12:00:00",
+                                       "-5",
+                                       "-5w",
+                                       "2025-11-21T12:00:00+99:00",
+                                       "1e99",
+                                       "2025-11-21T12:00:00Z!" };
+
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        struct status st = { 0 };
+        int64_t utc_ns;
+
+        if (cli_parse_time(bad[i], NOON_NS, &utc_ns, &st))
+            test_fail(__FILE__, __LINE__, "'%s' was taken", bad[i]);
+        CHECK_EQ(st.code, STATUS_INVALID);
+        CHECK_HAS(st.text, "-90s");
+    }
+}
+
+TEST(times_are_written_to_be_read_again)
+{
+    CHECK_STR(cli_rfc3339(NOON_NS), "2025-11-21T12:00:00Z");
+    CHECK_STR(cli_rfc3339(NOON_NS + 500000000), "2025-11-21T12:00:00.500Z");
+    CHECK_STR(cli_rfc3339(NOON_NS + 1), "2025-11-21T12:00:00.000000001Z");
+    CHECK_STR(cli_rfc3339(-500000000), "1969-12-31T23:59:59.500Z");
+    CHECK_STR(cli_time(NOON_NS + 500000000), "2025-11-21 12:00:00.500Z");
+    CHECK_EQ(parsed(cli_rfc3339(NOON_NS + 33000000)), NOON_NS + 33000000);
+}
+
+TEST(sizes_and_spans_are_short)
+{
+    CHECK_STR(cli_bytes(0), "0 B");
+    CHECK_STR(cli_bytes(1536), "1.5 KiB");
+    CHECK_STR(cli_bytes(20ull << 30), "20 GiB");
+    CHECK_STR(cli_span(0.25), "0.2 s");
+    CHECK_STR(cli_span(3725), "1 h 2 min");
+    CHECK_STR(cli_span(49 * 3600), "2 d 1 h");
+}
+
+TEST(every_status_has_an_exit_code)
+{
+    CHECK_EQ(cli_exit_of(STATUS_OK), CLI_OK);
+    CHECK_EQ(cli_exit_of(STATUS_INVALID), CLI_USAGE);
+    CHECK_EQ(cli_exit_of(STATUS_NOT_FOUND), CLI_NOT_FOUND);
+    CHECK_EQ(cli_exit_of(STATUS_UNAVAILABLE), CLI_UNAVAILABLE);
+    CHECK_EQ(cli_exit_of(STATUS_EXISTS), CLI_EXISTS);
+    CHECK_EQ(cli_exit_of(STATUS_EXHAUSTED), CLI_EXHAUSTED);
+    CHECK_EQ(cli_exit_of(STATUS_DEADLINE), CLI_TIMEOUT);
+    CHECK_EQ(cli_exit_of(STATUS_DATA_LOSS), CLI_DATA_LOSS);
+    CHECK_EQ(cli_exit_of(STATUS_CANCELLED), CLI_INTERRUPTED);
+    CHECK_EQ(cli_exit_of(STATUS_INTERNAL), CLI_FAILED);
+}
+
+TEST_MAIN()
