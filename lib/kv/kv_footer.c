@@ -84,7 +84,10 @@ void kv_footer_place(struct kv_footer *footer, uint64_t at, uint32_t key_bytes)
 {
     footer->table = at;
     footer->notes = round_up(at + (uint64_t)footer->records * KV_ENTRY_BYTES, KV_PAGE_BYTES);
-    footer->columns = round_up(footer->notes + footer->notes_bytes, KV_PAGE_BYTES);
+    footer->sums = round_up(footer->notes + footer->notes_bytes, KV_PAGE_BYTES);
+    footer->columns =
+        round_up(footer->sums + (uint64_t)footer->frames * 2 * footer->layers * sizeof(uint32_t),
+                 KV_PAGE_BYTES);
     footer->column_stride = round_up((uint64_t)footer->frames * key_bytes, KV_PART_ALIGN);
     footer->file_bytes =
         round_up(footer->columns + footer->column_stride * footer->layers, KV_PAGE_BYTES) + KV_PAGE_BYTES;
@@ -111,6 +114,8 @@ void kv_footer_put(const struct kv_footer *footer, uint8_t page[KV_PAGE_BYTES])
     put_u32(page + 92, footer->notes_crc);
     put_u32(page + 96, footer->chain);
     put_u32(page + 100, footer->super_crc);
+    put_u64(page + 104, footer->sums);
+    put_u32(page + 112, footer->sums_crc);
     for (uint32_t layer = 0; layer < footer->layers; layer++)
         put_u32(page + 128 + 4 * layer, footer->column_crc[layer]);
     put_u32(page + KV_PAGE_BYTES - 4, kv_crc(0, page, KV_PAGE_BYTES - 4));
@@ -133,6 +138,8 @@ static void get_fields(struct kv_footer *footer, const uint8_t *page)
     footer->notes_crc = get_u32(page + 92);
     footer->chain = get_u32(page + 96);
     footer->super_crc = get_u32(page + 100);
+    footer->sums = get_u64(page + 104);
+    footer->sums_crc = get_u32(page + 112);
 }
 
 /* The offsets follow from the counts: a footer that says otherwise is not ours. */
@@ -145,9 +152,9 @@ static bool is_placed(const struct kv_footer *footer, const struct kv_super *sup
         footer->table % KV_PAGE_BYTES != 0 || footer->table < KV_PAGE_BYTES || footer->table >= file_bytes)
         return false;
     kv_footer_place(&placed, footer->table, kv_key_bytes(&super->geometry));
-    return placed.notes == footer->notes && placed.columns == footer->columns &&
-           placed.column_stride == footer->column_stride && placed.file_bytes == footer->file_bytes &&
-           footer->file_bytes == file_bytes;
+    return placed.notes == footer->notes && placed.sums == footer->sums &&
+           placed.columns == footer->columns && placed.column_stride == footer->column_stride &&
+           placed.file_bytes == footer->file_bytes && footer->file_bytes == file_bytes;
 }
 
 bool kv_footer_get(struct kv_footer *footer, const struct kv_super *super, uint64_t file_bytes,

@@ -34,8 +34,8 @@ struct kv_footer {
     uint32_t records, frames, layers;
     uint64_t salt;
     uint64_t end_seq; /* of the last record */
-    uint64_t table, notes, notes_bytes, columns, column_stride, file_bytes;
-    uint32_t table_crc, notes_crc, chain, super_crc;
+    uint64_t table, notes, notes_bytes, sums, columns, column_stride, file_bytes;
+    uint32_t table_crc, notes_crc, sums_crc, chain, super_crc;
     uint32_t column_crc[LIMIT_LAYERS];
 };
 
@@ -43,7 +43,7 @@ struct kv_footer {
  * layers, notes_bytes and the bytes of one key. */
 void kv_footer_place(struct kv_footer *footer, uint64_t at, uint32_t key_bytes);
 
-/* Where the zeros behind a layer's column end: its CRC covers them, as those of table and notes do. */
+/* Where the zeros behind a layer's column end: its CRC covers them, as those of the other parts do. */
 static inline uint64_t kv_footer_column_end(const struct kv_footer *footer, uint32_t layer)
 {
     return layer + 1 < footer->layers ? footer->columns + (layer + 1) * footer->column_stride

@@ -36,9 +36,9 @@
  * The CRCs of the parts are seeded (kv_crc.h) with salt, seq and the part's number.
  *
  * FOOTER, from the end of the last record: TABLE (one entry a record), NOTES (the notes of all records in
- * order), COLUMNS (for each layer the keys of all FRAME records, in the table's order; columns at multiples
- * of 64), each at a multiple of 4 KiB; then TRAILER, the file's last page. The CRC of a part covers the zeros
- * up to the next one.
+ * order), SUMS (of all FRAME records in the table's order the CRC32C of each slice, as in their headers),
+ * COLUMNS (for each layer the keys of all FRAME records; columns at multiples of 64), each at a multiple of
+ * 4 KiB; then TRAILER, the file's last page. The CRC of a part covers the zeros up to the next one.
  *
  * Entry, 96 bytes
  *    0  u64  offset of the record     40  i64  end pts              72  u32  header CRC
@@ -54,8 +54,9 @@
  *   12  u32  records                  56  u64  notes bytes          92  u32  CRC32C of the notes
  *   16  u64  salt                     64  u64  columns offset       96  u32  chain: last header CRC
  *   24  u32  frames                   72  u64  file bytes          100  u32  SUPER's CRC
- *   28  u32  layers                  128  per layer u32: CRC32C of its column
- *   32  u64  end seq                4092  u32  CRC32C of what is before
+ *   28  u32  layers                  128  per layer u32: CRC32C    104  u64  sums offset
+ *   32  u64  end seq                      of its column            112  u32  CRC32C of the sums
+ *                                   4092  u32  CRC32C of what is before
  *
  * A reader refuses an unknown major or minor and an unknown incompat flag by name, ignores unknown compat
  * flags, and takes a record only when magic, salt, epoch and CRCs fit.
@@ -164,6 +165,14 @@ void kv_record_layout(const struct kv_record *record, struct kv_layout *layout);
 /* Of layer's K slice; its V follows at once. The sum of both lengths goes to *bytes_p. */
 uint64_t kv_record_layer_offset(const struct kv_record *record, uint32_t layer, uint64_t *bytes_p);
 
+/* The run of payload bytes that starts at `offset` and is contiguous in the record's image too: where in the
+ * image, and how long. The offset lies within the payload. */
+struct kv_run {
+    uint64_t image;
+    uint64_t bytes;
+};
+struct kv_run kv_record_run(const struct kv_record *record, uint64_t offset);
+
 /* Copies payload bytes [offset, offset + len) (kv_geometry.h) to where they belong in the record's image, and
  * back. The range lies within the payload. */
 void kv_record_scatter(const struct kv_record *record, uint64_t offset, const void *from, size_t len,
@@ -191,6 +200,12 @@ bool kv_record_verify(const struct kv_record *record, const uint8_t *image, stru
 /* Checks one layer's K and V (at `bytes`) and gives the plain CRC of both together. */
 bool kv_record_verify_layer(const struct kv_record *record, uint32_t layer, const void *bytes,
                             uint32_t *crc_p, struct status *st);
+
+/* The CRC of a slice as it is written (in the header, and in SUMS), and the plain one from it. */
+uint32_t kv_slice_crc_written(const struct kv_super *super, uint64_t seq, uint32_t slice, uint32_t crc,
+                              uint64_t bytes);
+uint32_t kv_slice_crc_plain(const struct kv_super *super, uint64_t seq, uint32_t slice, uint32_t written,
+                            uint64_t bytes);
 
 /* The plain CRC of a layer's K and V together, from what the header says. */
 uint32_t kv_record_layer_crc(const struct kv_record *record, uint32_t layer);

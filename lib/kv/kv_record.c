@@ -63,75 +63,63 @@ void kv_record_layout(const struct kv_record *record, struct kv_layout *layout)
 
 /* --- payload <-> image --- */
 
-/* A run of bytes that is contiguous in the payload and in the image: the keys, or one layer's K and V. */
-struct run {
-    uint64_t payload, image, bytes;
-};
-
-static bool next_run(const struct kv_record *record, struct run *run, uint32_t *index)
-{
-    struct kv_layout layout;
-    uint64_t end = run->image + run->bytes;
-
-    run->payload += run->bytes;
-    if (*index == 0) {
-        kv_record_layout(record, &layout);
-        *run = (struct run){ .image = layout.keys, .bytes = record->keys_bytes };
-    } else if (*index <= record->layers) {
-        run->image = round_up(end, KV_PART_ALIGN);
-        run->bytes = (uint64_t)record->slices[2 * *index - 2].bytes + record->slices[2 * *index - 1].bytes;
-    } else {
-        return false;
-    }
-    (*index)++;
-    return true;
-}
-
 static uint64_t min_u64(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;
+}
+
+struct kv_run kv_record_run(const struct kv_record *record, uint64_t offset)
+{
+    struct kv_layout layout;
+    uint64_t at;
+
+    kv_record_layout(record, &layout);
+    if (offset < record->keys_bytes)
+        return (struct kv_run){ .image = layout.keys + offset, .bytes = record->keys_bytes - offset };
+    offset -= record->keys_bytes;
+    at = layout.slices;
+    for (uint32_t i = 0; i < record->layers; i++) {
+        uint64_t bytes = (uint64_t)record->slices[2 * i].bytes + record->slices[2 * i + 1].bytes;
+
+        if (offset < bytes)
+            return (struct kv_run){ .image = at + offset, .bytes = bytes - offset };
+        offset -= bytes;
+        at = round_up(at + bytes, KV_PART_ALIGN);
+    }
+    REQUIRE(!"the offset lies within the payload");
+    return (struct kv_run){ 0 };
 }
 
 void kv_record_scatter(const struct kv_record *record, uint64_t offset, const void *from, size_t len,
                        uint8_t *image)
 {
     const uint8_t *source = from;
-    struct run run = { 0 };
-    uint32_t index = 0;
 
-    while (len > 0 && next_run(record, &run, &index)) {
-        uint64_t skip = offset - run.payload, part;
+    while (len > 0) {
+        struct kv_run run = kv_record_run(record, offset);
+        uint64_t part = min_u64(run.bytes, len);
 
-        if (skip >= run.bytes)
-            continue;
-        part = min_u64(run.bytes - skip, len);
-        memcpy(image + run.image + skip, source, part);
+        memcpy(image + run.image, source, part);
         source += part;
         offset += part;
         len -= part;
     }
-    REQUIRE(len == 0);
 }
 
 void kv_record_gather(const struct kv_record *record, const uint8_t *image, uint64_t offset, size_t len,
                       void *to)
 {
     uint8_t *target = to;
-    struct run run = { 0 };
-    uint32_t index = 0;
 
-    while (len > 0 && next_run(record, &run, &index)) {
-        uint64_t skip = offset - run.payload, part;
+    while (len > 0) {
+        struct kv_run run = kv_record_run(record, offset);
+        uint64_t part = min_u64(run.bytes, len);
 
-        if (skip >= run.bytes)
-            continue;
-        part = min_u64(run.bytes - skip, len);
-        memcpy(target, image + run.image + skip, part);
+        memcpy(target, image + run.image, part);
         target += part;
         offset += part;
         len -= part;
     }
-    REQUIRE(len == 0);
 }
 
 /* --- checksums --- */
@@ -253,6 +241,18 @@ static uint32_t seeded(uint32_t plain, uint64_t salt, uint64_t seq, uint32_t par
 static uint32_t unseeded(uint32_t written, uint64_t salt, uint64_t seq, uint32_t part, uint64_t bytes)
 {
     return kv_crc_unseed(written, kv_crc_identity(salt, seq, part), bytes);
+}
+
+uint32_t kv_slice_crc_written(const struct kv_super *super, uint64_t seq, uint32_t slice, uint32_t crc,
+                              uint64_t bytes)
+{
+    return seeded(crc, super->salt, seq, slice, bytes);
+}
+
+uint32_t kv_slice_crc_plain(const struct kv_super *super, uint64_t seq, uint32_t slice, uint32_t written,
+                            uint64_t bytes)
+{
+    return unseeded(written, super->salt, seq, slice, bytes);
 }
 
 uint32_t kv_record_put(const struct kv_record *record, const struct kv_super *super, uint8_t *image)

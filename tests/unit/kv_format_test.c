@@ -20,7 +20,8 @@ static bool read_segment(const uint8_t *bytes, uint64_t len)
         !kv_footer_get(&footer, &super, len, bytes + len - KV_PAGE_BYTES, &st))
         return false;
     if (kv_crc(0, bytes + footer.table, footer.notes - footer.table) != footer.table_crc ||
-        kv_crc(0, bytes + footer.notes, footer.columns - footer.notes) != footer.notes_crc)
+        kv_crc(0, bytes + footer.notes, footer.sums - footer.notes) != footer.notes_crc ||
+        kv_crc(0, bytes + footer.sums, footer.columns - footer.sums) != footer.sums_crc)
         return false;
     for (uint32_t layer = 0; layer < footer.layers; layer++) {
         uint64_t start = footer.columns + layer * footer.column_stride;

@@ -62,6 +62,13 @@ static inline void golden_add(struct golden *golden, uint32_t index, struct kv_r
     golden->len += layout.record_bytes;
 }
 
+static inline void golden_put_sums(uint8_t *to, const struct kv_record *record, const struct kv_super *super)
+{
+    for (uint32_t slice = 0; slice < 2 * record->layers; slice++)
+        put_u32(to + 4 * slice, kv_slice_crc_written(super, record->seq, slice, record->slices[slice].crc,
+                                                     record->slices[slice].bytes));
+}
+
 static inline void golden_seal(struct golden *golden)
 {
     struct kv_footer *footer = &golden->footer;
@@ -95,10 +102,13 @@ static inline void golden_seal(struct golden *golden)
         for (uint32_t layer = 0; layer < footer->layers; layer++)
             memcpy(golden->bytes + footer->columns + layer * footer->column_stride + frame * key_bytes,
                    image + layout.keys + layer * key_bytes, key_bytes);
+        golden_put_sums(golden->bytes + footer->sums + (uint64_t)frame * 2 * footer->layers * 4,
+                        &golden->records[i], &golden->super);
         frame++;
     }
     footer->table_crc = kv_crc(0, table, footer->notes - footer->table);
-    footer->notes_crc = kv_crc(0, golden->bytes + footer->notes, footer->columns - footer->notes);
+    footer->notes_crc = kv_crc(0, golden->bytes + footer->notes, footer->sums - footer->notes);
+    footer->sums_crc = kv_crc(0, golden->bytes + footer->sums, footer->columns - footer->sums);
     for (uint32_t layer = 0; layer < footer->layers; layer++) {
         uint64_t start = footer->columns + layer * footer->column_stride;
 
