@@ -183,6 +183,16 @@ bool json_read_u32(const struct json *object, const char *key, uint32_t *value_p
     return true;
 }
 
+bool json_read_i64(const struct json *object, const char *key, int64_t *value_p, struct status *st)
+{
+    const struct json *value = json_get(object, key);
+
+    if (!has_type(value, JSON_INTEGER))
+        return refuse(value, key, "a whole number", st);
+    *value_p = (int64_t)json_integer_value(raw(value));
+    return true;
+}
+
 bool json_read_f64(const struct json *object, const char *key, double *value_p, struct status *st)
 {
     const struct json *value = json_get(object, key);

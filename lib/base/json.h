@@ -44,6 +44,7 @@ const struct json *json_value(void *at);
 bool json_read_str(const struct json *object, const char *key, const char **value_p, struct status *st);
 bool json_read_u32(const struct json *object, const char *key, uint32_t *value_p, struct status *st);
 bool json_read_u64(const struct json *object, const char *key, uint64_t *value_p, struct status *st);
+bool json_read_i64(const struct json *object, const char *key, int64_t *value_p, struct status *st);
 bool json_read_f64(const struct json *object, const char *key, double *value_p, struct status *st);
 
 /* Writing never fails: a process that has no memory for a small document ends. */

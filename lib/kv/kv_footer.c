@@ -29,7 +29,20 @@ void kv_entry_of_record(struct kv_entry *entry, const struct kv_record *record, 
                                 .event = record->event,
                                 .header_crc = header_crc,
                                 .note_bytes = record->note_bytes,
-                                .thumbnail_bytes = record->thumbnail_bytes };
+                                .thumbnail_bytes = record->thumbnail_bytes,
+                                .embedding_bytes = record->embedding_bytes };
+}
+
+void kv_entry_layout(const struct kv_entry *entry, const struct kv_geometry *geometry,
+                     struct kv_layout *layout)
+{
+    struct kv_record record;
+
+    kv_record_init_block(&record, entry->type, geometry, entry->tokens);
+    record.note_bytes = entry->note_bytes;
+    record.thumbnail_bytes = entry->thumbnail_bytes;
+    record.embedding_bytes = entry->embedding_bytes;
+    kv_record_layout(&record, layout);
 }
 
 void kv_entry_put(const struct kv_entry *entry, uint8_t bytes[KV_ENTRY_BYTES])
@@ -49,6 +62,7 @@ void kv_entry_put(const struct kv_entry *entry, uint8_t bytes[KV_ENTRY_BYTES])
     put_u32(bytes + 72, entry->header_crc);
     put_u32(bytes + 76, entry->note_bytes);
     put_u32(bytes + 80, entry->thumbnail_bytes);
+    put_u32(bytes + 84, entry->embedding_bytes);
 }
 
 bool kv_entry_get(struct kv_entry *entry, const uint8_t bytes[KV_ENTRY_BYTES], struct status *st)
@@ -66,7 +80,8 @@ bool kv_entry_get(struct kv_entry *entry, const uint8_t bytes[KV_ENTRY_BYTES], s
                             .flags = get_u32(bytes + 64),
                             .header_crc = get_u32(bytes + 72),
                             .note_bytes = get_u32(bytes + 76),
-                            .thumbnail_bytes = get_u32(bytes + 80) };
+                            .thumbnail_bytes = get_u32(bytes + 80),
+                            .embedding_bytes = get_u32(bytes + 84) };
 
     if (got.type < KV_RECORD_INIT || got.type > KV_RECORD_EVENT)
         return status_fail(st, STATUS_UNIMPLEMENTED, "footer: record type %d is not read by this version",
@@ -74,7 +89,7 @@ bool kv_entry_get(struct kv_entry *entry, const uint8_t bytes[KV_ENTRY_BYTES], s
     if (got.offset % KV_PAGE_BYTES != 0 || got.record_bytes % KV_PAGE_BYTES != 0 ||
         got.offset < KV_PAGE_BYTES || got.record_bytes < KV_PAGE_BYTES || got.end_seq < got.seq ||
         got.note_bytes > KV_NOTE_BYTES_MAX || got.thumbnail_bytes > LIMIT_THUMBNAIL_BYTES ||
-        got.tokens > LIMIT_FRAME_TOKENS)
+        got.embedding_bytes > KV_EMBEDDING_BYTES_MAX || got.tokens > LIMIT_FRAME_TOKENS)
         return status_fail(st, STATUS_DATA_LOSS, "footer: an entry makes no sense");
     *entry = got;
     return true;

@@ -22,10 +22,15 @@ struct kv_entry {
     uint32_t header_crc;
     uint32_t note_bytes;
     uint32_t thumbnail_bytes;
+    uint32_t embedding_bytes;
 };
 
 void kv_entry_of_record(struct kv_entry *entry, const struct kv_record *record, uint64_t offset,
                         uint32_t header_crc);
+/* Where the parts of a block's record lie. */
+void kv_entry_layout(const struct kv_entry *entry, const struct kv_geometry *geometry,
+                     struct kv_layout *layout);
+
 void kv_entry_put(const struct kv_entry *entry, uint8_t bytes[KV_ENTRY_BYTES]);
 bool kv_entry_get(struct kv_entry *entry, const uint8_t bytes[KV_ENTRY_BYTES], struct status *st);
 

@@ -44,8 +44,8 @@
  *    0  u64  offset of the record     40  i64  end pts              72  u32  header CRC
  *    8  u64  record bytes             48  u64  token index          76  u32  note bytes
  *   16  u64  seq                      56  u32  tokens               80  u32  thumbnail bytes
- *   24  u64  end seq                  60  u16  type                 84  12 zero bytes
- *   32  i64  pts                      62  u16  event
+ *   24  u64  end seq                  60  u16  type                 84  u32  embedding bytes
+ *   32  i64  pts                      62  u16  event                88  8 zero bytes
  *                                     64  u32  flags (1: damaged), 4 zero bytes
  *
  * TRAILER
