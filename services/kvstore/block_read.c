@@ -1,0 +1,211 @@
+#include "kvstore/block_read.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/require.h"
+
+static bool answer(struct block_read *read, enum frame_result result)
+{
+    read->result = result;
+    return true;
+}
+
+/* --- on a reading thread --- */
+
+static bool read_image(struct block_read *read, uint8_t *to)
+{
+    static const char *const suffixes[] = { ".seg", ".open", ".seg" };
+    const struct disk_ops *disk = read->store->disk;
+    char path[PATH_MAX + 8];
+    int fd = -1;
+    bool ok;
+
+    for (size_t i = 0; fd < 0 && i < ARRAY_LEN(suffixes); i++) {
+        snprintf(path, sizeof path, "%s%s", read->segment->base, suffixes[i]);
+        fd = disk_open(disk, path, O_RDONLY, &read->st);
+        if (fd < 0 && read->st.code != STATUS_NOT_FOUND)
+            break;
+    }
+    if (fd < 0)
+        return false;
+    ok = disk_read(disk, fd, to, read->bytes, read->offset, &read->st);
+    close(fd);
+    return ok;
+}
+
+static bool check_image(struct block_read *read)
+{
+    struct kv_layout layout;
+    uint32_t crc;
+
+    if (!kv_record_get(&read->record, &crc, &read->segment->super, read->image, &read->st))
+        return false;
+    kv_record_layout(&read->record, &layout);
+    if (layout.record_bytes != read->bytes || (read->frame != NULL && read->record.seq != read->frame->seq))
+        return status_fail(&read->st, STATUS_DATA_LOSS, "another record stands there");
+    return kv_record_verify(&read->record, read->image, &read->st);
+}
+
+static void block_run(struct work *work)
+{
+    struct block_read *read = container_of(work, struct block_read, work);
+
+    read->ok =
+        (!read->is_from_disk || read_image(read, (uint8_t *)(uintptr_t)read->image)) && check_image(read);
+}
+
+/* --- on the loop --- */
+
+static void fail(struct block_read *read)
+{
+    const struct log_context context = { .stream = read->segment->super.stream };
+    bool is_damage = read->st.code == STATUS_DATA_LOSS;
+
+    log_error(&context, is_damage ? "block_quarantined" : "block_unavailable", "%s in %s", read->st.text,
+              read->segment->base);
+    if (is_damage && read->frame != NULL) {
+        read->store->quarantined_frames += !read->frame->is_quarantined;
+        read->frame->is_quarantined = true;
+    }
+    answer(read, is_damage ? FRAME_QUARANTINED : FRAME_UNAVAILABLE);
+}
+
+static void block_done(struct work *work)
+{
+    struct block_read *read = container_of(work, struct block_read, work);
+    struct index_frame *frame = read->frame;
+    struct stream *stream = read->segment->stream;
+
+    read->is_running = false;
+    read->segment->reads--;
+    if (!read->ok) {
+        fail(read);
+    } else {
+        answer(read, FRAME_OK);
+        if (read->is_from_disk && frame != NULL && frame->image == NULL && read->chunk->segment != NULL &&
+            !read->segment->is_leaving && !frame->is_moved)
+            ram_publish(read->store->arena, read->slot, &frame->image, NULL);
+    }
+    stream_progress(stream);
+    read->done(read);
+}
+
+static bool submit(struct block_read *read)
+{
+    read->ok = false;
+    read->work = (struct work){ .run = block_run, .done = block_done };
+    read->is_running = work_pool_submit(read->store->reading, &read->work);
+    if (read->is_running)
+        read->segment->reads++;
+    else
+        store_wait_for_ram(read->store, &read->waiter);
+    return false;
+}
+
+static bool retry(struct ram_waiter *waiter)
+{
+    struct block_read *read = container_of(waiter, struct block_read, waiter);
+
+    if (block_read_start(read)) {
+        read->done(read);
+        return true;
+    }
+    if (!waiter->is_waiting)
+        return true;
+    store_stop_waiting(read->store, waiter); /* it has put itself to the end; it is the first */
+    return false;
+}
+
+static bool start_frame(struct block_read *read)
+{
+    struct index_frame *frame = read->frame;
+
+    if (read->chunk == NULL) {
+        read->chunk = frame->chunk;
+        index_chunk_ref(read->chunk);
+    }
+    read->segment = read->chunk->segment;
+    if (read->segment == NULL || read->segment->is_leaving)
+        return answer(read, FRAME_EVICTED);
+    if (frame->is_quarantined)
+        return answer(read, FRAME_QUARANTINED);
+    read->offset = frame->offset;
+    read->bytes = frame->record_bytes;
+    if (read->slot == NULL && frame->image != NULL) {
+        read->slot = frame->image;
+        ram_ref(read->store->arena, read->slot);
+        read->is_from_disk = false;
+    } else if (read->slot == NULL) {
+        read->slot = ram_take(read->store->arena, RAM_IMAGES, read->bytes);
+        read->is_from_disk = true;
+    }
+    if (read->slot == NULL) {
+        store_wait_for_ram(read->store, &read->waiter);
+        return false;
+    }
+    read->image = ram_bytes(read->store->arena, read->slot);
+    return submit(read);
+}
+
+/* The writer's own copy is there while its epoch is written; else the newest segment that has one. */
+static bool start_init(struct block_read *read)
+{
+    const struct stream *stream = read->stream;
+    uint32_t i = stream->segment_count;
+
+    if (stream->init_record.layers != 0) {
+        struct kv_layout layout;
+
+        read->record = stream->init_record;
+        kv_record_layout(&read->record, &layout);
+        read->buffer = disk_buffer(layout.record_bytes);
+        if (read->buffer == NULL)
+            return answer(read, FRAME_UNAVAILABLE);
+        memcpy(read->buffer, stream->init_image, layout.record_bytes);
+        read->image = read->buffer;
+        return answer(read, FRAME_OK);
+    }
+    while (i > 0 && stream->segments[i - 1]->init_offset == 0)
+        i--;
+    if (i == 0)
+        return answer(read, FRAME_NOT_FOUND);
+    read->segment = stream->segments[i - 1];
+    read->offset = read->segment->init_offset;
+    read->bytes = read->segment->init_bytes;
+    read->is_from_disk = true;
+    if (read->buffer == NULL)
+        read->buffer = disk_buffer(read->bytes);
+    if (read->buffer == NULL)
+        return answer(read, FRAME_UNAVAILABLE);
+    read->image = read->buffer;
+    return submit(read);
+}
+
+bool block_read_start(struct block_read *read)
+{
+    read->store = read->stream->store;
+    read->waiter.retry = retry;
+    return read->frame == NULL ? start_init(read) : start_frame(read);
+}
+
+void block_read_release(struct block_read *read)
+{
+    if (read->store == NULL)
+        return;
+    REQUIRE(!read->is_running);
+    store_stop_waiting(read->store, &read->waiter);
+    ram_unref(read->store->arena, read->slot);
+    free(read->buffer);
+    if (read->chunk != NULL)
+        index_chunk_unref(read->chunk);
+    read->slot = NULL;
+    read->buffer = NULL;
+    read->chunk = NULL;
+    read->segment = NULL;
+    store_ram_freed(read->store);
+}

@@ -1,0 +1,35 @@
+/* block_read.h - a whole block, for a writer that reloads its window: the record's image, checked.
+ *
+ * Owner, Thread, Fails: as slice_read.h. An image read back from the disk stays in RAM as long as there is room. */
+#ifndef REELKV_KVSTORE_BLOCK_READ_H
+#define REELKV_KVSTORE_BLOCK_READ_H
+
+#include "kvstore/slice_read.h"
+
+struct block_read {
+    /* asked for */
+    struct stream *stream;
+    struct index_frame *frame; /* NULL: the INIT block of the stream's newest epoch that has one */
+    void (*done)(struct block_read *read);
+    /* answered */
+    enum frame_result result;
+    struct kv_record record;
+    const uint8_t *image;
+    /* under way */
+    struct store *store;
+    struct work work;
+    struct ram_waiter waiter;
+    struct index_chunk *chunk;
+    struct segment *segment;
+    struct ram_slot *slot;
+    uint8_t *buffer;
+    uint64_t offset, bytes;
+    bool is_from_disk, is_running, ok;
+    struct status st;
+};
+
+/* True: answered now. A stream without INIT answers NOT_FOUND. */
+bool block_read_start(struct block_read *read);
+void block_read_release(struct block_read *read); /* not while it runs */
+
+#endif

@@ -1,0 +1,120 @@
+#include "kvstore/disk.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "kv/kv_format.h"
+
+static int real_open(const char *path, int flags, mode_t mode)
+{
+    return open(path, flags, mode);
+}
+
+const struct disk_ops disk_real = {
+    .open = real_open,
+    .pwritev = pwritev,
+    .pread = pread,
+    .fallocate = fallocate,
+    .ftruncate = ftruncate,
+    .fdatasync = fdatasync,
+    .rename = rename,
+    .unlink = unlink,
+};
+
+int disk_open(const struct disk_ops *ops, const char *path, int flags, struct status *st)
+{
+    int fd = ops->open(path, flags | O_CLOEXEC | O_DIRECT, 0600);
+
+    /* tmpfs and some others say EINVAL to O_DIRECT. With O_CREAT the file may exist by then. */
+    if (fd < 0 && errno == EINVAL)
+        fd = ops->open(path, (flags & ~O_EXCL) | O_CLOEXEC, 0600);
+    if (fd < 0)
+        status_fail(st, status_code_of_errno(errno), "open %s: %m", path);
+    return fd;
+}
+
+/* Leaves out the first `done` bytes. */
+static void skip(struct iovec **pieces, int *count, size_t done)
+{
+    while (done > 0 && done >= (*pieces)->iov_len) {
+        done -= (*pieces)->iov_len;
+        (*pieces)++;
+        (*count)--;
+    }
+    if (done > 0) {
+        (*pieces)->iov_base = (char *)(*pieces)->iov_base + done;
+        (*pieces)->iov_len -= done;
+    }
+}
+
+bool disk_write(const struct disk_ops *ops, int fd, struct iovec *pieces, int count, uint64_t offset,
+                struct status *st)
+{
+    while (count > 0) {
+        ssize_t n = ops->pwritev(fd, pieces, count, (off_t)offset);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return status_fail(st, status_code_of_errno(errno), "write: %m");
+        if (n == 0)
+            return status_fail(st, STATUS_EXHAUSTED, "write: the disk took nothing");
+        offset += (uint64_t)n;
+        skip(&pieces, &count, (size_t)n);
+    }
+    return true;
+}
+
+bool disk_read(const struct disk_ops *ops, int fd, void *to, uint64_t len, uint64_t offset, struct status *st)
+{
+    for (uint64_t done = 0; done < len;) {
+        ssize_t n = ops->pread(fd, (char *)to + done, len - done, (off_t)(offset + done));
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return status_fail(st, status_code_of_errno(errno), "read: %m");
+        if (n == 0)
+            return status_fail(st, STATUS_DATA_LOSS, "read: the file ends before byte %llu",
+                               (unsigned long long)(offset + len));
+        done += (uint64_t)n;
+    }
+    return true;
+}
+
+bool disk_reserve(const struct disk_ops *ops, int fd, uint64_t bytes, struct status *st)
+{
+    int failed;
+
+    do
+        failed = ops->fallocate(fd, 0, 0, (off_t)bytes);
+    while (failed != 0 && errno == EINTR);
+    if (failed == 0 || errno == EOPNOTSUPP)
+        return true;
+    return status_fail(st, status_code_of_errno(errno), "reserve %llu bytes: %m", (unsigned long long)bytes);
+}
+
+bool disk_taken(int fd, uint64_t *bytes_p, struct status *st)
+{
+    struct stat info;
+
+    if (fstat(fd, &info) != 0)
+        return status_fail(st, status_code_of_errno(errno), "stat: %m");
+    *bytes_p = (uint64_t)info.st_blocks * 512;
+    return true;
+}
+
+void *disk_buffer(uint64_t bytes)
+{
+    void *memory;
+
+    if (posix_memalign(&memory, KV_PAGE_BYTES, bytes) != 0)
+        return NULL;
+    memset(memory, 0, bytes);
+    return memory;
+}

@@ -1,0 +1,48 @@
+/* history.h - what a stream no longer has, and where its numbers go on: kept so that a number that was stored and
+ * removed answers `evicted`, one that was never stored `gap`, for ever.
+ *
+ * JSON in <stream>/history.json, durable before a segment is unlinked:
+ *   { "next_seq": N, "next_token_index": N,
+ *     "spans": [{ "from_seq": N, "to_seq": N, "from_pts_ns": N, "to_pts_ns": N, "frames": N }, ...] }
+ * A span with frames 0 is a gap. At most HISTORY_SPANS_MAX: then the two oldest become one.
+ *
+ * Thread: loop (a copy of the text goes to the disk). */
+#ifndef REELKV_KVSTORE_HISTORY_H
+#define REELKV_KVSTORE_HISTORY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/status.h"
+
+enum { HISTORY_SPANS_MAX = 512, HISTORY_BYTES_MAX = 1 << 20 };
+
+struct history_span {
+    uint64_t from_seq, to_seq; /* exclusive */
+    int64_t from_pts_ns, to_pts_ns;
+    uint64_t frames; /* that were stored; 0: a gap */
+};
+
+struct history {
+    uint64_t next_seq, next_token_index; /* at least; as of the last segment that went */
+    uint32_t count;
+    struct history_span spans[HISTORY_SPANS_MAX]; /* by seq */
+};
+
+/* Appends; neighbours of one kind become one. */
+void history_add(struct history *history, const struct history_span *span);
+
+/* The span of this number, or NULL. */
+const struct history_span *history_find(const struct history *history, uint64_t seq);
+
+uint64_t history_frames(const struct history *history);
+uint64_t history_gap_frames(const struct history *history);
+
+/* Frames and gap frames whose times lie in [from, to): of a span that lies there partly, in proportion. */
+void history_in_range(const struct history *history, int64_t from_ns, int64_t to_ns, uint64_t *frames_p,
+                      uint64_t *gaps_p);
+
+char *history_text(const struct history *history);                               /* free() */
+bool history_read(struct history *history, const char *path, struct status *st); /* a missing file is empty */
+
+#endif

@@ -1,0 +1,197 @@
+#include "kvstore/index.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/require.h"
+
+static uint64_t keys_bytes(const struct kv_geometry *geometry)
+{
+    return INDEX_CHUNK_FRAMES * kv_keys_bytes(geometry);
+}
+
+static uint64_t sums_bytes(const struct kv_geometry *geometry)
+{
+    return (uint64_t)INDEX_CHUNK_FRAMES * 2 * geometry->layers * sizeof(uint32_t);
+}
+
+uint64_t index_chunk_bytes(const struct kv_geometry *geometry)
+{
+    return sizeof(struct index_chunk) + sums_bytes(geometry) + keys_bytes(geometry);
+}
+
+uint64_t index_part_growth(const struct index_part *part, const struct kv_geometry *geometry)
+{
+    return part->frame_count % INDEX_CHUNK_FRAMES == 0 ? index_chunk_bytes(geometry) : 0;
+}
+
+static struct index_chunk *chunk_create(struct segment *segment, struct index_memory *memory,
+                                        const struct kv_geometry *geometry)
+{
+    uint64_t bytes = index_chunk_bytes(geometry);
+    struct index_chunk *chunk = malloc(bytes);
+
+    if (chunk == NULL)
+        return NULL;
+    memset(chunk, 0, sizeof *chunk);
+    chunk->segment = segment;
+    chunk->refs = 1;
+    chunk->memory = memory;
+    chunk->bytes = bytes;
+    chunk->geometry = *geometry;
+    chunk->sums = (uint32_t *)(void *)(chunk + 1);
+    chunk->keys = (uint8_t *)chunk->sums + sums_bytes(geometry);
+    memory->used_bytes += bytes;
+    return chunk;
+}
+
+void index_chunk_ref(struct index_chunk *chunk)
+{
+    chunk->refs++;
+}
+
+void index_chunk_unref(struct index_chunk *chunk)
+{
+    REQUIRE(chunk->refs > 0);
+    if (--chunk->refs > 0)
+        return;
+    chunk->memory->used_bytes -= chunk->bytes;
+    free(chunk);
+}
+
+static bool grow(struct index_part *part, struct index_chunk *chunk)
+{
+    uint32_t room = part->chunk_room == 0 ? 8 : part->chunk_room * 2;
+    struct index_chunk **chunks;
+
+    if (part->chunk_count == part->chunk_room) {
+        chunks = realloc(part->chunks, room * sizeof *chunks);
+        if (chunks == NULL)
+            return false;
+        part->chunks = chunks;
+        part->chunk_room = room;
+    }
+    part->chunks[part->chunk_count++] = chunk;
+    return true;
+}
+
+struct index_frame *index_part_add(struct index_part *part, struct segment *segment,
+                                   struct index_memory *memory, const struct kv_geometry *geometry,
+                                   const struct index_frame *frame)
+{
+    struct index_chunk *chunk;
+    struct index_frame *added;
+
+    if (part->frame_count % INDEX_CHUNK_FRAMES == 0) {
+        chunk = chunk_create(segment, memory, geometry);
+        if (chunk == NULL)
+            return NULL;
+        if (!grow(part, chunk)) {
+            index_chunk_unref(chunk);
+            return NULL;
+        }
+    }
+    chunk = part->chunks[part->chunk_count - 1];
+    added = &chunk->frames[chunk->count++];
+    *added = *frame;
+    added->chunk = chunk;
+    added->image = NULL;
+    added->slices = NULL;
+    part->frame_count++;
+    return added;
+}
+
+static uint32_t place_of(const struct index_frame *frame)
+{
+    return (uint32_t)(frame - frame->chunk->frames);
+}
+
+uint8_t *index_frame_key(const struct index_frame *frame, uint32_t layer)
+{
+    const struct index_chunk *chunk = frame->chunk;
+
+    return chunk->keys +
+           ((uint64_t)layer * INDEX_CHUNK_FRAMES + place_of(frame)) * kv_key_bytes(&chunk->geometry);
+}
+
+uint32_t *index_frame_sums(const struct index_frame *frame)
+{
+    return frame->chunk->sums + (uint64_t)place_of(frame) * 2 * frame->chunk->geometry.layers;
+}
+
+struct index_frame *index_part_at(const struct index_part *part, uint64_t n)
+{
+    REQUIRE(n < part->frame_count);
+    return &part->chunks[n / INDEX_CHUNK_FRAMES]->frames[n % INDEX_CHUNK_FRAMES];
+}
+
+struct index_frame *index_part_find(const struct index_part *part, uint64_t seq)
+{
+    uint64_t low = 0, high = part->frame_count;
+
+    while (low < high) {
+        uint64_t middle = low + (high - low) / 2;
+
+        if (index_part_at(part, middle)->seq < seq)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    if (low == part->frame_count || index_part_at(part, low)->seq != seq)
+        return NULL;
+    return index_part_at(part, low);
+}
+
+static void frame_drop(struct index_frame *frame, struct ram_arena *arena)
+{
+    ram_drop(arena, &frame->image);
+    for (uint32_t layer = 0; frame->slices != NULL && layer < frame->chunk->geometry.layers; layer++)
+        ram_drop(arena, &frame->slices[layer]);
+    free(frame->slices);
+    frame->slices = NULL;
+}
+
+static void chunk_drop(struct index_chunk *chunk, struct ram_arena *arena)
+{
+    for (uint32_t i = 0; i < chunk->count; i++)
+        frame_drop(&chunk->frames[i], arena);
+    chunk->segment = NULL;
+    index_chunk_unref(chunk);
+}
+
+void index_part_cut(struct index_part *part, uint64_t count)
+{
+    /* Chunks stay, though empty: questions may hold them, and find is_moved. */
+    while (part->frame_count > count) {
+        struct index_frame *last = index_part_at(part, part->frame_count - 1);
+
+        REQUIRE(last->image == NULL && last->slices == NULL);
+        last->is_moved = true;
+        last->chunk->count--;
+        part->frame_count--;
+    }
+}
+
+void index_part_drop(struct index_part *part, struct ram_arena *arena)
+{
+    for (uint32_t i = 0; i < part->chunk_count; i++)
+        chunk_drop(part->chunks[i], arena);
+    free(part->chunks);
+    *part = (struct index_part){ 0 };
+}
+
+bool index_frame_keep_slice(struct index_frame *frame, uint32_t layer, struct ram_arena *arena,
+                            struct ram_slot *slot)
+{
+    if (frame->slices == NULL)
+        frame->slices = calloc(frame->chunk->geometry.layers, sizeof *frame->slices);
+    if (frame->slices == NULL)
+        return false;
+    ram_publish(arena, slot, &frame->slices[layer], NULL);
+    return true;
+}
+
+bool index_frame_is_in_ram(const struct index_frame *frame)
+{
+    return frame->image != NULL;
+}

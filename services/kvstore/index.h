@@ -1,0 +1,99 @@
+/* index.h - which frames a segment has, where they lie, and their representative keys by layer, in memory.
+ *
+ * Frames stand in chunks of 16 that never move and never change once added (but for where copies of their bytes
+ * are in RAM), so that a question scores a snapshot of them on another thread while more are added. Within a
+ * chunk keys are layer-major: what scoring reads of a layer is contiguous.
+ *
+ * A chunk whose segment has gone (removed to keep the budget, or deleted) stays as long as questions hold it, with
+ * `segment` NULL: its frames answer `evicted`.
+ *
+ * Owner:  a segment owns its part; chunks live while the part or a view holds them.
+ * Thread: loop; pool threads read keys, sums and the fixed fields of frames of chunks they hold.
+ * Bounds: index_memory.limit_bytes over all parts. */
+#ifndef REELKV_KVSTORE_INDEX_H
+#define REELKV_KVSTORE_INDEX_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "kv/kv_format.h"
+#include "kvstore/ram_arena.h"
+
+enum { INDEX_CHUNK_FRAMES = 16 };
+
+struct index_memory {
+    uint64_t used_bytes, limit_bytes;
+};
+
+struct index_chunk;
+struct segment;
+
+struct index_frame {
+    struct index_chunk *chunk;
+    uint64_t seq;
+    int64_t pts_ns;
+    uint64_t token_index;
+    uint64_t offset; /* of the record in the segment's file */
+    uint32_t record_bytes;
+    uint32_t tokens;
+    uint32_t thumbnail_at, thumbnail_bytes; /* in the record */
+    uint32_t slices_at;
+    bool is_quarantined;      /* loop thread only, as are those below */
+    bool is_moved;            /* written again to another segment, whose index has it */
+    struct ram_slot *image;   /* the record in RAM; NULL: not there */
+    struct ram_slot **slices; /* [layers], K and V of a layer read back from disk; NULL: none yet */
+};
+
+struct index_chunk {
+    struct segment *segment; /* NULL: gone */
+    uint32_t refs, count;
+    struct index_memory *memory;
+    uint64_t bytes;
+    struct kv_geometry geometry;
+    uint32_t *sums; /* [frame][2 * layers], as written */
+    uint8_t *keys;  /* [layers][frame][key_bytes] */
+    struct index_frame frames[INDEX_CHUNK_FRAMES];
+};
+
+struct index_part {
+    struct index_chunk **chunks;
+    uint32_t chunk_count, chunk_room;
+    uint64_t frame_count;
+};
+
+uint64_t index_chunk_bytes(const struct kv_geometry *geometry);
+
+/* Bytes the next frame of this part would add: a chunk, or nothing. */
+uint64_t index_part_growth(const struct index_part *part, const struct kv_geometry *geometry);
+
+/* Adds a frame (its `chunk`, `image` and `slices` are ignored). The caller fills the keys and sums it points to.
+ * NULL: no memory. */
+struct index_frame *index_part_add(struct index_part *part, struct segment *segment,
+                                   struct index_memory *memory, const struct kv_geometry *geometry,
+                                   const struct index_frame *frame);
+
+uint8_t *index_frame_key(const struct index_frame *frame, uint32_t layer);
+uint32_t *index_frame_sums(const struct index_frame *frame); /* [2 * layers] */
+
+/* The n-th frame of the part. */
+struct index_frame *index_part_at(const struct index_part *part, uint64_t n);
+
+/* The frame with this number, or NULL. Frames are in the order of their numbers. */
+struct index_frame *index_part_find(const struct index_part *part, uint64_t seq);
+
+/* The last frames, from the count-th on, have moved to another segment (with what they held in RAM); nothing is
+ * added to this part any more. */
+void index_part_cut(struct index_part *part, uint64_t count);
+
+/* Lets go of all chunks; their `segment` becomes NULL. */
+void index_part_drop(struct index_part *part, struct ram_arena *arena);
+
+void index_chunk_ref(struct index_chunk *chunk);
+void index_chunk_unref(struct index_chunk *chunk);
+
+/* A layer read back from the disk, kept in RAM until evicted. False: no memory; the slot is as it was. */
+bool index_frame_keep_slice(struct index_frame *frame, uint32_t layer, struct ram_arena *arena,
+                            struct ram_slot *slot);
+bool index_frame_is_in_ram(const struct index_frame *frame);
+
+#endif

@@ -1,0 +1,472 @@
+#include "kvstore/ram_arena.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/require.h"
+
+/* Free runs by size: four classes to each doubling, a bit for each class that has any. */
+enum { CLASS_BITS = 2, CLASSES = 64 << CLASS_BITS, FIT_TRIES = 16, TOUCHES_MAX = 3 };
+
+enum queue_kind { QUEUE_NONE, QUEUE_LIVE, QUEUE_SMALL, QUEUE_MAIN, QUEUES };
+
+struct queue {
+    struct ram_slot *first, *last;
+    uint64_t bytes, count;
+};
+
+struct region {
+    uint64_t offset, bytes, used, held; /* held: referenced or pinned */
+    struct ram_slot *lowest;            /* stays the same: runs are joined from below */
+    struct ram_slot *free_lists[CLASSES];
+    uint64_t free_bits[CLASSES / 64];
+    struct queue queues[QUEUES];
+};
+
+struct ram_arena {
+    struct kv_pool *pool;
+    uint64_t granule;
+    uint64_t generation; /* the last given */
+    uint64_t guarantee;  /* bytes of each stream's newest blocks */
+    uint64_t waste;
+    struct region regions[RAM_REGIONS];
+};
+
+/* --- free runs --- */
+
+static unsigned class_of(uint64_t granules)
+{
+    unsigned top = 63 - (unsigned)__builtin_clzll(granules);
+
+    if (top < CLASS_BITS)
+        return (unsigned)granules;
+    return (top << CLASS_BITS) + (unsigned)(granules >> (top - CLASS_BITS) & ((1u << CLASS_BITS) - 1));
+}
+
+static void free_list_add(struct ram_arena *arena, struct ram_slot *run)
+{
+    struct region *region = &arena->regions[run->region];
+    unsigned class = class_of(run->bytes / arena->granule);
+
+    run->is_free = true;
+    run->queue_prev = NULL;
+    run->queue_next = region->free_lists[class];
+    if (run->queue_next != NULL)
+        run->queue_next->queue_prev = run;
+    region->free_lists[class] = run;
+    region->free_bits[class / 64] |= 1ull << class % 64;
+}
+
+static void free_list_remove(struct ram_arena *arena, struct ram_slot *run)
+{
+    struct region *region = &arena->regions[run->region];
+    unsigned class = class_of(run->bytes / arena->granule);
+
+    if (run->queue_prev != NULL)
+        run->queue_prev->queue_next = run->queue_next;
+    else
+        region->free_lists[class] = run->queue_next;
+    if (run->queue_next != NULL)
+        run->queue_next->queue_prev = run->queue_prev;
+    if (region->free_lists[class] == NULL)
+        region->free_bits[class / 64] &= ~(1ull << class % 64);
+    run->is_free = false;
+}
+
+static struct ram_slot *find_run(const struct ram_arena *arena, const struct region *region, uint64_t bytes)
+{
+    unsigned class = class_of(bytes / arena->granule), tries = 0;
+
+    for (struct ram_slot *run = region->free_lists[class]; run != NULL && tries < FIT_TRIES;
+         run = run->queue_next, tries++)
+        if (run->bytes >= bytes)
+            return run;
+    /* Every run of a higher class is long enough. */
+    for (class ++; class < CLASSES; class = (class / 64 + 1) * 64) {
+        uint64_t bits = region->free_bits[class / 64] >> class % 64;
+
+        if (bits != 0)
+            return region->free_lists[class + (unsigned)__builtin_ctzll(bits)];
+    }
+    return NULL;
+}
+
+/* The slot takes the run's start; what is left over becomes a run. */
+static bool cut_run(struct ram_arena *arena, struct ram_slot *run, uint64_t bytes)
+{
+    struct ram_slot *rest;
+
+    if (run->bytes == bytes) {
+        free_list_remove(arena, run);
+        return true;
+    }
+    rest = calloc(1, sizeof *rest);
+    if (rest == NULL)
+        return false;
+    free_list_remove(arena, run);
+    rest->region = run->region;
+    rest->offset = run->offset + bytes;
+    rest->bytes = run->bytes - bytes;
+    rest->lower = run;
+    rest->higher = run->higher;
+    if (rest->higher != NULL)
+        rest->higher->lower = rest;
+    run->higher = rest;
+    run->bytes = bytes;
+    free_list_add(arena, rest);
+    return true;
+}
+
+/* `run` takes over the bytes of the one right above it. */
+static void join_higher(struct ram_slot *run)
+{
+    struct ram_slot *gone = run->higher;
+
+    run->bytes += gone->bytes;
+    run->higher = gone->higher;
+    if (run->higher != NULL)
+        run->higher->lower = run;
+    free(gone);
+}
+
+static void make_free(struct ram_arena *arena, struct ram_slot *slot)
+{
+    struct region *region = &arena->regions[slot->region];
+
+    REQUIRE(slot->refs == 0 && !slot->is_pinned && slot->owner == NULL && slot->queue == QUEUE_NONE);
+    if (slot->generation != 0)
+        kv_pool_retire(arena->pool, slot->offset, slot->bytes);
+    region->used -= slot->bytes;
+    arena->waste -= slot->waste;
+    if (slot->higher != NULL && slot->higher->is_free) {
+        free_list_remove(arena, slot->higher);
+        join_higher(slot);
+    }
+    if (slot->lower != NULL && slot->lower->is_free) {
+        slot = slot->lower;
+        free_list_remove(arena, slot);
+        join_higher(slot);
+    }
+    free_list_add(arena, slot);
+}
+
+/* --- eviction order --- */
+
+static void queue_push(struct ram_arena *arena, struct ram_slot *slot, enum queue_kind kind)
+{
+    struct queue *queue = &arena->regions[slot->region].queues[kind];
+
+    slot->queue = kind;
+    slot->queue_next = NULL;
+    slot->queue_prev = queue->last;
+    if (queue->last != NULL)
+        queue->last->queue_next = slot;
+    else
+        queue->first = slot;
+    queue->last = slot;
+    queue->bytes += slot->bytes;
+    queue->count++;
+}
+
+static void queue_remove(struct ram_arena *arena, struct ram_slot *slot)
+{
+    struct queue *queue = &arena->regions[slot->region].queues[slot->queue];
+
+    if (slot->queue == QUEUE_NONE)
+        return;
+    if (slot->queue_prev != NULL)
+        slot->queue_prev->queue_next = slot->queue_next;
+    else
+        queue->first = slot->queue_next;
+    if (slot->queue_next != NULL)
+        slot->queue_next->queue_prev = slot->queue_prev;
+    else
+        queue->last = slot->queue_prev;
+    queue->bytes -= slot->bytes;
+    queue->count--;
+    slot->queue = QUEUE_NONE;
+}
+
+static bool is_held(const struct ram_slot *slot)
+{
+    return slot->refs > 0 || slot->is_pinned;
+}
+
+static bool is_guaranteed(const struct ram_arena *arena, const struct ram_slot *slot)
+{
+    return slot->share != NULL &&
+           slot->share->written_bytes - slot->share_mark + slot->bytes <= arena->guarantee;
+}
+
+static void evict(struct ram_arena *arena, struct ram_slot *slot)
+{
+    queue_remove(arena, slot);
+    *slot->owner = NULL;
+    slot->owner = NULL;
+    make_free(arena, slot);
+}
+
+/* Goes once through a queue at most. What was touched since it was queued goes to `again`, what may not go now
+ * goes to the end. */
+static bool evict_from(struct ram_arena *arena, struct region *region, enum queue_kind kind,
+                       bool spare_guaranteed)
+{
+    struct queue *queue = &region->queues[kind];
+
+    for (uint64_t looks = queue->count; looks > 0; looks--) {
+        struct ram_slot *slot = queue->first;
+
+        if (!is_held(slot) && slot->touches == 0 && !(spare_guaranteed && is_guaranteed(arena, slot))) {
+            evict(arena, slot);
+            return true;
+        }
+        queue_remove(arena, slot);
+        if (!is_held(slot) && slot->touches > 0) {
+            slot->touches--;
+            queue_push(arena, slot, kind == QUEUE_SMALL ? QUEUE_MAIN : kind);
+        } else {
+            queue_push(arena, slot, kind);
+        }
+    }
+    return false;
+}
+
+static bool evict_one(struct ram_arena *arena, struct region *region)
+{
+    const struct queue *small = &region->queues[QUEUE_SMALL];
+
+    if (small->bytes > region->bytes / 10 && evict_from(arena, region, QUEUE_SMALL, false))
+        return true;
+    if (evict_from(arena, region, QUEUE_LIVE, true))
+        return true;
+    /* A pass takes one touch off; TOUCHES_MAX more passes find one without. */
+    for (int pass = 0; pass <= TOUCHES_MAX; pass++)
+        if (evict_from(arena, region, QUEUE_MAIN, false) || evict_from(arena, region, QUEUE_SMALL, false) ||
+            evict_from(arena, region, QUEUE_LIVE, false))
+            return true;
+    return false;
+}
+
+/* --- the arena --- */
+
+static bool region_init(struct ram_arena *arena, enum ram_region_kind kind, uint64_t offset, uint64_t bytes)
+{
+    struct region *region = &arena->regions[kind];
+    struct ram_slot *all = calloc(1, sizeof *all);
+
+    if (all == NULL)
+        return false;
+    region->offset = all->offset = offset;
+    region->bytes = all->bytes = bytes;
+    region->lowest = all;
+    all->region = (uint8_t)kind;
+    free_list_add(arena, all);
+    return true;
+}
+
+bool ram_arena_create(struct ram_arena **arena_p, uint64_t bytes, struct status *st)
+{
+    struct ram_arena *arena = calloc(1, sizeof *arena);
+    uint64_t data, room, slices;
+
+    if (arena == NULL)
+        return status_fail(st, STATUS_EXHAUSTED, "no memory for the RAM tier");
+    if (!kv_pool_create(&arena->pool, "reelkv-kv", bytes, st)) {
+        free(arena);
+        return false;
+    }
+    arena->granule = kv_pool_granule(arena->pool);
+    data = kv_pool_data_offset(arena->pool);
+    room = kv_pool_bytes(arena->pool) - data;
+    slices = room / 4 / arena->granule * arena->granule;
+    if (slices == 0 || !region_init(arena, RAM_IMAGES, data, room - slices) ||
+        !region_init(arena, RAM_SLICES, data + room - slices, slices)) {
+        ram_arena_destroy(arena);
+        return status_fail(st, STATUS_EXHAUSTED, "RAM tier: %llu bytes are too few",
+                           (unsigned long long)bytes);
+    }
+    ram_set_shares(arena, 1);
+    *arena_p = arena;
+    return true;
+}
+
+void ram_arena_destroy(struct ram_arena *arena)
+{
+    if (arena == NULL)
+        return;
+    for (unsigned kind = 0; kind < RAM_REGIONS; kind++) {
+        struct ram_slot *slot = arena->regions[kind].lowest;
+
+        while (slot != NULL) {
+            struct ram_slot *higher = slot->higher;
+
+            REQUIRE(slot->is_free);
+            free(slot);
+            slot = higher;
+        }
+    }
+    kv_pool_destroy(arena->pool);
+    free(arena);
+}
+
+const struct kv_pool *ram_arena_pool(const struct ram_arena *arena)
+{
+    return arena->pool;
+}
+
+uint64_t ram_slot_bytes_max(const struct ram_arena *arena, enum ram_region_kind region)
+{
+    return arena->regions[region].bytes / 2;
+}
+
+uint64_t ram_region_bytes(const struct ram_arena *arena, enum ram_region_kind region)
+{
+    return arena->regions[region].bytes;
+}
+
+uint64_t ram_used_bytes(const struct ram_arena *arena, enum ram_region_kind region)
+{
+    return arena->regions[region].used;
+}
+
+uint64_t ram_waste_bytes(const struct ram_arena *arena)
+{
+    return arena->waste;
+}
+
+uint64_t ram_room_bytes(const struct ram_arena *arena, enum ram_region_kind region)
+{
+    return arena->regions[region].bytes - arena->regions[region].held;
+}
+
+void ram_set_shares(struct ram_arena *arena, uint32_t shares)
+{
+    arena->guarantee = arena->regions[RAM_IMAGES].bytes / 2 / (shares == 0 ? 1 : shares);
+}
+
+struct ram_slot *ram_take(struct ram_arena *arena, enum ram_region_kind kind, uint64_t bytes)
+{
+    struct region *region = &arena->regions[kind];
+    uint64_t rounded = (bytes + arena->granule - 1) / arena->granule * arena->granule;
+    struct ram_slot *run;
+
+    REQUIRE(bytes > 0);
+    if (rounded > ram_slot_bytes_max(arena, kind))
+        return NULL;
+    while ((run = find_run(arena, region, rounded)) == NULL)
+        if (!evict_one(arena, region))
+            return NULL;
+    if (!cut_run(arena, run, rounded))
+        return NULL;
+    run->generation = 0;
+    run->waste = rounded - bytes;
+    arena->waste += run->waste;
+    run->refs = 1;
+    run->touches = 0;
+    run->is_pinned = false;
+    run->owner = NULL;
+    run->share = NULL;
+    run->queue = QUEUE_NONE;
+    region->used += rounded;
+    region->held += rounded;
+    return run;
+}
+
+uint8_t *ram_bytes(const struct ram_arena *arena, const struct ram_slot *slot)
+{
+    return kv_pool_base(arena->pool) + slot->offset;
+}
+
+void ram_publish(struct ram_arena *arena, struct ram_slot *slot, struct ram_slot **owner,
+                 struct ram_share *share)
+{
+    REQUIRE(slot->owner == NULL && slot->generation == 0);
+    slot->generation = ++arena->generation;
+    kv_pool_publish(arena->pool, slot->offset, slot->bytes, slot->generation);
+    slot->owner = owner;
+    *owner = slot;
+    if (share != NULL) {
+        share->written_bytes += slot->bytes;
+        slot->share = share;
+        slot->share_mark = share->written_bytes;
+    }
+    queue_push(arena, slot, slot->region == RAM_IMAGES ? QUEUE_LIVE : QUEUE_SMALL);
+}
+
+void ram_move_owner(struct ram_slot *slot, struct ram_slot **owner)
+{
+    REQUIRE(slot->owner != NULL);
+    *slot->owner = NULL;
+    slot->owner = owner;
+    *owner = slot;
+}
+
+static void free_if_unwanted(struct ram_arena *arena, struct ram_slot *slot)
+{
+    if (!is_held(slot) && slot->owner == NULL)
+        make_free(arena, slot);
+}
+
+void ram_drop(struct ram_arena *arena, struct ram_slot **owner)
+{
+    struct ram_slot *slot = *owner;
+
+    if (slot == NULL)
+        return;
+    REQUIRE(slot->owner == owner);
+    *owner = NULL;
+    slot->owner = NULL;
+    slot->share = NULL;
+    queue_remove(arena, slot);
+    free_if_unwanted(arena, slot);
+}
+
+/* Counts held bytes as references and pins come and go. */
+static void set_held(struct ram_arena *arena, const struct ram_slot *slot, bool was_held)
+{
+    if (was_held && !is_held(slot))
+        arena->regions[slot->region].held -= slot->bytes;
+    else if (!was_held && is_held(slot))
+        arena->regions[slot->region].held += slot->bytes;
+}
+
+void ram_ref(struct ram_arena *arena, struct ram_slot *slot)
+{
+    bool was_held = is_held(slot);
+
+    slot->refs++;
+    set_held(arena, slot, was_held);
+}
+
+void ram_unref(struct ram_arena *arena, struct ram_slot *slot)
+{
+    if (slot == NULL)
+        return;
+    REQUIRE(slot->refs > 0);
+    slot->refs--;
+    set_held(arena, slot, true);
+    free_if_unwanted(arena, slot);
+}
+
+void ram_pin(struct ram_arena *arena, struct ram_slot *slot)
+{
+    bool was_held = is_held(slot);
+
+    slot->is_pinned = true;
+    set_held(arena, slot, was_held);
+}
+
+void ram_unpin(struct ram_arena *arena, struct ram_slot *slot)
+{
+    bool was_held = is_held(slot);
+
+    slot->is_pinned = false;
+    set_held(arena, slot, was_held);
+    free_if_unwanted(arena, slot);
+}
+
+void ram_touch(struct ram_slot *slot)
+{
+    if (slot->touches < TOUCHES_MAX)
+        slot->touches++;
+}

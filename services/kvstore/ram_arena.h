@@ -1,0 +1,90 @@
+/* ram_arena.h - the RAM tier: one sealed pool, mapped by readers on this host, cut into slots.
+ *
+ * Two regions, so that large and small do not break each other's room: images hold whole records as they lie on
+ * the disk (written from here, served from here); slices hold single layers that questions had read back.
+ *
+ *   taken --publish--> served --drop--> free when no reference is left
+ *
+ * A slot belongs to one owner pointer (in the index), which is cleared when the slot is evicted. References are
+ * leases and reads and writes in flight; pins are blocks not yet on the disk: both keep a slot.
+ *
+ * Eviction. Images: in the order of writing, except that every stream keeps its newest blocks up to its share
+ * (half of the region over all streams), unless nothing else is left. Slices: S3-FIFO; what is read once goes
+ * through a short queue and cannot flush what is read again.
+ *
+ * Owner:  the store. Thread: loop only; the bytes of a slot are for whoever holds a reference.
+ * Fails:  ram_take() gives NULL when references and pins hold too much: try again when some are gone.
+ * Bounds: the bytes given, for ever. */
+#ifndef REELKV_KVSTORE_RAM_ARENA_H
+#define REELKV_KVSTORE_RAM_ARENA_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "kv/kv_pool.h"
+
+enum ram_region_kind { RAM_IMAGES, RAM_SLICES, RAM_REGIONS };
+
+/* One for each stream: counts what it wrote, which tells how old a block is among its own. */
+struct ram_share {
+    uint64_t written_bytes;
+};
+
+struct ram_slot {
+    uint64_t offset, bytes; /* in the pool; multiples of its granule */
+    uint64_t waste;         /* of these, more than was asked for */
+    uint64_t generation;    /* 0: not published */
+    uint32_t refs;
+    uint8_t region;
+    uint8_t queue; /* where eviction finds it */
+    uint8_t touches;
+    bool is_free, is_pinned;
+    struct ram_slot **owner;                  /* NULL: dropped, goes when refs do */
+    struct ram_share *share;                  /* of an image; NULL: none */
+    uint64_t share_mark;                      /* share->written_bytes right after this one */
+    struct ram_slot *lower, *higher;          /* neighbours by address */
+    struct ram_slot *queue_next, *queue_prev; /* eviction order, or the free list */
+};
+
+struct ram_arena;
+
+bool ram_arena_create(struct ram_arena **arena_p, uint64_t bytes, struct status *st);
+void ram_arena_destroy(struct ram_arena *arena); /* NULL is fine; no owner may be left */
+
+const struct kv_pool *ram_arena_pool(const struct ram_arena *arena);
+
+/* The largest slot a region gives; more can never be had. */
+uint64_t ram_slot_bytes_max(const struct ram_arena *arena, enum ram_region_kind region);
+uint64_t ram_region_bytes(const struct ram_arena *arena, enum ram_region_kind region);
+uint64_t ram_used_bytes(const struct ram_arena *arena, enum ram_region_kind region);
+uint64_t ram_waste_bytes(const struct ram_arena *arena); /* given to slots beyond what they asked for */
+
+/* Bytes that could be taken now, by evicting whatever can be. */
+uint64_t ram_room_bytes(const struct ram_arena *arena, enum ram_region_kind region);
+
+/* How many streams share the guarantee. */
+void ram_set_shares(struct ram_arena *arena, uint32_t shares);
+
+/* A slot with one reference and no owner; may evict. NULL: no room now. */
+struct ram_slot *ram_take(struct ram_arena *arena, enum ram_region_kind region, uint64_t bytes);
+uint8_t *ram_bytes(const struct ram_arena *arena, const struct ram_slot *slot);
+
+/* The bytes stay from here on: readers may find them, eviction too. *owner is set to the slot. share NULL: no
+ * guarantee. */
+void ram_publish(struct ram_arena *arena, struct ram_slot *slot, struct ram_slot **owner,
+                 struct ram_share *share);
+
+/* The owner has moved in memory. */
+void ram_move_owner(struct ram_slot *slot, struct ram_slot **owner);
+
+/* The owner gives it up: clears the pointer; the slot goes with its last reference. */
+void ram_drop(struct ram_arena *arena, struct ram_slot **owner);
+
+void ram_ref(struct ram_arena *arena, struct ram_slot *slot);
+void ram_unref(struct ram_arena *arena, struct ram_slot *slot); /* NULL is fine */
+void ram_pin(struct ram_arena *arena, struct ram_slot *slot);
+void ram_unpin(struct ram_arena *arena, struct ram_slot *slot);
+void ram_touch(struct ram_slot *slot); /* a question read it */
+
+#endif

@@ -1,0 +1,139 @@
+/* segment.h - one file of records: written by one stream, sealed when full, read for ever after.
+ *
+ *   CREATING --made--> OPEN --full or closed--> SEALING --> SEALED --budget--> gone
+ *       |                |                         |
+ *       +-- no room: tried again           write or sync failed: FENCED
+ *
+ * One job at a time runs for a segment on the store's writing threads: make the file, write records, sync, seal.
+ * A failed write or sync ends the file for good (never is a sync tried twice: the kernel may have thrown the pages
+ * away): it is fenced, keeps what was durable, and the stream writes the rest again, from RAM, to a new segment.
+ *
+ * Owner:  its stream; freed by the store once it has gone.
+ * Thread: loop; jobs see only what they are given, and the index, which is fixed while they run.
+ * Bounds: capacity; SEGMENT_WRITE_RECORDS a write. */
+#ifndef REELKV_KVSTORE_SEGMENT_H
+#define REELKV_KVSTORE_SEGMENT_H
+
+#include <limits.h>
+
+#include "kv/kv_footer.h"
+#include "kvstore/disk.h"
+#include "kvstore/index.h"
+#include "loop/work_pool.h"
+
+enum {
+    SEGMENT_WRITE_RECORDS = 32,
+    SEGMENT_SYNC_BYTES = 16 << 20, /* written and not yet synced: sync now, whatever the interval */
+    SEGMENT_MARKS_MAX = 1 << 16,   /* gaps and events of one segment */
+};
+
+enum segment_state {
+    SEGMENT_CREATING,
+    SEGMENT_OPEN,
+    SEGMENT_SEALING,
+    SEGMENT_SEALED,
+    SEGMENT_FENCED, /* as sealed, but without a footer */
+};
+
+struct stream;
+
+/* What is no frame: gaps, events, damage. */
+struct segment_mark {
+    enum kv_record_type type;
+    uint16_t event;
+    bool is_damaged;
+    uint64_t seq, end_seq;
+    int64_t pts_ns, end_pts_ns;
+    char *note; /* NULL: none */
+};
+
+/* A record on its way to the disk. */
+struct segment_record {
+    struct segment_record *next;
+    struct ram_slot *slot; /* referenced and pinned; or */
+    void *buffer;          /* a block of its own */
+    struct kv_entry entry;
+};
+
+struct segment_queue {
+    struct segment_record *first, *last;
+    uint32_t count;
+};
+
+struct segment_writer; /* what only an unsealed segment has */
+
+struct segment {
+    struct stream *stream;
+    enum segment_state state;
+    struct kv_super super;
+    char base[PATH_MAX];      /* path without .open or .seg */
+    uint64_t capacity;        /* the file's length while it is open */
+    uint64_t disk_bytes;      /* counted in the budget */
+    uint64_t end_seq;         /* of the last record added */
+    uint64_t durable_end_seq; /* records below it (of this segment) are on the disk */
+    uint64_t end_token_index;
+    int64_t end_pts_ns;
+    uint64_t init_offset; /* of its INIT record; 0: none */
+    uint32_t init_bytes;
+    struct index_part index;
+    struct segment_mark *marks;
+    uint32_t mark_count, mark_room;
+    uint32_t reads;  /* in flight: the file must stay */
+    bool is_leaving; /* chosen to go; no new reads */
+    struct segment_writer *writer;
+    struct segment *age_next, *age_prev; /* sealed ones, oldest first */
+};
+
+/* The bytes a segment needs for one block of this size besides its INIT. */
+uint64_t segment_bytes_min(const struct kv_geometry *geometry, uint64_t record_bytes, uint64_t init_bytes);
+
+/* Makes the struct; its file is made by the first pump that finds room. NULL: no memory. */
+struct segment *segment_create(struct stream *stream, const struct kv_super *super, uint64_t capacity);
+
+/* For a file that is there already: only read. */
+void segment_drop_writer(struct segment *segment, const char *base);
+
+/* Lets go of the index and the memory; nothing may be running. */
+void segment_destroy(struct segment *segment);
+
+/* Whether a record (and the footer afterwards) still fits. */
+bool segment_has_room(const struct segment *segment, const struct kv_layout *layout, uint32_t note_bytes,
+                      bool is_frame);
+
+/* Adds a record: writes its header into the image, queues it, and indexes a frame. `image` is record's, in `slot`
+ * (a reference is taken, and a pin) or in `buffer` (taken). A frame's is returned in *frame_p. EXHAUSTED: no
+ * memory; then nothing happened and the buffer is the caller's. */
+struct segment_append {
+    struct kv_record *record;
+    struct ram_slot *slot;
+    void *buffer;
+};
+bool segment_append(struct segment *segment, const struct segment_append *append,
+                    struct index_frame **frame_p, struct status *st);
+
+/* Starts the next job, if one is due and none runs. */
+void segment_pump(struct segment *segment);
+
+/* Syncs what has been added so far as soon as it is written. */
+void segment_commit(struct segment *segment);
+
+/* No more records: write, sync, seal. */
+void segment_close(struct segment *segment);
+
+bool segment_is_busy(const struct segment *segment); /* a job runs or a read is in flight */
+bool segment_is_open(const struct segment *segment); /* takes records */
+bool segment_is_creating(const struct segment *segment);
+bool segment_is_durable(const struct segment *segment); /* nothing is on its way */
+
+/* Gives up what is not on the disk, for a stream that is being deleted. */
+void segment_abandon(struct segment *segment);
+
+/* Takes the records that are not durable off a fenced segment; the caller appends them elsewhere. */
+struct segment_record *segment_take_undurable(struct segment *segment);
+
+/* Frees a record, with its reference, pin and buffer. */
+void segment_record_free(struct ram_arena *arena, struct segment_record *record);
+
+bool segment_add_mark(struct segment *segment, const struct kv_entry *entry, const char *note);
+
+#endif

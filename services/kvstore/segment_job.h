@@ -1,0 +1,32 @@
+/* segment_job.h - what is done to segment files on the writing threads. Each function blocks, sees only its
+ * arguments, and leaves errors to the loop. */
+#ifndef REELKV_KVSTORE_SEGMENT_JOB_H
+#define REELKV_KVSTORE_SEGMENT_JOB_H
+
+#include "kvstore/segment.h"
+
+/* Makes folders and file, reserves `capacity`, writes the superblock, syncs both. The descriptor, or -1 with
+ * nothing left behind. *taken_p: bytes on the disk. */
+int segment_job_create(const struct disk_ops *disk, const char *base, const struct kv_super *super,
+                       uint64_t capacity, uint64_t *taken_p, struct status *st);
+
+/* Everything a footer is made from. */
+struct segment_footer_parts {
+    const struct kv_super *super;
+    const struct kv_entry *entries; /* in the file's order */
+    uint32_t entry_count;
+    const char *notes; /* of all entries, one after the other */
+    uint64_t notes_bytes;
+    const struct index_part *index; /* of the FRAME entries that are not damaged, in order */
+    uint32_t chain;
+};
+
+/* Writes the footer at `end`, cuts the file there, syncs, renames BASE.open to BASE.seg and syncs the folder. */
+bool segment_job_seal(const struct disk_ops *disk, int fd, const char *base,
+                      const struct segment_footer_parts *parts, uint64_t end, struct status *st);
+
+/* Bytes of the footer that these would get. */
+uint64_t segment_footer_bytes(const struct kv_geometry *geometry, uint32_t records, uint32_t frames,
+                              uint64_t notes_bytes);
+
+#endif

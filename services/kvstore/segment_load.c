@@ -1,0 +1,272 @@
+#include "kvstore/segment_load.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "base/log.h"
+#include "base/require.h"
+#include "kv/kv_crc.h"
+#include "kvstore/segment_job.h"
+#include "kvstore/segment_scan.h"
+#include "kvstore/store.h"
+
+struct loader {
+    struct stream *stream;
+    const struct disk_ops *disk;
+    const char *base;
+    struct segment *segment;
+    struct segment_load *load;
+    int fd;
+    uint64_t file_bytes;
+    struct status *st;
+};
+
+static bool fail(struct loader *loader, const char *what)
+{
+    return status_fail(loader->st, STATUS_DATA_LOSS, "%s does not fit", what);
+}
+
+/* --- from the footer --- */
+
+static bool add_entries(struct loader *loader, const struct kv_footer *footer, const uint8_t *bytes)
+{
+    const struct segment *segment = loader->segment;
+    const char *note = (const char *)bytes + (footer->notes - footer->table);
+    uint64_t notes_left = footer->notes_bytes;
+    struct kv_entry entry;
+
+    for (uint32_t i = 0; i < footer->records; i++) {
+        if (!kv_entry_get(&entry, bytes + (uint64_t)i * KV_ENTRY_BYTES, loader->st))
+            return false;
+        if (entry.note_bytes > notes_left || entry.offset > footer->table ||
+            entry.record_bytes > footer->table - entry.offset || entry.record_bytes > UINT32_MAX)
+            return fail(loader, "footer entry");
+        if (!segment_scan_add(loader->segment, &entry, note, loader->st))
+            return false;
+        note += entry.note_bytes;
+        notes_left -= entry.note_bytes;
+    }
+    if (segment->index.frame_count != footer->frames)
+        return fail(loader, "number of frames");
+    return true;
+}
+
+static bool fill_frames(struct loader *loader, const struct kv_footer *footer, const uint8_t *bytes)
+{
+    const struct segment *segment = loader->segment;
+    uint32_t key_bytes = kv_key_bytes(&segment->super.geometry), slices = 2 * footer->layers;
+    const uint8_t *sums_at = bytes + (footer->sums - footer->table);
+
+    if (kv_crc(0, sums_at, footer->columns - footer->sums) != footer->sums_crc)
+        return fail(loader, "checksum of the sums");
+    for (uint32_t layer = 0; layer < footer->layers; layer++) {
+        uint64_t start = footer->columns + layer * footer->column_stride;
+        const uint8_t *column = bytes + (start - footer->table);
+
+        if (kv_crc(0, column, kv_footer_column_end(footer, layer) - start) != footer->column_crc[layer])
+            return fail(loader, "checksum of the keys");
+        for (uint64_t n = 0; n < footer->frames; n++)
+            memcpy(index_frame_key(index_part_at(&segment->index, n), layer), column + n * key_bytes,
+                   key_bytes);
+    }
+    for (uint64_t n = 0; n < footer->frames; n++) {
+        uint32_t *sums = index_frame_sums(index_part_at(&segment->index, n));
+
+        for (uint32_t i = 0; i < slices; i++)
+            sums[i] = get_u32(sums_at + (n * slices + i) * sizeof *sums);
+    }
+    return true;
+}
+
+static bool use_footer(struct loader *loader, const struct kv_footer *footer)
+{
+    uint64_t len = footer->file_bytes - footer->table;
+    uint8_t *bytes = disk_buffer(len);
+    bool ok;
+
+    if (bytes == NULL)
+        return status_fail(loader->st, STATUS_EXHAUSTED, "no memory for a footer");
+    ok = disk_read(loader->disk, loader->fd, bytes, len, footer->table, loader->st);
+    if (ok && kv_crc(0, bytes, footer->notes - footer->table) != footer->table_crc)
+        ok = fail(loader, "checksum of the table");
+    if (ok &&
+        kv_crc(0, bytes + (footer->notes - footer->table), footer->sums - footer->notes) != footer->notes_crc)
+        ok = fail(loader, "checksum of the notes");
+    ok = ok && add_entries(loader, footer, bytes) && fill_frames(loader, footer, bytes);
+    free(bytes);
+    return ok;
+}
+
+static bool load_footer(struct loader *loader)
+{
+    struct kv_footer footer;
+    uint8_t *page = disk_buffer(KV_PAGE_BYTES);
+    bool ok;
+
+    if (page == NULL)
+        return status_fail(loader->st, STATUS_EXHAUSTED, "no memory for a trailer");
+    ok = loader->file_bytes % KV_PAGE_BYTES == 0 && loader->file_bytes >= 2 * KV_PAGE_BYTES;
+    if (!ok)
+        fail(loader, "length");
+    ok = ok &&
+         disk_read(loader->disk, loader->fd, page, KV_PAGE_BYTES, loader->file_bytes - KV_PAGE_BYTES,
+                   loader->st) &&
+         kv_footer_get(&footer, &loader->segment->super, loader->file_bytes, page, loader->st) &&
+         use_footer(loader, &footer);
+    free(page);
+    return ok;
+}
+
+/* --- by scanning --- */
+
+/* What the footer left halfway. */
+static void start_over(struct segment *segment)
+{
+    index_part_drop(&segment->index, segment->stream->store->arena);
+    while (segment->mark_count > 0)
+        free(segment->marks[--segment->mark_count].note);
+    segment->end_seq = segment->super.first_seq;
+    segment->end_token_index = 0;
+    segment->init_offset = 0;
+}
+
+static bool seal(struct loader *loader, const struct segment_scan *scan)
+{
+    const struct segment_footer_parts parts = { .super = &loader->segment->super,
+                                                .entries = scan->entries,
+                                                .entry_count = scan->entry_count,
+                                                .notes = scan->notes,
+                                                .notes_bytes = scan->notes_bytes,
+                                                .index = &loader->segment->index,
+                                                .chain = scan->chain };
+
+    return segment_job_seal(loader->disk, loader->fd, loader->base, &parts, scan->end, loader->st);
+}
+
+static bool load_by_scan(struct loader *loader)
+{
+    const struct log_context context = { .stream = loader->stream->name };
+    struct segment_scan scan = { .disk = loader->disk, .fd = loader->fd, .file_bytes = loader->file_bytes };
+    bool ok = segment_scan_run(&scan, loader->segment, loader->st);
+
+    loader->load->was_scanned = true;
+    loader->load->torn_bytes = scan.torn_bytes;
+    loader->load->damaged_frames = scan.damaged_frames;
+    loader->load->is_empty = ok && scan.entry_count == 0;
+    loader->segment->state = SEGMENT_FENCED;
+    if (ok && loader->load->was_open && scan.entry_count > 0) {
+        if (seal(loader, &scan))
+            loader->segment->state = SEGMENT_SEALED;
+        else /* readable all the same; the next start tries again */
+            log_warn(&context, "segment_not_sealed", "%s", loader->st->text);
+    }
+    segment_scan_free(&scan);
+    return ok;
+}
+
+static bool load_super(struct loader *loader, struct kv_super *super)
+{
+    const struct stream *stream = loader->stream;
+    uint8_t *page = disk_buffer(KV_PAGE_BYTES);
+    bool ok;
+
+    if (page == NULL)
+        return status_fail(loader->st, STATUS_EXHAUSTED, "no memory for a superblock");
+    ok = disk_read(loader->disk, loader->fd, page, KV_PAGE_BYTES, 0, loader->st) &&
+         kv_super_get(super, page, loader->st);
+    free(page);
+    if (ok && (strcmp(super->ns, stream->ns) != 0 || strcmp(super->stream, stream->name) != 0))
+        return status_fail(loader->st, STATUS_DATA_LOSS, "it belongs to stream %s/%s", super->ns,
+                           super->stream);
+    return ok;
+}
+
+static bool open_file(struct loader *loader, const char *path, int flags)
+{
+    struct stat info;
+
+    loader->fd = disk_open(loader->disk, path, flags, loader->st);
+    if (loader->fd < 0)
+        return false;
+    if (fstat(loader->fd, &info) != 0)
+        return status_fail(loader->st, status_code_of_errno(errno), "stat %s: %m", path);
+    loader->file_bytes = (uint64_t)info.st_size;
+    return true;
+}
+
+static bool load_content(struct loader *loader)
+{
+    struct kv_super super;
+
+    if (!load_super(loader, &super))
+        return false;
+    loader->segment = segment_create(loader->stream, &super, 0);
+    if (loader->segment == NULL)
+        return status_fail(loader->st, STATUS_EXHAUSTED, "no memory for a segment");
+    segment_drop_writer(loader->segment, loader->base);
+    loader->segment->state = SEGMENT_SEALED;
+    if (!loader->load->was_open) {
+        if (load_footer(loader))
+            return true;
+        if (loader->st->code != STATUS_DATA_LOSS)
+            return false;
+        start_over(loader->segment);
+    }
+    return load_by_scan(loader);
+}
+
+bool segment_load(struct stream *stream, const char *base, bool is_open, struct segment **segment_p,
+                  struct segment_load *load, struct status *st)
+{
+    struct loader loader = {
+        .stream = stream, .disk = stream->store->disk, .base = base, .load = load, .fd = -1, .st = st
+    };
+    char path[PATH_MAX + 8];
+    bool ok;
+
+    *load = (struct segment_load){ .was_open = is_open };
+    snprintf(path, sizeof path, "%s%s", base, is_open ? ".open" : ".seg");
+    ok = open_file(&loader, path, is_open ? O_RDWR : O_RDONLY) && load_content(&loader);
+    /* Killed while it was being made: nothing was ever acked from it. */
+    if (!ok && is_open && st->code == STATUS_DATA_LOSS)
+        ok = load->is_empty = true;
+    if (ok && load->is_empty && is_open && loader.disk->unlink(path) != 0)
+        ok = status_fail(st, status_code_of_errno(errno), "remove %s: %m", path);
+    if (ok && !load->is_empty)
+        ok = disk_taken(loader.fd, &loader.segment->disk_bytes, st);
+    if (loader.fd >= 0)
+        close(loader.fd);
+    if (!ok || load->is_empty) {
+        segment_destroy(loader.segment);
+        loader.segment = NULL;
+    }
+    *segment_p = loader.segment;
+    return ok || status_wrap(st, "%s", path);
+}
+
+uint8_t *segment_load_init(const struct segment *segment, struct kv_record *record, struct status *st)
+{
+    const struct disk_ops *disk = segment->stream->store->disk;
+    uint8_t *image = disk_buffer(segment->init_bytes);
+    char path[PATH_MAX + 8];
+    uint32_t crc;
+    bool ok;
+    int fd;
+
+    snprintf(path, sizeof path, "%s%s", segment->base, segment->state == SEGMENT_SEALED ? ".seg" : ".open");
+    fd = image == NULL ? -1 : disk_open(disk, path, O_RDONLY, st);
+    ok = fd >= 0 && disk_read(disk, fd, image, segment->init_bytes, segment->init_offset, st) &&
+         kv_record_get(record, &crc, &segment->super, image, st) && kv_record_verify(record, image, st);
+    if (fd >= 0)
+        close(fd);
+    if (ok)
+        return image;
+    free(image);
+    return NULL;
+}

@@ -1,0 +1,32 @@
+/* segment_load.h - segment files that are there when the store starts.
+ *
+ * A .seg is known from its footer. An .open one (its writer was killed), or one whose footer does not fit, is
+ * scanned record by record:
+ *
+ *   a record that fits                                    is indexed
+ *   one that does not, with none behind it that does      is a torn tail: cut
+ *   one that does not, with others behind it that do      is damage: marked, never served
+ *
+ * and an .open one is sealed afterwards, so that this happens once.
+ *
+ * Thread: blocks; before the loop runs. Fails: DATA_LOSS when nothing of the file can be used (it stays where it
+ * is, and is counted), UNIMPLEMENTED for another version's, and for the disk's own failures. */
+#ifndef REELKV_KVSTORE_SEGMENT_LOAD_H
+#define REELKV_KVSTORE_SEGMENT_LOAD_H
+
+#include "kvstore/segment.h"
+
+struct segment_load {
+    uint64_t torn_bytes;                  /* cut from the end */
+    uint64_t damaged_frames;              /* numbers that are marked */
+    bool was_open, was_scanned, is_empty; /* empty: no record; the file was removed */
+};
+
+/* base: the path without suffix. *segment_p: NULL when empty. */
+bool segment_load(struct stream *stream, const char *base, bool is_open, struct segment **segment_p,
+                  struct segment_load *load, struct status *st);
+
+/* The whole image of the segment's INIT record, verified; free(). NULL with *st. */
+uint8_t *segment_load_init(const struct segment *segment, struct kv_record *record, struct status *st);
+
+#endif

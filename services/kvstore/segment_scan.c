@@ -1,0 +1,229 @@
+#include "kvstore/segment_scan.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/require.h"
+#include "kvstore/store.h"
+
+bool segment_scan_add(struct segment *segment, const struct kv_entry *entry, const char *note,
+                      struct status *st)
+{
+    bool is_damaged = entry->flags & KV_ENTRY_DAMAGED;
+    struct index_frame frame = { .seq = entry->seq,
+                                 .pts_ns = entry->pts_ns,
+                                 .token_index = entry->token_index,
+                                 .offset = entry->offset,
+                                 .record_bytes = (uint32_t)entry->record_bytes,
+                                 .tokens = entry->tokens,
+                                 .thumbnail_bytes = entry->thumbnail_bytes };
+    struct kv_layout layout;
+    struct index_memory *memory = &segment->stream->store->index_memory;
+
+    if (entry->seq < segment->end_seq)
+        return status_fail(st, STATUS_DATA_LOSS, "record %llu comes after %llu",
+                           (unsigned long long)entry->seq, (unsigned long long)segment->end_seq);
+    if (entry->type == KV_RECORD_FRAME && !is_damaged) {
+        kv_entry_layout(entry, &segment->super.geometry, &layout);
+        if (entry->tokens < 1 || entry->end_seq - entry->seq != 1 ||
+            layout.record_bytes != entry->record_bytes)
+            return status_fail(st, STATUS_DATA_LOSS, "record %llu is no frame",
+                               (unsigned long long)entry->seq);
+        frame.thumbnail_at = (uint32_t)layout.thumbnail;
+        frame.slices_at = (uint32_t)layout.slices;
+        if (index_part_add(&segment->index, segment, memory, &segment->super.geometry, &frame) == NULL)
+            return status_fail(st, STATUS_EXHAUSTED, "no memory for the index");
+        segment->end_token_index = entry->token_index + entry->tokens;
+        segment->end_pts_ns = entry->pts_ns;
+    } else if (entry->type == KV_RECORD_INIT && !is_damaged) {
+        segment->init_offset = entry->offset;
+        segment->init_bytes = (uint32_t)entry->record_bytes;
+        if (segment->end_token_index < entry->token_index + entry->tokens)
+            segment->end_token_index = entry->token_index + entry->tokens;
+    } else if (!segment_add_mark(segment, entry, note)) {
+        return status_fail(st, STATUS_EXHAUSTED, "no memory for the index");
+    }
+    segment->end_seq = segment->durable_end_seq = entry->end_seq;
+    return true;
+}
+
+static bool add_entry(struct segment_scan *scan, const struct kv_entry *entry, struct status *st)
+{
+    uint32_t room = scan->entry_room == 0 ? 64 : 2 * scan->entry_room;
+    struct kv_entry *entries = scan->entries;
+
+    if (scan->entry_count == scan->entry_room) {
+        entries = realloc(entries, room * sizeof *entries);
+        if (entries == NULL)
+            return status_fail(st, STATUS_EXHAUSTED, "no memory for the index");
+        scan->entries = entries;
+        scan->entry_room = room;
+    }
+    scan->entries[scan->entry_count++] = *entry;
+    return true;
+}
+
+static bool add_note(struct segment_scan *scan, const uint8_t *note, uint32_t bytes, struct status *st)
+{
+    char *notes;
+
+    if (bytes == 0)
+        return true;
+    notes = realloc(scan->notes, scan->notes_bytes + bytes);
+    if (notes == NULL)
+        return status_fail(st, STATUS_EXHAUSTED, "no memory for the index");
+    memcpy(notes + scan->notes_bytes, note, bytes);
+    scan->notes = notes;
+    scan->notes_bytes += bytes;
+    return true;
+}
+
+static bool make_image(struct segment_scan *scan, uint64_t bytes, struct status *st)
+{
+    uint8_t *image;
+
+    if (bytes <= scan->image_bytes)
+        return true;
+    image = disk_buffer(bytes);
+    if (image == NULL)
+        return status_fail(st, STATUS_EXHAUSTED, "no memory for a record of %llu bytes",
+                           (unsigned long long)bytes);
+    free(scan->image);
+    scan->image = image;
+    scan->image_bytes = bytes;
+    return true;
+}
+
+enum finding { FOUND_RECORD, FOUND_DAMAGE, FOUND_NOTHING, FOUND_FAILURE };
+
+/* Whether a header that fits stands at `at`; reads nothing more. FOUND_FAILURE: the disk's. */
+static enum finding look_at(struct segment_scan *scan, const struct segment *segment, uint64_t at,
+                            struct status *st)
+{
+    uint32_t header_bytes;
+    struct kv_layout layout;
+    struct status why;
+
+    if (at + KV_PAGE_BYTES > scan->file_bytes)
+        return FOUND_NOTHING;
+    if (!make_image(scan, KV_HEADER_BYTES_MAX, st) ||
+        !disk_read(scan->disk, scan->fd, scan->image, KV_PAGE_BYTES, at, st))
+        return FOUND_FAILURE;
+    header_bytes = kv_record_header_bytes(scan->image);
+    if (header_bytes == 0 || at + header_bytes > scan->file_bytes)
+        return FOUND_NOTHING;
+    if (header_bytes > KV_PAGE_BYTES &&
+        !disk_read(scan->disk, scan->fd, scan->image + KV_PAGE_BYTES, KV_PAGE_BYTES, at + KV_PAGE_BYTES, st))
+        return FOUND_FAILURE;
+    if (!kv_record_get(&scan->record, &scan->header_crc, &segment->super, scan->image, &why))
+        return FOUND_NOTHING;
+    kv_record_layout(&scan->record, &layout);
+    if (layout.record_bytes > scan->file_bytes - at || scan->record.seq < segment->end_seq)
+        return FOUND_NOTHING;
+    return FOUND_RECORD;
+}
+
+/* Reads and checks the whole record whose header was found. */
+static enum finding check_record(struct segment_scan *scan, uint64_t at, struct status *st)
+{
+    struct kv_layout layout;
+    struct status why;
+
+    kv_record_layout(&scan->record, &layout);
+    if (!make_image(scan, layout.record_bytes, st) ||
+        !disk_read(scan->disk, scan->fd, scan->image, layout.record_bytes, at, st))
+        return FOUND_FAILURE;
+    return kv_record_verify(&scan->record, scan->image, &why) ? FOUND_RECORD : FOUND_DAMAGE;
+}
+
+static void fill_frame(const struct segment_scan *scan, const struct segment *segment)
+{
+    const struct kv_record *record = &scan->record;
+    const struct index_frame *frame = index_part_at(&segment->index, segment->index.frame_count - 1);
+    uint32_t key_bytes = kv_key_bytes(&segment->super.geometry), *sums = index_frame_sums(frame);
+    struct kv_layout layout;
+
+    kv_record_layout(record, &layout);
+    for (uint32_t i = 0; i < 2 * record->layers; i++)
+        sums[i] = kv_slice_crc_written(&segment->super, record->seq, i, record->slices[i].crc,
+                                       record->slices[i].bytes);
+    for (uint32_t layer = 0; layer < record->layers; layer++)
+        memcpy(index_frame_key(frame, layer), scan->image + layout.keys + (uint64_t)layer * key_bytes,
+               key_bytes);
+}
+
+/* The numbers between the last record and this one were written and cannot be read. */
+static bool mark_damage(struct segment_scan *scan, struct segment *segment, uint64_t at, struct status *st)
+{
+    struct kv_entry entry = { .offset = scan->end,
+                              .record_bytes = at - scan->end,
+                              .seq = segment->end_seq,
+                              .end_seq = scan->record.seq,
+                              .pts_ns = segment->end_pts_ns,
+                              .end_pts_ns = scan->record.pts_ns,
+                              .type = KV_RECORD_FRAME,
+                              .flags = KV_ENTRY_DAMAGED };
+
+    if (entry.record_bytes == 0)
+        return true;
+    scan->damaged_frames += entry.end_seq - entry.seq;
+    return add_entry(scan, &entry, st) && segment_scan_add(segment, &entry, "", st);
+}
+
+static bool take_record(struct segment_scan *scan, struct segment *segment, uint64_t at, struct status *st)
+{
+    const struct kv_record *record = &scan->record;
+    struct kv_layout layout;
+    struct kv_entry entry;
+
+    if (!mark_damage(scan, segment, at, st))
+        return false;
+    kv_record_layout(record, &layout);
+    kv_entry_of_record(&entry, record, at, scan->header_crc);
+    if (!add_entry(scan, &entry, st) || !add_note(scan, scan->image + layout.note, record->note_bytes, st) ||
+        !segment_scan_add(segment, &entry, (const char *)scan->image + layout.note, st))
+        return false;
+    if (record->type == KV_RECORD_FRAME)
+        fill_frame(scan, segment);
+    scan->chain = scan->header_crc;
+    scan->end = at + layout.record_bytes;
+    return true;
+}
+
+/* A damaged record ends where its header says; without a header the next one may stand on any page. */
+bool segment_scan_run(struct segment_scan *scan, struct segment *segment, struct status *st)
+{
+    uint64_t at = KV_PAGE_BYTES, torn_from = 0;
+
+    scan->end = KV_PAGE_BYTES;
+    scan->chain = segment->super.crc;
+    while (at + KV_PAGE_BYTES <= scan->file_bytes) {
+        enum finding finding = look_at(scan, segment, at, st);
+        struct kv_layout layout;
+
+        if (finding == FOUND_RECORD)
+            finding = check_record(scan, at, st);
+        if (finding == FOUND_FAILURE)
+            return false;
+        if (finding == FOUND_RECORD) {
+            if (!take_record(scan, segment, at, st))
+                return false;
+            at = scan->end;
+            continue;
+        }
+        if (finding == FOUND_DAMAGE)
+            torn_from = at;
+        kv_record_layout(&scan->record, &layout);
+        at += finding == FOUND_DAMAGE ? layout.record_bytes : KV_PAGE_BYTES;
+    }
+    if (torn_from >= scan->end && torn_from > 0)
+        scan->torn_bytes = at - torn_from;
+    return true;
+}
+
+void segment_scan_free(struct segment_scan *scan)
+{
+    free(scan->image);
+    free(scan->entries);
+    free(scan->notes);
+}

@@ -1,0 +1,36 @@
+/* segment_scan.h - finds the records of a file without a footer, and indexes them.
+ *
+ * Thread: blocks; before the loop runs. Bounds: one record in memory. */
+#ifndef REELKV_KVSTORE_SEGMENT_SCAN_H
+#define REELKV_KVSTORE_SEGMENT_SCAN_H
+
+#include "kvstore/segment.h"
+
+struct segment_scan {
+    const struct disk_ops *disk;
+    int fd;
+    uint64_t file_bytes;
+    /* found */
+    struct kv_entry *entries;
+    uint32_t entry_count, entry_room;
+    char *notes;
+    uint64_t notes_bytes;
+    uint64_t end;   /* of the last record that fits */
+    uint32_t chain; /* its header's CRC */
+    uint64_t torn_bytes, damaged_frames;
+    /* on the way */
+    uint8_t *image; /* the record at hand */
+    uint64_t image_bytes;
+    struct kv_record record;
+    uint32_t header_crc;
+};
+
+bool segment_scan_run(struct segment_scan *scan, struct segment *segment, struct status *st);
+void segment_scan_free(struct segment_scan *scan);
+
+/* Enters a record into the segment: a frame into the index (its keys and sums are the caller's to fill), the rest
+ * as marks. */
+bool segment_scan_add(struct segment *segment, const struct kv_entry *entry, const char *note,
+                      struct status *st);
+
+#endif

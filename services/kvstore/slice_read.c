@@ -1,0 +1,405 @@
+#include "kvstore/slice_read.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/require.h"
+#include "kv/kv_crc.h"
+
+enum frame_result frame_result_of_absence(enum stream_absence absence)
+{
+    switch (absence) {
+    case STREAM_ABSENT_EVICTED:
+        return FRAME_EVICTED;
+    case STREAM_ABSENT_GAP:
+        return FRAME_GAP;
+    case STREAM_ABSENT_DAMAGED:
+        return FRAME_QUARANTINED;
+    case STREAM_ABSENT_NOT_FOUND:
+        break;
+    }
+    return FRAME_NOT_FOUND;
+}
+
+static uint64_t round_down(uint64_t value)
+{
+    return value / KV_PAGE_BYTES * KV_PAGE_BYTES;
+}
+
+static uint64_t round_up(uint64_t value)
+{
+    return round_down(value + KV_PAGE_BYTES - 1);
+}
+
+static uint64_t slice_bytes(const struct slice_read *read)
+{
+    return kv_slice_bytes(&read->chunk->geometry, read->frame->tokens);
+}
+
+/* From the record's start. */
+static uint64_t offset_in_record(const struct slice_read *read)
+{
+    uint64_t pair = 2 * slice_bytes(read);
+
+    if (read->layer == SLICE_THUMBNAIL)
+        return read->frame->thumbnail_at;
+    return read->frame->slices_at +
+           read->layer * ((pair + KV_PART_ALIGN - 1) / KV_PART_ALIGN * KV_PART_ALIGN);
+}
+
+/* What the frame's K (0) or V (1) must hash to. */
+static uint32_t expected_crc(const struct slice_read *read, uint32_t which)
+{
+    uint32_t slice = 2 * read->layer + which;
+
+    return kv_slice_crc_plain(&read->segment->super, read->frame->seq, slice,
+                              index_frame_sums(read->frame)[slice], slice_bytes(read));
+}
+
+/* --- on a reading thread --- */
+
+static bool check_layer(struct slice_read *read)
+{
+    uint64_t bytes = slice_bytes(read);
+    uint32_t key_crc = kv_crc(0, read->bytes, bytes), value_crc = kv_crc(0, read->bytes + bytes, bytes);
+
+    if (key_crc != expected_crc(read, 0) || value_crc != expected_crc(read, 1))
+        return status_fail(&read->st, STATUS_DATA_LOSS, "checksum of layer %u does not fit", read->layer);
+    read->crc = kv_crc_join(key_crc, value_crc, bytes);
+    return true;
+}
+
+/* `image` begins with the record's header. */
+static bool check_thumbnail(struct slice_read *read, const uint8_t *image)
+{
+    uint32_t header_crc;
+
+    if (!kv_record_get(read->header, &header_crc, &read->segment->super, image, &read->st))
+        return false;
+    if (read->header->seq != read->frame->seq || read->header->thumbnail_bytes != read->length)
+        return status_fail(&read->st, STATUS_DATA_LOSS, "another record stands there");
+    read->crc = kv_crc(0, read->bytes, read->length);
+    if (read->crc != read->header->thumbnail_crc)
+        return status_fail(&read->st, STATUS_DATA_LOSS, "checksum of the thumbnail does not fit");
+    return true;
+}
+
+/* A segment that is being sealed changes its name. */
+static int open_segment(struct slice_read *read)
+{
+    static const char *const suffixes[] = { ".seg", ".open", ".seg" };
+    char path[PATH_MAX + 8];
+    int fd = -1;
+
+    for (size_t i = 0; fd < 0 && i < ARRAY_LEN(suffixes); i++) {
+        snprintf(path, sizeof path, "%s%s", read->segment->base, suffixes[i]);
+        fd = disk_open(read->store->disk, path, O_RDONLY, &read->st);
+        if (fd < 0 && read->st.code != STATUS_NOT_FOUND)
+            break;
+    }
+    return fd;
+}
+
+static bool read_from_disk(struct slice_read *read, uint8_t *to, uint64_t from, uint64_t bytes)
+{
+    int fd = open_segment(read);
+    bool ok;
+
+    if (fd < 0)
+        return false;
+    ok = disk_read(read->store->disk, fd, to, bytes, read->frame->offset + from, &read->st);
+    close(fd);
+    return ok;
+}
+
+static void read_run(struct work *work)
+{
+    struct slice_read *read = container_of(work, struct slice_read, work);
+    uint64_t at = offset_in_record(read);
+
+    if (read->layer == SLICE_THUMBNAIL) {
+        const uint8_t *image = read->buffer;
+
+        if (!read->is_from_disk)
+            image = ram_bytes(read->store->arena, read->slot);
+        read->bytes = image + at;
+        read->ok =
+            (!read->is_from_disk || read_from_disk(read, read->buffer, 0, round_up(at + read->length))) &&
+            check_thumbnail(read, image);
+        return;
+    }
+    if (read->is_from_disk) {
+        uint8_t *to = ram_bytes(read->store->arena, read->slot);
+
+        read->bytes = to + (at - round_down(at));
+        read->ok = read_from_disk(read, to, round_down(at), round_up(at + read->length) - round_down(at));
+    } else {
+        read->ok = true;
+    }
+    read->ok = read->ok && check_layer(read);
+}
+
+/* --- on the loop --- */
+
+static bool answer(struct slice_read *read, enum frame_result result)
+{
+    read->result = result;
+    if (result != FRAME_OK)
+        read->length = 0;
+    return true;
+}
+
+static void quarantine(struct slice_read *read)
+{
+    const struct log_context context = { .stream = read->segment->super.stream };
+
+    log_error(&context, "frame_quarantined", "frame %llu in %s: %s", (unsigned long long)read->frame->seq,
+              read->segment->base, read->st.text);
+    if (!read->frame->is_quarantined)
+        read->store->quarantined_frames++;
+    read->frame->is_quarantined = true;
+    answer(read, FRAME_QUARANTINED);
+}
+
+/* Damaged in RAM only: the disk has it still, if it is there yet. */
+static bool can_try_disk(const struct slice_read *read)
+{
+    return !read->is_from_disk && read->st.code == STATUS_DATA_LOSS && read->slot != NULL &&
+           !read->slot->is_pinned && read->chunk->segment != NULL && !read->segment->is_leaving;
+}
+
+static void drop_ram_copy(struct slice_read *read)
+{
+    struct ram_arena *arena = read->store->arena;
+    const struct log_context context = { .stream = read->segment->super.stream };
+
+    log_error(&context, "ram_copy_damaged", "frame %llu: %s; reading it from the disk",
+              (unsigned long long)read->frame->seq, read->st.text);
+    if (read->slot->owner != NULL)
+        ram_drop(arena, read->slot->owner);
+    ram_unref(arena, read->slot);
+    read->slot = NULL;
+}
+
+/* Kept for the next question; when another read was faster, its copy is the one that stays. */
+static void keep_slice(struct slice_read *read)
+{
+    struct index_frame *frame = read->frame;
+    struct ram_arena *arena = read->store->arena;
+
+    if (read->layer == SLICE_THUMBNAIL || read->chunk->segment == NULL || read->segment->is_leaving ||
+        frame->is_moved)
+        return;
+    if (frame->slices == NULL || frame->slices[read->layer] == NULL) {
+        index_frame_keep_slice(frame, read->layer, arena, read->slot);
+        return;
+    }
+    ram_unref(arena, read->slot);
+    read->slot = frame->slices[read->layer];
+    ram_ref(arena, read->slot);
+    read->bytes = ram_bytes(arena, read->slot) + offset_in_record(read) % KV_PAGE_BYTES;
+}
+
+static void read_done(struct work *work)
+{
+    struct slice_read *read = container_of(work, struct slice_read, work);
+    struct stream *stream = read->segment->stream;
+
+    read->segment->reads--;
+    if (read->ok) {
+        answer(read, FRAME_OK);
+        if (read->is_from_disk)
+            keep_slice(read);
+    } else if (can_try_disk(read)) {
+        drop_ram_copy(read);
+        if (!slice_read_start(read))
+            return;
+    } else if (read->st.code == STATUS_DATA_LOSS) {
+        quarantine(read);
+    } else {
+        const struct log_context context = { .stream = read->segment->super.stream };
+
+        log_warn(&context, "frame_unavailable", "frame %llu: %s", (unsigned long long)read->frame->seq,
+                 read->st.text);
+        answer(read, FRAME_UNAVAILABLE);
+    }
+    stream_progress(stream);
+    read->done(read);
+}
+
+static bool wait_for_room(struct slice_read *read)
+{
+    read->is_waiting = true;
+    read->next_waiter = NULL;
+    *read->store->read_waiters_end = read;
+    read->store->read_waiters_end = &read->next_waiter;
+    store_retry_later(read->store);
+    return false;
+}
+
+static bool submit(struct slice_read *read)
+{
+    read->segment = read->chunk->segment;
+    read->ok = false;
+    read->work = (struct work){ .run = read_run, .done = read_done };
+    if (!work_pool_submit(read->store->reading, &read->work))
+        return wait_for_room(read);
+    read->segment->reads++;
+    return false;
+}
+
+static void use_slot(struct slice_read *read, struct ram_slot *slot, uint64_t at)
+{
+    if (read->slot == slot)
+        return; /* it waited for a thread, with the slot in hand */
+    REQUIRE(read->slot == NULL);
+    ram_ref(read->store->arena, slot);
+    ram_touch(slot);
+    read->slot = slot;
+    read->bytes = ram_bytes(read->store->arena, slot) + at;
+}
+
+static bool start_thumbnail(struct slice_read *read)
+{
+    struct index_frame *frame = read->frame;
+
+    read->length = frame->thumbnail_bytes;
+    if (read->length == 0)
+        return answer(read, FRAME_OK);
+    if (read->header == NULL)
+        read->header = malloc(sizeof *read->header);
+    if (read->header == NULL)
+        return answer(read, FRAME_UNAVAILABLE);
+    read->is_from_disk = frame->image == NULL;
+    if (!read->is_from_disk)
+        use_slot(read, frame->image, frame->thumbnail_at);
+    else if (read->buffer == NULL)
+        read->buffer = disk_buffer(round_up(frame->thumbnail_at + read->length));
+    if (read->is_from_disk && read->buffer == NULL)
+        return answer(read, FRAME_UNAVAILABLE);
+    return submit(read);
+}
+
+static bool start_layer(struct slice_read *read)
+{
+    struct index_frame *frame = read->frame;
+    struct ram_slot *slice = frame->slices == NULL ? NULL : frame->slices[read->layer];
+    uint64_t at = offset_in_record(read), bytes;
+
+    read->length = 2 * slice_bytes(read);
+    read->segment = read->chunk->segment;
+    read->is_from_disk = frame->image == NULL && slice == NULL;
+    if (!read->is_from_disk) {
+        if (frame->image != NULL)
+            use_slot(read, frame->image, at);
+        else
+            use_slot(read, slice, at % KV_PAGE_BYTES);
+        if (!read->is_shared)
+            return submit(read);
+        read->crc = kv_crc_join(expected_crc(read, 0), expected_crc(read, 1), slice_bytes(read));
+        return answer(read, FRAME_OK);
+    }
+    bytes = round_up(at + read->length) - round_down(at);
+    if (bytes > ram_slot_bytes_max(read->store->arena, RAM_SLICES))
+        return answer(read, FRAME_UNAVAILABLE);
+    if (read->slot == NULL)
+        read->slot = ram_take(read->store->arena, RAM_SLICES, bytes);
+    return read->slot == NULL ? wait_for_room(read) : submit(read);
+}
+
+/* A frame whose file was fenced has moved on. */
+static bool find_again(struct slice_read *read)
+{
+    struct segment *segment = read->frame->chunk->segment;
+    struct index_frame *frame = segment == NULL ? NULL : stream_find(segment->stream, read->frame->seq);
+
+    if (frame != NULL)
+        read->frame = frame;
+    return frame != NULL;
+}
+
+bool slice_read_start(struct slice_read *read)
+{
+    if (read->chunk == NULL) {
+        if (read->frame->is_moved && !find_again(read))
+            return answer(read, FRAME_UNAVAILABLE);
+        read->chunk = read->frame->chunk;
+        index_chunk_ref(read->chunk);
+    }
+    if (read->chunk->segment == NULL || read->chunk->segment->is_leaving)
+        return answer(read, FRAME_EVICTED);
+    if (read->frame->is_quarantined)
+        return answer(read, FRAME_QUARANTINED);
+    return read->layer == SLICE_THUMBNAIL ? start_thumbnail(read) : start_layer(read);
+}
+
+bool slice_read_is_running(const struct slice_read *read)
+{
+    return read->segment != NULL && read->work.run != NULL && !read->is_waiting && read->result == 0;
+}
+
+static void stop_waiting(struct slice_read *read)
+{
+    struct slice_read **link = &read->store->read_waiters;
+
+    while (*link != read)
+        link = &(*link)->next_waiter;
+    *link = read->next_waiter;
+    if (*link == NULL)
+        read->store->read_waiters_end = link;
+    read->is_waiting = false;
+}
+
+void slice_read_release(struct slice_read *read)
+{
+    struct store *store = read->store;
+
+    REQUIRE(!slice_read_is_running(read));
+    if (read->is_waiting)
+        stop_waiting(read);
+    ram_unref(store->arena, read->slot);
+    free(read->buffer);
+    free(read->header);
+    if (read->chunk != NULL)
+        index_chunk_unref(read->chunk);
+    read->slot = NULL;
+    read->buffer = NULL;
+    read->header = NULL;
+    read->chunk = NULL;
+    read->segment = NULL;
+    if (store->read_waiters != NULL)
+        store_reads_retry(store);
+}
+
+/* In order; one that must wait again ends the round. */
+void store_reads_retry(struct store *store)
+{
+    if (store->is_retrying_reads) /* from a done() below: the loop there goes on */
+        return;
+    store->is_retrying_reads = true;
+    while (store->read_waiters != NULL) {
+        struct slice_read *read = store->read_waiters;
+
+        stop_waiting(read);
+        if (slice_read_start(read)) {
+            read->done(read);
+            continue;
+        }
+        if (!read->is_waiting)
+            continue;
+        /* It has gone to the end; it was the first. */
+        stop_waiting(read);
+        read->is_waiting = true;
+        read->next_waiter = store->read_waiters;
+        if (store->read_waiters == NULL)
+            store->read_waiters_end = &read->next_waiter;
+        store->read_waiters = read;
+        break;
+    }
+    store->is_retrying_reads = false;
+}

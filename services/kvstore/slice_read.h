@@ -1,0 +1,67 @@
+/* slice_read.h - K and V of one layer of one frame, or its thumbnail: from RAM or from disk, checked.
+ *
+ *   start -> (ready now, or done() later on the loop) -> used -> release
+ *
+ * What comes back is leased until released: the bytes stay where they are. Bytes from the disk are checked before
+ * anybody sees them, and kept in RAM for the next question. Bytes from RAM are checked here too when they will be
+ * sent inline; whoever reads them in shared memory checks its own copy (`is_shared`).
+ *
+ * Owner:  the caller's memory; not freed while the read is under way.
+ * Thread: loop; reading and checking on the reading threads.
+ * Fails:  by `result`, never otherwise: a frame that does not fit its checksum is marked and answers QUARANTINED
+ *         from then on.
+ * Bounds: waits, in order, while RAM or the threads' queue are full. */
+#ifndef REELKV_KVSTORE_SLICE_READ_H
+#define REELKV_KVSTORE_SLICE_READ_H
+
+#include "kvstore/store.h"
+
+/* Numbers of proto FrameResult. */
+enum frame_result {
+    FRAME_OK = 1,
+    FRAME_DERIVED = 2,
+    FRAME_EVICTED = 3,
+    FRAME_GAP = 4,
+    FRAME_QUARANTINED = 5,
+    FRAME_UNAVAILABLE = 6,
+    FRAME_DEADLINE = 7,
+    FRAME_NOT_FOUND = 8,
+};
+
+enum { SLICE_THUMBNAIL = UINT32_MAX }; /* as `layer` */
+
+struct slice_read {
+    /* asked for */
+    struct store *store;
+    struct index_frame
+        *frame; /* its chunk is held by the caller until start returns, by the read from then on */
+    uint32_t layer;
+    bool is_shared;
+    void (*done)(struct slice_read *read);
+    /* answered */
+    enum frame_result result;
+    const uint8_t *bytes;
+    uint64_t length;
+    uint32_t crc;          /* plain, of the bytes */
+    struct ram_slot *slot; /* that holds them; NULL: a buffer of the read's own */
+    /* under way */
+    struct work work;
+    struct slice_read *next_waiter;
+    struct index_chunk *chunk;
+    struct segment *segment;
+    struct kv_record *header; /* a thumbnail's */
+    uint8_t *buffer;
+    bool is_from_disk, is_waiting, ok;
+    struct status st;
+};
+
+/* True: the answer is there, done() will not be called. */
+bool slice_read_start(struct slice_read *read);
+
+/* Ends the lease; also while it waits. Not while it runs: wait for done(). */
+void slice_read_release(struct slice_read *read);
+bool slice_read_is_running(const struct slice_read *read);
+
+enum frame_result frame_result_of_absence(enum stream_absence absence);
+
+#endif

@@ -1,0 +1,119 @@
+/* store.h - the kvstore without its RPCs: all streams of one data folder, their blocks in RAM and on disk.
+ *
+ *   <root>/lock                                       one store at a time
+ *   <root>/v1/<ns>/<stream>/stream.json               definition, epoch, state; durable before anything is acked
+ *   <root>/v1/<ns>/<stream>/history.json              what has been removed to keep the budget
+ *   <root>/v1/<ns>/<stream>/<epoch>/<seq>-<salt>.seg  segments (docs/kv-format.md)
+ *
+ * Threads: the loop owns everything in these headers. Two pools work for it: `writing` (makes, writes, syncs,
+ * seals, removes files) and `reading` (reads slices, checks and copies blocks, scores). Results come back as
+ * letters. The loop itself never touches a file once store_open() has returned.
+ *
+ * Budgets. RAM: three quarters of ram_bytes are the arena, at most a quarter the index. Disk: the file system's own
+ * count of blocks of everything under root, preallocation included, never passes disk_bytes; the oldest sealed
+ * segments of all streams go first, by the time they were begun.
+ *
+ * Owner:  main. Fails: store_open() with the path and what to do. */
+#ifndef REELKV_KVSTORE_STORE_H
+#define REELKV_KVSTORE_STORE_H
+
+#include "kvstore/disk.h"
+#include "kvstore/index.h"
+#include "kvstore/ram_arena.h"
+#include "kvstore/segment.h"
+#include "kvstore/stream.h"
+#include "loop/loop.h"
+#include "loop/work_pool.h"
+
+struct store_options {
+    const char *name; /* of this store, in definitions */
+    const char *root;
+    uint64_t ram_bytes, disk_bytes;
+    uint64_t segment_bytes_max;
+    uint32_t commit_ms; /* at most this long from RAM to disk */
+    uint32_t reading_threads, writing_threads;
+    const struct disk_ops *disk; /* NULL: the real one */
+};
+
+enum {
+    STORE_STREAM_DISK_BYTES = 48 << 10, /* folders and small files of a stream, counted for each */
+    STORE_FILE_SLACK_BYTES = 64 << 10,  /* what a file system may add to a segment (extents, its folder) */
+    STORE_READS_QUEUED = 1024,
+};
+
+struct store {
+    struct store_options options;
+    struct loop *loop;
+    struct work_pool *writing, *reading;
+    const struct disk_ops *disk;
+    struct ram_arena *arena;
+    struct index_memory index_memory;
+    int lock_fd;
+    struct stream *streams; /* by namespace, then name */
+    uint32_t stream_count;
+    uint32_t writer_count; /* streams that are being written */
+    uint64_t disk_used_bytes;
+    struct segment *oldest, *newest; /* sealed segments by age */
+    struct removal *removal;         /* the one running */
+    struct slice_read *read_waiters, **read_waiters_end;
+    struct ram_waiter *ram_waiters, **ram_waiters_end;
+    struct loop_timer commit_timer;
+    struct loop_timer retry_timer; /* for room that comes from outside, and disks that recover */
+    uint64_t quarantined_frames;   /* found damaged since the start */
+    bool is_retrying_reads;
+};
+
+/* Takes the lock, loads what is there (sealing what a killed store left open), starts the pools. Blocks. */
+bool store_open(struct store **store_p, struct loop *loop, const struct store_options *options,
+                struct status *st);
+
+/* Writes, syncs and seals everything, then frees. Turns the loop meanwhile; no calls may be left. NULL is fine. */
+void store_close(struct store *store);
+
+struct stream *store_find(const struct store *store, const char *ns, const char *name); /* ready ones */
+
+/* The first stream after (ns, name); ns NULL: the first of all. */
+struct stream *store_next(const struct store *store, const char *ns, const char *name);
+
+uint64_t store_frames(const struct store *store);
+uint64_t store_ram_used(const struct store *store);
+
+/* How large a new segment of a stream should be now. */
+uint64_t store_segment_bytes(const struct store *store);
+
+/* Somebody who waits for RAM (an append); asked again, in order, whenever some may be free. `retry` returns true
+ * when it got what it wants. Leaving is allowed at any time. */
+struct ram_waiter {
+    bool (*retry)(struct ram_waiter *waiter);
+    struct ram_waiter *next;
+    bool is_waiting;
+};
+void store_wait_for_ram(struct store *store, struct ram_waiter *waiter);
+void store_stop_waiting(struct store *store, struct ram_waiter *waiter);
+void store_ram_freed(struct store *store); /* a reference, a pin or a segment has gone */
+
+/* --- inside the core --- */
+
+/* Counts `bytes` for the segment when they fit; else starts removing old ones, and the stream is pumped again when
+ * there may be room. */
+bool store_reserve_disk(struct store *store, struct segment *segment, uint64_t bytes);
+void store_adjust_disk(struct store *store, struct segment *segment,
+                       uint64_t bytes);                                  /* to what it really takes */
+void store_segment_sealed(struct store *store, struct segment *segment); /* may be removed from now on */
+void store_segment_gone(struct store *store, struct segment *segment);   /* its file is no more */
+/* At start: removes what is beyond the budget, turning the loop. */
+bool store_fit_budget(struct store *store, struct status *st);
+void store_room_changed(struct store *store);
+void store_reads_retry(struct store *store); /* slice_read.c */
+bool store_is_removing_from(const struct store *store, const struct stream *stream);
+void store_retry_later(struct store *store); /* everything that could not be started */
+void store_start_commits(struct store *store);
+
+/* Adds a stream to the list, sorted. EXHAUSTED at LIMIT_STREAMS. */
+bool store_add_stream(struct store *store, struct stream *stream, struct status *st);
+void store_remove_stream(struct store *store, struct stream *stream);
+
+/* Room in the index for one more frame of this segment? Starts removing old ones when not. */
+bool store_has_index_room(struct store *store, const struct segment *segment);
+
+#endif

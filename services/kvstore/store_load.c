@@ -1,0 +1,386 @@
+/* The store at start: the lock, then everything the folder holds. The files are the truth: a stream is what its
+ * stream.json, its history and its segments say. */
+#include "kvstore/store.h"
+
+#include <ctype.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/name.h"
+#include "base/require.h"
+#include "kvstore/segment_load.h"
+
+enum { RAM_BYTES_MIN = 8 << 20, DISK_BYTES_MIN = 8 << 20, NAME_DIGITS = 20 };
+
+/* --- names in a folder, sorted --- */
+
+struct names {
+    char **list;
+    uint32_t count;
+};
+
+static void names_free(struct names *names)
+{
+    for (uint32_t i = 0; i < names->count; i++)
+        free(names->list[i]);
+    free(names->list);
+}
+
+static int compare_texts(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static bool names_read(struct names *names, const char *folder, struct status *st)
+{
+    DIR *dir = opendir(folder);
+    struct dirent *entry;
+    uint32_t room = 0;
+
+    *names = (struct names){ 0 };
+    if (dir == NULL)
+        return status_fail(st, status_code_of_errno(errno), "open folder %s: %m", folder);
+    while ((entry = readdir(dir)) != NULL) {
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+            continue;
+        if (names->count == room) {
+            room = room == 0 ? 16 : 2 * room;
+            names->list = realloc(names->list, room * sizeof *names->list);
+            REQUIRE(names->list != NULL); /* at start: without memory there is no store */
+        }
+        names->list[names->count] = strdup(entry->d_name);
+        REQUIRE(names->list[names->count] != NULL);
+        names->count++;
+    }
+    closedir(dir);
+    if (names->count > 1)
+        qsort(names->list, names->count, sizeof *names->list, compare_texts);
+    return true;
+}
+
+/* --- segments of a stream --- */
+
+static void count_unusable(struct stream *stream, const char *path, const struct status *why)
+{
+    const struct log_context context = { .stream = stream->name };
+    struct stat info;
+
+    log_error(&context, "segment_unusable", "%s; it stays where it is and is not served", why->text);
+    if (stat(path, &info) == 0)
+        stream->store->disk_used_bytes += (uint64_t)info.st_blocks * 512;
+}
+
+/* Records written again after their file was fenced are in two segments: the newer counts. */
+static void cut_overlap(struct stream *stream, uint64_t first_seq)
+{
+    for (uint32_t i = stream->segment_count; i > 0 && stream->segments[i - 1]->end_seq > first_seq; i--) {
+        struct segment *segment = stream->segments[i - 1];
+        uint64_t keep = segment->index.frame_count;
+
+        while (keep > 0 && index_part_at(&segment->index, keep - 1)->seq >= first_seq)
+            keep--;
+        index_part_cut(&segment->index, keep);
+        while (segment->mark_count > 0 && segment->marks[segment->mark_count - 1].seq >= first_seq)
+            free(segment->marks[--segment->mark_count].note);
+        segment->end_seq = segment->durable_end_seq = first_seq;
+    }
+}
+
+static void report(const struct stream *stream, const char *base, const struct segment_load *load)
+{
+    const struct log_context context = { .stream = stream->name };
+
+    if (load->was_scanned)
+        log_info(&context, "segment_recovered", "%s%s: %llu torn bytes cut, %llu frames damaged", base,
+                 load->is_empty ? " was empty" : "", (unsigned long long)load->torn_bytes,
+                 (unsigned long long)load->damaged_frames);
+}
+
+static bool is_segment_name(const char *name, const char *suffix)
+{
+    size_t len = strlen(name), suffix_len = strlen(suffix);
+
+    return len == NAME_DIGITS + 1 + 16 + suffix_len && strcmp(name + len - suffix_len, suffix) == 0 &&
+           strspn(name, "0123456789") == NAME_DIGITS && name[NAME_DIGITS] == '-';
+}
+
+static void load_segment(struct stream *stream, const char *folder, const char *name)
+{
+    bool is_open = is_segment_name(name, ".open");
+    char base[PATH_MAX], path[PATH_MAX + 8];
+    struct segment *segment;
+    struct segment_load load;
+    struct status st;
+
+    if ((!is_open && !is_segment_name(name, ".seg")) ||
+        snprintf(path, sizeof path, "%s/%s", folder, name) >= PATH_MAX)
+        return;
+    snprintf(base, sizeof base, "%.*s", (int)(strrchr(path, '.') - path), path);
+    if (!segment_load(stream, base, is_open, &segment, &load, &st)) {
+        count_unusable(stream, path, &st);
+        return;
+    }
+    report(stream, base, &load);
+    if (segment == NULL)
+        return;
+    cut_overlap(stream, segment->super.first_seq);
+    REQUIRE(stream_push_segment(stream, segment));
+    stream->store->disk_used_bytes += segment->disk_bytes;
+    store_segment_sealed(stream->store, segment);
+}
+
+static bool load_epochs(struct stream *stream, struct status *st)
+{
+    struct names epochs, files;
+    char folder[PATH_MAX];
+
+    if (!names_read(&epochs, stream->folder, st))
+        return false;
+    for (uint32_t i = 0; i < epochs.count; i++) {
+        if (strlen(epochs.list[i]) != NAME_DIGITS || !isdigit((unsigned char)epochs.list[i][0]))
+            continue;
+        snprintf(folder, sizeof folder, "%s/%s", stream->folder, epochs.list[i]);
+        if (!names_read(&files, folder, st)) {
+            names_free(&epochs);
+            return false;
+        }
+        for (uint32_t n = 0; n < files.count; n++)
+            load_segment(stream, folder, files.list[n]);
+        names_free(&files);
+    }
+    names_free(&epochs);
+    return true;
+}
+
+/* What follows from the segments. */
+static void sum_up(struct stream *stream)
+{
+    stream->next_seq = stream->history.next_seq;
+    stream->next_token_index = stream->history.next_token_index;
+    for (uint32_t i = 0; i < stream->segment_count; i++) {
+        const struct segment *segment = stream->segments[i];
+
+        for (uint32_t n = 0; n < segment->mark_count; n++) {
+            const struct segment_mark *mark = &segment->marks[n];
+            uint64_t frames = mark->end_seq - mark->seq;
+
+            if (mark->is_damaged)
+                stream->damaged_frames += frames;
+            else if (mark->type == KV_RECORD_GAP)
+                stream->gap_frames += frames;
+        }
+        stream->stored_frames += segment->index.frame_count;
+        if (segment->end_seq > stream->next_seq)
+            stream->next_seq = segment->end_seq;
+        if (segment->end_token_index > stream->next_token_index)
+            stream->next_token_index = segment->end_token_index;
+        if (segment->super.epoch > stream->epoch)
+            stream->epoch = segment->super.epoch;
+        stream->last_pts_ns = segment->end_pts_ns;
+        stream->has_shape = true;
+        stream->geometry = segment->super.geometry;
+        memcpy(stream->fingerprint, segment->super.fingerprint, KV_FINGERPRINT_BYTES);
+    }
+}
+
+/* The writer of this epoch may come back; the system prompt's block must open its next segments too. */
+static void find_init(struct stream *stream)
+{
+    const struct segment *last =
+        stream->segment_count == 0 ? NULL : stream->segments[stream->segment_count - 1];
+    const struct log_context context = { .stream = stream->name };
+    struct status st;
+
+    if (last == NULL || last->super.epoch != stream->epoch || last->init_offset == 0 || stream->has_ended)
+        return;
+    stream->init_image = segment_load_init(last, &stream->init_record, &st);
+    if (stream->init_image == NULL) {
+        stream->init_record.layers = 0;
+        log_error(&context, "init_unusable", "%s", st.text);
+    }
+}
+
+/* The end may be in the last segment and not in stream.json. */
+static void find_end(struct stream *stream)
+{
+    const struct segment *last =
+        stream->segment_count == 0 ? NULL : stream->segments[stream->segment_count - 1];
+    const struct segment_mark *mark =
+        last == NULL || last->mark_count == 0 ? NULL : &last->marks[last->mark_count - 1];
+
+    if (mark == NULL || mark->type != KV_RECORD_EVENT || mark->event != KV_EVENT_END ||
+        mark->seq != stream->next_seq)
+        return;
+    stream->has_ended = true;
+    snprintf(stream->trouble, sizeof stream->trouble, "%s", mark->note == NULL ? "" : mark->note);
+}
+
+bool stream_load(struct stream *stream, struct status *st)
+{
+    if (!load_epochs(stream, st))
+        return false;
+    sum_up(stream);
+    find_end(stream);
+    find_init(stream);
+    return true;
+}
+
+/* --- streams of the store --- */
+
+static bool load_stream(struct store *store, const char *ns, const char *name, struct status *st)
+{
+    struct stream *stream;
+    struct stat info;
+
+    if (!stream_create(&stream, store, ns, name, st))
+        return false;
+    if (stat(stream->folder, &info) == 0 && !S_ISDIR(info.st_mode)) {
+        stream_free(stream);
+        return true;
+    }
+    if (!stream_load_file(stream, st)) {
+        /* Killed while it was being defined: nobody was told that it exists. Anything else is for a person. */
+        bool is_unfinished = st->code == STATUS_NOT_FOUND;
+
+        stream_free(stream);
+        return is_unfinished;
+    }
+    if (!store_add_stream(store, stream, st)) {
+        stream_free(stream);
+        return false;
+    }
+    return stream_load(stream, st);
+}
+
+static bool load_namespace(struct store *store, const char *folder, const char *ns, struct status *st)
+{
+    struct names names;
+    bool ok = names_read(&names, folder, st);
+
+    for (uint32_t i = 0; ok && i < names.count; i++) {
+        char gone[PATH_MAX];
+
+        if (strncmp(names.list[i], ".gone-", 6) == 0 &&
+            snprintf(gone, sizeof gone, "%s/%s", folder, names.list[i]) < PATH_MAX)
+            ok = file_remove_tree(gone, st);
+        else if (name_check("stream", names.list[i], NULL))
+            ok = load_stream(store, ns, names.list[i], st);
+    }
+    names_free(&names);
+    return ok;
+}
+
+static bool load_all(struct store *store, struct status *st)
+{
+    char root[PATH_MAX], folder[PATH_MAX];
+    struct names spaces;
+    bool ok;
+
+    snprintf(root, sizeof root, "%s/v1", store->options.root);
+    ok = names_read(&spaces, root, st);
+    for (uint32_t i = 0; ok && i < spaces.count; i++)
+        if (name_check("namespace", spaces.list[i], NULL) &&
+            snprintf(folder, sizeof folder, "%s/%s", root, spaces.list[i]) < PATH_MAX)
+            ok = load_namespace(store, folder, spaces.list[i], st);
+    names_free(&spaces);
+    return ok;
+}
+
+/* --- opening --- */
+
+static bool take_lock(struct store *store, struct status *st)
+{
+    char path[PATH_MAX];
+
+    if (snprintf(path, sizeof path, "%s/v1", store->options.root) >= PATH_MAX - 256)
+        return status_fail(st, STATUS_INVALID, "data folder: its path is too long");
+    if (!file_make_folders(path, st))
+        return false;
+    snprintf(path, sizeof path, "%s/lock", store->options.root);
+    store->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (store->lock_fd < 0)
+        return status_fail(st, status_code_of_errno(errno), "open %s: %m", path);
+    if (flock(store->lock_fd, LOCK_EX | LOCK_NB) == 0)
+        return true;
+    if (errno == EWOULDBLOCK)
+        return status_fail(st, STATUS_EXISTS,
+                           "data folder %s is in use by another kvstore; stop it, or give another folder",
+                           store->options.root);
+    return status_fail(st, status_code_of_errno(errno), "lock %s: %m", path);
+}
+
+static bool start_pools(struct store *store, struct status *st)
+{
+    const struct work_pool_options writing = { .name = "kv-writing",
+                                               .threads = store->options.writing_threads,
+                                               .queue_max = 8 * LIMIT_STREAMS };
+    const struct work_pool_options reading = { .name = "kv-reading",
+                                               .threads = store->options.reading_threads,
+                                               .queue_max = STORE_READS_QUEUED };
+
+    return work_pool_create(&store->writing, store->loop, &writing, st) &&
+           work_pool_create(&store->reading, store->loop, &reading, st);
+}
+
+static bool check_budgets(const struct store_options *options, struct status *st)
+{
+    if (options->ram_bytes < RAM_BYTES_MIN)
+        return status_fail(st, STATUS_INVALID, "ram_budget_bytes must be at least %d", RAM_BYTES_MIN);
+    if (options->disk_bytes < DISK_BYTES_MIN)
+        return status_fail(st, STATUS_INVALID, "disk_budget_bytes must be at least %d", DISK_BYTES_MIN);
+    return true;
+}
+
+static bool check_index(const struct store *store, struct status *st)
+{
+    const struct index_memory *memory = &store->index_memory;
+
+    if (memory->used_bytes <= memory->limit_bytes)
+        return true;
+    return status_fail(
+        st, STATUS_PRECONDITION,
+        "the index of what is stored takes %llu bytes, a quarter of ram_budget_bytes is %llu: give at "
+        "least %llu",
+        (unsigned long long)memory->used_bytes, (unsigned long long)memory->limit_bytes,
+        4 * (unsigned long long)memory->used_bytes);
+}
+
+bool store_open(struct store **store_p, struct loop *loop, const struct store_options *options,
+                struct status *st)
+{
+    struct store *store = calloc(1, sizeof *store);
+    uint64_t started = clock_mono_ns();
+
+    if (store == NULL)
+        return status_fail(st, STATUS_EXHAUSTED, "no memory for the store");
+    store->options = *options;
+    store->loop = loop;
+    store->disk = options->disk == NULL ? &disk_real : options->disk;
+    store->lock_fd = -1;
+    store->index_memory.limit_bytes = options->ram_bytes / 4;
+    store->read_waiters_end = &store->read_waiters;
+    store->ram_waiters_end = &store->ram_waiters;
+    if (!check_budgets(options, st) || !take_lock(store, st) ||
+        !ram_arena_create(&store->arena, options->ram_bytes - options->ram_bytes / 4, st) ||
+        !start_pools(store, st) || !load_all(store, st) || !check_index(store, st) ||
+        !store_fit_budget(store, st)) {
+        store_close(store);
+        return status_wrap(st, "open store");
+    }
+    log_info(NULL, "store_opened", "%s: %u streams, %llu frames, %llu bytes, in %llu ms", options->root,
+             store->stream_count, (unsigned long long)store_frames(store),
+             (unsigned long long)store->disk_used_bytes,
+             (unsigned long long)(clock_mono_ns() - started) / 1000000);
+    *store_p = store;
+    return true;
+}

@@ -1,0 +1,640 @@
+/* The life of a stream's blocks. Its file stream.json is in stream_file.c, its end in stream_delete.c. */
+#include "kvstore/stream.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/name.h"
+#include "base/require.h"
+#include "kvstore/segment_job.h"
+#include "kvstore/store.h"
+
+bool stream_create(struct stream **stream_p, struct store *store, const char *ns, const char *name,
+                   struct status *st)
+{
+    struct stream *stream = calloc(1, sizeof *stream);
+
+    if (stream == NULL)
+        return status_fail(st, STATUS_EXHAUSTED, "no memory for stream %s", name);
+    stream->store = store;
+    stream->saves_end = &stream->saves;
+    if (!text_copy(stream->ns, sizeof stream->ns, ns) ||
+        !text_copy(stream->name, sizeof stream->name, name) ||
+        snprintf(stream->folder, sizeof stream->folder, "%s/v1/%s/%s", store->options.root, ns, name) >=
+            (int)sizeof stream->folder) {
+        free(stream);
+        return status_fail(st, STATUS_INVALID, "stream %.80s: name or folder is too long", name);
+    }
+    *stream_p = stream;
+    return true;
+}
+
+void stream_free(struct stream *stream)
+{
+    if (stream == NULL)
+        return;
+    REQUIRE(stream->saves == NULL && stream->writer == NULL);
+    for (uint32_t i = 0; i < stream->segment_count; i++)
+        segment_destroy(stream->segments[i]);
+    free(stream->segments);
+    free(stream->init_image);
+    free(stream);
+}
+
+bool stream_push_segment(struct stream *stream, struct segment *segment)
+{
+    uint32_t room = stream->segment_room == 0 ? 8 : stream->segment_room * 2;
+    struct segment **segments;
+
+    if (stream->segment_count == stream->segment_room) {
+        segments = realloc(stream->segments, room * sizeof *segments);
+        if (segments == NULL)
+            return false;
+        stream->segments = segments;
+        stream->segment_room = room;
+    }
+    stream->segments[stream->segment_count++] = segment;
+    return true;
+}
+
+static struct segment *last_segment(const struct stream *stream)
+{
+    return stream->segment_count == 0 ? NULL : stream->segments[stream->segment_count - 1];
+}
+
+/* --- a segment to write to --- */
+
+static uint64_t random_u64(void)
+{
+    uint64_t value;
+
+    REQUIRE(getrandom(&value, sizeof value, 0) == sizeof value);
+    return value;
+}
+
+static struct segment *begin_segment(struct stream *stream, uint64_t epoch, uint64_t first_seq,
+                                     uint64_t capacity)
+{
+    struct kv_super super = { .salt = random_u64(),
+                              .epoch = epoch,
+                              .geometry = stream->geometry,
+                              .created_ns = clock_utc_ns(),
+                              .first_seq = first_seq };
+    struct segment *segment;
+
+    memcpy(super.fingerprint, stream->fingerprint, KV_FINGERPRINT_BYTES);
+    memcpy(super.ns, stream->ns, sizeof super.ns);
+    memcpy(super.stream, stream->name, sizeof super.stream);
+    segment = segment_create(stream, &super, capacity);
+    if (segment != NULL && !stream_push_segment(stream, segment)) {
+        segment_destroy(segment);
+        segment = NULL;
+    }
+    return segment;
+}
+
+/* Each segment opens with the epoch's INIT record, so that none depends on one that may go before it. */
+static bool append_init_copy(struct stream *stream, struct segment *segment, struct status *st)
+{
+    struct kv_record record = stream->init_record;
+    struct segment_append append = { .record = &record };
+    struct kv_layout layout;
+
+    if (record.layers == 0)
+        return true;
+    kv_record_layout(&record, &layout);
+    append.buffer = disk_buffer(layout.record_bytes);
+    if (append.buffer == NULL)
+        return status_fail(st, STATUS_EXHAUSTED, "no memory for the system prompt's block");
+    memcpy(append.buffer, stream->init_image, layout.record_bytes);
+    record.seq = record.end_seq = segment->super.first_seq;
+    if (segment_append(segment, &append, NULL, st))
+        return true;
+    free(append.buffer);
+    return false;
+}
+
+static uint64_t init_bytes(const struct stream *stream)
+{
+    struct kv_layout layout;
+
+    if (stream->init_record.layers == 0)
+        return 0;
+    kv_record_layout(&stream->init_record, &layout);
+    return layout.record_bytes;
+}
+
+/* The open segment, with room for this record; a full one is closed and a new one begun. */
+static struct segment *segment_for(struct stream *stream, const struct kv_record *record, struct status *st)
+{
+    struct segment *segment = last_segment(stream);
+    uint64_t wanted = store_segment_bytes(stream->store), least;
+    struct kv_layout layout;
+
+    kv_record_layout(record, &layout);
+    if (segment != NULL && segment_is_open(segment) && segment->super.epoch == stream->epoch &&
+        segment_has_room(segment, &layout, record->note_bytes, record->type == KV_RECORD_FRAME))
+        return segment;
+    if (segment != NULL)
+        segment_close(segment);
+    least = segment_bytes_min(&stream->geometry, layout.record_bytes, init_bytes(stream));
+    if (least + STORE_FILE_SLACK_BYTES > stream->store->options.disk_bytes / 2) {
+        status_fail(st, STATUS_PRECONDITION,
+                    "a segment for blocks of %llu bytes takes %llu; disk_budget_bytes is %llu: raise it",
+                    (unsigned long long)layout.record_bytes, (unsigned long long)least,
+                    (unsigned long long)stream->store->options.disk_bytes);
+        return NULL;
+    }
+    segment = begin_segment(stream, stream->epoch, stream->next_seq,
+                            (wanted > least ? wanted : least) / KV_PAGE_BYTES * KV_PAGE_BYTES);
+    if (segment == NULL) {
+        status_fail(st, STATUS_EXHAUSTED, "no memory for a segment of stream %s", stream->name);
+        return NULL;
+    }
+    return append_init_copy(stream, segment, st) ? segment : NULL;
+}
+
+/* --- appending --- */
+
+bool stream_check_block(const struct stream *stream, const struct stream_block *block, bool *is_known_p,
+                        struct kv_record *record, struct status *st)
+{
+    bool is_known = !block->is_init && block->seq < stream->next_seq;
+    uint64_t least = block->is_init ? 0 : stream->next_token_index;
+
+    if (block->tokens < 1 || block->tokens > LIMIT_FRAME_TOKENS)
+        return status_fail(st, STATUS_INVALID, "block %llu: %u tokens; 1 to %d are allowed",
+                           (unsigned long long)block->seq, block->tokens, LIMIT_FRAME_TOKENS);
+    if (block->payload_bytes != kv_payload_bytes(&stream->geometry, block->tokens))
+        return status_fail(st, STATUS_INVALID, "block %llu: payload of %llu bytes; its %u tokens make %llu",
+                           (unsigned long long)block->seq, (unsigned long long)block->payload_bytes,
+                           block->tokens,
+                           (unsigned long long)kv_payload_bytes(&stream->geometry, block->tokens));
+    if (block->thumbnail_bytes > LIMIT_THUMBNAIL_BYTES)
+        return status_fail(st, STATUS_INVALID, "block %llu: thumbnail of %u bytes; at most %d",
+                           (unsigned long long)block->seq, block->thumbnail_bytes, LIMIT_THUMBNAIL_BYTES);
+    if (!block->is_init && block->seq > stream->next_seq)
+        return status_fail(st, STATUS_INVALID,
+                           "block %llu: number %llu is next; say what is missing as a gap",
+                           (unsigned long long)block->seq, (unsigned long long)stream->next_seq);
+    if (!is_known && block->token_index < least)
+        return status_fail(st, STATUS_INVALID, "block %llu: token index %llu; the stream is at %llu",
+                           (unsigned long long)block->seq, (unsigned long long)block->token_index,
+                           (unsigned long long)least);
+    *is_known_p = is_known;
+    kv_record_init_block(record, block->is_init ? KV_RECORD_INIT : KV_RECORD_FRAME, &stream->geometry,
+                         block->tokens);
+    record->seq = block->is_init ? stream->next_seq : block->seq;
+    record->end_seq = block->is_init ? record->seq : record->seq + 1;
+    record->pts_ns = record->end_pts_ns = block->pts_ns;
+    record->token_index = block->token_index;
+    record->thumbnail_bytes = block->thumbnail_bytes;
+    return true;
+}
+
+/* The system prompt's tokens count once, in the first epoch. */
+static void advance_tokens(struct stream *stream, const struct kv_record *record)
+{
+    uint64_t end = record->token_index + record->tokens;
+
+    if (end > stream->next_token_index)
+        stream->next_token_index = end;
+}
+
+static bool keep_init(struct stream *stream, const struct kv_record *record, const struct ram_slot *slot,
+                      struct status *st)
+{
+    struct kv_layout layout;
+    uint8_t *image;
+
+    kv_record_layout(record, &layout);
+    image = disk_buffer(layout.record_bytes);
+    if (image == NULL)
+        return status_fail(st, STATUS_EXHAUSTED, "no memory for the system prompt's block");
+    memcpy(image, ram_bytes(stream->store->arena, slot), layout.record_bytes);
+    free(stream->init_image);
+    stream->init_image = image;
+    stream->init_record = *record;
+    return true;
+}
+
+static bool has_segment_of_epoch(const struct stream *stream)
+{
+    const struct segment *last = last_segment(stream);
+
+    return last != NULL && segment_is_open(last) && last->super.epoch == stream->epoch;
+}
+
+/* INIT is copied into every segment from the stream's own copy; the first one begins with the first frame. */
+static bool append_init(struct stream *stream, struct kv_record *record, const struct ram_slot *slot,
+                        struct status *st)
+{
+    if (has_segment_of_epoch(stream))
+        return status_fail(st, STATUS_INVALID,
+                           "the system prompt's block comes before an epoch's first frame");
+    if (!keep_init(stream, record, slot, st))
+        return false;
+    advance_tokens(stream, record);
+    return true;
+}
+
+bool stream_append(struct stream *stream, struct kv_record *record, struct ram_slot *slot, struct status *st)
+{
+    struct segment_append append = { .record = record, .slot = slot };
+    struct index_frame *frame;
+    struct segment *segment;
+
+    if (record->type == KV_RECORD_INIT)
+        return append_init(stream, record, slot, st);
+    segment = segment_for(stream, record, st);
+    if (segment == NULL)
+        return false;
+    if (!store_has_index_room(stream->store, segment))
+        return status_fail(st, STATUS_EXHAUSTED, "the index has no room; old segments are going");
+    if (!segment_append(segment, &append, &frame, st))
+        return false;
+    ram_publish(stream->store->arena, slot, &frame->image, &stream->share);
+    stream->next_seq = record->end_seq;
+    stream->stored_frames++;
+    stream->has_ended = false;
+    stream->last_pts_ns = record->pts_ns;
+    advance_tokens(stream, record);
+    segment_pump(segment);
+    store_start_commits(stream->store);
+    return true;
+}
+
+/* A GAP or EVENT record with its note, in a buffer of its own. */
+static bool append_note(struct stream *stream, struct kv_record *record, const char *note, struct status *st)
+{
+    struct segment_append append = { .record = record };
+    struct segment *segment;
+    struct kv_layout layout;
+
+    record->note_bytes = (uint32_t)strnlen(note, KV_NOTE_BYTES_MAX);
+    segment = segment_for(stream, record, st);
+    if (segment == NULL)
+        return false;
+    kv_record_layout(record, &layout);
+    append.buffer = disk_buffer(layout.record_bytes);
+    if (append.buffer == NULL)
+        return status_fail(st, STATUS_EXHAUSTED, "no memory for a note of stream %s", stream->name);
+    memcpy((char *)append.buffer + layout.note, note, record->note_bytes);
+    kv_record_checksum(record, append.buffer);
+    if (!segment_append(segment, &append, NULL, st)) {
+        free(append.buffer);
+        return false;
+    }
+    stream->next_seq = record->end_seq;
+    segment_pump(segment);
+    store_start_commits(stream->store);
+    return true;
+}
+
+bool stream_append_gap(struct stream *stream, const struct stream_gap *gap, struct status *st)
+{
+    struct kv_record record = { .type = KV_RECORD_GAP,
+                                .seq = gap->from_seq,
+                                .end_seq = gap->to_seq,
+                                .pts_ns = gap->from_pts_ns,
+                                .end_pts_ns = gap->to_pts_ns };
+
+    if (gap->to_seq <= gap->from_seq || gap->from_seq > stream->next_seq)
+        return status_fail(st, STATUS_INVALID, "gap %llu to %llu: number %llu is next",
+                           (unsigned long long)gap->from_seq, (unsigned long long)gap->to_seq,
+                           (unsigned long long)stream->next_seq);
+    if (gap->to_seq <= stream->next_seq)
+        return true; /* known: sent again */
+    record.seq = stream->next_seq;
+    if (!append_note(stream, &record, gap->reason, st))
+        return false;
+    stream->gap_frames += record.end_seq - record.seq;
+    stream->has_ended = false;
+    return true;
+}
+
+bool stream_end(struct stream *stream, const char *trouble, struct status *st)
+{
+    struct kv_record record = { .type = KV_RECORD_EVENT,
+                                .event = KV_EVENT_END,
+                                .seq = stream->next_seq,
+                                .end_seq = stream->next_seq,
+                                .pts_ns = stream->last_pts_ns,
+                                .end_pts_ns = stream->last_pts_ns };
+
+    if (!append_note(stream, &record, trouble, st))
+        return false;
+    stream->has_ended = true;
+    snprintf(stream->trouble, sizeof stream->trouble, "%s", trouble);
+    free(stream->init_image);
+    stream->init_image = NULL;
+    stream->init_record.layers = 0;
+    segment_close(last_segment(stream));
+    return stream_save(stream, NULL, NULL, st);
+}
+
+/* --- writers --- */
+
+static void drop_writer(struct stream *stream, const struct status *why)
+{
+    struct stream_writer *writer = stream->writer;
+
+    if (writer == NULL)
+        return;
+    stream->writer = NULL;
+    stream->store->writer_count--;
+    ram_set_shares(stream->store->arena, stream->store->writer_count);
+    writer->fenced(writer, why);
+}
+
+void stream_fence_writer(struct stream *stream, const struct status *why)
+{
+    struct segment *last = last_segment(stream);
+
+    drop_writer(stream, why);
+    if (last != NULL)
+        segment_close(last);
+}
+
+bool stream_attach(struct stream *stream, uint64_t epoch, struct stream_writer *writer, struct status *st)
+{
+    if (epoch != stream->epoch || epoch == 0)
+        return status_fail(st, STATUS_ABORTED,
+                           "stream %s: epoch %llu was fenced by %llu (%s); open the stream again",
+                           stream->name, (unsigned long long)epoch, (unsigned long long)stream->epoch,
+                           stream->writer_name);
+    if (stream->writer != NULL)
+        return status_fail(st, STATUS_ABORTED, "stream %s: epoch %llu has another call appending",
+                           stream->name, (unsigned long long)epoch);
+    stream->writer = writer;
+    stream->store->writer_count++;
+    ram_set_shares(stream->store->arena, stream->store->writer_count);
+    return true;
+}
+
+void stream_detach(struct stream *stream, struct stream_writer *writer)
+{
+    struct segment *last = last_segment(stream);
+
+    if (stream->writer != writer)
+        return;
+    stream->writer = NULL;
+    stream->store->writer_count--;
+    ram_set_shares(stream->store->arena, stream->store->writer_count);
+    if (last != NULL)
+        segment_close(last);
+}
+
+/* --- after a fenced file --- */
+
+/* Room for all of them, whatever the size of a segment is now. */
+static uint64_t bytes_for(const struct stream *stream, const struct segment_record *record)
+{
+    uint64_t bytes = init_bytes(stream) + 3 * KV_PAGE_BYTES, notes = 0, wanted;
+    uint32_t count = 1;
+
+    for (; record != NULL; record = record->next) {
+        bytes += record->entry.record_bytes;
+        notes += record->entry.note_bytes;
+        count++;
+    }
+    bytes += segment_footer_bytes(&stream->geometry, count, count, notes);
+    wanted = store_segment_bytes(stream->store);
+    return bytes > wanted ? bytes : wanted / KV_PAGE_BYTES * KV_PAGE_BYTES;
+}
+
+/* One record of the fenced segment into the new one; its image stays where it is in RAM. */
+static void append_again(struct segment *fenced, struct segment *segment, struct segment_record *queued)
+{
+    struct ram_arena *arena = segment->stream->store->arena;
+    struct segment_append append = { .slot = queued->slot, .buffer = queued->buffer };
+    const uint8_t *image =
+        queued->slot != NULL ? ram_bytes(arena, queued->slot) : (const uint8_t *)queued->buffer;
+    struct index_frame *frame = NULL, *old;
+    struct kv_record record;
+    uint32_t crc;
+    struct status st;
+
+    REQUIRE(kv_record_get(&record, &crc, &fenced->super, image, &st));
+    append.record = &record;
+    old = record.type == KV_RECORD_FRAME ? index_part_find(&fenced->index, record.seq) : NULL;
+    if (!segment_append(segment, &append, &frame, &st)) {
+        const struct log_context context = { .stream = segment->super.stream };
+
+        log_error(&context, "record_lost", "record %llu: %s", (unsigned long long)record.seq, st.text);
+        return;
+    }
+    queued->buffer = NULL;
+    if (frame != NULL && old != NULL && old->image != NULL)
+        ram_move_owner(old->image, &frame->image);
+}
+
+static void forget_marks(struct segment *segment, const struct segment_record *record)
+{
+    for (; record != NULL; record = record->next)
+        if (record->entry.type == KV_RECORD_GAP || record->entry.type == KV_RECORD_EVENT)
+            free(segment->marks[--segment->mark_count].note);
+}
+
+/* Right behind the one it continues: segments are in the order of their numbers. */
+static struct segment *begin_segment_behind(struct stream *stream, const struct segment *fenced,
+                                            const struct segment_record *records)
+{
+    struct segment *segment;
+    uint32_t at = stream->segment_count;
+
+    segment = begin_segment(stream, fenced->super.epoch, fenced->durable_end_seq, bytes_for(stream, records));
+    if (segment == NULL)
+        return NULL;
+    for (; stream->segments[at - 1] != fenced; at--)
+        stream->segments[at] = stream->segments[at - 1];
+    stream->segments[at] = segment;
+    return segment;
+}
+
+void stream_segment_fenced(struct stream *stream, struct segment *fenced)
+{
+    bool is_last = last_segment(stream) == fenced;
+    struct segment_record *record = segment_take_undurable(fenced), *next;
+    struct segment *segment = NULL;
+    uint64_t frames = 0;
+    struct status st;
+
+    forget_marks(fenced, record);
+    if (record != NULL) {
+        segment = begin_segment_behind(stream, fenced, record);
+        if (segment != NULL && segment->super.epoch == stream->epoch)
+            append_init_copy(stream, segment, &st);
+    }
+    for (; record != NULL; record = next) {
+        next = record->next;
+        frames += record->entry.type == KV_RECORD_FRAME;
+        if (segment != NULL && record->entry.type != KV_RECORD_INIT)
+            append_again(fenced, segment, record);
+        segment_record_free(stream->store->arena, record);
+    }
+    fenced->end_seq = fenced->durable_end_seq;
+    index_part_cut(&fenced->index, fenced->index.frame_count - frames);
+    if (segment != NULL && !is_last)
+        segment_close(segment);
+    stream_pump(stream);
+}
+
+/* --- what the store and the segments tell --- */
+
+void stream_pump(struct stream *stream)
+{
+    stream->waits_for_room = false;
+    for (uint32_t i = 0; i < stream->segment_count; i++)
+        segment_pump(stream->segments[i]);
+}
+
+void stream_commit(struct stream *stream)
+{
+    for (uint32_t i = 0; i < stream->segment_count; i++)
+        segment_commit(stream->segments[i]);
+}
+
+void stream_progress(struct stream *stream)
+{
+    if (stream->writer != NULL)
+        stream->writer->moved(stream->writer);
+    if (stream->deletion != NULL)
+        stream_continue_deletion(stream);
+}
+
+/* Frames and marks of a segment, each in the order of numbers, as one list of spans. */
+static void add_to_history(struct stream *stream, const struct segment *segment)
+{
+    struct history *history = &stream->history;
+    uint64_t n = 0;
+    uint32_t i = 0;
+
+    while (n < segment->index.frame_count || i < segment->mark_count) {
+        const struct index_frame *frame =
+            n < segment->index.frame_count ? index_part_at(&segment->index, n) : NULL;
+        const struct segment_mark *mark = i < segment->mark_count ? &segment->marks[i] : NULL;
+        struct history_span span;
+
+        if (frame != NULL && (mark == NULL || frame->seq < mark->end_seq)) {
+            span = (struct history_span){ frame->seq, frame->seq + 1, frame->pts_ns, frame->pts_ns, 1 };
+            n++;
+        } else {
+            span = (struct history_span){ mark->seq, mark->end_seq, mark->pts_ns, mark->end_pts_ns, 0 };
+            if (mark->is_damaged)
+                span.frames = mark->end_seq - mark->seq;
+            i++;
+        }
+        history_add(history, &span);
+    }
+    history->next_seq = segment->end_seq;
+    if (segment->end_token_index > history->next_token_index)
+        history->next_token_index = segment->end_token_index;
+}
+
+static uint64_t gaps_of(const struct segment *segment)
+{
+    uint64_t gaps = 0;
+
+    for (uint32_t i = 0; i < segment->mark_count; i++)
+        if (segment->marks[i].type == KV_RECORD_GAP && !segment->marks[i].is_damaged)
+            gaps += segment->marks[i].end_seq - segment->marks[i].seq;
+    return gaps;
+}
+
+void stream_release_segment(struct stream *stream, struct segment *segment)
+{
+    uint32_t at = 0;
+
+    while (at < stream->segment_count && stream->segments[at] != segment)
+        at++;
+    REQUIRE(at < stream->segment_count);
+    add_to_history(stream, segment);
+    stream->stored_frames -= segment->index.frame_count;
+    stream->gap_frames -= gaps_of(segment);
+    stream->segment_count--;
+    memmove(&stream->segments[at], &stream->segments[at + 1], (stream->segment_count - at) * sizeof segment);
+    index_part_drop(&segment->index, stream->store->arena);
+}
+
+/* --- reading --- */
+
+uint64_t stream_durable_seq(const struct stream *stream)
+{
+    for (uint32_t i = 0; i < stream->segment_count; i++)
+        if (!segment_is_durable(stream->segments[i]))
+            return stream->segments[i]->durable_end_seq;
+    return stream->next_seq;
+}
+
+bool stream_is_durable(const struct stream *stream)
+{
+    for (uint32_t i = 0; i < stream->segment_count; i++)
+        if (!segment_is_durable(stream->segments[i]))
+            return false;
+    return true;
+}
+
+uint64_t stream_disk_bytes(const struct stream *stream)
+{
+    uint64_t bytes = STORE_STREAM_DISK_BYTES;
+
+    for (uint32_t i = 0; i < stream->segment_count; i++)
+        bytes += stream->segments[i]->disk_bytes;
+    return bytes;
+}
+
+uint64_t stream_frame_count(const struct stream *stream)
+{
+    uint64_t frames = 0;
+
+    for (uint32_t i = 0; i < stream->segment_count; i++)
+        frames += stream->segments[i]->index.frame_count;
+    return frames;
+}
+
+/* The last segment that begins at or before this number. */
+static const struct segment *segment_at(const struct stream *stream, uint64_t seq)
+{
+    uint32_t low = 0, high = stream->segment_count;
+
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+
+        if (stream->segments[middle]->super.first_seq <= seq)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low == 0 ? NULL : stream->segments[low - 1];
+}
+
+struct index_frame *stream_find(const struct stream *stream, uint64_t seq)
+{
+    const struct segment *segment = segment_at(stream, seq);
+
+    return segment == NULL ? NULL : index_part_find(&segment->index, seq);
+}
+
+enum stream_absence stream_absence_of(const struct stream *stream, uint64_t seq)
+{
+    const struct segment *segment = segment_at(stream, seq);
+    const struct history_span *span;
+
+    if (seq >= stream->next_seq)
+        return STREAM_ABSENT_NOT_FOUND;
+    for (uint32_t i = 0; segment != NULL && i < segment->mark_count; i++) {
+        const struct segment_mark *mark = &segment->marks[i];
+
+        if (seq >= mark->seq && seq < mark->end_seq)
+            return mark->is_damaged ? STREAM_ABSENT_DAMAGED : STREAM_ABSENT_GAP;
+    }
+    span = history_find(&stream->history, seq);
+    if (span != NULL)
+        return span->frames == 0 ? STREAM_ABSENT_GAP : STREAM_ABSENT_EVICTED;
+    return segment == NULL ? STREAM_ABSENT_EVICTED : STREAM_ABSENT_DAMAGED;
+}

@@ -1,0 +1,173 @@
+/* stream.h - one camera or file: its definition, its writer's epoch, its segments in order.
+ *
+ * A block is *stored* when it is in RAM and queued for the disk, *durable* when it, its file and its folder's entry
+ * are synced. Only one writer counts: stream_open() gives a new epoch, persists it, and fences the one before; seq
+ * and token index go on.
+ *
+ * Owner:  the store. Thread: loop.
+ * Fails:  ABORTED for a fenced writer; PRECONDITION for another fingerprint; INVALID for a block out of order;
+ *         EXHAUSTED when RAM or disk have no room now. */
+#ifndef REELKV_KVSTORE_STREAM_H
+#define REELKV_KVSTORE_STREAM_H
+
+#include "base/json.h"
+#include "kvstore/history.h"
+#include "kvstore/index.h"
+#include "kvstore/segment.h"
+#include "loop/loop.h"
+
+enum { STREAM_TROUBLE_BYTES = 512, STREAM_WRITER_BYTES = 128, STREAM_FOLDER_BYTES = PATH_MAX - 256 };
+
+enum stream_source_kind { STREAM_FILE = 1, STREAM_LIVE = 2 }; /* numbers of proto SourceKind */
+
+struct stream_definition {
+    char source[LIMIT_URL_BYTES + 1];
+    enum stream_source_kind kind;
+    double sample_fps;
+    int64_t start_time_ns;
+    int64_t created_ns;
+};
+
+struct store;
+struct stream;
+
+/* Who is told when acks move. The memory is the writer's. */
+struct stream_writer {
+    void (*moved)(struct stream_writer *writer); /* stored or durable have advanced */
+    void (*fenced)(struct stream_writer *writer,
+                   const struct status *why); /* another has the stream, or it goes */
+};
+
+struct stream {
+    struct store *store;
+    struct stream *next;
+    char ns[LIMIT_NAME_BYTES + 1], name[LIMIT_NAME_BYTES + 1];
+    char folder[STREAM_FOLDER_BYTES]; /* leaves room for the names in it */
+    struct stream_definition definition;
+
+    bool has_shape; /* fingerprint and geometry are known: from its blocks, or its writer */
+    uint8_t fingerprint[KV_FINGERPRINT_BYTES];
+    struct kv_geometry geometry;
+    uint64_t epoch;
+    char writer_name[STREAM_WRITER_BYTES];
+    struct stream_writer *writer; /* attached; NULL: none */
+
+    uint64_t next_seq, next_token_index;
+    uint64_t stored_frames, gap_frames, damaged_frames; /* held now; what has gone is in history */
+    int64_t last_pts_ns;
+    uint64_t expected_frames;
+    bool has_ended;
+    char trouble[STREAM_TROUBLE_BYTES];
+
+    struct segment **segments; /* by seq; the last may be open */
+    uint32_t segment_count, segment_room;
+    struct history history;
+    struct ram_share share;
+    struct kv_record init_record;           /* of this epoch; layers 0: none */
+    uint8_t *init_image;                    /* a copy opens each segment; free() */
+    bool waits_for_room;                    /* a segment of its wants disk */
+    bool is_ready;                          /* its definition is durable */
+    struct stream_save *saves, **saves_end; /* of stream.json, on their way, in order */
+    struct stream_deletion *deletion;       /* NULL: it stays */
+};
+
+/* --- catalog --- */
+
+/* Writes the definition durably, then calls done on the loop. Names have been checked. */
+typedef void stream_done_fn(void *user, struct stream *stream, const struct status *failure);
+bool stream_define(struct store *store, const char *ns, const char *name,
+                   const struct stream_definition *definition, stream_done_fn *done, void *user,
+                   struct status *st);
+
+/* Fences the writer, removes every tier's copy; done(user, NULL, ...) when the folder has gone. */
+struct stream_removed {
+    uint64_t frames, bytes;
+};
+bool stream_delete(struct stream *stream, struct stream_removed *removed, stream_done_fn *done, void *user,
+                   struct status *st);
+
+/* --- writing --- */
+
+struct stream_open_request {
+    uint8_t fingerprint[KV_FINGERPRINT_BYTES];
+    struct kv_geometry geometry;
+    const char *writer;
+    uint64_t expected_frames;
+};
+
+/* A new epoch, durable when done is called; the old writer is fenced at once. */
+bool stream_open(struct stream *stream, const struct stream_open_request *request, stream_done_fn *done,
+                 void *user, struct status *st);
+
+/* ABORTED unless this is the stream's epoch and it has no other writer. */
+bool stream_attach(struct stream *stream, uint64_t epoch, struct stream_writer *writer, struct status *st);
+/* Seals what was written. */
+void stream_detach(struct stream *stream, struct stream_writer *writer);
+
+/* What the writer says of a block. */
+struct stream_block {
+    bool is_init;
+    uint64_t seq;
+    int64_t pts_ns;
+    uint64_t token_index;
+    uint32_t tokens;
+    const uint8_t *thumbnail;
+    uint32_t thumbnail_bytes;
+    uint64_t payload_bytes;
+};
+
+/* Whether the block may come now. *is_known_p: the store has it already (sent again after a restart): nothing to
+ * do. Fills the record's header. */
+bool stream_check_block(const struct stream *stream, const struct stream_block *block, bool *is_known_p,
+                        struct kv_record *record, struct status *st);
+
+/* Stores a block whose image and CRCs are complete; the slot's reference stays the caller's. */
+bool stream_append(struct stream *stream, struct kv_record *record, struct ram_slot *slot, struct status *st);
+
+struct stream_gap {
+    uint64_t from_seq, to_seq;
+    int64_t from_pts_ns, to_pts_ns;
+    const char *reason;
+};
+bool stream_append_gap(struct stream *stream, const struct stream_gap *gap, struct status *st);
+bool stream_end(struct stream *stream, const char *trouble, struct status *st);
+
+/* --- reading --- */
+
+uint64_t stream_durable_seq(const struct stream *stream);
+bool stream_is_durable(const struct stream *stream); /* nothing is on its way to the disk */
+uint64_t stream_disk_bytes(const struct stream *stream);
+uint64_t stream_frame_count(const struct stream *stream);
+struct index_frame *stream_find(const struct stream *stream, uint64_t seq);
+
+/* Why there is no frame of this number. */
+enum stream_absence {
+    STREAM_ABSENT_NOT_FOUND,
+    STREAM_ABSENT_EVICTED,
+    STREAM_ABSENT_GAP,
+    STREAM_ABSENT_DAMAGED
+};
+enum stream_absence stream_absence_of(const struct stream *stream, uint64_t seq);
+
+/* --- inside the core --- */
+
+bool stream_create(struct stream **stream_p, struct store *store, const char *ns, const char *name,
+                   struct status *st);
+void stream_free(struct stream *stream);
+bool stream_load(struct stream *stream, struct status *st); /* blocks; at start */
+void stream_fence_writer(struct stream *stream, const struct status *why);
+/* Writes stream.json durably; done may be NULL. Saves of a stream follow each other. */
+bool stream_save(struct stream *stream, stream_done_fn *done, void *user, struct status *st);
+void stream_pump_saves(struct stream *stream);
+bool stream_load_file(struct stream *stream, struct status *st);
+void stream_continue_deletion(struct stream *stream);
+bool stream_push_segment(struct stream *stream, struct segment *segment);
+void stream_pump(struct stream *stream);
+void stream_commit(struct stream *stream);
+void stream_progress(struct stream *stream); /* something became durable, or a segment is quiet */
+void stream_segment_fenced(struct stream *stream, struct segment *segment);
+
+/* A sealed segment leaves: out of the index and into the history. The struct remains until the file has gone. */
+void stream_release_segment(struct stream *stream, struct segment *segment);
+
+#endif

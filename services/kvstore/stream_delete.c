@@ -1,0 +1,111 @@
+/* Removing a stream from every tier: its writer is fenced, its blocks leave the index and RAM at once, its folder
+ * is renamed (from then on it does not come back, whatever happens) and taken away. */
+#include "kvstore/stream.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/require.h"
+#include "kvstore/store.h"
+
+struct stream_deletion {
+    struct work work;
+    struct stream *stream;
+    bool is_running, ok;
+    struct status st;
+    stream_done_fn *done;
+    void *user;
+};
+
+static bool remove_folder(const struct stream *stream, struct status *st)
+{
+    char parent[STREAM_FOLDER_BYTES], gone[PATH_MAX];
+
+    snprintf(parent, sizeof parent, "%s/v1/%s", stream->store->options.root, stream->ns);
+    snprintf(gone, sizeof gone, "%s/.gone-%s", parent, stream->name);
+    if (!file_remove_tree(gone, st))
+        return false;
+    if (rename(stream->folder, gone) != 0 && errno != ENOENT)
+        return status_fail(st, status_code_of_errno(errno), "rename %s: %m", stream->folder);
+    return file_sync_folder(parent, st) && file_remove_tree(gone, st);
+}
+
+static void deletion_run(struct work *work)
+{
+    struct stream_deletion *deletion = container_of(work, struct stream_deletion, work);
+
+    deletion->ok = remove_folder(deletion->stream, &deletion->st);
+}
+
+static void deletion_done(struct work *work)
+{
+    struct stream_deletion *deletion = container_of(work, struct stream_deletion, work);
+    struct stream *stream = deletion->stream;
+    struct store *store = stream->store;
+
+    if (!deletion->ok)
+        log_error(NULL, "stream_not_removed", "%s/%s: %s", stream->ns, stream->name, deletion->st.text);
+    while (stream->segment_count > 0) {
+        store_segment_gone(store, stream->segments[stream->segment_count - 1]);
+        stream->segment_count--;
+    }
+    store_remove_stream(store, stream);
+    deletion->done(deletion->user, NULL, deletion->ok ? NULL : &deletion->st);
+    stream->deletion = NULL;
+    free(deletion);
+    stream_free(stream);
+    store_ram_freed(store);
+}
+
+static bool is_quiet(const struct stream *stream)
+{
+    for (uint32_t i = 0; i < stream->segment_count; i++)
+        if (segment_is_busy(stream->segments[i]))
+            return false;
+    return stream->saves == NULL && !store_is_removing_from(stream->store, stream);
+}
+
+void stream_continue_deletion(struct stream *stream)
+{
+    struct stream_deletion *deletion = stream->deletion;
+
+    if (deletion->is_running || !is_quiet(stream))
+        return;
+    deletion->work = (struct work){ .run = deletion_run, .done = deletion_done };
+    deletion->is_running = work_pool_submit(stream->store->writing, &deletion->work);
+    if (!deletion->is_running)
+        store_retry_later(stream->store);
+}
+
+bool stream_delete(struct stream *stream, struct stream_removed *removed, stream_done_fn *done, void *user,
+                   struct status *st)
+{
+    struct stream_deletion *deletion;
+    struct status why;
+
+    if (stream->deletion != NULL)
+        return status_fail(st, STATUS_NOT_FOUND, "stream %s is being removed", stream->name);
+    deletion = calloc(1, sizeof *deletion);
+    if (deletion == NULL)
+        return status_fail(st, STATUS_EXHAUSTED, "no memory to remove stream %s", stream->name);
+    *removed =
+        (struct stream_removed){ .frames = stream_frame_count(stream), .bytes = stream_disk_bytes(stream) };
+    deletion->stream = stream;
+    deletion->done = done;
+    deletion->user = user;
+    stream->deletion = deletion;
+    status_fail(&why, STATUS_NOT_FOUND, "stream %s was removed", stream->name);
+    stream_fence_writer(stream, &why);
+    for (uint32_t i = 0; i < stream->segment_count; i++) {
+        segment_abandon(stream->segments[i]);
+        stream->segments[i]->is_leaving = true;
+        if (!segment_is_busy(stream->segments[i])) /* a job may be reading the index */
+            index_part_drop(&stream->segments[i]->index, stream->store->arena);
+    }
+    stream_continue_deletion(stream);
+    return true;
+}

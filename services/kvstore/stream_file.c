@@ -1,0 +1,254 @@
+/* stream.json: what of a stream must outlive every process: its definition, its epoch, whether it has ended.
+ *
+ *   { "namespace": S, "name": S, "source": S, "kind": "file"|"live", "sample_fps": F, "start_time_ns": N,
+ *     "created_ns": N, "epoch": N, "writer": S, "expected_frames": N, "ended": B, "trouble": S }
+ *
+ * Replaced durably, one save after the other; whoever asked is told when its content is on the disk. */
+#include "kvstore/stream.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/name.h"
+#include "base/require.h"
+#include "kvstore/store.h"
+
+enum { FILE_BYTES_MAX = 64 << 10 };
+
+struct stream_save {
+    struct work work;
+    struct stream *stream;
+    struct stream_save *next;
+    char *text;
+    bool is_first; /* of a new stream: its folders too */
+    bool ok, is_running;
+    struct status st;
+    stream_done_fn *done;
+    void *user;
+};
+
+static char *text_of(const struct stream *stream)
+{
+    const struct stream_definition *definition = &stream->definition;
+    struct json *object = json_make_object();
+    char *text;
+
+    json_set_str(object, "namespace", stream->ns);
+    json_set_str(object, "name", stream->name);
+    json_set_str(object, "source", definition->source);
+    json_set_str(object, "kind", definition->kind == STREAM_FILE ? "file" : "live");
+    json_set_f64(object, "sample_fps", definition->sample_fps);
+    json_set_i64(object, "start_time_ns", definition->start_time_ns);
+    json_set_i64(object, "created_ns", definition->created_ns);
+    json_set_u64(object, "epoch", stream->epoch);
+    json_set_str(object, "writer", stream->writer_name);
+    json_set_u64(object, "expected_frames", stream->expected_frames);
+    json_set_bool(object, "ended", stream->has_ended);
+    json_set_str(object, "trouble", stream->trouble);
+    text = json_text(object, 2);
+    json_free(object);
+    return text;
+}
+
+static bool make_folders(const struct stream *stream, struct status *st)
+{
+    char path[PATH_MAX];
+
+    if (!file_make_folders(stream->folder, st))
+        return false;
+    snprintf(path, sizeof path, "%s/v1/%s", stream->store->options.root, stream->ns);
+    if (!file_sync_folder(path, st))
+        return false;
+    snprintf(path, sizeof path, "%s/v1", stream->store->options.root);
+    return file_sync_folder(path, st);
+}
+
+static void save_run(struct work *work)
+{
+    struct stream_save *save = container_of(work, struct stream_save, work);
+    char path[PATH_MAX + 16];
+
+    snprintf(path, sizeof path, "%s/stream.json", save->stream->folder);
+    save->ok = (!save->is_first || make_folders(save->stream, &save->st)) &&
+               file_write_durable(path, save->text, strlen(save->text), &save->st);
+}
+
+static void save_next(struct stream *stream);
+
+static void save_done(struct work *work)
+{
+    struct stream_save *save = container_of(work, struct stream_save, work);
+    struct stream *stream = save->stream;
+
+    stream->saves = save->next;
+    if (stream->saves == NULL)
+        stream->saves_end = &stream->saves;
+    if (!save->ok)
+        log_error(NULL, "stream_not_saved", "%s/%s: %s", stream->ns, stream->name, save->st.text);
+    if (save->is_first && save->ok)
+        stream->is_ready = true;
+    if (save->is_first && !save->ok)
+        store_remove_stream(stream->store, stream);
+    if (save->done != NULL)
+        save->done(save->user, save->ok ? stream : NULL, save->ok ? NULL : &save->st);
+    if (save->is_first && !save->ok) {
+        stream_free(stream);
+    } else {
+        save_next(stream);
+        stream_progress(stream);
+    }
+    free(save->text);
+    free(save);
+}
+
+static void save_next(struct stream *stream)
+{
+    struct stream_save *save = stream->saves;
+
+    if (save == NULL || save->is_running)
+        return;
+    save->work = (struct work){ .run = save_run, .done = save_done };
+    save->is_running = work_pool_submit(stream->store->writing, &save->work);
+    if (!save->is_running)
+        store_retry_later(stream->store);
+}
+
+void stream_pump_saves(struct stream *stream)
+{
+    save_next(stream);
+}
+
+bool stream_save(struct stream *stream, stream_done_fn *done, void *user, struct status *st)
+{
+    struct stream_save *save = calloc(1, sizeof *save);
+
+    if (save == NULL)
+        return status_fail(st, STATUS_EXHAUSTED, "no memory to save stream %s", stream->name);
+    save->stream = stream;
+    save->text = text_of(stream);
+    save->is_first = !stream->is_ready && stream->saves == NULL;
+    save->done = done;
+    save->user = user;
+    *stream->saves_end = save;
+    stream->saves_end = &save->next;
+    save_next(stream);
+    return true;
+}
+
+bool stream_define(struct store *store, const char *ns, const char *name,
+                   const struct stream_definition *definition, stream_done_fn *done, void *user,
+                   struct status *st)
+{
+    struct stream *stream;
+
+    if (store->disk_used_bytes + STORE_STREAM_DISK_BYTES > store->options.disk_bytes)
+        return status_fail(st, STATUS_EXHAUSTED, "disk_budget_bytes has no room for one more stream");
+    if (!stream_create(&stream, store, ns, name, st))
+        return false;
+    stream->definition = *definition;
+    stream->definition.created_ns = clock_utc_ns();
+    if (!store_add_stream(store, stream, st)) {
+        stream_free(stream);
+        return false;
+    }
+    if (stream_save(stream, done, user, st))
+        return true;
+    store_remove_stream(store, stream);
+    stream_free(stream);
+    return false;
+}
+
+static bool check_shape(const struct stream *stream, const struct stream_open_request *request,
+                        struct status *st)
+{
+    char held[2 * KV_FINGERPRINT_BYTES + 1], wanted[2 * KV_FINGERPRINT_BYTES + 1];
+    char text[KV_GEOMETRY_TEXT_BYTES];
+
+    if (!kv_geometry_check(&request->geometry, st))
+        return false;
+    if (!stream->has_shape || stream_frame_count(stream) == 0)
+        return true;
+    hex_write(stream->fingerprint, KV_FINGERPRINT_BYTES, held);
+    hex_write(request->fingerprint, KV_FINGERPRINT_BYTES, wanted);
+    if (memcmp(stream->fingerprint, request->fingerprint, KV_FINGERPRINT_BYTES) != 0)
+        return status_fail(st, STATUS_PRECONDITION,
+                           "stream %s holds blocks of model %s, not %s: run that model, or remove the stream",
+                           stream->name, held, wanted);
+    if (!kv_geometry_is_equal(&stream->geometry, &request->geometry))
+        return status_fail(st, STATUS_PRECONDITION, "stream %s holds blocks of %s", stream->name,
+                           kv_geometry_text(&stream->geometry, text));
+    return true;
+}
+
+bool stream_open(struct stream *stream, const struct stream_open_request *request, stream_done_fn *done,
+                 void *user, struct status *st)
+{
+    struct status why;
+
+    if (stream->deletion != NULL)
+        return status_fail(st, STATUS_NOT_FOUND, "stream %s is being removed", stream->name);
+    if (!check_shape(stream, request, st))
+        return false;
+    status_fail(&why, STATUS_ABORTED, "stream %s was taken over by %s", stream->name, request->writer);
+    stream_fence_writer(stream, &why);
+    stream->epoch++;
+    stream->has_shape = true;
+    stream->geometry = request->geometry;
+    memcpy(stream->fingerprint, request->fingerprint, KV_FINGERPRINT_BYTES);
+    snprintf(stream->writer_name, sizeof stream->writer_name, "%s", request->writer);
+    if (request->expected_frames > 0)
+        stream->expected_frames = request->expected_frames;
+    free(stream->init_image);
+    stream->init_image = NULL;
+    stream->init_record.layers = 0;
+    return stream_save(stream, done, user, st);
+}
+
+/* --- at start --- */
+
+static bool read_fields(struct stream *stream, const struct json *object, struct status *st)
+{
+    struct stream_definition *definition = &stream->definition;
+    const char *ns, *name, *source, *kind, *writer, *trouble;
+
+    if (!json_read_str(object, "namespace", &ns, st) || !json_read_str(object, "name", &name, st) ||
+        !json_read_str(object, "source", &source, st) || !json_read_str(object, "kind", &kind, st) ||
+        !json_read_f64(object, "sample_fps", &definition->sample_fps, st) ||
+        !json_read_i64(object, "start_time_ns", &definition->start_time_ns, st) ||
+        !json_read_i64(object, "created_ns", &definition->created_ns, st) ||
+        !json_read_u64(object, "epoch", &stream->epoch, st) ||
+        !json_read_str(object, "writer", &writer, st) ||
+        !json_read_u64(object, "expected_frames", &stream->expected_frames, st) ||
+        !json_read_str(object, "trouble", &trouble, st))
+        return false;
+    if (strcmp(ns, stream->ns) != 0 || strcmp(name, stream->name) != 0)
+        return status_fail(st, STATUS_DATA_LOSS, "it is of stream %s/%s", ns, name);
+    if (!text_copy(definition->source, sizeof definition->source, source))
+        return status_fail(st, STATUS_DATA_LOSS, "its source is too long");
+    definition->kind = strcmp(kind, "file") == 0 ? STREAM_FILE : STREAM_LIVE;
+    stream->has_ended = json_bool(json_get(object, "ended"));
+    snprintf(stream->writer_name, sizeof stream->writer_name, "%s", writer);
+    snprintf(stream->trouble, sizeof stream->trouble, "%s", trouble);
+    return true;
+}
+
+bool stream_load_file(struct stream *stream, struct status *st)
+{
+    char path[PATH_MAX + 16];
+    struct json *object;
+    bool ok;
+
+    snprintf(path, sizeof path, "%s/stream.json", stream->folder);
+    object = json_parse_file(path, FILE_BYTES_MAX, st);
+    ok = object != NULL && read_fields(stream, object, st);
+    json_free(object);
+    snprintf(path, sizeof path, "%s/history.json", stream->folder);
+    if (!ok)
+        return status_wrap(st, "%s/stream.json", stream->folder);
+    stream->is_ready = true;
+    return history_read(&stream->history, path, st);
+}

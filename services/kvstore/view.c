@@ -1,0 +1,297 @@
+#include "kvstore/view.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/name.h"
+#include "base/require.h"
+#include "kv/kv_score.h"
+
+struct range {
+    int64_t from_ns, to_ns; /* [from, to) */
+};
+
+static struct range range_of(const struct view_request *request)
+{
+    struct range range = { .from_ns = request->from_ns,
+                           .to_ns = request->to_ns == 0 ? INT64_MAX : request->to_ns };
+
+    if (request->as_of_ns != 0 && request->as_of_ns < range.to_ns)
+        range.to_ns = request->as_of_ns;
+    return range;
+}
+
+static bool is_in(const struct range *range, int64_t pts_ns)
+{
+    return pts_ns >= range->from_ns && pts_ns < range->to_ns;
+}
+
+static bool add_entry(struct view *view, const struct view_entry *entry)
+{
+    uint32_t room = view->entry_room == 0 ? 64 : 2 * view->entry_room;
+    struct view_entry *entries;
+
+    if (view->entry_count == view->entry_room) {
+        entries = realloc(view->entries, room * sizeof *entries);
+        if (entries == NULL)
+            return false;
+        view->entries = entries;
+        view->entry_room = room;
+    }
+    index_chunk_ref(entry->chunk);
+    view->entries[view->entry_count++] = *entry;
+    return true;
+}
+
+static void count_frame(struct view *view, const struct index_frame *frame)
+{
+    if (view->frames == 0 || frame->pts_ns < view->first_pts_ns)
+        view->first_pts_ns = frame->pts_ns;
+    if (view->frames == 0 || frame->pts_ns > view->last_pts_ns)
+        view->last_pts_ns = frame->pts_ns;
+    view->frames++;
+}
+
+static bool add_chunk(struct view *view, uint32_t stream, struct index_chunk *chunk,
+                      const struct range *range)
+{
+    struct view_entry entry = { .chunk = chunk, .stream = stream };
+
+    for (uint32_t i = 0; i < chunk->count; i++) {
+        const struct index_frame *frame = &chunk->frames[i];
+
+        if (!is_in(range, frame->pts_ns) || frame->is_quarantined)
+            continue;
+        entry.mask |= 1u << i;
+        count_frame(view, frame);
+    }
+    return entry.mask == 0 || add_entry(view, &entry);
+}
+
+/* Gap frames of a record, as far as its times say they lie in the range. */
+static uint64_t gap_share(const struct segment_mark *mark, const struct range *range)
+{
+    const struct history_span span = { mark->seq, mark->end_seq, mark->pts_ns, mark->end_pts_ns, 0 };
+    struct history one = { .count = 1 };
+    uint64_t frames, gaps;
+
+    one.spans[0] = span;
+    history_in_range(&one, range->from_ns, range->to_ns, &frames, &gaps);
+    return gaps;
+}
+
+static void count_absent(struct view *view, const struct stream *stream, const struct range *range)
+{
+    uint64_t frames, gaps;
+
+    history_in_range(&stream->history, range->from_ns, range->to_ns, &frames, &gaps);
+    view->evicted_frames += frames;
+    view->gap_frames += gaps;
+    for (uint32_t i = 0; i < stream->segment_count; i++)
+        for (uint32_t n = 0; n < stream->segments[i]->mark_count; n++) {
+            const struct segment_mark *mark = &stream->segments[i]->marks[n];
+
+            if (mark->type == KV_RECORD_GAP && !mark->is_damaged)
+                view->gap_frames += gap_share(mark, range);
+        }
+}
+
+static bool check_shape(struct view *view, const struct stream *stream, const struct view_request *request,
+                        struct status *st)
+{
+    char held[2 * KV_FINGERPRINT_BYTES + 1], wanted[2 * KV_FINGERPRINT_BYTES + 1];
+
+    if (stream_frame_count(stream) == 0)
+        return true;
+    hex_write(stream->fingerprint, KV_FINGERPRINT_BYTES, held);
+    hex_write(request->fingerprint, KV_FINGERPRINT_BYTES, wanted);
+    if (memcmp(stream->fingerprint, request->fingerprint, KV_FINGERPRINT_BYTES) != 0)
+        return status_fail(st, STATUS_PRECONDITION, "stream %s holds blocks of model %s, not of %s",
+                           stream->name, held, wanted);
+    if (view->has_shape && !kv_geometry_is_equal(&view->geometry, &stream->geometry))
+        return status_fail(st, STATUS_PRECONDITION, "stream %s holds blocks of another shape", stream->name);
+    view->has_shape = true;
+    view->geometry = stream->geometry;
+    return true;
+}
+
+static bool add_stream(struct view *view, uint32_t index, const struct view_request *request,
+                       struct status *st)
+{
+    const struct view_stream_name *name = &request->streams[index];
+    const struct stream *stream = store_find(view->store, name->ns, name->name);
+    struct view_span *span = &view->spans[index];
+    struct range range = range_of(request);
+
+    if (stream == NULL)
+        return status_fail(st, STATUS_NOT_FOUND, "stream %s/%s is not in this store", name->ns, name->name);
+    if (!check_shape(view, stream, request, st))
+        return false;
+    *span = (struct view_span){ .first = view->entry_count };
+    text_copy(span->ns, sizeof span->ns, name->ns);
+    text_copy(span->name, sizeof span->name, name->name);
+    for (uint32_t i = 0; i < stream->segment_count; i++) {
+        const struct segment *segment = stream->segments[i];
+
+        for (uint32_t n = 0; n < segment->index.chunk_count; n++)
+            if (!add_chunk(view, index, segment->index.chunks[n], &range))
+                return status_fail(st, STATUS_EXHAUSTED, "no memory for a view of stream %s", name->name);
+    }
+    span->end = view->entry_count;
+    count_absent(view, stream, &range);
+    return true;
+}
+
+bool view_create(struct view **view_p, struct store *store, const struct view_request *request,
+                 struct status *st)
+{
+    struct view *view;
+
+    if (request->stream_count < 1 || request->stream_count > LIMIT_STREAMS_PER_QUESTION)
+        return status_fail(st, STATUS_INVALID, "view: %u streams; 1 to %d are allowed", request->stream_count,
+                           LIMIT_STREAMS_PER_QUESTION);
+    if (request->to_ns != 0 && request->to_ns <= request->from_ns)
+        return status_fail(st, STATUS_INVALID, "view: its range ends before it begins");
+    view = calloc(1, sizeof *view);
+    if (view == NULL)
+        return status_fail(st, STATUS_EXHAUSTED, "no memory for a view");
+    view->store = store;
+    view->refs = 1;
+    view->stream_count = request->stream_count;
+    for (uint32_t i = 0; i < request->stream_count; i++)
+        if (!add_stream(view, i, request, st)) {
+            view_unref(view);
+            return false;
+        }
+    *view_p = view;
+    return true;
+}
+
+void view_ref(struct view *view)
+{
+    view->refs++;
+}
+
+void view_unref(struct view *view)
+{
+    if (view == NULL || --view->refs > 0)
+        return;
+    for (uint32_t i = 0; i < view->entry_count; i++)
+        index_chunk_unref(view->entries[i].chunk);
+    free(view->entries);
+    free(view);
+}
+
+static struct index_frame *find_in_chunk(const struct view_entry *entry, uint64_t seq)
+{
+    for (uint32_t i = 0; i < INDEX_CHUNK_FRAMES; i++)
+        if ((entry->mask >> i & 1) != 0 && entry->chunk->frames[i].seq == seq)
+            return &entry->chunk->frames[i];
+    return NULL;
+}
+
+/* The last entry of the stream that begins at or before this number. */
+static const struct view_entry *entry_at(const struct view *view, const struct view_span *span, uint64_t seq)
+{
+    uint32_t low = span->first, high = span->end;
+
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+
+        if (view->entries[middle].chunk->frames[0].seq <= seq)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low == span->first ? NULL : &view->entries[low - 1];
+}
+
+struct index_frame *view_find(const struct view *view, uint32_t stream, uint64_t seq,
+                              enum stream_absence *absence_p)
+{
+    const struct view_entry *entry;
+    struct index_frame *frame;
+    const struct stream *held;
+
+    *absence_p = STREAM_ABSENT_NOT_FOUND;
+    if (stream >= view->stream_count)
+        return NULL;
+    entry = entry_at(view, &view->spans[stream], seq);
+    frame = entry == NULL ? NULL : find_in_chunk(entry, seq);
+    if (frame != NULL)
+        return frame;
+    held = store_find(view->store, view->spans[stream].ns, view->spans[stream].name);
+    if (held != NULL && stream_find(held, seq) == NULL)
+        *absence_p = stream_absence_of(held, seq);
+    else if (held != NULL && stream_find(held, seq)->is_quarantined)
+        *absence_p = STREAM_ABSENT_DAMAGED;
+    return NULL;
+}
+
+/* --- scoring --- */
+
+static void offer_chunk(const struct view_score *score, const struct view_entry *entry,
+                        kv_score_fn *score_keys, struct kv_select *select)
+{
+    struct index_chunk *chunk = entry->chunk;
+    const struct kv_geometry *geometry = &score->view->geometry;
+    uint32_t count = 32 - (uint32_t)__builtin_clz(entry->mask), hit_count = 0;
+    float scores[INDEX_CHUNK_FRAMES] = { 0 };
+    struct kv_hit hits[INDEX_CHUNK_FRAMES];
+
+    if (score->query != NULL)
+        score_keys(score->query, index_frame_key(&chunk->frames[0], score->layer), kv_key_dims(geometry),
+                   count, scores);
+    for (uint32_t i = 0; i < count; i++)
+        if ((entry->mask >> i & 1) != 0)
+            hits[hit_count++] = (struct kv_hit){ .score = scores[i],
+                                                 .stream = entry->stream,
+                                                 .seq = chunk->frames[i].seq,
+                                                 .pts_ns = chunk->frames[i].pts_ns,
+                                                 .tokens = chunk->frames[i].tokens,
+                                                 .tag = &chunk->frames[i] };
+    kv_select_offer(select, hits, hit_count);
+}
+
+static void score_run(struct work *work)
+{
+    struct view_score *score = container_of(work, struct view_score, work);
+    const struct view *view = score->view;
+    kv_score_fn *score_keys = kv_score_ops()->of_dtype[view->has_shape ? view->geometry.dtype : KV_DTYPE_F32];
+
+    if (!kv_select_create(&score->select, &score->selection, &score->st))
+        return;
+    for (uint32_t i = 0; i < view->entry_count; i++)
+        offer_chunk(score, &view->entries[i], score_keys, score->select);
+    score->ok = kv_select_finish(score->select, &score->hits, &score->hit_count, &score->st);
+}
+
+static void score_done(struct work *work)
+{
+    struct view_score *score = container_of(work, struct view_score, work);
+
+    view_unref(score->view);
+    score->done(score);
+}
+
+bool view_score_start(struct view_score *score)
+{
+    REQUIRE(!score->view->has_shape || score->layer < score->view->geometry.layers);
+    score->ok = false;
+    score->select = NULL;
+    score->hit_count = 0;
+    score->work = (struct work){ .run = score_run, .done = score_done };
+    if (!work_pool_submit(score->view->store->reading, &score->work))
+        return false;
+    view_ref(score->view);
+    return true;
+}
+
+void view_score_deinit(struct view_score *score)
+{
+    kv_select_destroy(score->select);
+    free(score->query);
+    score->select = NULL;
+    score->query = NULL;
+}

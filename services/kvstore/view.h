@@ -1,0 +1,80 @@
+/* view.h - what a question sees: the blocks of some streams in a range of time, fixed when it is made, the same for
+ * all layers; and the scoring of it on a reading thread.
+ *
+ * Owner:  reference counted; holds the index's chunks, not the blocks' bytes: a block that is removed meanwhile
+ *         answers EVICTED.
+ * Thread: loop; view_score's run on a reading thread.
+ * Fails:  NOT_FOUND for a stream that is not here; PRECONDITION for blocks of another fingerprint or shape.
+ * Bounds: LIMIT_STREAMS_PER_QUESTION streams; 16 bytes for 16 frames. */
+#ifndef REELKV_KVSTORE_VIEW_H
+#define REELKV_KVSTORE_VIEW_H
+
+#include "kv/kv_select.h"
+#include "kvstore/store.h"
+
+struct view_stream_name {
+    const char *ns, *name;
+};
+
+struct view_request {
+    const struct view_stream_name *streams;
+    uint32_t stream_count;
+    uint8_t fingerprint[KV_FINGERPRINT_BYTES];
+    int64_t from_ns, to_ns; /* to_ns 0: no end */
+    int64_t as_of_ns;       /* 0: all */
+};
+
+struct view_entry {
+    struct index_chunk *chunk;
+    uint32_t stream;
+    uint32_t mask; /* of the chunk's frames */
+};
+
+struct view_span {
+    uint32_t first, end; /* entries of one stream */
+    char ns[LIMIT_NAME_BYTES + 1], name[LIMIT_NAME_BYTES + 1];
+};
+
+struct view {
+    struct store *store;
+    uint32_t refs;
+    bool has_shape; /* some stream has blocks */
+    struct kv_geometry geometry;
+    struct view_entry *entries;
+    uint32_t entry_count, entry_room;
+    uint32_t stream_count;
+    struct view_span spans[LIMIT_STREAMS_PER_QUESTION];
+    uint64_t frames, evicted_frames, gap_frames;
+    int64_t first_pts_ns, last_pts_ns;
+};
+
+bool view_create(struct view **view_p, struct store *store, const struct view_request *request,
+                 struct status *st);
+void view_ref(struct view *view);
+void view_unref(struct view *view); /* NULL is fine */
+
+/* The frame, if it is in view. NULL: *result_p says why not. */
+struct index_frame *view_find(const struct view *view, uint32_t stream, uint64_t seq,
+                              enum stream_absence *absence_p);
+
+/* Scores one layer and chooses. hits->tag is the struct index_frame. */
+struct view_score {
+    struct view *view;
+    struct kv_selection selection;
+    uint32_t layer;
+    float *query; /* [kv_heads, head_dim]; NULL: the selection needs none */
+    void (*done)(struct view_score *score);
+    /* found */
+    bool ok;
+    struct status st;
+    struct kv_select *select; /* the hits are its */
+    const struct kv_hit *hits;
+    uint32_t hit_count;
+    struct work work;
+};
+
+/* False: the threads' queue is full; try again later. A view without blocks gives no hits. */
+bool view_score_start(struct view_score *score);
+void view_score_deinit(struct view_score *score); /* after done(), or when it was not started */
+
+#endif

@@ -1,0 +1,300 @@
+/* kvstore_fixture.h - a store in the test's own folder, without RPCs: streams with blocks whose every byte
+ * follows from (stream, seq), so that what comes back can be told right from wrong. */
+#ifndef REELKV_TEST_KVSTORE_FIXTURE_H
+#define REELKV_TEST_KVSTORE_FIXTURE_H
+
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "kvstore/block_read.h"
+#include "kvstore/slice_read.h"
+#include "kvstore/store.h"
+#include "kvstore/view.h"
+#include "support/test.h"
+
+struct fixture {
+    struct loop *loop;
+    struct store *store;
+    struct store_options options;
+    char root[512];
+    struct status st;
+};
+
+static const struct kv_geometry fixture_geometry = {
+    .layers = 3, .kv_heads = 2, .head_dim = 16, .dtype = KV_DTYPE_F16
+};
+enum { FIXTURE_TOKENS = 20, FIXTURE_INIT_TOKENS = 5 };
+
+struct fixture_writer {
+    struct stream_writer base;
+    bool is_fenced;
+    struct status why;
+};
+
+static void fixture_moved(struct stream_writer *writer)
+{
+}
+
+static void fixture_fenced(struct stream_writer *writer, const struct status *why)
+{
+    struct fixture_writer *fixture = container_of(writer, struct fixture_writer, base);
+
+    fixture->is_fenced = true;
+    fixture->why = *why;
+}
+
+static inline void fixture_open(struct fixture *fixture)
+{
+    CHECK_OK(loop_create(&fixture->loop, &fixture->st), fixture->st);
+    CHECK_OK(store_open(&fixture->store, fixture->loop, &fixture->options, &fixture->st), fixture->st);
+}
+
+static inline void fixture_start(struct fixture *fixture)
+{
+    snprintf(fixture->root, sizeof fixture->root, "%s/data", test_folder());
+    fixture->options = (struct store_options){ .name = "kv-a",
+                                               .root = fixture->root,
+                                               .ram_bytes = 16 << 20,
+                                               .disk_bytes = 64 << 20,
+                                               .segment_bytes_max = 1 << 20,
+                                               .commit_ms = 5,
+                                               .reading_threads = 2,
+                                               .writing_threads = 2 };
+    fixture_open(fixture);
+}
+
+static inline void fixture_stop(struct fixture *fixture)
+{
+    store_close(fixture->store);
+    loop_destroy(fixture->loop);
+}
+
+/* Turns the loop until the condition holds; fails the test after ten seconds. */
+#define FIXTURE_TURN_UNTIL(fixture, condition)                                           \
+    do {                                                                                 \
+        uint64_t limit_ = clock_mono_ns() + 10000000000ull;                              \
+        struct loop_timer tick_ = { 0 };                                                 \
+        while (!(condition)) {                                                           \
+            if (clock_mono_ns() > limit_)                                                \
+                test_fail(__FILE__, __LINE__, "not within ten seconds: %s", #condition); \
+            loop_timer_start((fixture)->loop, &tick_, 20, fixture_tick);                 \
+            loop_run_once((fixture)->loop);                                              \
+        }                                                                                \
+        loop_timer_stop(&tick_);                                                         \
+    } while (0)
+
+static void fixture_tick(struct loop_timer *timer)
+{
+}
+
+struct fixture_answer {
+    bool came;
+    bool ok;
+    struct status st;
+};
+
+static void fixture_done(void *user, struct stream *stream, const struct status *failure)
+{
+    struct fixture_answer *answer = user;
+
+    answer->came = true;
+    answer->ok = failure == NULL;
+    if (failure != NULL)
+        answer->st = *failure;
+}
+
+static inline struct stream *fixture_define(struct fixture *fixture, const char *name)
+{
+    struct stream_definition definition = { .source = "rtsp://cam/1",
+                                            .kind = STREAM_LIVE,
+                                            .sample_fps = 0.5 };
+    struct fixture_answer answer = { 0 };
+
+    CHECK_OK(stream_define(fixture->store, "default", name, &definition, fixture_done, &answer, &fixture->st),
+             fixture->st);
+    FIXTURE_TURN_UNTIL(fixture, answer.came);
+    CHECK_OK(answer.ok, answer.st);
+    return store_find(fixture->store, "default", name);
+}
+
+static inline bool fixture_take(struct fixture *fixture, struct stream *stream, struct status *st)
+{
+    struct stream_open_request request = { .geometry = fixture_geometry, .writer = "analyzer-1" };
+    struct fixture_answer answer = { 0 };
+
+    memset(request.fingerprint, 7, sizeof request.fingerprint);
+    if (!stream_open(stream, &request, fixture_done, &answer, st))
+        return false;
+    FIXTURE_TURN_UNTIL(fixture, answer.came);
+    if (!answer.ok)
+        *st = answer.st;
+    return answer.ok;
+}
+
+static inline void fixture_attach(struct fixture *fixture, struct stream *stream,
+                                  struct fixture_writer *writer)
+{
+    *writer = (struct fixture_writer){ .base = { fixture_moved, fixture_fenced } };
+    CHECK_OK(fixture_take(fixture, stream, &fixture->st), fixture->st);
+    CHECK_OK(stream_attach(stream, stream->epoch, &writer->base, &fixture->st), fixture->st);
+}
+
+/* Payload byte `at`: f16 numbers between 0.5 and 2, different for every frame. */
+static inline uint8_t fixture_byte(const char *stream, uint64_t seq, uint64_t at)
+{
+    uint64_t mix =
+        (seq + 1) * 0x9e3779b97f4a7c15ull + (uint64_t)(uint8_t)stream[strlen(stream) - 1] * 77 + at / 2;
+
+    mix ^= mix >> 29;
+    mix *= 0xbf58476d1ce4e5b9ull;
+    mix ^= mix >> 32;
+    return at % 2 == 0 ? (uint8_t)mix : (uint8_t)(0x38 + (mix & 7));
+}
+
+static inline int64_t fixture_pts(uint64_t seq)
+{
+    return 1700000000000000000ll + (int64_t)seq * 2000000000ll;
+}
+
+/* As the server does: takes a slot, copies, checks, appends. */
+static inline bool fixture_append_block(struct fixture *fixture, struct stream *stream,
+                                        const struct stream_block *block, struct status *st)
+{
+    struct ram_arena *arena = fixture->store->arena;
+    struct kv_record record;
+    struct kv_layout layout;
+    struct ram_slot *slot;
+    uint8_t *payload, *image;
+    bool is_known, ok;
+
+    if (!stream_check_block(stream, block, &is_known, &record, st))
+        return false;
+    if (is_known)
+        return true;
+    kv_record_layout(&record, &layout);
+    slot = ram_take(arena, RAM_IMAGES, layout.record_bytes);
+    if (slot == NULL)
+        return status_fail(st, STATUS_EXHAUSTED, "no RAM");
+    image = ram_bytes(arena, slot);
+    payload = malloc(block->payload_bytes);
+    CHECK(payload != NULL);
+    for (uint64_t i = 0; i < block->payload_bytes; i++)
+        payload[i] = fixture_byte(stream->name, block->is_init ? 1 << 30 : block->seq, i);
+    kv_record_scatter(&record, 0, payload, block->payload_bytes, image);
+    if (block->thumbnail_bytes > 0)
+        memcpy(image + layout.thumbnail, block->thumbnail, block->thumbnail_bytes);
+    free(payload);
+    kv_record_checksum(&record, image);
+    ok = stream_append(stream, &record, slot, st);
+    ram_unref(arena, slot);
+    return ok;
+}
+
+static inline struct stream_block fixture_block(const struct stream *stream, uint64_t seq)
+{
+    return (struct stream_block){ .seq = seq,
+                                  .pts_ns = fixture_pts(seq),
+                                  .token_index = stream->next_token_index,
+                                  .tokens = FIXTURE_TOKENS,
+                                  .thumbnail = (const uint8_t *)"jpeg",
+                                  .thumbnail_bytes = 4,
+                                  .payload_bytes = kv_payload_bytes(&fixture_geometry, FIXTURE_TOKENS) };
+}
+
+static inline void fixture_append_init(struct fixture *fixture, struct stream *stream)
+{
+    struct stream_block block = { .is_init = true,
+                                  .tokens = FIXTURE_INIT_TOKENS,
+                                  .payload_bytes = kv_payload_bytes(&fixture_geometry, FIXTURE_INIT_TOKENS) };
+
+    CHECK_OK(fixture_append_block(fixture, stream, &block, &fixture->st), fixture->st);
+}
+
+/* Appends the next `count` frames, waiting for room as a writer does. */
+static inline void fixture_append(struct fixture *fixture, struct stream *stream, uint64_t count)
+{
+    for (uint64_t i = 0; i < count; i++) {
+        struct stream_block block = fixture_block(stream, stream->next_seq);
+        uint64_t limit = clock_mono_ns() + 10000000000ull;
+
+        while (!fixture_append_block(fixture, stream, &block, &fixture->st)) {
+            struct loop_timer tick = { 0 };
+
+            if (fixture->st.code != STATUS_EXHAUSTED || clock_mono_ns() > limit)
+                test_fail(__FILE__, __LINE__, "append %llu: %s", (unsigned long long)block.seq,
+                          fixture->st.text);
+            loop_timer_start(fixture->loop, &tick, 5, fixture_tick);
+            loop_run_once(fixture->loop);
+            loop_timer_stop(&tick);
+        }
+    }
+}
+
+static inline void fixture_wait_durable(struct fixture *fixture, struct stream *stream)
+{
+    FIXTURE_TURN_UNTIL(fixture, stream_durable_seq(stream) == stream->next_seq && stream_is_durable(stream));
+}
+
+/* After its writer has left: until the last segment is sealed. */
+static inline void fixture_wait_sealed(struct fixture *fixture, struct stream *stream)
+{
+    FIXTURE_TURN_UNTIL(fixture, stream->segments[stream->segment_count - 1]->writer == NULL &&
+                                    fixture->store->removal == NULL);
+}
+
+struct fixture_read {
+    struct slice_read read;
+    bool came;
+};
+
+static void fixture_read_done(struct slice_read *read)
+{
+    container_of(read, struct fixture_read, read)->came = true;
+}
+
+/* Reads a layer (or the thumbnail); a right answer's bytes are compared with what was written. Returns the
+ * result. */
+static inline enum frame_result fixture_read_layer(struct fixture *fixture, struct stream *stream,
+                                                   uint64_t seq, uint32_t layer)
+{
+    struct fixture_read reading = { .read = { .store = fixture->store,
+                                              .frame = stream_find(stream, seq),
+                                              .layer = layer,
+                                              .done = fixture_read_done } };
+    struct slice_read *read = &reading.read;
+    enum frame_result result;
+
+    if (read->frame == NULL)
+        return frame_result_of_absence(stream_absence_of(stream, seq));
+    if (!slice_read_start(read))
+        FIXTURE_TURN_UNTIL(fixture, reading.came);
+    result = read->result;
+    if (result == FRAME_OK && layer != SLICE_THUMBNAIL) {
+        uint64_t at = kv_payload_layer_offset(&fixture_geometry, FIXTURE_TOKENS, layer);
+
+        CHECK_EQ(read->length, 2 * kv_slice_bytes(&fixture_geometry, FIXTURE_TOKENS));
+        for (uint64_t i = 0; i < read->length; i++)
+            if (read->bytes[i] != fixture_byte(stream->name, seq, at + i))
+                test_fail(__FILE__, __LINE__, "frame %llu layer %u: byte %llu is wrong",
+                          (unsigned long long)seq, layer, (unsigned long long)i);
+    } else if (result == FRAME_OK) {
+        CHECK_EQ(read->length, 4);
+        CHECK_MEM(read->bytes, "jpeg", 4);
+    }
+    slice_read_release(read);
+    return result;
+}
+
+static inline void fixture_check_all(struct fixture *fixture, struct stream *stream, uint64_t from,
+                                     uint64_t to)
+{
+    for (uint64_t seq = from; seq < to; seq++) {
+        for (uint32_t layer = 0; layer < fixture_geometry.layers; layer++)
+            if (fixture_read_layer(fixture, stream, seq, layer) != FRAME_OK)
+                test_fail(__FILE__, __LINE__, "frame %llu layer %u is not there", (unsigned long long)seq,
+                          layer);
+        CHECK_EQ(fixture_read_layer(fixture, stream, seq, SLICE_THUMBNAIL), FRAME_OK);
+    }
+}
+
+#endif

@@ -1,0 +1,451 @@
+/* The store without RPCs: what is stored comes back, after restarts too; budgets hold; writers are fenced. */
+#include "kvstore/store.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "kvstore_fixture.h"
+
+/* What the file system says everything under the folder takes. */
+static uint64_t disk_usage(const char *path)
+{
+    struct dirent *entry;
+    struct stat info;
+    uint64_t bytes;
+    DIR *dir;
+
+    if (lstat(path, &info) != 0)
+        return 0;
+    bytes = (uint64_t)info.st_blocks * 512;
+    if (!S_ISDIR(info.st_mode) || (dir = opendir(path)) == NULL)
+        return bytes;
+    while ((entry = readdir(dir)) != NULL) {
+        char below[1024];
+
+        if (entry->d_name[0] == '.' && (entry->d_name[1] == '\0' || entry->d_name[1] == '.'))
+            continue;
+        snprintf(below, sizeof below, "%s/%s", path, entry->d_name);
+        bytes += disk_usage(below);
+    }
+    closedir(dir);
+    return bytes;
+}
+
+TEST(store_keeps_blocks_through_a_restart)
+{
+    struct fixture fixture;
+    struct fixture_writer writer;
+    struct stream *stream;
+
+    fixture_start(&fixture);
+    stream = fixture_define(&fixture, "cam-1");
+    fixture_attach(&fixture, stream, &writer);
+    fixture_append_init(&fixture, stream);
+    fixture_append(&fixture, stream, 100);
+    fixture_check_all(&fixture, stream, 0, 100); /* from RAM */
+    fixture_wait_durable(&fixture, stream);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+
+    fixture_open(&fixture);
+    stream = store_find(fixture.store, "default", "cam-1");
+    CHECK(stream != NULL);
+    CHECK_EQ(stream->next_seq, 100);
+    CHECK_EQ(stream->next_token_index, FIXTURE_INIT_TOKENS + 100 * FIXTURE_TOKENS);
+    CHECK_EQ(stream->epoch, 1);
+    CHECK_EQ(stream_durable_seq(stream), 100);
+    CHECK_STR(stream->definition.source, "rtsp://cam/1");
+    fixture_check_all(&fixture, stream, 0, 100); /* from the disk */
+    fixture_check_all(&fixture, stream, 0, 100); /* what was read back, from RAM again */
+    fixture_stop(&fixture);
+}
+
+/* Numbers and token index go on across epochs; each epoch writes segments of its own. */
+TEST(store_goes_on_in_the_next_epoch)
+{
+    struct fixture fixture;
+    struct fixture_writer first, second;
+    struct stream *stream;
+
+    fixture_start(&fixture);
+    stream = fixture_define(&fixture, "cam-1");
+    fixture_attach(&fixture, stream, &first);
+    fixture_append_init(&fixture, stream);
+    fixture_append(&fixture, stream, 10);
+    CHECK_EQ(stream->epoch, 1);
+    fixture_attach(&fixture, stream, &second);
+    CHECK_EQ(stream->epoch, 2);
+    CHECK(first.is_fenced);
+    CHECK_EQ(first.why.code, STATUS_ABORTED);
+    CHECK(!second.is_fenced);
+    fixture_append_init(&fixture, stream);
+    CHECK_EQ(stream->next_seq, 10);
+    CHECK_EQ(stream->next_token_index, FIXTURE_INIT_TOKENS + 10 * FIXTURE_TOKENS);
+    fixture_append(&fixture, stream, 10);
+    fixture_check_all(&fixture, stream, 0, 20);
+    stream_detach(stream, &second.base);
+    fixture_stop(&fixture);
+    fixture_open(&fixture);
+    stream = store_find(fixture.store, "default", "cam-1");
+    CHECK_EQ(stream->epoch, 2);
+    fixture_check_all(&fixture, stream, 0, 20);
+    fixture_stop(&fixture);
+}
+
+/* The epoch before cannot attach any more, nor can a second call of this one. */
+TEST(store_fences_lower_epochs)
+{
+    struct fixture fixture;
+    struct fixture_writer first, late = { .base = { fixture_moved, fixture_fenced } };
+    struct stream *stream;
+
+    fixture_start(&fixture);
+    stream = fixture_define(&fixture, "cam-1");
+    fixture_attach(&fixture, stream, &first);
+    CHECK(!stream_attach(stream, 1, &late.base, &fixture.st));
+    CHECK_EQ(fixture.st.code, STATUS_ABORTED);
+    CHECK_OK(fixture_take(&fixture, stream, &fixture.st), fixture.st);
+    CHECK(!stream_attach(stream, 1, &late.base, &fixture.st));
+    CHECK_EQ(fixture.st.code, STATUS_ABORTED);
+    CHECK_OK(stream_attach(stream, 2, &late.base, &fixture.st), fixture.st);
+    stream_detach(stream, &late.base);
+    fixture_stop(&fixture);
+}
+
+TEST(store_refuses_another_models_blocks)
+{
+    struct fixture fixture;
+    struct fixture_writer writer;
+    struct stream_open_request request = { .geometry = fixture_geometry, .writer = "x" };
+    struct stream *stream;
+
+    fixture_start(&fixture);
+    stream = fixture_define(&fixture, "cam-1");
+    fixture_attach(&fixture, stream, &writer);
+    fixture_append(&fixture, stream, 1);
+    memset(request.fingerprint, 8, sizeof request.fingerprint);
+    CHECK(!stream_open(stream, &request, fixture_done, NULL, &fixture.st));
+    CHECK_EQ(fixture.st.code, STATUS_PRECONDITION);
+    CHECK_HAS(fixture.st.text, "0707");
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+}
+
+/* Blocks come in order; known ones are let pass, jumps are not, gaps say what is missing. */
+TEST(store_takes_blocks_in_order)
+{
+    struct fixture fixture;
+    struct fixture_writer writer;
+    struct stream_gap gap = { .from_seq = 3, .to_seq = 6, .reason = "the camera was away" };
+    struct stream_block block;
+    struct stream *stream;
+
+    fixture_start(&fixture);
+    stream = fixture_define(&fixture, "cam-1");
+    fixture_attach(&fixture, stream, &writer);
+    fixture_append(&fixture, stream, 3);
+    block = fixture_block(stream, 1);
+    block.token_index = 0;
+    CHECK_OK(fixture_append_block(&fixture, stream, &block, &fixture.st), fixture.st);
+    CHECK_EQ(stream->next_seq, 3);
+    block = fixture_block(stream, 4);
+    CHECK(!fixture_append_block(&fixture, stream, &block, &fixture.st));
+    CHECK_EQ(fixture.st.code, STATUS_INVALID);
+    CHECK_HAS(fixture.st.text, "gap");
+    CHECK_OK(stream_append_gap(stream, &gap, &fixture.st), fixture.st);
+    CHECK_EQ(stream->next_seq, 6);
+    CHECK_OK(stream_append_gap(stream, &gap, &fixture.st), fixture.st); /* sent again */
+    CHECK_EQ(stream->next_seq, 6);
+    gap.from_seq = 8;
+    gap.to_seq = 9;
+    CHECK(!stream_append_gap(stream, &gap, &fixture.st));
+    fixture_append(&fixture, stream, 2);
+    CHECK_EQ(stream->next_seq, 8);
+    CHECK_EQ(stream->gap_frames, 3);
+    CHECK_EQ(fixture_read_layer(&fixture, stream, 4, 0), FRAME_GAP);
+    CHECK_EQ(fixture_read_layer(&fixture, stream, 7, 0), FRAME_OK);
+    CHECK_EQ(fixture_read_layer(&fixture, stream, 8, 0), FRAME_NOT_FOUND);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+    fixture_open(&fixture);
+    stream = store_find(fixture.store, "default", "cam-1");
+    CHECK_EQ(stream->gap_frames, 3);
+    CHECK_EQ(fixture_read_layer(&fixture, stream, 4, 0), FRAME_GAP);
+    CHECK_EQ(fixture_read_layer(&fixture, stream, 7, 0), FRAME_OK);
+    fixture_stop(&fixture);
+}
+
+/* The same with a bad length, token count, token index. */
+TEST(store_refuses_blocks_that_make_no_sense)
+{
+    struct fixture fixture;
+    struct fixture_writer writer;
+    struct stream *stream;
+    struct stream_block block;
+
+    fixture_start(&fixture);
+    stream = fixture_define(&fixture, "cam-1");
+    fixture_attach(&fixture, stream, &writer);
+    fixture_append(&fixture, stream, 1);
+    for (unsigned i = 0; i < 5; i++) {
+        block = fixture_block(stream, 1);
+        if (i == 0)
+            block.tokens = 0;
+        else if (i == 1)
+            block.tokens = UINT32_MAX;
+        else if (i == 2)
+            block.payload_bytes--;
+        else if (i == 3)
+            block.thumbnail_bytes = LIMIT_THUMBNAIL_BYTES + 1;
+        else
+            block.token_index = 0;
+        CHECK(!fixture_append_block(&fixture, stream, &block, &fixture.st));
+        CHECK_EQ(fixture.st.code, STATUS_INVALID);
+    }
+    CHECK_EQ(stream->next_seq, 1);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+}
+
+/* Two cameras write several times the budget; looked at after every few blocks, the folder is never larger. What
+ * has gone says so, what is left is right, and so it is after a restart. */
+TEST(store_never_passes_its_disk_budget)
+{
+    struct fixture fixture;
+    struct fixture_writer writers[2];
+    struct stream *streams[2];
+    uint64_t most = 0, evicted;
+
+    fixture_start(&fixture);
+    fixture_stop(&fixture);
+    fixture.options.disk_bytes = 8 << 20;
+    fixture_open(&fixture);
+    streams[0] = fixture_define(&fixture, "cam-0");
+    streams[1] = fixture_define(&fixture, "cam-1");
+    for (unsigned i = 0; i < 2; i++) {
+        fixture_attach(&fixture, streams[i], &writers[i]);
+        fixture_append_init(&fixture, streams[i]);
+    }
+    for (unsigned round = 0; round < 200; round++) {
+        uint64_t now;
+
+        fixture_append(&fixture, streams[round % 2], 8);
+        now = disk_usage(fixture.root);
+        if (now > most)
+            most = now;
+        CHECK(now <= fixture.options.disk_bytes);
+        CHECK(fixture.store->disk_used_bytes <= fixture.options.disk_bytes);
+    }
+    CHECK(most > fixture.options.disk_bytes / 2);
+    for (unsigned i = 0; i < 2; i++)
+        stream_detach(streams[i], &writers[i].base);
+    for (unsigned i = 0; i < 2; i++)
+        fixture_wait_sealed(&fixture, streams[i]);
+    for (unsigned i = 0; i < 2; i++) {
+        evicted = history_frames(&streams[i]->history);
+        CHECK(evicted > 100);
+        CHECK_EQ(evicted + stream_frame_count(streams[i]), 800);
+        CHECK_EQ(fixture_read_layer(&fixture, streams[i], 0, 1), FRAME_EVICTED);
+        fixture_check_all(&fixture, streams[i], evicted, 800);
+    }
+    fixture_stop(&fixture);
+    CHECK(disk_usage(fixture.root) <= fixture.options.disk_bytes);
+    fixture_open(&fixture);
+    for (unsigned i = 0; i < 2; i++) {
+        struct stream *stream = store_find(fixture.store, "default", i == 0 ? "cam-0" : "cam-1");
+
+        evicted = history_frames(&stream->history);
+        CHECK_EQ(stream->next_seq, 800);
+        CHECK_EQ(evicted + stream_frame_count(stream), 800);
+        CHECK_EQ(fixture_read_layer(&fixture, stream, 3, 1), FRAME_EVICTED);
+        fixture_check_all(&fixture, stream, evicted, 800);
+    }
+    fixture_stop(&fixture);
+}
+
+/* The disk budget was lowered: the next start removes the oldest until it fits. */
+TEST(store_fits_a_lowered_budget_at_start)
+{
+    struct fixture fixture;
+    struct fixture_writer writer;
+    struct stream *stream;
+
+    fixture_start(&fixture);
+    stream = fixture_define(&fixture, "cam-1");
+    fixture_attach(&fixture, stream, &writer);
+    fixture_append(&fixture, stream, 1000);
+    fixture_wait_durable(&fixture, stream);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+    CHECK(disk_usage(fixture.root) > 8 << 20);
+    fixture.options.disk_bytes = 8 << 20;
+    fixture_open(&fixture);
+    CHECK(disk_usage(fixture.root) <= 8 << 20);
+    stream = store_find(fixture.store, "default", "cam-1");
+    CHECK_EQ(fixture_read_layer(&fixture, stream, 0, 0), FRAME_EVICTED);
+    CHECK_EQ(fixture_read_layer(&fixture, stream, 999, 0), FRAME_OK);
+    fixture_stop(&fixture);
+}
+
+TEST(store_refuses_a_second_store_on_one_folder)
+{
+    struct fixture fixture;
+    struct store *second;
+
+    fixture_start(&fixture);
+    CHECK(!store_open(&second, fixture.loop, &fixture.options, &fixture.st));
+    CHECK_EQ(fixture.st.code, STATUS_EXISTS);
+    CHECK_HAS(fixture.st.text, "in use by another kvstore");
+    fixture_stop(&fixture);
+}
+
+/* Removed from the list, from RAM, from the disk; the name is free again. */
+TEST(store_deletes_a_stream_from_every_tier)
+{
+    struct fixture fixture;
+    struct fixture_writer writer;
+    struct fixture_answer answer = { 0 };
+    struct stream_removed removed;
+    struct stream *stream;
+    char folder[STREAM_FOLDER_BYTES];
+
+    fixture_start(&fixture);
+    stream = fixture_define(&fixture, "cam-1");
+    fixture_attach(&fixture, stream, &writer);
+    fixture_append_init(&fixture, stream);
+    fixture_append(&fixture, stream, 50);
+    snprintf(folder, sizeof folder, "%s", stream->folder);
+    CHECK(ram_used_bytes(fixture.store->arena, RAM_IMAGES) > 0);
+    CHECK_OK(stream_delete(stream, &removed, fixture_done, &answer, &fixture.st), fixture.st);
+    CHECK_EQ(removed.frames, 50);
+    CHECK(writer.is_fenced);
+    CHECK(store_find(fixture.store, "default", "cam-1") == NULL);
+    FIXTURE_TURN_UNTIL(&fixture, answer.came);
+    CHECK_OK(answer.ok, answer.st);
+    CHECK(access(folder, F_OK) != 0);
+    CHECK_EQ(ram_used_bytes(fixture.store->arena, RAM_IMAGES), 0);
+    CHECK_EQ(fixture.store->index_memory.used_bytes, 0);
+    CHECK_EQ(fixture.store->disk_used_bytes, 0);
+    stream = fixture_define(&fixture, "cam-1");
+    CHECK_EQ(stream->next_seq, 0);
+    fixture_stop(&fixture);
+}
+
+TEST(store_refuses_a_stream_that_exists)
+{
+    struct fixture fixture;
+    struct stream_definition definition = { .source = "x", .kind = STREAM_FILE };
+
+    fixture_start(&fixture);
+    fixture_define(&fixture, "cam-1");
+    CHECK(!stream_define(fixture.store, "default", "cam-1", &definition, fixture_done, NULL, &fixture.st));
+    CHECK_EQ(fixture.st.code, STATUS_EXISTS);
+    fixture_stop(&fixture);
+}
+
+/* The end is remembered, with its trouble; a new block takes it back. */
+TEST(store_remembers_the_end)
+{
+    struct fixture fixture;
+    struct fixture_writer writer;
+    struct stream *stream;
+
+    fixture_start(&fixture);
+    stream = fixture_define(&fixture, "film");
+    fixture_attach(&fixture, stream, &writer);
+    fixture_append(&fixture, stream, 3);
+    CHECK_OK(stream_end(stream, "the file is cut short", &fixture.st), fixture.st);
+    CHECK(stream->has_ended);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+    fixture_open(&fixture);
+    stream = store_find(fixture.store, "default", "film");
+    CHECK(stream->has_ended);
+    CHECK_STR(stream->trouble, "the file is cut short");
+    fixture_attach(&fixture, stream, &writer);
+    fixture_append(&fixture, stream, 1);
+    CHECK(!stream->has_ended);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+}
+
+/* Far more blocks than RAM: all are there, most from the disk; the arena never grows. */
+TEST(store_serves_more_than_its_ram)
+{
+    struct fixture fixture;
+    struct fixture_writer writer;
+    struct stream *stream;
+
+    fixture_start(&fixture);
+    fixture_stop(&fixture);
+    fixture.options.ram_bytes = 8 << 20;
+    fixture_open(&fixture);
+    stream = fixture_define(&fixture, "cam-1");
+    fixture_attach(&fixture, stream, &writer);
+    fixture_append_init(&fixture, stream);
+    fixture_append(&fixture, stream, 1000);
+    fixture_wait_durable(&fixture, stream);
+    CHECK(stream_find(stream, 999)->image != NULL);
+    CHECK(stream_find(stream, 0)->image == NULL);
+    fixture_check_all(&fixture, stream, 0, 1000);
+    CHECK(store_ram_used(fixture.store) <= fixture.options.ram_bytes);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+}
+
+/* A writer that reloads: INIT and every block, byte for byte, from RAM and from the disk. */
+static void block_done_flag(struct block_read *read)
+{
+    read->done = NULL;
+}
+
+static void check_block(struct fixture *fixture, struct stream *stream, struct index_frame *frame,
+                        uint64_t seq)
+{
+    struct block_read read = { .stream = stream, .frame = frame, .done = block_done_flag };
+    uint64_t bytes;
+
+    if (!block_read_start(&read))
+        FIXTURE_TURN_UNTIL(fixture, read.done == NULL);
+    CHECK_EQ(read.result, FRAME_OK);
+    bytes = kv_payload_bytes(&fixture_geometry, read.record.tokens);
+    for (uint64_t at = 0; at < bytes; at++) {
+        struct kv_run run = kv_record_run(&read.record, at);
+
+        CHECK(run.bytes > 0);
+        if (read.image[run.image] != fixture_byte(stream->name, seq, at))
+            test_fail(__FILE__, __LINE__, "byte %llu of block %llu is wrong", (unsigned long long)at,
+                      (unsigned long long)seq);
+    }
+    block_read_release(&read);
+}
+
+TEST(store_gives_whole_blocks_back)
+{
+    struct fixture fixture;
+    struct fixture_writer writer;
+    struct stream *stream;
+
+    fixture_start(&fixture);
+    stream = fixture_define(&fixture, "cam-1");
+    fixture_attach(&fixture, stream, &writer);
+    fixture_append_init(&fixture, stream);
+    fixture_append(&fixture, stream, 10);
+    check_block(&fixture, stream, NULL, 1 << 30);
+    check_block(&fixture, stream, stream_find(stream, 9), 9);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+    fixture_open(&fixture);
+    stream = store_find(fixture.store, "default", "cam-1");
+    stream->init_record.layers = 0; /* as after the writer has gone for good */
+    check_block(&fixture, stream, NULL, 1 << 30);
+    for (uint64_t seq = 0; seq < 10; seq++)
+        check_block(&fixture, stream, stream_find(stream, seq), seq);
+    CHECK(stream_find(stream, 4)->image != NULL);
+    fixture_stop(&fixture);
+}
+
+TEST_MAIN()
