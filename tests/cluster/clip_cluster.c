@@ -3,7 +3,9 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "kv/kv_crc.h"
 #include "reelkv/v1/catalog.pb-c.h"
+#include "reelkv/v1/kvstore.pb-c.h"
 #include "reelkv/v1/qa.pb-c.h"
 #include "rpc/api.h"
 
@@ -65,41 +67,116 @@ void add_camera(struct rpc_sync *store, const char *name, const char *path)
     rpc_sync_stream_destroy(call);
 }
 
-static bool has_ended(struct rpc_sync *store, const char *name, uint64_t *frames_p)
+uint64_t stored_frames(struct rpc_sync *store, const char *name, bool *ended_p)
 {
     Reelkv__V1__GetStreamRequest request = REELKV__V1__GET_STREAM_REQUEST__INIT;
     Reelkv__V1__StreamId id = REELKV__V1__STREAM_ID__INIT;
-    struct rpc_stream_options options = { .timeout_ms = CALL_MS };
+    struct rpc_stream_options options = { .timeout_ms = CALL_MS, .wait_for_ready = true };
     const Reelkv__V1__StreamStatus *status;
     struct rpc_sync_stream *call;
     const struct rpc_message *reply;
     struct status st = { 0 };
-    bool ended;
+    uint64_t stored;
 
     id.namespace_ = (char *)"default";
     id.name = (char *)(uintptr_t)name;
     request.id = &id;
     CHECK_OK(rpc_sync_unary(&call, store, &api_get_stream, &options, &request.base, &reply, &st), st);
     status = (const Reelkv__V1__StreamStatus *)reply->body;
-    ended = status->state == REELKV__V1__STREAM_STATE__STREAM_STATE_ENDED;
-    *frames_p = status->stored_frames;
+    *ended_p = status->state == REELKV__V1__STREAM_STATE__STREAM_STATE_ENDED;
+    stored = status->stored_frames;
     if (status->state == REELKV__V1__STREAM_STATE__STREAM_STATE_FAILED)
         test_fail(__FILE__, __LINE__, "stream %s failed: %s", name, status->trouble);
     rpc_sync_stream_destroy(call);
-    return ended;
+    return stored;
 }
 
 void wait_ended(struct rpc_sync *store, const char *name, uint64_t frames)
 {
-    uint64_t end_ns = clock_mono_ns() + WAIT_MS * 1000000ull, stored = 0;
+    uint64_t end_ns = clock_mono_ns() + WAIT_MS * 1000000ull, stored;
+    bool ended;
 
-    while (!has_ended(store, name, &stored)) {
+    while (stored = stored_frames(store, name, &ended), !ended) {
         if (clock_mono_ns() > end_ns)
             test_fail(__FILE__, __LINE__, "stream %s stopped at %llu frames", name,
                       (unsigned long long)stored);
         test_pause_ms(50);
     }
     CHECK_EQ(stored, frames);
+}
+
+static struct rpc_sync_stream *open_fetch(struct rpc_sync *store, const char *name,
+                                          const struct model_geometry *geometry, uint64_t frames)
+{
+    Reelkv__V1__FetchRequest request = REELKV__V1__FETCH_REQUEST__INIT;
+    Reelkv__V1__View view = REELKV__V1__VIEW__INIT;
+    Reelkv__V1__StreamId id = REELKV__V1__STREAM_ID__INIT, *ids[] = { &id };
+    Reelkv__V1__FrameRef *refs = calloc(frames, sizeof *refs), **list = calloc(frames, sizeof *list);
+    struct rpc_stream_options options = { .timeout_ms = CALL_MS };
+    struct rpc_sync_stream *call;
+    struct status st = { 0 };
+
+    id.namespace_ = (char *)"default";
+    id.name = (char *)(uintptr_t)name;
+    view.n_streams = 1;
+    view.streams = ids;
+    view.fingerprint =
+        (ProtobufCBinaryData){ MODEL_FINGERPRINT_BYTES, (uint8_t *)(uintptr_t)geometry->fingerprint };
+    for (uint64_t i = 0; i < frames; i++) {
+        refs[i] = (Reelkv__V1__FrameRef)REELKV__V1__FRAME_REF__INIT;
+        refs[i].seq = i;
+        list[i] = &refs[i];
+    }
+    request.view = &view;
+    request.n_frames = frames;
+    request.frames = list;
+    request.layers = geometry->layers;
+    CHECK_OK(rpc_sync_open(&call, store, &api_fetch, &options, &st), st);
+    CHECK_OK(rpc_sync_write(call, &request.base, NULL, &st), st);
+    CHECK_OK(rpc_sync_half_close(call, &st), st);
+    free(refs);
+    free(list);
+    return call;
+}
+
+uint32_t *block_crcs(struct rpc_sync *store, const char *name, const struct model_geometry *geometry,
+                     uint64_t frames)
+{
+    struct rpc_sync_stream *call = open_fetch(store, name, geometry, frames);
+    uint32_t *crcs = calloc(frames * geometry->layers, sizeof *crcs), layer = 0, index = 0, said = 0;
+    uint64_t left = 0, whole = 0;
+    uint8_t bytes[LIMIT_CHUNK_BYTES / 4];
+    struct status st = { 0 };
+
+    for (;;) {
+        const struct rpc_message *message;
+        const Reelkv__V1__SliceReply *reply;
+
+        CHECK_OK(rpc_sync_read(call, &message, &st), st);
+        if (message == NULL)
+            break;
+        reply = (const Reelkv__V1__SliceReply *)message->body;
+        if (reply->head != NULL) {
+            CHECK_EQ(reply->head->result, REELKV__V1__FRAME_RESULT__FRAME_RESULT_OK);
+            CHECK(reply->head->index < frames && reply->head->layer < geometry->layers && left == 0);
+            index = reply->head->index;
+            layer = reply->head->layer;
+            left = reply->head->length;
+            said = reply->head->crc32c;
+        }
+        CHECK(message->payload.len <= left && message->payload.len <= sizeof bytes);
+        rpc_payload_copy(&message->payload, 0, bytes, message->payload.len);
+        crcs[index * geometry->layers + layer] =
+            kv_crc(crcs[index * geometry->layers + layer], bytes, message->payload.len);
+        left -= message->payload.len;
+        if (left == 0) {
+            CHECK_EQ(crcs[index * geometry->layers + layer], said);
+            whole++;
+        }
+    }
+    CHECK_EQ(whole, frames * geometry->layers);
+    rpc_sync_stream_destroy(call);
+    return crcs;
 }
 
 static int by_time(const void *left, const void *right)

@@ -20,6 +20,14 @@ struct rpc_sync *connect_to(const struct cluster_service *service);
 void add_camera(struct rpc_sync *store, const char *name, const char *path);
 void wait_ended(struct rpc_sync *store, const char *name, uint64_t frames);
 
+/* Frames of the camera in the store's memory now; *ended_p: the file's end is recorded too. */
+uint64_t stored_frames(struct rpc_sync *store, const char *name, bool *ended_p);
+
+/* CRC32C of K and V of every layer of frames [0, frames), checked against what was received: crcs
+ * [frames * layers], malloc'd. Every frame must be there. */
+uint32_t *block_crcs(struct rpc_sync *store, const char *name, const struct model_geometry *geometry,
+                     uint64_t frames);
+
 /* What qa said: the answer's ids, and per layer the chosen frames in the order of (time, stream). */
 struct asked {
     uint32_t ids[64];
