@@ -227,8 +227,8 @@ static void send_done(struct rpc_op *op, bool ok)
     call->sending_message = false;
     if (!call->over && ok)
         call_send(call);
-    if (call->starved && call->on_writable != NULL && rpc_call_can_write(call)) {
-        call->starved = false;
+    if (call->filled && call->on_writable != NULL && rpc_call_can_write(call)) {
+        call->filled = false;
         call->on_writable(call, call->user);
     }
     op_over(call);
@@ -303,10 +303,8 @@ bool rpc_call_write(struct rpc_call *call, const ProtobufCMessage *message,
     struct status st = { 0 };
 
     REQUIRE(loop_is_here(call->rpc->loop) && message->descriptor == method->reply);
-    if (!rpc_call_can_write(call)) {
-        call->starved = true;
+    if (!rpc_call_can_write(call))
         return false;
-    }
     buffer = rpc_pack(call->rpc, message, &method->reply_payload, attachment,
                       server_max_message_bytes(call->server), &st);
     if (buffer == NULL) {
@@ -314,6 +312,7 @@ bool rpc_call_write(struct rpc_call *call, const ProtobufCMessage *message,
         return false;
     }
     rpc_outbox_put(&call->outbox, buffer);
+    call->filled = !rpc_outbox_has_room(&call->outbox);
     call_send(call);
     return true;
 }

@@ -34,7 +34,7 @@ void rpc_call_read(struct rpc_call *call, rpc_call_message_fn *on_message);
 bool rpc_call_write(struct rpc_call *call, const ProtobufCMessage *message,
                     const struct rpc_attachment *attachment);
 
-/* Room for one more write? When not, on_writable is called once there is. */
+/* Room for one more write? After the write that took the last of it, on_writable is called once there is again. */
 bool rpc_call_can_write(const struct rpc_call *call);
 void rpc_call_on_writable(struct rpc_call *call, void (*on_writable)(struct rpc_call *call, void *user));
 
@@ -52,7 +52,7 @@ bool rpc_call_is_over(const struct rpc_call *call); /* no more can be sent; on_e
 bool rpc_call_was_cancelled(
     const struct rpc_call *call); /* in on_end: it did not end as the handler wanted */
 
-/* UINT64_MAX: none. 0: passed. */
+/* UINT64_MAX: none. 0: passed. Up to 1 % more than the client's own view: gRPC rounds it up on the wire. */
 uint64_t rpc_call_remaining_ms(const struct rpc_call *call);
 
 /* Handed to on_message, on_writable, on_end. Starts as the service's `state`. */

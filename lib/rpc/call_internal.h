@@ -36,8 +36,8 @@ struct rpc_call {
     struct rpc_outbox outbox;
     bool reading, sending, sending_message, sending_status;
     bool initial_wanted, initial_sent;
-    bool starved; /* a write found no room: on_writable is owed */
-    bool opened;  /* the handler knows of it */
+    bool filled; /* a write took the last room: on_writable is owed */
+    bool opened; /* the handler knows of it */
     bool finishing, over, listed;
     int cancelled; /* by RECV_CLOSE_ON_SERVER */
 

@@ -38,7 +38,7 @@ struct rpc_stream {
     bool initial_sent;
     bool sending, sending_message, reading;
     bool half_close_wanted, half_close_sent;
-    bool starved; /* a write found no room: on_writable is owed */
+    bool filled; /* a write took the last room: on_writable is owed */
     bool status_known;
     bool cancelled; /* by us; or may be, by the parent */
     bool ended;
@@ -142,8 +142,8 @@ static void send_done(struct rpc_op *op, bool ok)
         rpc_outbox_clear(&stream->outbox); /* the call is dead; its status says why */
     else if (!stream->status_known)
         stream_send(stream);
-    if (stream->starved && rpc_stream_can_write(stream) && stream->events.on_writable != NULL) {
-        stream->starved = false;
+    if (stream->filled && rpc_stream_can_write(stream) && stream->events.on_writable != NULL) {
+        stream->filled = false;
         stream->events.on_writable(stream, stream->user);
     }
     op_over(stream);
@@ -224,10 +224,8 @@ bool rpc_stream_write(struct rpc_stream *stream, const ProtobufCMessage *message
     struct status st = { 0 };
 
     REQUIRE(loop_is_here(stream->rpc->loop) && message->descriptor == stream->method->request);
-    if (!rpc_stream_can_write(stream)) {
-        stream->starved = true;
+    if (!rpc_stream_can_write(stream))
         return false;
-    }
     buffer = rpc_pack(stream->rpc, message, &stream->method->request_payload, attachment,
                       stream->max_message_bytes, &st);
     if (buffer == NULL) {
@@ -235,6 +233,7 @@ bool rpc_stream_write(struct rpc_stream *stream, const ProtobufCMessage *message
         return false;
     }
     rpc_outbox_put(&stream->outbox, buffer);
+    stream->filled = !rpc_outbox_has_room(&stream->outbox);
     stream_send(stream);
     return true;
 }

@@ -37,7 +37,7 @@ struct rpc_stream_options {
     uint32_t timeout_ms;    /* of the whole call; RPC_NO_TIMEOUT */
     bool wait_for_ready;    /* an unreachable peer is waited for within the timeout, instead of UNAVAILABLE */
     const char *request_id; /* x-request-id to pass on; NULL: the parent's, or none */
-    struct rpc_call *parent; /* its deadline and cancellation are passed on; NULL: none */
+    struct rpc_call *parent; /* open or referenced; its deadline and cancellation are passed on; NULL: none */
 };
 
 /* on_message: one for each rpc_stream_read(), valid until the next read or the end. on_end: exactly once,
@@ -57,7 +57,7 @@ struct rpc_stream *rpc_stream_open(struct rpc_channel *channel, const struct rpc
  * asking stalls the server, and the end too: ask until on_end, or cancel. */
 void rpc_stream_read(struct rpc_stream *stream);
 
-/* As rpc_call_write(). */
+/* As rpc_call_write(): false while there is no room (on_writable follows) and when the call is over. */
 bool rpc_stream_write(struct rpc_stream *stream, const ProtobufCMessage *message,
                       const struct rpc_attachment *attachment);
 bool rpc_stream_can_write(const struct rpc_stream *stream);

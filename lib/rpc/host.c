@@ -159,10 +159,22 @@ int rpc_host_run(struct rpc_host *host)
     return host->exit_code;
 }
 
+/* Without the loop a SIGTERM would again kill: an impatient one must not turn a clean end into a killed one. */
+static void ignore_late_signals(void)
+{
+    sigset_t late;
+
+    sigemptyset(&late);
+    sigaddset(&late, SIGTERM);
+    sigaddset(&late, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &late, NULL);
+}
+
 void rpc_host_destroy(struct rpc_host *host)
 {
     if (host == NULL)
         return;
+    ignore_late_signals();
     rpc_server_destroy(host->server);
     rpc_destroy(host->rpc);
     loop_signal_destroy(host->interrupt);

@@ -56,7 +56,7 @@ void rpc_host_stop(struct rpc_host *host, int exit_code);
  * Returns 0, or the code of rpc_host_stop(). */
 int rpc_host_run(struct rpc_host *host);
 
-/* NULL and half-made hosts are fine. */
+/* SIGTERM and SIGINT stay blocked afterwards: the process is about to end. NULL and half-made hosts are fine. */
 void rpc_host_destroy(struct rpc_host *host);
 
 #endif

@@ -50,10 +50,9 @@ struct rpc_message {
     struct rpc_payload payload;
 };
 
-/* Bytes to send as the payload. With `release` they are not copied: they must stay as they are until
- * release(arg) is called, once, whatever becomes of the call: on the loop's thread (rpc/call.h,
- * rpc/client.h), on any thread (rpc/sync.h). Without it they are copied before the sending function returns.
- */
+/* Bytes to send as the payload. With `release` they are not copied: they must stay as they are until release(arg)
+ * is called, once, whatever becomes of the call, and perhaps after its end: on the loop's thread (rpc/call.h,
+ * rpc/client.h), on any thread (rpc/sync.h). Without it they are copied before the sending function returns. */
 struct rpc_attachment {
     const void *data;
     size_t len;

@@ -306,7 +306,8 @@ static void shutdown_done(struct rpc_op *op, bool ok)
 static void enter_forced(struct rpc_server *server)
 {
     server->phase = FORCED;
-    grpc_server_cancel_all_calls(server->grpc);
+    if (server->grpc != NULL) /* else the letter that says "closed" is on its way */
+        grpc_server_cancel_all_calls(server->grpc);
 }
 
 static void enter_closing(struct rpc_server *server);
@@ -323,11 +324,15 @@ static void phase_over(struct loop_timer *timer)
 
 static void enter_closing(struct rpc_server *server)
 {
+    sigset_t before;
+
     server->phase = CLOSING;
     health_end_watches(server->health);
     reflection_end_streams(server->reflection);
     rpc_op_start(server->rpc, &server->shutdown_op, shutdown_done);
+    rpc_signals_block(&before);
     grpc_server_shutdown_and_notify(server->grpc, server->rpc->cq, &server->shutdown_op);
+    rpc_signals_restore(&before);
     loop_timer_start(server->rpc->loop, &server->timer, server->drain_ms, phase_over);
 }
 
@@ -368,8 +373,7 @@ void rpc_server_destroy(struct rpc_server *server)
             enter_closing(server);
             loop_timer_stop(&server->timer);
         }
-        if (server->grpc != NULL)
-            enter_forced(server);
+        enter_forced(server);
         while (server->phase != CLOSED)
             loop_run_once(loop);
     }

@@ -21,10 +21,11 @@ struct rpc_sync_stream {
     uint32_t timeout_ms;
     grpc_completion_queue *cq;
     grpc_call *grpc;
-    char tag_initial, tag_status, tag_read, tag_send; /* only their addresses matter */
+    char tag_open, tag_initial, tag_status, tag_read, tag_send; /* only their addresses matter */
     struct call_outcome outcome;
     grpc_metadata request_id;
     grpc_op send_initial;
+    bool opened_early;              /* the initial metadata went by themselves, with tag_open */
     bool initial_sent, half_closed; /* the writer's */
     struct rpc_received received;   /* the reader's */
     pthread_mutex_t batch_lock;     /* gRPC wants batches started one at a time */
@@ -140,6 +141,10 @@ bool rpc_sync_open(struct rpc_sync_stream **stream_p, struct rpc_sync *client,
     batch(stream, &op, 1, &stream->tag_initial);
     op = op_recv_status(&stream->outcome);
     batch(stream, &op, 1, &stream->tag_status);
+    if (method->shape == RPC_BIDI || method->shape == RPC_CLIENT_STREAM) {
+        stream->opened_early = stream->initial_sent = true; /* such a server may speak first */
+        batch(stream, &stream->send_initial, 1, &stream->tag_open);
+    }
     *stream_p = stream;
     return true;
 }
@@ -252,6 +257,8 @@ void rpc_sync_stream_destroy(struct rpc_sync_stream *stream)
     rpc_sync_cancel(stream); /* nothing when it is over */
     final_status(stream, NULL);
     wait_for(stream, &stream->tag_initial);
+    if (stream->opened_early)
+        wait_for(stream, &stream->tag_open);
     grpc_call_unref(stream->grpc);
     grpc_completion_queue_shutdown(stream->cq);
     while (grpc_completion_queue_pluck(stream->cq, NULL, gpr_inf_future(GPR_CLOCK_REALTIME), NULL).type !=
