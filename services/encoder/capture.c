@@ -33,6 +33,7 @@ struct capture {
     bool over;      /* `ended` was called */
     bool in_events; /* destroy waits until the callback has returned */
     bool destroyed;
+    uint32_t *left; /* of a retired one */
     /* Where a live source's grid and clock stood at the start: what it says later is measured against them. */
     double sample_fps;
     struct live_grid grid;
@@ -309,6 +310,29 @@ void capture_destroy(struct capture *capture)
         capture->destroyed = true; /* whoever called the callback frees it */
     else
         free_capture(capture);
+}
+
+static void ignore_message(struct capture *capture, const struct capture_message *message, void *user)
+{
+}
+
+static void retired_ended(struct capture *capture, enum capture_outcome outcome,
+                          const struct capture_message *end, const struct status *st, void *user)
+{
+    --*capture->left;
+    capture_destroy(capture);
+}
+
+void capture_retire(struct capture *capture, uint32_t *left)
+{
+    if (capture->over) {
+        capture_destroy(capture);
+        return;
+    }
+    capture->left = left;
+    ++*left;
+    capture->events = (struct capture_events){ ignore_message, retired_ended, NULL };
+    capture_stop(capture);
 }
 
 int capture_pid(const struct capture *capture)

@@ -53,6 +53,9 @@ bool capture_create(struct capture **capture_p, struct loop *loop, const struct 
 void capture_stop(struct capture *capture);
 enum { CAPTURE_GOODBYE_MS = 1500 };
 
+/* No more events; stops, and destroys itself when the child has ended. *left counts those that have not. */
+void capture_retire(struct capture *capture, uint32_t *left);
+
 /* Kills what still runs; no more events. From within its events too. NULL is fine. */
 void capture_destroy(struct capture *capture);
 

@@ -1,0 +1,31 @@
+/* encoder_server.h - the encoder as a whole: model, batch, streams, directory; health and reflection on its port.
+ *
+ * Owner: main. Thread: the loop's. */
+#ifndef REELKV_ENCODER_ENCODER_SERVER_H
+#define REELKV_ENCODER_ENCODER_SERVER_H
+
+#include "base/options.h"
+#include "rpc/host.h"
+
+#include <stdio.h>
+
+struct encoder_options {
+#define OPT OPTION_FIELD
+#include "encoder/encoder_options.def"
+#undef OPT
+};
+
+extern const struct option_table encoder_option_table;
+
+struct encoder_server;
+
+/* Opens the model and joins the directory. `options` must outlive the server. INVALID with what to change. */
+bool encoder_server_create(struct encoder_server **server_p, struct rpc_host *host,
+                           const struct encoder_options *options, struct status *st);
+
+/* After rpc_host_run(): turns the loop until streams are drained and cameras told goodbye, at most
+ * ENCODER_GOODBYE_MS. NULL is fine. */
+void encoder_server_destroy(struct encoder_server *server);
+enum { ENCODER_GOODBYE_MS = 3000 };
+
+#endif

@@ -1,0 +1,143 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/require.h"
+#include "encoder/stream_internal.h"
+
+struct item *item_create(struct stream *stream, enum item_kind kind)
+{
+    struct item *item = calloc(1, sizeof *item);
+
+    if (item == NULL)
+        return NULL;
+    item->kind = kind;
+    item->refs = 1;
+    item->stream = stream;
+    return item;
+}
+
+void item_unref(struct item *item)
+{
+    if (item == NULL || --item->refs > 0)
+        return;
+    capture_pool_unref(item->pool);
+    free(item->work.embeddings);
+    free(item->work.thumbnail);
+    free(item->text);
+    free(item);
+}
+
+void item_release_slot(struct item *item)
+{
+    if (item->capture != NULL)
+        capture_release(item->capture, item->slot);
+    item->capture = NULL;
+}
+
+void items_append(struct stream *stream, struct item *item)
+{
+    REQUIRE(!stream->has_end);
+    *stream->last_link = item;
+    stream->last_link = &item->next;
+    stream->last = item;
+    stream->item_count++;
+    stream->frame_count += item->kind == ITEM_FRAME;
+    stream->has_end = item->kind == ITEM_END;
+    if (stream->unsent == NULL)
+        stream->unsent = item;
+}
+
+void items_prepend(struct stream *stream, struct item *item)
+{
+    REQUIRE(item->kind == ITEM_GAP && stream->unsent == stream->first);
+    item->next = stream->first;
+    if (stream->first == NULL) {
+        stream->last_link = &item->next;
+        stream->last = item;
+    }
+    stream->first = item;
+    stream->unsent = item;
+    stream->item_count++;
+}
+
+/* Whether the newest item is a gap that may still grow: unsent, and for the same reason, or there are many. */
+static bool may_grow(const struct stream *stream, const struct capture_message *gap)
+{
+    const struct item *last = stream->last;
+
+    return stream->unsent != NULL && last->kind == ITEM_GAP && last->to_seq == gap->seq &&
+           (strcmp(last->text, gap->text) == 0 || stream->item_count > ENCODER_ITEMS_MAX / 2);
+}
+
+bool items_append_gap(struct stream *stream, const struct capture_message *gap)
+{
+    struct item *item;
+
+    if (may_grow(stream, gap)) {
+        stream->last->to_seq = gap->to_seq;
+        stream->last->to_pts_ns = gap->to_pts_ns;
+        return true;
+    }
+    item = item_create(stream, ITEM_GAP);
+    if (item == NULL || (item->text = strdup(gap->text)) == NULL) {
+        item_unref(item);
+        return false;
+    }
+    item->seq = gap->seq;
+    item->to_seq = gap->to_seq;
+    item->pts_ns = gap->pts_ns;
+    item->to_pts_ns = gap->to_pts_ns;
+    items_append(stream, item);
+    return true;
+}
+
+static void free_first(struct stream *stream)
+{
+    struct item *item = stream->first;
+
+    stream->first = item->next;
+    if (stream->unsent == item)
+        stream->unsent = item->next;
+    if (stream->first == NULL) {
+        stream->last_link = &stream->first;
+        stream->last = NULL;
+    }
+    stream->item_count--;
+    stream->frame_count -= item->kind == ITEM_FRAME;
+    if (item->kind == ITEM_END)
+        stream->has_end = false;
+    /* The batch may still read the picture while the child draws the next one there: nobody wants the result. */
+    item_release_slot(item);
+    item->stream = NULL;
+    item->next = NULL;
+    item_unref(item);
+}
+
+void items_free_below(struct stream *stream, uint64_t seq)
+{
+    while (stream->first != NULL && stream->first->kind != ITEM_END && stream->first->to_seq <= seq)
+        free_first(stream);
+    items_release_slots(stream);
+}
+
+void items_free_all(struct stream *stream)
+{
+    while (stream->first != NULL)
+        free_first(stream);
+}
+
+void items_release_slots(struct stream *stream)
+{
+    uint32_t frames = 0;
+
+    for (struct item *item = stream->first; item != NULL; item = item->next) {
+        frames += item->kind == ITEM_FRAME;
+        if (item->encoded && frames <= stream->encoder->keep_frames)
+            item_release_slot(item);
+    }
+}
+
+uint64_t items_next_seq(const struct stream *stream)
+{
+    return stream->first != NULL ? stream->first->seq : stream->capture_seq;
+}

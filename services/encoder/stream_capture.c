@@ -1,0 +1,210 @@
+/* stream_capture.c - a stream's capture child: started, its frames and gaps made items, started again when it breaks. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/require.h"
+#include "encoder/stream_internal.h"
+
+enum { BREAKS_MAX = 5 }; /* in a row without a frame: then the file is what breaks it */
+
+static void restart_later(struct stream *stream);
+
+/* On the loop, when the batch is done with a frame. The stream may have let go of it meanwhile. */
+static void frame_encoded(struct batch_item *work, const struct status *failure)
+{
+    struct item *item = container_of(work, struct item, work);
+    struct stream *stream = item->stream;
+
+    capture_pool_unref(item->pool);
+    item->pool = NULL;
+    item->encoded = failure == NULL;
+    if (stream != NULL && failure != NULL) {
+        log_error(&stream->log, "encode_failed", "frame %" PRIu64 ": %s", item->seq, failure->text);
+        /* All that is not durable is captured again. */
+        stream->capture_seq = items_next_seq(stream);
+        stream_capture_stop(stream);
+        stream_push_abandon(stream);
+        items_free_all(stream);
+        restart_later(stream);
+    } else if (stream != NULL) {
+        stream->capture_breaks = 0;
+        stream->capture_retry_ms = RETRY_FIRST_MS;
+        items_release_slots(stream);
+        stream_push_advance(stream);
+    }
+    item_unref(item);
+}
+
+static bool take_frame(struct stream *stream, const struct capture_message *m)
+{
+    struct item *item = item_create(stream, ITEM_FRAME);
+
+    if (item == NULL)
+        return false;
+    item->seq = m->seq;
+    item->to_seq = m->seq + 1;
+    item->pts_ns = m->pts_ns;
+    item->capture = stream->capture;
+    item->slot = m->slot;
+    item->pool = capture_pool_ref(stream->capture);
+    item->work.picture = (struct model_picture){ capture_rgb(stream->capture, m->slot), m->height, m->width };
+    item->work.done = frame_encoded;
+    item->refs++;
+    items_append(stream, item);
+    batch_offer(stream->encoder->batch, &item->work);
+    return true;
+}
+
+static void opened(struct stream *stream, const struct capture_message *m)
+{
+    stream->expected_frames = m->seq;
+    stream->source_known = true;
+    log_info(&stream->log, "source_open", "%s %u x %u, from frame %" PRIu64, m->text, m->width, m->height,
+             stream->capture_seq);
+    stream->trouble[0] = '\0';
+    stream_push_open(stream);
+}
+
+static void told(struct capture *capture, const struct capture_message *m, void *user)
+{
+    struct stream *stream = user;
+    bool ok = true;
+
+    if (m->kind == CAPTURE_OPENED) {
+        opened(stream, m);
+    } else if (m->kind == CAPTURE_TROUBLE) {
+        /* Told at each try; logged when it is new. */
+        if (strcmp(m->text, stream->trouble) != 0)
+            log_warn(&stream->log, "source_lost", "%s; trying again", m->text);
+        memcpy(stream->trouble, m->text, sizeof stream->trouble);
+    } else if (m->kind == CAPTURE_FRAME) {
+        ok = take_frame(stream, m);
+        stream->capture_seq = m->seq + 1;
+    } else {
+        ok = items_append_gap(stream, m);
+        stream->capture_seq = m->to_seq;
+    }
+    if (!ok) {
+        log_error(&stream->log, "capture_lost", "no memory for frame %" PRIu64, m->seq);
+        stream->capture_seq = m->seq;
+        stream_capture_stop(stream);
+        restart_later(stream);
+        return;
+    }
+    stream_push_advance(stream);
+}
+
+/* The file has nothing more to give, for better or worse: the store is told with the last frame. */
+static void append_end(struct stream *stream, const char *trouble)
+{
+    struct item *end = item_create(stream, ITEM_END);
+
+    REQUIRE(end != NULL && (end->text = strdup(trouble)) != NULL);
+    end->seq = stream->capture_seq;
+    end->to_seq = end->seq;
+    items_append(stream, end);
+    stream->source_known = true;
+    stream_push_open(stream);
+    stream_push_advance(stream);
+}
+
+static void finish_file(struct stream *stream, const struct capture_message *end)
+{
+    char shrunk[CAPTURE_TEXT_BYTES + 1];
+
+    stream_capture_stop(stream);
+    if (end->seq < stream->capture_seq) {
+        snprintf(shrunk, sizeof shrunk,
+                 "the file gives %" PRIu64 " frames now; %" PRIu64 " were stored before: it has changed",
+                 end->seq, stream->capture_seq);
+        append_end(stream, shrunk);
+        return;
+    }
+    append_end(stream, end->text);
+}
+
+static void broke(struct stream *stream, const struct status *st)
+{
+    char trouble[CAPTURE_TEXT_BYTES + 1];
+
+    stream_capture_stop(stream);
+    log_warn(&stream->log, "capture_lost", "%s", st->text);
+    if (++stream->capture_breaks < BREAKS_MAX || stream->job.live) {
+        restart_later(stream);
+        return;
+    }
+    snprintf(trouble, sizeof trouble, "reading failed %d times in a row at frame %" PRIu64 ": %.300s",
+             BREAKS_MAX, stream->capture_seq, st->text);
+    append_end(stream, trouble);
+}
+
+static void ended(struct capture *capture, enum capture_outcome outcome, const struct capture_message *end,
+                  const struct status *st, void *user)
+{
+    struct stream *stream = user;
+
+    switch (outcome) {
+    case CAPTURE_DONE:
+        finish_file(stream, end);
+        break;
+    case CAPTURE_REFUSED:
+        log_warn(&stream->log, "source_refused", "%s", st->text);
+        stream_capture_stop(stream);
+        append_end(stream, st->text);
+        break;
+    case CAPTURE_BROKEN:
+        broke(stream, st);
+        break;
+    case CAPTURE_STOPPED: /* only a retired one is stopped, and that tells nobody */
+        break;
+    }
+}
+
+void stream_capture_start(struct stream *stream, uint64_t from_seq)
+{
+    struct capture_options options = {
+        .program = stream->encoder->capture_program,
+        .job = &stream->job,
+        .events = { told, ended, stream },
+    };
+    struct status st = { 0 };
+
+    REQUIRE(stream->capture == NULL);
+    loop_timer_stop(&stream->capture_timer);
+    stream->job.from_seq = from_seq;
+    stream->capture_seq = from_seq;
+    if (!capture_create(&stream->capture, stream->encoder->loop, &options, &st)) {
+        log_error(&stream->log, "capture_lost", "%s", st.text);
+        restart_later(stream);
+    }
+}
+
+static void restart_now(struct loop_timer *timer)
+{
+    struct stream *stream = container_of(timer, struct stream, capture_timer);
+
+    stream_push_open(stream);
+    if (stream->capture == NULL)
+        stream_capture_start(stream, stream->capture_seq);
+}
+
+static void restart_later(struct stream *stream)
+{
+    if (stream->draining)
+        return;
+    loop_timer_start(stream->encoder->loop, &stream->capture_timer, stream->capture_retry_ms, restart_now);
+    stream->capture_retry_ms = retry_next(stream->capture_retry_ms);
+}
+
+void stream_capture_stop(struct stream *stream)
+{
+    loop_timer_stop(&stream->capture_timer);
+    if (stream->capture == NULL)
+        return;
+    for (struct item *item = stream->first; item != NULL; item = item->next)
+        item->capture = NULL; /* the pool keeps the pixels that are still to be encoded */
+    capture_retire(stream->capture, &stream->encoder->retired);
+    stream->capture = NULL;
+}

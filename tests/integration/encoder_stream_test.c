@@ -1,0 +1,383 @@
+/* One stream through the encoder: real capture processes and real calls, a store and an analyzer that break in
+ * every way (encoder_world.h). Whatever breaks, every frame arrives, once for the store, in order, with the right
+ * picture; what cannot arrive is a gap. */
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "encoder_world.h"
+#include "support/process.h"
+#include "support/test.h"
+#include "support/video.h"
+
+static const char *make(const char *name, uint32_t count)
+{
+    struct video_numbered video = { name, "25", 0, count, 192, 64, "" };
+
+    return video_make_numbered(&video);
+}
+
+static bool ten_received(struct world *world)
+{
+    return world->streams[0].received >= 10;
+}
+
+static bool connected(struct world *world)
+{
+    return world->streams[0].hellos > 0;
+}
+
+TEST(a_file_arrives_whole_and_ends)
+{
+    struct world *world = world_create();
+    struct world_stream *stream = world_add(world, "cam", make("a.mp4", 60));
+
+    stream->sample_fps = 5;
+    world_start(world, stream);
+    world_until(world, world_all_over, 20000);
+    CHECK_EQ(stream->end, STREAM_END_DONE);
+    CHECK_EQ(world_check(stream, 12, 5), 12);
+    CHECK_EQ(stream->expected_frames, 12);
+    CHECK_EQ(stream->hellos, 1);
+    CHECK_EQ(stream->ends, 1);
+    CHECK_STR(stream->end_trouble, "");
+    for (uint32_t i = 0; i < 12; i++)
+        CHECK_NEAR((double)(stream->pts_ns[i] - stream->origin_ns) / 1e6, i * 200.0, 1.01);
+    world_destroy(world);
+}
+
+/* The call breaks after every four frames, of which two were durable: all are sent again from there, none twice
+ * from the camera. */
+TEST(breaks_of_the_call_lose_nothing)
+{
+    struct world *world = world_create();
+    struct world_stream *stream = world_add(world, "cam", make("a.mp4", 20));
+
+    world->break_after = 4;
+    world->durable_lag = 1;
+    world_start(world, stream);
+    world_until(world, world_all_over, 60000);
+    CHECK_EQ(stream->end, STREAM_END_DONE);
+    CHECK_EQ(world_check(stream, 20, 1), 20);
+    CHECK(stream->hellos >= 6 && stream->frames_in_all > 20);
+    CHECK_EQ(stream->ends, 1);
+    world_destroy(world);
+}
+
+/* The store comes back with less than it called durable: frames we no longer have are read from the file again. */
+TEST(a_store_that_forgot_gets_the_file_again)
+{
+    struct world *world = world_create();
+    struct world_stream *stream = world_add(world, "cam", make("a.mp4", 60));
+
+    world->encode_ms = 20;
+    world_start(world, stream);
+    world_until(world, ten_received, 20000);
+    world_forget(world, stream, 3);
+    world_until(world, world_all_over, 30000);
+    CHECK_EQ(world_check(stream, 60, 1), 60);
+    world_destroy(world);
+}
+
+TEST(a_store_that_knows_more_is_followed)
+{
+    struct world *world = world_create();
+    struct world_stream *stream = world_add(world, "cam", make("a.mp4", 60));
+
+    world->encode_ms = 20;
+    world_start(world, stream);
+    world_until(world, ten_received, 20000);
+    memset(stream->kind, 2, 40); /* another encoder was here */
+    world_forget(world, stream, 40);
+    world_until(world, world_all_over, 30000);
+    CHECK(world_check(stream, 60, 1) >= 20);
+    world_destroy(world);
+}
+
+TEST(a_killed_capture_is_replaced_at_the_next_frame)
+{
+    struct world *world = world_create();
+    struct world_stream *stream = world_add(world, "cam", make("a.mp4", 60));
+
+    world->encode_ms = 30;
+    world_start(world, stream);
+    world_until(world, ten_received, 20000);
+    CHECK(stream_progress(stream->stream).capture_pid > 0);
+    CHECK(kill(stream_progress(stream->stream).capture_pid, SIGKILL) == 0);
+    world_until(world, world_all_over, 30000);
+    CHECK_EQ(stream->end, STREAM_END_DONE);
+    CHECK_EQ(world_check(stream, 60, 1), 60);
+    CHECK_EQ(stream->frames_in_all, 60);
+    world_destroy(world);
+}
+
+/* A program that dies each time stands for a file that kills its decoder. */
+TEST(a_file_that_kills_its_reader_is_given_up_with_a_reason)
+{
+    struct world *world = world_create();
+    struct world_stream *stream = world_add(world, "cam", "/any");
+
+    world->encoder.capture_program = "/bin/false";
+    world_start(world, stream);
+    world_until(world, world_all_over, 40000);
+    CHECK_EQ(stream->end, STREAM_END_DONE);
+    CHECK_HAS(stream->end_trouble, "reading failed 5 times in a row at frame 0");
+    CHECK_HAS(stream->end_trouble, "ended early with code 1");
+    world_destroy(world);
+}
+
+TEST(never_more_in_flight_than_credits)
+{
+    struct world *world = world_create();
+    struct world_stream *stream = world_add(world, "cam", make("a.mp4", 30));
+
+    world->credits = 2;
+    world->silent = true;
+    world_start(world, stream);
+    world_until(world, connected, 10000);
+    world_for(world, 700);
+    CHECK_EQ(stream->received, 2);
+    CHECK_EQ(stream->most_in_flight, 2);
+    world->silent = false;
+    world_forget(world, stream, 0);
+    world_until(world, world_all_over, 20000);
+    CHECK_EQ(world_check(stream, 30, 1), 30);
+    world_destroy(world);
+}
+
+/* Nothing gets durable: frames are kept up to the limit, then the file waits in its capture. */
+TEST(what_is_kept_is_bounded)
+{
+    struct world *world = world_create();
+    struct world_stream *stream = world_add(world, "cam", make("a.mp4", 60));
+    struct stream_progress progress;
+
+    world->encoder.keep_frames = 4;
+    world->durable_lag = 1000;
+    world_start(world, stream);
+    world_until(world, connected, 10000);
+    world_for(world, 1000);
+    progress = stream_progress(stream->stream);
+    CHECK_EQ(progress.kept_frames, 4 + 3);
+    CHECK_EQ(progress.captured_seq, 4 + 3);
+    world->durable_lag = 0;
+    world_forget(world, stream, 0);
+    world_until(world, world_all_over, 20000);
+    CHECK_EQ(world_check(stream, 60, 1), 60);
+    world_destroy(world);
+}
+
+TEST(a_source_that_cannot_be_read_ends_with_its_sentence)
+{
+    struct world *world = world_create();
+    struct world_stream *stream = world_add(world, "cam", "/nowhere/a.mp4");
+
+    world_start(world, stream);
+    world_until(world, world_all_over, 10000);
+    CHECK_EQ(stream->end, STREAM_END_DONE);
+    CHECK_EQ(stream->ends, 1);
+    CHECK_STR(stream->end_trouble, "open /nowhere/a.mp4: No such file or directory");
+    world_destroy(world);
+}
+
+TEST(streams_the_store_has_no_use_for_are_let_go)
+{
+    struct world *world = world_create();
+    struct world_stream *unknown = world_add(world, "unknown", "/any");
+    struct world_stream *ended = world_add(world, "ended", "/any");
+
+    unknown->missing = true;
+    ended->state = REELKV__V1__STREAM_STATE__STREAM_STATE_ENDED;
+    world_start(world, unknown);
+    world_start(world, ended);
+    world_until(world, world_all_over, 10000);
+    CHECK_EQ(unknown->end, STREAM_END_GONE);
+    CHECK_EQ(ended->end, STREAM_END_GONE);
+    CHECK_EQ(unknown->hellos + ended->hellos, 0);
+    world_destroy(world);
+}
+
+/* The encoder dies mid-file; another goes on where the store is. The file has shrunk for a third. */
+TEST(another_encoder_goes_on_and_a_changed_file_is_noticed)
+{
+    struct world *world = world_create();
+    struct world_stream *stream = world_add(world, "cam", make("a.mp4", 60));
+
+    world->encode_ms = 20;
+    world_start(world, stream);
+    world_until(world, ten_received, 20000);
+    stream_destroy(stream->stream);
+    stream->stream = NULL;
+    stream->received = stream->durable;
+    world_for(world, 200);
+    world_start(world, stream);
+    world_until(world, world_all_over, 20000);
+    CHECK_EQ(world_check(stream, 60, 1), 60);
+    make("a.mp4", 20);
+    world_start(world, stream);
+    world_until(world, world_all_over, 20000);
+    CHECK_HAS(stream->end_trouble, "the file gives 20 frames now; 60 were stored before");
+    world_destroy(world);
+}
+
+TEST(an_analyzer_of_another_model_is_not_hammered)
+{
+    struct world *world = world_create();
+    struct world_stream *stream = world_add(world, "cam", make("a.mp4", 10));
+
+    status_fail(&world->refuse, STATUS_PRECONDITION, "encoder encoder-0 has another model");
+    world_start(world, stream);
+    world_until(world, connected, 10000);
+    world_for(world, 2500);
+    CHECK_EQ(stream->hellos, 1);
+    world_destroy(world);
+}
+
+TEST(an_analyzer_that_comes_late_gets_everything)
+{
+    struct world *world = world_create();
+    struct world_stream *stream = world_add(world, "cam", make("a.mp4", 30));
+
+    world->absent = true;
+    world_start(world, stream);
+    world_for(world, 1500);
+    world->absent = false;
+    world_until(world, world_all_over, 20000);
+    CHECK_EQ(world_check(stream, 30, 1), 30);
+    world_destroy(world);
+}
+
+TEST(an_analyzer_that_acknowledges_what_was_not_sent_is_not_believed)
+{
+    struct world *world = world_create();
+    struct world_stream *stream = world_add(world, "cam", make("a.mp4", 10));
+
+    world->lie = true;
+    world_start(world, stream);
+    world_until(world, connected, 10000);
+    world_for(world, 800);
+    CHECK(stream->hellos >= 2);
+    CHECK(!stream->over);
+    world->lie = false;
+    world_until(world, world_all_over, 20000);
+    CHECK_EQ(world_check(stream, 10, 1), 10);
+    world_destroy(world);
+}
+
+TEST(frames_whose_encoding_fails_are_captured_again)
+{
+    struct world *world = world_create();
+    struct world_stream *stream = world_add(world, "cam", make("a.mp4", 30));
+
+    world->encode_fails = 2;
+    world_start(world, stream);
+    world_until(world, world_all_over, 30000);
+    CHECK_EQ(stream->end, STREAM_END_DONE);
+    CHECK_EQ(world_check(stream, 30, 1), 30);
+    world_destroy(world);
+}
+
+/* Four streams and a slow vision tower: batches fill, and every stream still gets its own frames. */
+TEST(streams_share_batches)
+{
+    struct world *world = world_create();
+    char path[VIDEO_PATH_BYTES];
+    struct batch_totals totals;
+
+    snprintf(path, sizeof path, "%s", make("a.mp4", 30));
+    world->encode_ms = 10;
+    for (uint32_t i = 0; i < 4; i++) {
+        char name[8];
+
+        snprintf(name, sizeof name, "cam%u", i);
+        world_start(world, world_add(world, name, path));
+    }
+    world_until(world, world_all_over, 30000);
+    for (uint32_t i = 0; i < 4; i++)
+        CHECK_EQ(world_check(&world->streams[i], 30, 1), 30);
+    totals = batch_totals(world->encoder.batch);
+    CHECK_EQ(totals.frames, 120);
+    CHECK(totals.batches < 60);
+    world_destroy(world);
+}
+
+/* A drain: no more is read, what was read gets durable, and the stream is not over. */
+static bool drained(struct world *world)
+{
+    return stream_is_drained(world->streams[0].stream);
+}
+
+TEST(a_drain_makes_durable_what_was_read)
+{
+    struct world *world = world_create();
+    struct world_stream *stream = world_add(world, "cam", make("a.mp4", 200));
+    struct stream_progress progress;
+
+    world->encode_ms = 20;
+    world->durable_lag = 5;
+    world_start(world, stream);
+    world_until(world, ten_received, 20000);
+    stream_drain(stream->stream);
+    progress = stream_progress(stream->stream);
+    world_until(world, drained, 3000);
+    CHECK_EQ(stream->durable, progress.captured_seq);
+    CHECK_EQ(stream->ends, 0);
+    CHECK(!stream->over && stream->durable < 200);
+    world_destroy(world);
+}
+
+/* A live camera through an analyzer's outage, then through the encoder's own: every number is a frame or a gap. */
+TEST(a_live_camera_is_frames_and_gaps_without_a_hole)
+{
+    struct sockaddr_in address = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    struct world *world = world_create();
+    struct world_stream *stream;
+    struct process camera;
+    socklen_t len = sizeof address;
+    int fd = socket(AF_INET, SOCK_DGRAM, 0);
+    char url[64], tape[VIDEO_PATH_BYTES];
+    const char *argv[] = { "ffmpeg", "-nostdin", "-loglevel", "error",  "-re", "-i", tape,
+                           "-c",     "copy",     "-f",        "mpegts", url,   NULL };
+    struct video_numbered video = { "tape.ts", "25", 0, 1500, 96, 32, "-g 12 -bf 0" };
+    uint32_t frames;
+
+    CHECK(bind(fd, (struct sockaddr *)&address, len) == 0 &&
+          getsockname(fd, (struct sockaddr *)&address, &len) == 0);
+    close(fd);
+    snprintf(url, sizeof url, "udp://127.0.0.1:%d", ntohs(address.sin_port));
+    snprintf(tape, sizeof tape, "%s", video_make_numbered(&video));
+    stream = world_add(world, "cam", url);
+    stream->live = true;
+    stream->sample_fps = 10;
+    stream->origin_ns = clock_utc_ns();
+    world->encoder.keep_frames = 4;
+    world_start(world, stream);
+    process_start(&camera, "camera", argv);
+    world_until(world, ten_received, 20000);
+    world_for(world, 2000);
+    world->absent = true; /* long enough to fill what is kept */
+    world_forget(world, stream, stream->durable);
+    world_for(world, 3000);
+    world->absent = false;
+    world_for(world, 3000);
+    CHECK_HAS(stream->gap_reason, "the system is slower than the camera");
+    stream_destroy(stream->stream);
+    world_for(world, 1500);
+    stream->received = stream->durable;
+    world_start(world, stream);
+    world_for(world, 4000);
+    stream_drain(stream->stream);
+    world_until(world, drained, 5000);
+    frames = world_check(stream, stream->durable, 0);
+    CHECK(frames > 40);
+    CHECK((uint64_t)frames < stream->durable - 20);
+    CHECK_NEAR((double)stream->durable / 10, (double)(clock_utc_ns() - stream->origin_ns) / 1e9, 1.5);
+    process_stop(&camera, SIGKILL, 1000);
+    world_destroy(world);
+}
+
+TEST_MAIN()
