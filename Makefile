@@ -21,7 +21,7 @@ bench: build ## kernels and model steps as shares of what this machine can do
 fresh: ## prove `make demo` and `make check` in a bare Debian 12 root (root; some 30 minutes)
 	@tools/setup fresh && tools/fresh
 deploy-check: ## render deploy/k8s with kubectl and check it against Kubernetes' schemas
-	@tools/deploy-check
+	@tools/setup deploy && tools/deploy-check
 format: ## clang-format every C file in place
 	@git ls-files '*.c' '*.h' | xargs clang-format -i
 install: build ## install PRESET under /usr/local, or DESTDIR
