@@ -26,22 +26,39 @@ bool name_check(const char *what, const char *name, struct status *st)
         name, LIMIT_NAME_BYTES);
 }
 
+/* Where the user part of an address ends: the last '@' before its path. A password with a '/' in it, which should
+ * have been written %2F, makes the address look as if it ended there; then what follows ':' is not a port. */
+static const char *user_end(const char *host)
+{
+    size_t len = strcspn(host, "/?#"), whole = strcspn(host, "?#");
+    const char *at = memrchr(host, '@', len), *colon = memchr(host, ':', len);
+
+    if (at != NULL || colon == NULL || host[0] == '[')
+        return at;
+    if (strspn(colon + 1, "0123456789") == len - (size_t)(colon + 1 - host))
+        return NULL;
+    return memrchr(host, '@', whole);
+}
+
 void url_mask(const char *url, char *out, size_t out_bytes)
 {
     const char *host = strstr(url, "://");
-    const char *at;
+    const char *from = url, *at;
+    size_t shown;
+    int used;
 
     if (host == NULL) {
         snprintf(out, out_bytes, "%s", url);
         return;
     }
     host += 3;
-    /* The last '@' before the path ends the user part: passwords may hold '@'. */
-    at = memrchr(host, '@', strcspn(host, "/?#"));
-    if (at == NULL)
-        snprintf(out, out_bytes, "%s", url);
-    else
-        snprintf(out, out_bytes, "%.*s***%s", (int)(host - url), url, at);
+    at = user_end(host);
+    used = at == NULL ? 0 : snprintf(out, out_bytes, "%.*s***", (int)(host - url), url);
+    from = at == NULL ? url : at;
+    shown = strcspn(from, "?");
+    if (used >= 0 && (size_t)used < out_bytes)
+        snprintf(out + used, out_bytes - (size_t)used, "%.*s%s", (int)shown, from,
+                 from[shown] != '\0' ? "?***" : "");
 }
 
 /* Length of the well-formed sequence at `s` (Unicode table 3-7), 0 when there is none. */

@@ -14,18 +14,6 @@
 
 static const AVRational nanoseconds = { 1, 1000000000 };
 
-/* User and password are masked by url_mask(); cameras also take them as ?user=...&password=..., so the query
- * goes as a whole. */
-static void make_label(struct media_source *source)
-{
-    char *query;
-
-    url_mask(source->url, source->label, sizeof source->label - 4);
-    query = source->is_path ? NULL : strchr(source->label, '?');
-    if (query != NULL)
-        snprintf(query, 5, "?***");
-}
-
 bool media_source_open(struct media_source **source_p, const struct media_options *options, struct status *st)
 {
     struct media_source *source = calloc(1, sizeof *source);
@@ -43,7 +31,7 @@ bool media_source_open(struct media_source **source_p, const struct media_option
     source->is_path = strstr(source->url, "://") == NULL;
     source->stall_timeout_ms = options->stall_timeout_ms;
     source->deadline.stop = options->stop;
-    make_label(source);
+    url_mask(source->url, source->label, sizeof source->label);
     if (!media_open_format(source, options->open_timeout_ms, st) || !media_open_decoder(source, st))
         goto failed;
     *source_p = source;

@@ -4,53 +4,10 @@
 #include <stdlib.h>
 
 #include "encoder/encoder_directory.h"
-#include "encoder_world.h"
+#include "encoder_neighbours.h"
 #include "support/process.h"
 #include "support/test.h"
 #include "support/video.h"
-
-/* The others, as they describe themselves. */
-struct neighbours {
-    struct world *world;
-    struct directory *store, *analyzer;
-    uint8_t model; /* first byte of the analyzer's fingerprint; the encoders' is 7 */
-};
-
-static void describe_store(struct worker_record *record, void *user)
-{
-    struct neighbours *neighbours = user;
-
-    record->kind = WORKER_KVSTORE;
-    snprintf(record->name, sizeof record->name, "store-0");
-    snprintf(record->address, sizeof record->address, "%s", neighbours->world->address);
-}
-
-static void describe_analyzer(struct worker_record *record, void *user)
-{
-    struct neighbours *neighbours = user;
-
-    record->kind = WORKER_ANALYZER;
-    snprintf(record->name, sizeof record->name, "analyzer-0");
-    snprintf(record->address, sizeof record->address, "%s", neighbours->world->address);
-    record->has_model = true;
-    record->fingerprint[0] = neighbours->model;
-}
-
-static uint32_t list_streams(struct stream_record *records, uint32_t max, void *user)
-{
-    struct neighbours *neighbours = user;
-    struct world *world = neighbours->world;
-
-    for (uint32_t i = 0; i < world->stream_count; i++) {
-        snprintf(records[i].ns, sizeof records[i].ns, "default");
-        snprintf(records[i].name, sizeof records[i].name, "%s", world->streams[i].name);
-        snprintf(records[i].store, sizeof records[i].store, "store-0");
-        records[i].phase = world->streams[i].ends > 0       ? STREAM_ENDED
-                           : world->streams[i].call != NULL ? STREAM_RUNNING
-                                                            : STREAM_WAITING;
-    }
-    return world->stream_count;
-}
 
 /* Redis, the neighbours and up to two encoders on the world's loop. */
 struct town {
@@ -63,19 +20,10 @@ struct town {
 
 static void town_start(struct town *town)
 {
-    const struct directory_events store = { .describe = describe_store,
-                                            .streams = list_streams,
-                                            .user = &town->neighbours };
-    const struct directory_events analyzer = { .describe = describe_analyzer, .user = &town->neighbours };
-    struct status st = { 0 };
-
     memset(town, 0, sizeof *town);
     town->world = world_create();
     redis_start(&town->redis);
-    town->neighbours = (struct neighbours){ .world = town->world, .model = 7 };
-    CHECK_OK(directory_create(&town->neighbours.store, town->world->loop, redis_address(), &store, &st), st);
-    CHECK_OK(directory_create(&town->neighbours.analyzer, town->world->loop, redis_address(), &analyzer, &st),
-             st);
+    neighbours_join(&town->neighbours, town->world);
     town->second = town->world->encoder;
     town->second.name = "encoder-1";
 }
@@ -95,8 +43,7 @@ static void town_end(struct town *town)
         encoder_directory_destroy(town->encoders[i]);
     while (town->second.retired > 0 || town->second.peers.first != NULL)
         loop_run_once(town->world->loop);
-    directory_destroy(town->neighbours.store);
-    directory_destroy(town->neighbours.analyzer);
+    neighbours_leave(&town->neighbours);
     world_destroy(town->world);
     process_stop(&town->redis, SIGKILL, 1000);
 }
@@ -203,7 +150,7 @@ TEST(an_analyzer_of_another_model_is_not_chosen)
     struct world_stream *stream;
 
     town_start(&town);
-    town.neighbours.model = 8;
+    town.neighbours.fingerprint[0] = 8;
     stream = world_add(town.world, "cam", make(10));
     start_encoder(&town, 0);
     world_for(town.world, 3000);

@@ -107,7 +107,8 @@ static void take_hello(struct rpc_call *call, struct world_push *push, const Ree
     CHECK(push->stream != NULL);
     CHECK_STR(hello->store, "store-0");
     snprintf(push->stream->encoder, sizeof push->stream->encoder, "%s", hello->encoder);
-    CHECK(hello->fingerprint.len == MODEL_FINGERPRINT_BYTES && hello->fingerprint.data[0] == 7);
+    CHECK_EQ(hello->fingerprint.len, MODEL_FINGERPRINT_BYTES);
+    CHECK_MEM(hello->fingerprint.data, push->world->vision.fingerprint, MODEL_FINGERPRINT_BYTES);
     push->stream->hellos++;
     push->stream->expected_frames = hello->expected_frames;
     if (push->world->refuse.code != STATUS_OK) {
@@ -124,29 +125,42 @@ static void take_hello(struct rpc_call *call, struct world_push *push, const Ree
     CHECK(rpc_call_write(call, &reply.base, NULL));
 }
 
+/* A frame of the world's own vision tower: it knows the number that the picture shows. */
+static void check_frame(struct world_stream *stream, const Reelkv__V1__IngestFrame *frame,
+                        const struct rpc_payload *payload)
+{
+    float embeddings[WORLD_TOKENS * WORLD_HIDDEN];
+    uint32_t number;
+
+    CHECK_EQ(frame->tokens, WORLD_TOKENS);
+    CHECK_EQ(frame->hidden, WORLD_HIDDEN);
+    CHECK_EQ(payload->len, sizeof embeddings);
+    rpc_payload_copy(payload, 0, embeddings, sizeof embeddings);
+    for (uint32_t j = 1; j < WORLD_TOKENS * WORLD_HIDDEN; j++)
+        CHECK_EQ(embeddings[j], embeddings[0] + (float)j);
+    number = (uint32_t)embeddings[0] / 100;
+    /* A frame that comes again is the same frame. */
+    CHECK(stream->kind[frame->seq] != 1 ||
+          (stream->number[frame->seq] == number && stream->pts_ns[frame->seq] == frame->pts_ns));
+    stream->number[frame->seq] = number;
+}
+
 static void take_frame(struct rpc_call *call, struct world_push *push, const Reelkv__V1__IngestFrame *frame,
                        const struct rpc_payload *payload)
 {
     struct world_stream *stream = push->stream;
-    float embeddings[WORLD_TOKENS * WORLD_HIDDEN];
     struct status st = { 0 };
     uint64_t in_flight;
 
     CHECK_EQ(frame->seq, stream->received);
     CHECK(frame->seq < WORLD_FRAMES_MAX);
-    CHECK_EQ(frame->tokens, WORLD_TOKENS);
-    CHECK_EQ(frame->hidden, WORLD_HIDDEN);
-    CHECK_EQ(payload->len, sizeof embeddings);
     CHECK(frame->thumbnail.len > 4 && frame->thumbnail.len <= LIMIT_THUMBNAIL_BYTES);
     CHECK(frame->thumbnail.data[0] == 0xff && frame->thumbnail.data[1] == 0xd8);
-    rpc_payload_copy(payload, 0, embeddings, sizeof embeddings);
-    for (uint32_t j = 1; j < WORLD_TOKENS * WORLD_HIDDEN; j++)
-        CHECK_EQ(embeddings[j], embeddings[0] + (float)j);
-    /* A frame that comes again is the same frame. */
-    CHECK(stream->kind[frame->seq] != 1 || (stream->number[frame->seq] == (uint32_t)embeddings[0] / 100 &&
-                                            stream->pts_ns[frame->seq] == frame->pts_ns));
+    if (push->world->inspect != NULL)
+        push->world->inspect(push->world, frame, payload);
+    else
+        check_frame(stream, frame, payload);
     stream->kind[frame->seq] = 1;
-    stream->number[frame->seq] = (uint32_t)embeddings[0] / 100;
     stream->pts_ns[frame->seq] = frame->pts_ns;
     stream->received = frame->seq + 1;
     stream->frames_in_all++;

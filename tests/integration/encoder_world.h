@@ -7,6 +7,7 @@
 
 #include "encoder/stream.h"
 #include "reelkv/v1/catalog.pb-c.h"
+#include "reelkv/v1/ingest.pb-c.h"
 #include "rpc/server.h"
 
 enum { WORLD_FRAMES_MAX = 1000, WORLD_TOKENS = 2, WORLD_HIDDEN = 8, WORLD_STREAMS_MAX = 8 };
@@ -46,13 +47,16 @@ struct world {
     uint32_t stream_count;
     /* How the analyzer behaves. */
     uint32_t credits;
-    uint32_t break_after;  /* frames, then UNAVAILABLE; 0: never */
-    uint32_t durable_lag;  /* frames that are stored and not yet durable */
-    bool silent;           /* acknowledges nothing */
-    bool lie;              /* acknowledges more than came */
-    bool absent;           /* there is no analyzer */
-    struct status refuse;  /* not OK: what every Hello gets */
-    uint32_t encode_ms;    /* the vision tower's time for a batch */
+    uint32_t break_after; /* frames, then UNAVAILABLE; 0: never */
+    uint32_t durable_lag; /* frames that are stored and not yet durable */
+    bool silent;          /* acknowledges nothing */
+    bool lie;             /* acknowledges more than came */
+    bool absent;          /* there is no analyzer */
+    struct status refuse; /* not OK: what every Hello gets */
+    uint32_t encode_ms;   /* the vision tower's time for a batch */
+    /* Looks at a frame in place of the usual checks, which are those of the world's own vision tower. */
+    void (*inspect)(struct world *world, const Reelkv__V1__IngestFrame *frame,
+                    const struct rpc_payload *embeddings);
     uint32_t encode_fails; /* so many batches fail */
 };
 

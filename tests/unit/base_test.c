@@ -45,7 +45,11 @@ TEST(url_mask_hides_passwords_even_with_an_at_sign)
 {
     static const char *const pairs[][2] = {
         { "rtsp://admin:p@ss@10.0.0.7/live", "rtsp://***@10.0.0.7/live" },
-        { "rtsp://10.0.0.7/live?mail=a@b", "rtsp://10.0.0.7/live?mail=a@b" },
+        { "rtsp://10.0.0.7/live?mail=a@b", "rtsp://10.0.0.7/live?***" },
+        { "rtsp://a:b@10.0.0.7:554/live?user=c&password=d?e", "rtsp://***@10.0.0.7:554/live?***" },
+        { "rtsp://admin:pa/ss@10.0.0.7/live", "rtsp://***@10.0.0.7/live" },
+        { "http://10.0.0.7:8080/live@2x", "http://10.0.0.7:8080/live@2x" },
+        { "http://[fe80::1]:80/live@2x", "http://[fe80::1]:80/live@2x" },
         { "/videos/a@b.mp4", "/videos/a@b.mp4" },
     };
     char out[64];

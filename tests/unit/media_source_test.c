@@ -253,6 +253,40 @@ TEST(colours_follow_the_files_range_and_matrix)
     }
 }
 
+/* Files without loss that hold RGB come back byte for byte. */
+TEST(lossless_rgb_passes_unchanged)
+{
+    static const char *const ways[] = {
+        "-c:v ffv1 -pix_fmt bgr0 %/l.mkv",
+        "-c:v libx264rgb -qp 0 -pix_fmt rgb24 %/l.mkv",
+        "-c:v ffv1 -pix_fmt gbrp %/l.mkv",
+    };
+    const size_t bytes = 101 * 67 * 3;
+    uint8_t noise[101 * 67 * 3];
+    uint32_t state = 1;
+
+    for (size_t i = 0; i < sizeof noise; i++) {
+        state = state * 1664525 + 1013904223;
+        noise[i] = (uint8_t)(state >> 24);
+    }
+    write_file("l.rgb", noise, bytes);
+    for (size_t i = 0; i < ARRAY_LEN(ways); i++) {
+        char arguments[400];
+        struct media_source *source;
+        struct media_frame frame;
+        struct status st = { 0 };
+
+        snprintf(arguments, sizeof arguments, "-f rawvideo -pix_fmt rgb24 -s 101x67 -r 2 -i %%/l.rgb %s",
+                 ways[i]);
+        video_ffmpeg(arguments);
+        source = open_file(path_of("l.mkv"));
+        CHECK_EQ(media_source_next(source, &frame, &st), MEDIA_FRAME);
+        CHECK_OK(media_source_rgb(source, rgb, sizeof rgb, &st), st);
+        CHECK_MEM(rgb, noise, bytes);
+        media_source_close(source);
+    }
+}
+
 TEST(a_cut_file_gives_what_it_has_and_says_so)
 {
     static const char *const names[] = { "a.mp4", "b.mkv" };
