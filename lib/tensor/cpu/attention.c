@@ -100,7 +100,8 @@ static bool check_item(const struct tensor_attention_item *item, struct status *
 static bool continues(const struct tensor_segment *before, const struct tensor_segment *segment)
 {
     return before->first_index + before->keys.tokens == segment->first_index && before->far == segment->far &&
-           before->min_distance == segment->min_distance && before->max_distance == segment->max_distance;
+           before->keys.dtype == segment->keys.dtype && before->min_distance == segment->min_distance &&
+           before->max_distance == segment->max_distance;
 }
 
 /* Writes the item's runs down; returns how many. */

@@ -9,9 +9,9 @@
 
 enum {
     CPU_LANES_MAX = 16,
-    CPU_ROWS_BLOCK = 196,           /* rows of one gemm task */
+    CPU_ROWS_BLOCK = 140,           /* rows of one gemm task */
     CPU_COLS_BLOCK = 256,           /* columns of one gemm task */
-    CPU_DEPTH_BLOCK = 256,          /* inputs (pairs of them in bf16) between two visits of the sums */
+    CPU_DEPTH_BLOCK = 1024,         /* inputs (pairs of them in bf16) between two visits of the sums */
     CPU_DEPTH_FEW = 2048,           /* the same when one tile holds all rows: stream the weights */
     CPU_QUERIES_BLOCK = 256,        /* query rows of one attention task */
     CPU_KEYS_TILE = 112,            /* keys of one softmax step; tiles start at multiples of it */

@@ -24,7 +24,8 @@ static const struct cpu_kernels *const all_kernels[] = {
 static bool machine_has(const struct cpu_kernels *kernels)
 {
 #ifdef REELKV_TENSOR_X86
-    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    bool avx2 =
+        __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
     bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 

@@ -43,6 +43,11 @@ struct strip {
     uint32_t columns; /* vectors in use: 1 or 2 */
 };
 
+/* Where a tile's keys and values lie in memory. */
+struct tile_rows {
+    const void *keys[CPU_KEYS_TILE], *values[CPU_KEYS_TILE];
+};
+
 struct attention {
     const struct cpu_attention_task *task;
     uint32_t head_dim, dim_units;
@@ -54,12 +59,14 @@ struct attention {
     float *tile;    /* values: [CPU_KEYS_TILE][head_dim], or pairs of keys [CPU_KEYS_TILE / 2][head_dim] */
     float *scores;  /* [CPU_KEYS_TILE][STRIP], then weights */
     float *weights; /* pairs: [CPU_KEYS_TILE / 2][STRIP] */
+    struct tile_rows rows[2]; /* of this tile and of the next, which is fetched meanwhile */
 };
 
 /* Keys [from, to) of the tile that starts at index `base` are loaded; the window rule cuts further. */
 struct key_tile {
     int64_t base;
     uint32_t from, to;
+    uint32_t segment; /* of the run, where the tile begins */
     int64_t min_distance, max_distance;
     bool far;
 };
@@ -165,56 +172,59 @@ static void attention_begin(struct attention *at, const struct cpu_attention_tas
     }
 }
 
-/* One key's row into the tile. */
-INLINE void load_key(const struct attention *at, const struct tensor_heads *keys, uint32_t token,
-                     uint32_t slot)
+/* Stands in for a key that is not there, at an odd edge of pairs. */
+static const uint16_t no_key[TENSOR_HEAD_DIM_MAX];
+
+INLINE void widen_row(float *to, const void *from, enum tensor_dtype dtype, uint32_t count)
 {
-    const uint8_t *from = cpu_heads_at(keys, at->task->kv_head, token);
+    uint32_t d = 0;
+
+    if (dtype == TENSOR_F32) {
+        memcpy(to, from, count * sizeof(float));
+        return;
+    }
+    for (; d + LANES <= count; d += LANES) {
+        const uint16_t *half = (const uint16_t *)from + d;
+
+        v_store(to + d, dtype == TENSOR_BF16 ? v_of_bf16(half) : v_of_f16(half));
+    }
+    for (; d < count; d++)
+        to[d] = number_at(from, dtype, d);
+}
+
+INLINE void copy_row_of_pairs(const struct attention *at, uint32_t slot, const void *from)
+{
     float *to = at->keys + (size_t)slot * at->dim_units;
+    uint32_t d = 0, whole = at->head_dim / 2;
 
-    if (at->pairs) {
-        to[at->dim_units - 1] = 0.0f;
-        memcpy(to, from, at->head_dim * sizeof(uint16_t));
-    } else if (keys->dtype == TENSOR_F32) {
-        memcpy(to, from, at->head_dim * sizeof(float));
-    } else {
-        for (uint32_t d = 0; d < at->head_dim; d++)
-            to[d] = number_at(from, keys->dtype, d);
+    for (; d + LANES <= whole; d += LANES)
+        v_store(to + d, v_load((const float *)from + d));
+    for (; d < at->dim_units; d++) {
+        const uint16_t *half = (const uint16_t *)from + 2 * d;
+
+        ((uint16_t *)to)[2 * d] = half[0];
+        ((uint16_t *)to)[2 * d + 1] = 2 * d + 1 < at->head_dim ? half[1] : 0;
     }
 }
 
-INLINE void load_value(const struct attention *at, const struct tensor_heads *values, uint32_t token,
-                       uint32_t slot)
+INLINE void pair_rows(float *to, const uint16_t *even, const uint16_t *odd, uint32_t count)
 {
-    const uint8_t *from = cpu_heads_at(values, at->task->kv_head, token);
+    uint32_t d = 0;
 
-    if (at->pairs) {
-        uint16_t *to = (uint16_t *)(at->tile + (size_t)(slot / 2) * at->head_dim) + slot % 2;
-
-        for (uint32_t d = 0; d < at->head_dim; d++)
-            to[2 * d] = ((const uint16_t *)from)[d];
-    } else {
-        float *to = at->tile + (size_t)slot * at->head_dim;
-
-        for (uint32_t d = 0; d < at->head_dim; d++)
-            to[d] = number_at(from, values->dtype, d);
+    for (; d + LANES <= count; d += LANES)
+        v_store(to + d, v_pairs_of(even + d, odd + d));
+    for (; d < count; d++) {
+        ((uint16_t *)to)[2 * d] = even[d];
+        ((uint16_t *)to)[2 * d + 1] = odd[d];
     }
 }
 
-/* Fills slots [from, to) of the tile from the segments of the run; in pairs an odd edge gets a zero key. */
-static void load_tile(const struct attention *at, const struct cpu_run *run, const struct key_tile *tile,
-                      uint32_t *segment_p)
+/* Fills `rows` for the tile; returns the segment that holds its last key. */
+static uint32_t find_rows(const struct attention *at, struct tile_rows *rows, const struct cpu_run *run,
+                          const struct key_tile *tile)
 {
-    uint32_t slot = tile->from, segment = *segment_p;
+    uint32_t slot = tile->from, segment = tile->segment;
 
-    if (at->pairs && tile->from % 2 == 1) {
-        memset(at->keys + (size_t)(tile->from - 1) * at->dim_units, 0, at->dim_units * sizeof(float));
-        memset(at->tile + (size_t)(tile->from / 2) * at->head_dim, 0, at->head_dim * sizeof(float));
-    }
-    if (at->pairs && tile->to % 2 == 1) {
-        memset(at->keys + (size_t)tile->to * at->dim_units, 0, at->dim_units * sizeof(float));
-        memset(at->tile + (size_t)(tile->to / 2) * at->head_dim, 0, at->head_dim * sizeof(float));
-    }
     while (slot < tile->to) {
         const struct tensor_segment *from = &run->segments[segment];
         int64_t token = tile->base + slot - from->first_index;
@@ -223,33 +233,70 @@ static void load_tile(const struct attention *at, const struct cpu_run *run, con
             segment++;
             continue;
         }
-        load_key(at, &from->keys, (uint32_t)token, slot);
-        load_value(at, &from->values, (uint32_t)token, slot);
-        slot++;
+        for (; slot < tile->to && token < from->keys.tokens; slot++, token++) {
+            rows->keys[slot] = cpu_heads_at(&from->keys, at->task->kv_head, (uint32_t)token);
+            rows->values[slot] = cpu_heads_at(&from->values, at->task->kv_head, (uint32_t)token);
+        }
     }
-    *segment_p = segment;
+    if (tile->from % 2 == 1)
+        rows->keys[tile->from - 1] = rows->values[tile->from - 1] = no_key;
+    if (tile->to % 2 == 1)
+        rows->keys[tile->to] = rows->values[tile->to] = no_key;
+    return segment;
 }
 
-/* Per lane, the slots [first, last) of the tile that its row sees. True when some lane does not see all. */
+/* Brings keys and values of the tile together, in the form the products want. */
+static void load_tile(const struct attention *at, const struct tile_rows *rows, const struct key_tile *tile,
+                      enum tensor_dtype dtype)
+{
+    if (!at->pairs) {
+        for (uint32_t slot = tile->from; slot < tile->to; slot++) {
+            widen_row(at->keys + (size_t)slot * at->dim_units, rows->keys[slot], dtype, at->head_dim);
+            widen_row(at->tile + (size_t)slot * at->head_dim, rows->values[slot], dtype, at->head_dim);
+        }
+        return;
+    }
+    for (uint32_t slot = tile->from & ~1u; slot < tile->to; slot += 2) {
+        copy_row_of_pairs(at, slot, rows->keys[slot]);
+        copy_row_of_pairs(at, slot + 1, rows->keys[slot + 1]);
+        pair_rows(at->tile + (size_t)(slot / 2) * at->head_dim, rows->values[slot], rows->values[slot + 1],
+                  at->head_dim);
+    }
+}
+
+/* The slots of the tile that query row `row` sees: [*first_p, *last_p). */
+INLINE void seen_by(const struct cpu_attention_task *task, const struct key_tile *tile, uint32_t row,
+                    int *first_p, int *last_p)
+{
+    __int128 i = (__int128)task->item->first_index + row / task->group - tile->base;
+    __int128 first = i - tile->max_distance + 1, last = i - tile->min_distance + 1;
+
+    *first_p = first < tile->from ? (int)tile->from : first > CPU_KEYS_TILE ? CPU_KEYS_TILE : (int)first;
+    *last_p = last < 0 ? 0 : last > tile->to ? (int)tile->to : (int)last;
+}
+
+/* Per lane, the slots its row sees. False when every row of the strip sees the whole tile: then the oldest
+ * and the newest row do. */
 static bool window_of(const struct attention *at, const struct key_tile *tile, uint32_t strip, float *first,
                       float *last)
 {
     const struct cpu_attention_task *task = at->task;
-    uint32_t rows = rows_in_strip(task, strip);
-    bool partial = false;
+    uint32_t rows = rows_in_strip(task, strip), from = task->rows.from + strip * STRIP;
+    int oldest[2], newest[2];
 
+    seen_by(task, tile, from, &oldest[0], &oldest[1]);
+    seen_by(task, tile, from + rows - 1, &newest[0], &newest[1]);
+    if (newest[0] == (int)tile->from && oldest[1] == (int)tile->to && tile->from % 2 == 0 &&
+        tile->to % 2 == 0)
+        return false;
     for (uint32_t lane = 0; lane < STRIP; lane++) {
-        uint32_t row = task->rows.from + strip * STRIP + (lane < rows ? lane : rows - 1);
-        __int128 i = (__int128)task->item->first_index + row / task->group - tile->base;
-        __int128 lo = i - tile->max_distance + 1, hi = i - tile->min_distance + 1;
+        int slots[2];
 
-        lo = lo < tile->from ? tile->from : lo > CPU_KEYS_TILE ? CPU_KEYS_TILE : lo;
-        hi = hi < 0 ? 0 : hi > tile->to ? tile->to : hi;
-        first[lane] = (float)(int)lo;
-        last[lane] = (float)(int)hi;
-        partial = partial || lo > tile->from || hi < tile->to;
+        seen_by(task, tile, from + (lane < rows ? lane : rows - 1), &slots[0], &slots[1]);
+        first[lane] = (float)slots[0];
+        last[lane] = (float)slots[1];
     }
-    return partial;
+    return true;
 }
 
 INLINE void hide_unseen(float *scores, uint32_t from, uint32_t to, uint32_t columns, const float *first,
@@ -267,34 +314,46 @@ INLINE void hide_unseen(float *scores, uint32_t from, uint32_t to, uint32_t colu
     }
 }
 
-/* Scores become weights; rows' best, total and values are brought up to date with them. */
-INLINE void weigh(const struct attention *at, const struct strip *strip, uint32_t from, uint32_t to)
+/* Scores become weights, two keys at a time; returns their sum. */
+INLINE vec weigh_keys(const struct attention *at, float *score, float *pair, vec offset, uint32_t from,
+                      uint32_t to, const bool pairs)
 {
-    vec scale2 = v_all(at->scale2);
+    vec scale2 = v_all(at->scale2), total = v_all(0.0f);
 
+    for (uint32_t slot = from; slot < to; slot += 2) {
+        float *first = score + (size_t)slot * STRIP, *second = first + STRIP;
+        vec even = v_exp2_to(v_fma(v_load(first), scale2, offset), pairs ? 4 : 6), odd = v_all(0.0f);
+
+        if (slot + 1 < to)
+            odd = v_exp2_to(v_fma(v_load(second), scale2, offset), pairs ? 4 : 6);
+        total += even;
+        total += odd;
+        if (pairs) {
+            v_store_pairs(pair + (size_t)(slot / 2) * STRIP, even, odd);
+        } else {
+            v_store(first, even);
+            if (slot + 1 < to)
+                v_store(second, odd);
+        }
+    }
+    return total;
+}
+
+/* Rows' best and total take the tile's scores in; what values have summed up shrinks to match. */
+static void weigh(const struct attention *at, const struct strip *strip, uint32_t from, uint32_t to)
+{
     for (uint32_t n = 0; n < strip->columns; n++) {
-        float *score = at->scores + n * LANES;
-        vec old = v_load(strip->best + n * LANES), best = old, total = v_all(0.0f), shrink, offset;
+        float *score = at->scores + n * LANES, *pair = at->weights + n * LANES;
+        vec old = v_load(strip->best + n * LANES), best = old, shrink, offset, total;
 
         for (uint32_t slot = from; slot < to; slot++)
             best = v_max(v_load(score + (size_t)slot * STRIP), best);
-        shrink = v_exp2((old - best) * scale2);
-        offset = -best * scale2;
-        for (uint32_t slot = from; slot < to; slot += 2) {
-            vec even = v_exp2(v_fma(v_load(score + (size_t)slot * STRIP), scale2, offset)), odd = v_all(0.0f);
-
-            if (slot + 1 < to)
-                odd = v_exp2(v_fma(v_load(score + (size_t)(slot + 1) * STRIP), scale2, offset));
-            total += even;
-            total += odd;
-            if (at->pairs) {
-                v_store_pairs(at->weights + (size_t)(slot / 2) * STRIP + n * LANES, even, odd);
-            } else {
-                v_store(score + (size_t)slot * STRIP, even);
-                if (slot + 1 < to)
-                    v_store(score + (size_t)(slot + 1) * STRIP, odd);
-            }
-        }
+        shrink = v_exp2((old - best) * at->scale2);
+        offset = -best * at->scale2;
+        if (at->pairs)
+            total = weigh_keys(at, score, pair, offset, from, to, true);
+        else
+            total = weigh_keys(at, score, pair, offset, from, to, false);
         v_store(strip->best + n * LANES, best);
         v_store(strip->total + n * LANES, v_load(strip->total + n * LANES) * shrink + total);
         for (uint32_t d = 0; d < at->head_dim; d++) {
@@ -305,24 +364,32 @@ INLINE void weigh(const struct attention *at, const struct strip *strip, uint32_
     }
 }
 
-INLINE void tile_product(const struct attention *at, struct tile *tile, uint32_t rows, uint32_t columns)
+/* `tile` times its rows, in tiles of equal height. `ahead` are the rows of memory to fetch meanwhile, spread
+ * evenly; NULL: none. */
+INLINE void tile_product(const struct attention *at, struct tile *tile, struct cpu_range shape,
+                         const void *const *ahead)
 {
     const float *a = tile->a;
     float *c = tile->c;
+    uint32_t rows = shape.from, columns = shape.to, tiles = (rows + TILE_ROWS - 1) / TILE_ROWS, row = 0;
 
-    for (uint32_t row = 0; row < rows; row += TILE_ROWS) {
-        uint32_t tall = rows - row < TILE_ROWS ? rows - row : TILE_ROWS;
+    for (uint32_t i = 0; i < tiles; i++) {
+        uint32_t next = rows * (i + 1) / tiles;
 
         tile->a = a + row * tile->a_row;
         tile->c = c + row * tile->c_row;
+        tile->ahead = ahead != NULL ? ahead[CPU_KEYS_TILE * i / tiles] : (const void *)c;
+        tile->ahead_step = ahead != NULL ? 64 : 0;
         if (at->pairs)
-            tile_bf16(tile, tall, columns);
+            tile_bf16(tile, next - row, columns);
         else
-            tile_f32(tile, tall, columns);
+            tile_f32(tile, next - row, columns);
+        row = next;
     }
 }
 
-static void attend_tile(const struct attention *at, const struct key_tile *keys, uint32_t s)
+static void attend_tile(const struct attention *at, const struct key_tile *keys, uint32_t s,
+                        const struct tile_rows *ahead)
 {
     const struct strip *strip = &at->strips[s];
     uint32_t from = at->pairs ? keys->from & ~1u : keys->from,
@@ -349,11 +416,13 @@ static void attend_tile(const struct attention *at, const struct key_tile *keys,
                            .c_row = STRIP,
                            .resume = true };
 
-    tile_product(at, &scores, to - from, strip->columns);
-    if (window_of(at, keys, s, first, last) || from < keys->from || to > keys->to)
+    tile_product(at, &scores, (struct cpu_range){ to - from, strip->columns },
+                 ahead != NULL ? ahead->keys : NULL);
+    if (window_of(at, keys, s, first, last))
         hide_unseen(at->scores, from, to, strip->columns, first, last);
     weigh(at, strip, from, to);
-    tile_product(at, &values, at->head_dim, strip->columns);
+    tile_product(at, &values, (struct cpu_range){ at->head_dim, strip->columns },
+                 ahead != NULL ? ahead->values : NULL);
 }
 
 static int64_t clamp_index(__int128 index)
@@ -386,22 +455,42 @@ static int64_t tile_start(int64_t index)
     return index - (rest < 0 ? rest + CPU_KEYS_TILE : rest);
 }
 
+static void set_bounds(struct key_tile *tile, int64_t from, int64_t to)
+{
+    tile->from = from > tile->base ? (uint32_t)(from - tile->base) : 0;
+    tile->to = to - tile->base < CPU_KEYS_TILE ? (uint32_t)(to - tile->base) : CPU_KEYS_TILE;
+}
+
 static void attend_run(struct attention *at, const struct cpu_run *run)
 {
     struct key_tile tile = { .min_distance = run->segments->min_distance,
                              .max_distance = run->segments->max_distance,
                              .far = run->segments->far };
-    uint32_t segment = 0;
+    struct tile_rows *now = &at->rows[0], *ahead = &at->rows[1];
     int64_t from, to;
 
     if (!visible_range(at->task, run, &from, &to))
         return;
-    for (tile.base = tile_start(from); tile.base < to; tile.base += CPU_KEYS_TILE) {
-        tile.from = from > tile.base ? (uint32_t)(from - tile.base) : 0;
-        tile.to = to - tile.base < CPU_KEYS_TILE ? (uint32_t)(to - tile.base) : CPU_KEYS_TILE;
-        load_tile(at, run, &tile, &segment);
+    tile.base = tile_start(from);
+    set_bounds(&tile, from, to);
+    tile.segment = find_rows(at, now, run, &tile);
+    while (tile.base < to) {
+        struct key_tile next = tile;
+        struct tile_rows *swap = now;
+        bool whole;
+
+        next.base += CPU_KEYS_TILE;
+        if (next.base < to) {
+            set_bounds(&next, from, to);
+            next.segment = find_rows(at, ahead, run, &next);
+        }
+        whole = next.base < to && next.to == CPU_KEYS_TILE;
+        load_tile(at, now, &tile, run->segments->keys.dtype);
         for (uint32_t s = 0; s < at->strip_count; s++)
-            attend_tile(at, &tile, s);
+            attend_tile(at, &tile, s, s == 0 && whole ? ahead : NULL);
+        tile = next;
+        now = ahead;
+        ahead = swap;
     }
 }
 

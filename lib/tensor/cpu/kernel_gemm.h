@@ -85,7 +85,7 @@ INLINE vec gelu_erf(vec x)
     return x * v_select(x < v_all(0.0f), p, 1.0f - p);
 }
 
-INLINE vec epilogue_of(vec sums, vec up, enum tensor_epilogue epilogue)
+INLINE vec epilogue_of(vec sums, vec up, const enum tensor_epilogue epilogue)
 {
     switch (epilogue) {
     case TENSOR_GELU_TANH:
@@ -99,41 +99,88 @@ INLINE vec epilogue_of(vec sums, vec up, enum tensor_epilogue epilogue)
     }
 }
 
-/* Bias, epilogue, residual and the store of `count` columns of one row; `sums` holds one or two vectors. */
-INLINE void finish_row(const struct cpu_gemm *gemm, const float *sums, const uint32_t blocks[2], uint32_t row)
+/* What becomes of the sums of one tile: `blocks` are its two column blocks (equal when there is one only), `row`
+ * its first row of the output. */
+struct finish {
+    const struct cpu_gemm *gemm;
+    const float *sums; /* [rows][2 * LANES] */
+    uint32_t blocks[2], row, rows;
+};
+
+INLINE vec load_some(const float *from, uint32_t count)
 {
-    const struct tensor_weights *weights = gemm->weights;
-    bool gated = gemm->epilogue == TENSOR_SWIGLU;
+    float lanes[LANES] = { 0 };
 
-    for (int n = 0; n < (gated || blocks[0] == blocks[1] ? 1 : 2); n++) {
-        struct cpu_block block = weights->blocks[blocks[n]];
-        vec value = v_load(sums + n * LANES) + v_load(weights->bias + (size_t)blocks[n] * LANES), up = value;
-        float lanes[LANES];
-        uint16_t half[LANES];
+    if (count == LANES)
+        return v_load(from);
+    memcpy(lanes, from, count * sizeof(float));
+    return v_load(lanes);
+}
 
-        if (gated)
-            up = v_load(sums + LANES) + v_load(weights->bias + (size_t)blocks[1] * LANES);
-        value = epilogue_of(value, up, gemm->epilogue);
-        if (gemm->residual != NULL) {
-            memset(lanes, 0, sizeof lanes);
-            memcpy(lanes, gemm->residual + row * gemm->residual_stride + block.col,
-                   block.count * sizeof(float));
-            value += v_load(lanes);
+INLINE void store_some(const struct cpu_gemm *gemm, uint32_t row, struct cpu_block block, vec value)
+{
+    uint8_t *out = gemm->out + row * gemm->out_stride;
+    float lanes[LANES];
+    uint16_t half[LANES];
+
+    if (gemm->out_dtype == TENSOR_F32) {
+        if (block.count == LANES) {
+            v_store((float *)out + block.col, value);
+            return;
         }
-        if (gemm->out_dtype == TENSOR_F32) {
-            float *out = (float *)(gemm->out + row * gemm->out_stride) + block.col;
-
-            if (block.count == LANES) {
-                v_store(out, value);
-            } else {
-                v_store(lanes, value);
-                memcpy(out, lanes, block.count * sizeof(float));
-            }
-        } else {
-            v_to_bf16(half, value);
-            memcpy((uint16_t *)(gemm->out + row * gemm->out_stride) + block.col, half,
-                   block.count * sizeof(uint16_t));
+        v_store(lanes, value);
+        memcpy((float *)out + block.col, lanes, block.count * sizeof(float));
+    } else {
+        if (block.count == LANES) {
+            v_to_bf16((uint16_t *)out + block.col, value);
+            return;
         }
+        v_to_bf16(half, value);
+        memcpy((uint16_t *)out + block.col, half, block.count * sizeof(uint16_t));
+    }
+}
+
+INLINE void finish_with(const struct finish *tile, const enum tensor_epilogue epilogue)
+{
+    const struct cpu_gemm *gemm = tile->gemm;
+    const float *bias = gemm->weights->bias;
+    int columns = epilogue == TENSOR_SWIGLU || tile->blocks[0] == tile->blocks[1] ? 1 : 2;
+    vec up_bias = v_load(bias + (size_t)tile->blocks[1] * LANES);
+
+    for (int n = 0; n < columns; n++) {
+        struct cpu_block block = gemm->weights->blocks[tile->blocks[n]];
+        vec own_bias = v_load(bias + (size_t)tile->blocks[n] * LANES);
+
+        for (uint32_t m = 0; m < tile->rows; m++) {
+            const float *sums = tile->sums + (size_t)m * 2 * LANES;
+            uint32_t row = tile->row + m;
+            vec value = v_load(sums + n * LANES) + own_bias, up = v_all(0.0f);
+
+            if (epilogue == TENSOR_SWIGLU)
+                up = v_load(sums + LANES) + up_bias;
+            value = epilogue_of(value, up, epilogue);
+            if (gemm->residual != NULL)
+                value += load_some(gemm->residual + row * gemm->residual_stride + block.col, block.count);
+            store_some(gemm, row, block, value);
+        }
+    }
+}
+
+static void finish_tile(const struct finish *tile)
+{
+    switch (tile->gemm->epilogue) {
+    case TENSOR_GELU_TANH:
+        finish_with(tile, TENSOR_GELU_TANH);
+        break;
+    case TENSOR_GELU_ERF:
+        finish_with(tile, TENSOR_GELU_ERF);
+        break;
+    case TENSOR_SWIGLU:
+        finish_with(tile, TENSOR_SWIGLU);
+        break;
+    case TENSOR_PLAIN:
+        finish_with(tile, TENSOR_PLAIN);
+        break;
     }
 }
 
@@ -163,7 +210,9 @@ static void gemm_column(const struct cpu_gemm *gemm, struct cpu_range rows, uint
     const struct tensor_weights *weights = gemm->weights;
     bool f32 = weights->compute == TENSOR_F32;
     size_t skip = step->from * LANES * (f32 || HAS_DOT ? 4 : 2);
-    uint32_t blocks[2], count = rows.to - rows.from;
+    uint32_t count = rows.to - rows.from, tiles = (count + TILE_ROWS - 1) / TILE_ROWS;
+    size_t next = gemm->epilogue == TENSOR_SWIGLU ? 1 : 2;
+    struct finish finish = { .gemm = gemm };
     struct tile tile = { .a_row = step->inputs_stride,
                          .a_step = 1,
                          .b_step = LANES,
@@ -171,21 +220,28 @@ static void gemm_column(const struct cpu_gemm *gemm, struct cpu_range rows, uint
                          .c_row = 2 * LANES,
                          .resume = step->from > 0 };
 
-    blocks_of(gemm, column, blocks);
+    blocks_of(gemm, column, finish.blocks);
     for (int n = 0; n < 2; n++)
-        tile.b[n] = (const uint8_t *)weights->packed + blocks[n] * weights->block_bytes + skip;
-    for (uint32_t row = 0; row < count; row += TILE_ROWS) {
-        uint32_t tall = count - row < TILE_ROWS ? count - row : TILE_ROWS;
+        tile.b[n] = (const uint8_t *)weights->packed + finish.blocks[n] * weights->block_bytes + skip;
+    for (uint32_t i = 0; i < tiles;
+         i++) { /* of equal height: a tile of one row costs as much as one of four */
+        uint32_t row = count * i / tiles, tall = count * (i + 1) / tiles - row;
 
+        /* The first two tiles fetch the two column blocks that come next. */
+        tile.ahead_step = i < 2 ? 64 : 0;
+        tile.ahead = (const char *)tile.b[i < 2 ? i : 0] + (i < 2 ? next * weights->block_bytes : 0);
         tile.a = step->inputs + row * step->inputs_stride;
         tile.c = step->sums + (size_t)row * 2 * LANES;
         if (f32)
-            tile_f32(&tile, tall, blocks[0] == blocks[1] ? 1 : 2);
+            tile_f32(&tile, tall, finish.blocks[0] == finish.blocks[1] ? 1 : 2);
         else
-            tile_bf16(&tile, tall, blocks[0] == blocks[1] ? 1 : 2);
-        if (step->last)
-            for (uint32_t m = 0; m < tall; m++)
-                finish_row(gemm, tile.c + (size_t)m * 2 * LANES, blocks, rows.from + row + m);
+            tile_bf16(&tile, tall, finish.blocks[0] == finish.blocks[1] ? 1 : 2);
+        if (step->last) {
+            finish.sums = tile.c;
+            finish.row = rows.from + row;
+            finish.rows = tall;
+            finish_tile(&finish);
+        }
     }
 }
 

@@ -19,7 +19,8 @@ enum { LANES = 8, TILE_ROWS = 6 }; /* 12 sums, 2 columns, 1 broadcast of 16 regi
 enum { LANES = 4, TILE_ROWS = 6 };
 #endif
 
-#define INLINE static inline __attribute__((always_inline))
+#define INLINE   static inline __attribute__((always_inline))
+#define NOINLINE __attribute__((noinline))
 
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
@@ -119,6 +120,21 @@ INLINE vec v_of_bf16(const uint16_t *from)
     return (vec)(__builtin_convertvector(half, ivec) << 16);
 }
 
+INLINE vec v_of_f16(const uint16_t *from)
+{
+#if defined(__AVX512F__)
+    return (vec)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)from));
+#elif defined(__AVX2__)
+    return (vec)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)from));
+#else
+    float lanes[LANES];
+
+    for (int i = 0; i < LANES; i++)
+        lanes[i] = number_f32_of_f16(from[i]);
+    return v_load(lanes);
+#endif
+}
+
 #if defined(__AVX512BF16__)
 INLINE void v_to_bf16(uint16_t *to, vec value)
 {
@@ -142,9 +158,16 @@ INLINE void v_to_bf16(uint16_t *to, vec value)
 }
 #endif
 
-/* Lane i of the result holds the pair (even[i], odd[i]) rounded to bf16. */
+/* Lane i of what is stored holds the pair (even[i], odd[i]) rounded to bf16. */
 INLINE void v_store_pairs(float *to, vec even, vec odd)
 {
+#if defined(__AVX512BF16__)
+    const ivec low_half = (ivec)_mm512_set1_epi32(0xffff);
+    ivec low = (ivec)_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)even));
+    ivec high = (ivec)_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)odd));
+
+    v_store(to, (vec)((low & low_half) | high << 16));
+#else
     uint16_t low[LANES], high[LANES], *pairs = (uint16_t *)to;
 
     v_to_bf16(low, even);
@@ -153,24 +176,47 @@ INLINE void v_store_pairs(float *to, vec even, vec odd)
         pairs[2 * i] = low[i];
         pairs[2 * i + 1] = high[i];
     }
+#endif
 }
 
-/* 2^x for x <= 127; exactly 1 at 0 and exactly 0 from -127 down (-inf included). Relative error < 2e-7:
- * x = n + r with |r| <= 1/2, and 2^r by its Taylor series to the 6th power. */
-INLINE vec v_exp2(vec x)
+/* Lane i holds the 16-bit numbers (even[i], odd[i]). */
+INLINE vec v_pairs_of(const uint16_t *even, const uint16_t *odd)
 {
-    vec n, r, p;
+    half_vec low, high;
 
-    x = v_max(x, v_all(-127.0f));
+    memcpy(&low, even, sizeof low);
+    memcpy(&high, odd, sizeof high);
+    return (vec)(__builtin_convertvector(low, ivec) | __builtin_convertvector(high, ivec) << 16);
+}
+
+/* 2^x for x <= 127; exactly 1 at 0, exactly 0 at -inf, 0 or next to it from -127 down. x = n + r with |r| <= 1/2;
+ * 2^r by its Taylor series to the 6th power (relative error below 2e-7), or to the 4th (5e-5) for what is
+ * rounded to bf16 anyway. */
+INLINE vec v_exp2_to(vec x, const int power)
+{
+    vec n, r, p = v_all(9.6181291e-3f);
+
+    x = v_max(x, v_all(-200.0f));
     n = v_round(x);
     r = x - n;
-    p = v_fma(v_all(1.5403530e-4f), r, v_all(1.3333558e-3f));
-    p = v_fma(p, r, v_all(9.6181291e-3f));
+    if (power == 6) {
+        p = v_fma(v_all(1.5403530e-4f), r, v_all(1.3333558e-3f));
+        p = v_fma(p, r, v_all(9.6181291e-3f));
+    }
     p = v_fma(p, r, v_all(5.5504109e-2f));
     p = v_fma(p, r, v_all(2.4022651e-1f));
     p = v_fma(p, r, v_all(6.9314718e-1f));
     p = v_fma(p, r, v_all(1.0f));
-    return p * (vec)((__builtin_convertvector(n, ivec) + 127) << 23);
+#if defined(__AVX512F__)
+    return (vec)_mm512_scalef_ps((__m512)p, (__m512)n);
+#else
+    return p * (vec)((__builtin_convertvector(v_max(n, v_all(-127.0f)), ivec) + 127) << 23);
+#endif
+}
+
+INLINE vec v_exp2(vec x)
+{
+    return v_exp2_to(x, 6);
 }
 
 /* 1 / (1 + e^-x) */
