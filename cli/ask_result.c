@@ -10,7 +10,7 @@
 #include "base/require.h"
 #include "cli_output.h"
 
-enum { PATH_BYTES = 4096 };
+enum { PATH_BYTES = 4096, SHOWN_FRAMES = 8 };
 
 void ask_result_init(struct ask_result *result)
 {
@@ -201,7 +201,7 @@ void ask_result_print(const struct ask_result *result)
     printf("\n");
     if (count > 0) {
         table = cli_table_create(titles, columns);
-        for (size_t i = 0; i < count; i++) {
+        for (size_t i = 0; i < count && i < SHOWN_FRAMES; i++) {
             const struct json *row = json_at(result->evidence, i);
 
             cli_table_cell(table, "%s", text_of(row, "cam"));
@@ -215,6 +215,8 @@ void ask_result_print(const struct ask_result *result)
         }
         printf("\nIt rests on these frames:\n");
         cli_table_print(table);
+        if (count > SHOWN_FRAMES)
+            printf("and %zu more (--json shows all)\n", count - SHOWN_FRAMES);
     }
     for (size_t i = 0; i < json_len(result->notes); i++)
         printf("Note: %s\n", json_str(json_at(result->notes, i)));

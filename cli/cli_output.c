@@ -46,6 +46,7 @@ enum cli_exit cli_fail(const struct status *st, bool as_json)
     struct json *error, *value;
 
     if (!as_json) {
+        fflush(stdout); /* what was said before comes before */
         fprintf(stderr, "reelkv: %s\n", st->text);
         return cli_exit_of(st->code);
     }

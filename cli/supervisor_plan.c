@@ -70,8 +70,10 @@ static void add_service(struct args *args, const struct cluster_plan *plan, cons
     add(args, "--redis");
     add(args, "unix:%s/redis.sock", plan->run);
     if (row->kind == CLUSTER_KVSTORE) {
-        add(args, "--path");
+        add(args, "--data");
         add(args, "%s/store/%s", data, row->name);
+        add(args, "--shm-socket");
+        add(args, "%s/%s.shm", plan->run, row->name);
         add(args, "--ram-budget-bytes=%llu", (unsigned long long)(plan->ram_bytes / stores));
         add(args, "--disk-budget-bytes=%llu", (unsigned long long)(plan->disk_bytes / stores));
         return;

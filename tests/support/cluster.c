@@ -38,14 +38,13 @@ struct cluster_service *cluster_service_start(struct cluster *cluster, const cha
                                               const char *const *extra)
 {
     struct cluster_service *service = find_or_add(cluster, kind, index);
-    char program[64], n_local[16], data[320], shm[320];
+    char program[64], n_local[16], data[320];
     const char *argv[CLUSTER_FLAGS_MAX + 16];
     size_t n = 0;
 
     snprintf(program, sizeof program, "reelkv-%s", kind);
     snprintf(n_local, sizeof n_local, "%u", cluster->n_local);
     snprintf(data, sizeof data, "%s/%s", test_folder(), service->name);
-    snprintf(shm, sizeof shm, "%s/%s.shm", test_folder(), service->name);
     argv[n++] = program;
     argv[n++] = "--name";
     argv[n++] = service->name;
@@ -54,10 +53,12 @@ struct cluster_service *cluster_service_start(struct cluster *cluster, const cha
     argv[n++] = "--redis";
     argv[n++] = redis_address();
     if (strcmp(kind, "kvstore") == 0) {
-        argv[n++] = "--data";
+        argv[n++] = "--path";
         argv[n++] = data;
-        argv[n++] = "--shm-socket";
-        argv[n++] = shm;
+        argv[n++] = "--ram-budget-bytes";
+        argv[n++] = "64M";
+        argv[n++] = "--disk-budget-bytes";
+        argv[n++] = "512M";
     } else {
         argv[n++] = "--model";
         argv[n++] = cluster->model;

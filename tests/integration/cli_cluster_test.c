@@ -1,0 +1,258 @@
+/* The whole of it through the command line: real processes, a real video, questions; bad input; every process killed
+ * while it works; stopped and started again. The checkpoint is a tiny random one: answers mean nothing here, that they
+ * are equal before and after does. */
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "cluster_file.h"
+#include "support/process.h"
+#include "support/test.h"
+
+enum { READY_MS = 120000, VERB_MS = 180000 };
+
+#define MODEL    REELKV_SOURCE_DIR "/tests/data/parity/tiny-a"
+#define QUESTION "What colour was the star?"
+
+static char data[512], video[512];
+
+static void set_up(uint32_t seconds)
+{
+    struct process truthcam;
+    char length[16];
+
+    snprintf(data, sizeof data, "%s/data", test_folder());
+    snprintf(video, sizeof video, "%s/dock.mp4", test_folder());
+    snprintf(length, sizeof length, "%u", seconds);
+    CHECK_EQ(process_run(&truthcam, "truthcam",
+                         PROCESS_ARGS("truthcam", "--seconds", length, "--profile", "demo", "--questions",
+                                      "0", "--out", video),
+                         VERB_MS),
+             0);
+}
+
+static void start_cluster(struct process *up, const char *name)
+{
+    process_start(up, name,
+                  PROCESS_ARGS("reelkv", "up", "--data", data, "--model", MODEL, "--dtype", "f32",
+                               "--n-local", "64", "--top-r", "4", "--ram", "64M", "--disk", "256M",
+                               "--threads", "1", "--foreground"));
+    if (!process_wait_text(up, "ReelKV is ready.", READY_MS))
+        test_fail(__FILE__, __LINE__, "not ready: %s", process_log(up));
+}
+
+/* Runs a verb with --json on the test's cluster; *value_p (may be NULL) gets what it printed. */
+static int run_json(const char *const *words, struct json **value_p)
+{
+    static unsigned runs;
+    const char *argv[32] = { "reelkv" };
+    struct process process;
+    char name[32];
+    const char *text;
+    size_t n = 1;
+    int code;
+
+    while (*words != NULL)
+        argv[n++] = *words++;
+    argv[n++] = "--json";
+    argv[n++] = "--data";
+    argv[n++] = data;
+    snprintf(name, sizeof name, "verb-%u", runs++);
+    code = process_run(&process, name, argv, VERB_MS);
+    text = strchr(process_log(&process), '{');
+    if (value_p != NULL)
+        *value_p =
+            text != NULL ? json_parse((struct bytes){ (const uint8_t *)text, strlen(text) }, NULL) : NULL;
+    if (value_p != NULL && *value_p == NULL)
+        test_fail(__FILE__, __LINE__, "no JSON from %s: %s", argv[1], process_log(&process));
+    return code;
+}
+#define VERB(value_p, ...) run_json((const char *const[]){ __VA_ARGS__, NULL }, value_p)
+
+static double number(const struct json *object, const char *key)
+{
+    if (!json_is_number(json_get(object, key)))
+        test_fail(__FILE__, __LINE__, "no number '%s'", key);
+    return json_number(json_get(object, key));
+}
+
+static void add_and_wait(const char *name, double *frames_p)
+{
+    struct json *value;
+
+    CHECK_EQ(VERB(NULL, "cam", "add", name, video, "--fps", "2", "--start-time", "2026-01-01T00:00:00Z"), 0);
+    CHECK_EQ(VERB(&value, "cam", "wait", name, "--timeout", "170"), 0);
+    *frames_p = number(json_at(json_get(value, "cameras"), 0), "frames_stored");
+    json_free(value);
+}
+
+/* The answer's ids and the seq of every evidence frame, as text. */
+static char *ask(const char *cameras)
+{
+    struct json *value;
+    char *text;
+
+    CHECK_EQ(VERB(&value, "ask", QUESTION, "--cam", cameras, "--max-tokens", "8", "--layers"), 0);
+    CHECK(json_len(json_get(value, "evidence")) > 0);
+    CHECK(json_len(json_get(value, "layers")) > 0);
+    CHECK(json_is_string(json_get(value, "answer")));
+    CHECK(number(json_get(value, "timings"), "total_ms") > 0);
+    text = json_text(json_get(value, "layers"), 0);
+    json_free(value);
+    return text;
+}
+
+static void check_refused(int code, int wanted, const struct json *value, const char *part)
+{
+    const char *message = json_str(json_get(json_get(value, "error"), "message"));
+
+    if (code != wanted)
+        test_fail(__FILE__, __LINE__, "exit code %d, not %d: %s", code, wanted, message);
+    CHECK_HAS(message, part);
+}
+
+/* A verb that must fail: exit code and a part of the sentence. */
+#define REFUSED(wanted, part, ...)                  \
+    do {                                            \
+        struct json *value_;                        \
+        int code_ = VERB(&value_, __VA_ARGS__);     \
+        check_refused(code_, wanted, value_, part); \
+        json_free(value_);                          \
+    } while (0)
+
+/* One camera's life, every verb in --json, and what each says to bad input. */
+TEST(a_camera_from_add_to_rm)
+{
+    struct process up;
+    struct json *value;
+    char pictures[600], path[640];
+    double frames;
+
+    set_up(20);
+    start_cluster(&up, "up");
+    REFUSED(5, "already runs on", "up");
+    add_and_wait("dock", &frames);
+    CHECK_EQ(frames, 40);
+
+    REFUSED(5, "already", "cam", "add", "dock", video);
+    REFUSED(2, "not valid", "cam", "add", "Dock!", video);
+    REFUSED(3, "No such file", "cam", "add", "gate", "/no/such/video.mp4");
+    REFUSED(2, "is a folder", "cam", "add", "gate", test_folder());
+    REFUSED(3, "cam ls", "cam", "show", "nobody");
+    REFUSED(3, "nobody", "ask", QUESTION, "--cam", "nobody");
+    REFUSED(2, "empty", "ask", "  ", "--cam", "dock");
+    REFUSED(2, "UTF-8", "ask", "\xff\xfe", "--cam", "dock");
+    REFUSED(2, "twice", "ask", QUESTION, "--cam", "dock,dock");
+    REFUSED(2, "later than", "ask", QUESTION, "--cam", "dock", "--from", "now", "--to", "-5m");
+    REFUSED(2, "rekv, recent or all", "ask", QUESTION, "--selector", "best");
+    REFUSED(3, "cam ls", "cam", "rm", "nobody");
+
+    CHECK_EQ(VERB(&value, "cam", "show", "dock"), 0);
+    CHECK_STR(json_str(json_get(value, "state")), "ended");
+    CHECK_STR(json_str(json_get(value, "first")), "2026-01-01T00:00:00Z");
+    CHECK(number(value, "disk_bytes") > 0);
+    json_free(value);
+    CHECK_EQ(VERB(&value, "mem", "ls"), 0);
+    CHECK_EQ(number(json_at(json_get(value, "stores"), 0), "frames"), 40);
+    CHECK_EQ(json_len(json_get(value, "cameras")), 1);
+    json_free(value);
+    CHECK_EQ(VERB(&value, "node", "ls"), 0);
+    CHECK_EQ(json_len(json_get(value, "nodes")), 4);
+    json_free(value);
+    CHECK_EQ(VERB(&value, "doctor"), 0);
+    json_free(value);
+
+    snprintf(pictures, sizeof pictures, "%s/pictures", test_folder());
+    CHECK_EQ(VERB(&value, "ask", QUESTION, "--cam", "dock", "--max-tokens", "4", "--thumbnails", pictures),
+             0);
+    snprintf(path, sizeof path, "%s",
+             json_str(json_get(json_at(json_get(value, "evidence"), 0), "thumbnail")));
+    CHECK(access(path, R_OK) == 0);
+    json_free(value);
+
+    CHECK_EQ(VERB(NULL, "cam", "rm", "dock"), 0);
+    CHECK_EQ(VERB(&value, "cam", "ls"), 0);
+    CHECK_EQ(json_len(json_get(value, "cameras")), 0);
+    json_free(value);
+    CHECK_EQ(process_stop(&up, SIGTERM, VERB_MS), 0);
+}
+
+/* Stopped and started again, the cameras are there and the answer is the same; without --data that a cluster has, and
+ * after `down`, verbs say how to start it. */
+TEST(cameras_and_answers_survive_a_restart)
+{
+    struct process up;
+    struct json *value;
+    char *before, *after;
+    double frames;
+
+    set_up(20);
+    start_cluster(&up, "first");
+    add_and_wait("dock", &frames);
+    before = ask("dock");
+    CHECK_EQ(VERB(NULL, "down"), 0);
+    CHECK_EQ(process_wait(&up, VERB_MS), 4);
+    REFUSED(3, "reelkv up --data", "cam", "ls");
+
+    start_cluster(&up, "second");
+    CHECK_HAS(process_log(&up), "1 cameras found again");
+    CHECK_EQ(VERB(&value, "cam", "show", "dock"), 0);
+    CHECK_EQ(number(value, "frames_stored"), 40);
+    json_free(value);
+    after = ask("dock");
+    CHECK_STR(after, before);
+    free(before);
+    free(after);
+    CHECK_EQ(process_stop(&up, SIGTERM, VERB_MS), 0);
+}
+
+static void kill_one(const char *name)
+{
+    static struct cluster_file file;
+    struct status st;
+
+    CHECK_OK(cluster_file_read(data, &file, &st), st);
+    for (uint32_t i = 0; i < file.process_count; i++)
+        if (strcmp(file.processes[i].name, name) == 0)
+            CHECK(process_signal(&file.processes[i].id, SIGKILL));
+}
+
+/* Every process is killed while a camera is being read; each comes back, and no frame is missing. What the layers chose
+ * for a question equals what they chose for the same video read in peace. */
+TEST(killed_processes_lose_nothing)
+{
+    static const char *const names[] = { "analyzer-0", "kvstore-0", "encoder-0", "redis", "qa-0" };
+    struct process up;
+    struct json *value;
+    char *peaceful, *shaken;
+    double frames;
+
+    set_up(40);
+    start_cluster(&up, "up");
+    add_and_wait("dock", &frames);
+    CHECK_EQ(frames, 80);
+    peaceful = ask("dock");
+    CHECK_EQ(VERB(NULL, "cam", "rm", "dock"), 0);
+
+    CHECK_EQ(VERB(NULL, "cam", "add", "dock", video, "--fps", "2", "--start-time", "2026-01-01T00:00:00Z"),
+             0);
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        test_pause_ms(150);
+        kill_one(names[i]);
+        test_pause_ms(1500);
+    }
+    CHECK_EQ(VERB(&value, "cam", "wait", "dock", "--timeout", "170"), 0);
+    CHECK_EQ(number(json_at(json_get(value, "cameras"), 0), "frames_stored"), 80);
+    CHECK_EQ(number(json_at(json_get(value, "cameras"), 0), "frames_gap"), 0);
+    json_free(value);
+    shaken = ask("dock");
+    CHECK_STR(shaken, peaceful);
+    free(peaceful);
+    free(shaken);
+    CHECK_EQ(process_stop(&up, SIGTERM, VERB_MS), 0);
+}
+
+TEST_MAIN()

@@ -1,0 +1,265 @@
+/* The verbs that talk to a cluster, against a stand-in (cli_double_cluster.c) found by --redis: what they print for
+ * people and for programs, what they refuse before calling anybody, cancelling, breaking off, a cluster that is away. */
+#include <signal.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/json.h"
+#include "support/process.h"
+#include "support/test.h"
+
+enum { VERB_MS = 60000 };
+
+static struct process cluster, redis;
+static char video[512];
+
+static int run_words(struct process *verb, const char *const *words)
+{
+    static unsigned runs;
+    const char *argv[24] = { "reelkv" };
+    char name[32];
+    size_t n = 1;
+
+    while (*words != NULL)
+        argv[n++] = *words++;
+    argv[n++] = "--redis";
+    argv[n++] = redis_address();
+    snprintf(name, sizeof name, "verb-%u", runs++);
+    return process_run(verb, name, argv, VERB_MS);
+}
+#define RUN(verb, ...) run_words(verb, (const char *const[]){ __VA_ARGS__, NULL })
+
+static void set_up(void)
+{
+    struct process nodes;
+    char listen[400];
+    struct status st;
+
+    redis_start(&redis);
+    snprintf(listen, sizeof listen, "unix:%s/double.sock", test_folder());
+    process_start(&cluster, "double",
+                  PROCESS_ARGS("cli-double-cluster", "--listen", listen, "--redis", redis_address()));
+    CHECK(process_wait_text(&cluster, "\"ready\":true", VERB_MS));
+    for (int i = 0; i < 500; i++) {
+        if (RUN(&nodes, "node", "ls") == 0 && strstr(process_log(&nodes), "qa-0") != NULL &&
+            strstr(process_log(&nodes), "kvstore-0") != NULL)
+            break;
+        test_pause_ms(20);
+    }
+    CHECK_HAS(process_log(&nodes), "kvstore-0");
+    snprintf(video, sizeof video, "%s/dock.mp4", test_folder());
+    CHECK_OK(file_write_durable(video, "video", 5, &st), st);
+}
+
+static void tear_down(void)
+{
+    CHECK_EQ(process_stop(&cluster, SIGTERM, VERB_MS), 0);
+    CHECK_EQ(process_stop(&redis, SIGTERM, VERB_MS), 0);
+}
+
+static struct json *printed(const struct process *verb)
+{
+    const char *text = strchr(process_log(verb), '{');
+    struct json *value;
+    struct status st = { 0 };
+
+    if (text == NULL)
+        test_fail(__FILE__, __LINE__, "no JSON: %s", process_log(verb));
+    value = json_parse((struct bytes){ (const uint8_t *)text, strlen(text) }, &st);
+    if (value == NULL)
+        test_fail(__FILE__, __LINE__, "%s: %s", st.text, text);
+    return value;
+}
+
+TEST(cameras_are_added_listed_waited_for_and_removed)
+{
+    struct process verb;
+    struct json *value;
+
+    set_up();
+    CHECK_EQ(RUN(&verb, "cam", "ls"), 0);
+    CHECK_HAS(process_log(&verb), "No cameras yet");
+    CHECK_EQ(RUN(&verb, "cam", "add", "dock", video, "--start-time", "2026-01-01T00:00:00Z"), 0);
+    CHECK_HAS(process_log(&verb), "Camera dock added");
+    CHECK_EQ(RUN(&verb, "cam", "add", "gate", "rtsp://user:secret@host/live", "--fps", "2"), 0);
+    CHECK_HAS(process_log(&verb), "rtsp://***@host/live");
+    CHECK_EQ(RUN(&verb, "cam", "add", "dock", video), 5);
+    CHECK_HAS(process_log(&verb), "cam rm dock");
+
+    CHECK_EQ(RUN(&verb, "cam", "ls", "--json"), 0);
+    value = printed(&verb);
+    CHECK_EQ(json_len(json_get(value, "cameras")), 2);
+    CHECK_STR(json_str(json_get(json_at(json_get(value, "cameras"), 0), "start_time")),
+              "2026-01-01T00:00:00Z");
+    CHECK_STR(json_str(json_get(json_at(json_get(value, "cameras"), 1), "kind")), "live");
+    CHECK_NEAR(json_number(json_get(json_at(json_get(value, "cameras"), 0), "sample_fps")), 0.5, 0);
+    json_free(value);
+
+    CHECK_EQ(RUN(&verb, "cam", "wait", "dock"), 0);
+    CHECK_HAS(process_log(&verb), "dock: ended, 10 frames on disk");
+    CHECK_EQ(RUN(&verb, "cam", "wait", "gate"), 2);
+    CHECK_HAS(process_log(&verb), "--frames");
+    CHECK_EQ(RUN(&verb, "cam", "wait", "gate", "--frames", "5"), 0);
+    CHECK_EQ(RUN(&verb, "cam", "wait", "gate", "--frames", "50", "--timeout", "1"), 7);
+    CHECK_HAS(process_log(&verb), "10 of 50 frames");
+    CHECK_EQ(RUN(&verb, "cam", "show", "nobody"), 3);
+    CHECK_EQ(RUN(&verb, "cam", "rm", "dock"), 0);
+    CHECK_EQ(RUN(&verb, "cam", "rm", "dock"), 3);
+    tear_down();
+}
+
+TEST(sources_are_checked_before_anybody_is_called)
+{
+    struct process verb;
+    char empty[600];
+    struct status st;
+
+    set_up();
+    snprintf(empty, sizeof empty, "%s/empty.mp4", test_folder());
+    CHECK_OK(file_write_durable(empty, "", 0, &st), st);
+    CHECK_EQ(RUN(&verb, "cam", "add", "a", "/no/such.mp4"), 3);
+    CHECK_EQ(RUN(&verb, "cam", "add", "a", empty), 2);
+    CHECK_HAS(process_log(&verb), "is empty");
+    CHECK_EQ(RUN(&verb, "cam", "add", "A b", video), 2);
+    CHECK_EQ(RUN(&verb, "cam", "add", "a", video, "--start-time", "yesterday"), 2);
+    CHECK_HAS(process_log(&verb), "2026-11-21T14:05:00Z");
+    CHECK_EQ(RUN(&verb, "cam", "add", "a", "rtsp://host/x", "--start-time", "now"), 2);
+    CHECK_EQ(RUN(&verb, "cam", "add", "a", video, "--fps", "-1"), 2);
+    CHECK_EQ(RUN(&verb, "cam", "add", "a"), 2);
+    CHECK_EQ(RUN(&verb, "cam", "add", "a", video, "--namespace", "No!"), 2);
+    tear_down();
+}
+
+/* A camera that cannot be read ends the wait with the reason. */
+TEST(waiting_for_a_broken_camera_says_why)
+{
+    struct process verb;
+
+    set_up();
+    CHECK_EQ(RUN(&verb, "cam", "add", "bad", "http://host/broken.mp4"), 0);
+    CHECK_EQ(RUN(&verb, "cam", "wait", "bad", "--json"), 1);
+    CHECK_HAS(process_log(&verb), "it is not a video");
+    tear_down();
+}
+
+/* The answer first, then its frames; nothing a model says reaches the terminal as a control sequence. */
+TEST(answers_come_with_their_evidence)
+{
+    struct process verb;
+    struct json *value, *frame;
+    char pictures[600], path[700];
+
+    set_up();
+    CHECK_EQ(RUN(&verb, "cam", "add", "dock", video), 0);
+    CHECK_EQ(RUN(&verb, "ask", "What was it?", "--cam", "dock"), 0);
+    CHECK(strncmp(process_log(&verb), "A red st [31mar\n", 16) == 0);
+    CHECK_HAS(process_log(&verb), "2026-01-01 00:00:02.500Z");
+    CHECK_HAS(process_log(&verb), "Note: 12 frames of dock are gone");
+
+    snprintf(pictures, sizeof pictures, "%s/pictures", test_folder());
+    CHECK_EQ(RUN(&verb, "ask", "What was it?", "--json", "--thumbnails", pictures), 0);
+    value = printed(&verb);
+    CHECK_STR(json_str(json_get(value, "answer")), "A red st\x1b[31mar");
+    frame = (struct json *)(uintptr_t)json_at(json_get(value, "evidence"), 0);
+    CHECK_STR(json_str(json_get(frame, "cam")), "dock");
+    CHECK_STR(json_str(json_get(frame, "pts")), "2026-01-01T00:00:02Z");
+    CHECK_EQ(json_number(json_get(frame, "layers")), 3);
+    snprintf(path, sizeof path, "%s/dock-000004.jpg", pictures);
+    CHECK_STR(json_str(json_get(frame, "thumbnail")), path);
+    CHECK(access(path, R_OK) == 0);
+    CHECK_STR(json_str(json_get(json_get(value, "usage"), "stop")), "end");
+    json_free(value);
+    tear_down();
+}
+
+TEST(questions_are_checked_before_anybody_is_called)
+{
+    struct process verb;
+    char *long_question = calloc(1, 5000);
+
+    set_up();
+    CHECK(long_question != NULL);
+    memset(long_question, 'a', 4500);
+    CHECK_EQ(RUN(&verb, "cam", "add", "dock", video), 0);
+    CHECK_EQ(RUN(&verb, "ask", ""), 2);
+    CHECK_EQ(RUN(&verb, "ask", long_question), 2);
+    CHECK_HAS(process_log(&verb), "at most 4096");
+    CHECK_EQ(RUN(&verb, "ask", "\xC3\x28"), 2);
+    CHECK_EQ(RUN(&verb, "ask", "x", "--cam", "dock,,gate"), 2);
+    CHECK_EQ(RUN(&verb, "ask", "x", "--recent", "many"), 2);
+    CHECK_EQ(RUN(&verb, "ask", "x", "--as-of", "soon"), 2);
+    CHECK_HAS(process_log(&verb), "--as-of");
+    CHECK_EQ(RUN(&verb, "ask", "x", "--cam", "nobody"), 3);
+    free(long_question);
+    tear_down();
+}
+
+TEST(ctrl_c_cancels_the_question_in_the_cluster)
+{
+    struct process verb;
+
+    set_up();
+    CHECK_EQ(RUN(&verb, "cam", "add", "dock", video), 0);
+    process_start(&verb, "hanging",
+                  PROCESS_ARGS("reelkv", "ask", "hang", "--cam", "dock", "--redis", redis_address()));
+    CHECK(process_wait_text(&cluster, "hangs", VERB_MS));
+    CHECK_EQ(process_stop(&verb, SIGINT, VERB_MS), 130);
+    CHECK_HAS(process_log(&verb), "interrupted");
+    CHECK(process_wait_text(&cluster, "the question was cancelled", VERB_MS));
+    CHECK_EQ(RUN(&verb, "ask", "hang", "--cam", "dock", "--timeout", "1"), 7);
+    tear_down();
+}
+
+/* Half an answer is not an answer: what came is shown, the failure is told. */
+TEST(a_broken_answer_is_a_failure)
+{
+    struct process verb;
+
+    set_up();
+    CHECK_EQ(RUN(&verb, "cam", "add", "dock", video), 0);
+    CHECK_EQ(RUN(&verb, "ask", "break", "--cam", "dock"), 4);
+    CHECK_HAS(process_log(&verb), "A red\n");
+    CHECK_HAS(process_log(&verb), "the device is gone");
+    tear_down();
+}
+
+TEST(memory_and_workers_are_shown)
+{
+    struct process verb;
+    struct json *value;
+
+    set_up();
+    CHECK_EQ(RUN(&verb, "mem", "ls"), 0);
+    CHECK_HAS(process_log(&verb), "512 MiB");
+    CHECK_EQ(RUN(&verb, "mem", "ls", "--json"), 0);
+    value = printed(&verb);
+    CHECK_EQ(json_number(json_get(json_at(json_get(value, "stores"), 0), "frames")), 77);
+    json_free(value);
+    CHECK_EQ(RUN(&verb, "node", "ls", "--json"), 0);
+    value = printed(&verb);
+    CHECK_EQ(json_len(json_get(value, "nodes")), 2);
+    json_free(value);
+    CHECK_EQ(RUN(&verb, "doctor"), 1);
+    CHECK_HAS(process_log(&verb), "kvstore healthy at");
+    CHECK_HAS(process_log(&verb), "none has announced itself");
+    tear_down();
+}
+
+/* A cluster that is away is a sentence and a code, not a wait without end. */
+TEST(an_absent_cluster_is_told)
+{
+    struct process verb;
+
+    set_up();
+    CHECK_EQ(process_stop(&cluster, SIGKILL, VERB_MS), 128 + SIGKILL);
+    CHECK_EQ(RUN(&verb, "cam", "ls"), 4);
+    CHECK_EQ(process_stop(&redis, SIGTERM, VERB_MS), 0);
+    CHECK_EQ(RUN(&verb, "cam", "ls", "--json"), 4);
+    CHECK_HAS(process_log(&verb), "\"unavailable\"");
+    CHECK_EQ(process_run(&verb, "nowhere", PROCESS_ARGS("reelkv", "cam", "ls", "--redis", "nonsense"),
+                         VERB_MS),
+             2);
+}
+
+TEST_MAIN()
