@@ -231,6 +231,15 @@ uint32_t kv_record_layer_crc(const struct kv_record *record, uint32_t layer)
     return kv_crc_join(slice[0].crc, slice[1].crc, slice[1].bytes);
 }
 
+uint32_t kv_record_payload_crc(const struct kv_record *record)
+{
+    uint32_t crc = record->keys_crc;
+
+    for (uint32_t i = 0; i < 2 * record->layers; i++)
+        crc = kv_crc_join(crc, record->slices[i].crc, record->slices[i].bytes);
+    return crc;
+}
+
 /* --- the header --- */
 
 static uint32_t seeded(uint32_t plain, uint64_t salt, uint64_t seq, uint32_t part, uint64_t bytes)

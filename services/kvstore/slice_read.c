@@ -355,6 +355,14 @@ static void stop_waiting(struct slice_read *read)
     read->is_waiting = false;
 }
 
+bool slice_read_cancel(struct slice_read *read)
+{
+    if (!read->is_waiting)
+        return false;
+    stop_waiting(read);
+    return true;
+}
+
 void slice_read_release(struct slice_read *read)
 {
     struct store *store = read->store;

@@ -60,6 +60,7 @@ bool slice_read_start(struct slice_read *read);
 
 /* Ends the lease; also while it waits. Not while it runs: wait for done(). */
 void slice_read_release(struct slice_read *read);
+bool slice_read_cancel(struct slice_read *read); /* true: it was waiting; done() will not be called */
 bool slice_read_is_running(const struct slice_read *read);
 
 enum frame_result frame_result_of_absence(enum stream_absence absence);

@@ -185,6 +185,9 @@ bool stream_check_block(const struct stream *stream, const struct stream_block *
         return status_fail(st, STATUS_INVALID, "block %llu: token index %llu; the stream is at %llu",
                            (unsigned long long)block->seq, (unsigned long long)block->token_index,
                            (unsigned long long)least);
+    if (block->payload_bytes > UINT32_MAX / 2)
+        return status_fail(st, STATUS_INVALID, "block %llu: payload of %llu bytes; at most 2 GiB",
+                           (unsigned long long)block->seq, (unsigned long long)block->payload_bytes);
     *is_known_p = is_known;
     kv_record_init_block(record, block->is_init ? KV_RECORD_INIT : KV_RECORD_FRAME, &stream->geometry,
                          block->tokens);
@@ -618,6 +621,14 @@ struct index_frame *stream_find(const struct stream *stream, uint64_t seq)
     const struct segment *segment = segment_at(stream, seq);
 
     return segment == NULL ? NULL : index_part_find(&segment->index, seq);
+}
+
+struct index_frame *stream_first_frame(const struct stream *stream)
+{
+    for (uint32_t i = 0; i < stream->segment_count; i++)
+        if (stream->segments[i]->index.frame_count > 0)
+            return index_part_at(&stream->segments[i]->index, 0);
+    return NULL;
 }
 
 enum stream_absence stream_absence_of(const struct stream *stream, uint64_t seq)

@@ -139,6 +139,7 @@ bool stream_is_durable(const struct stream *stream); /* nothing is on its way to
 uint64_t stream_disk_bytes(const struct stream *stream);
 uint64_t stream_frame_count(const struct stream *stream);
 struct index_frame *stream_find(const struct stream *stream, uint64_t seq);
+struct index_frame *stream_first_frame(const struct stream *stream); /* held; NULL: none */
 
 /* Why there is no frame of this number. */
 enum stream_absence {

@@ -1,0 +1,288 @@
+/* Catalog: definitions of streams. Passwords in sources leave only when asked for. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/name.h"
+#include "kvstore/kvstore.h"
+#include "kvstore/kvstore_directory.h"
+
+enum { PAGE_DEFAULT = 100, PAGE_MAX = 1000, TOKEN_BYTES = 2 * LIMIT_NAME_BYTES + 2 };
+
+/* A status with all it points to. */
+struct status_message {
+    Reelkv__V1__StreamStatus status;
+    Reelkv__V1__StreamDefinition definition;
+    Reelkv__V1__StreamId id;
+    char source[LIMIT_URL_BYTES + 8];
+};
+
+enum stream_phase kvstore_phase_of(const struct stream *stream)
+{
+    if (stream->has_ended)
+        return stream->trouble[0] == '\0' ? STREAM_ENDED : STREAM_FAILED;
+    return stream->writer != NULL ? STREAM_RUNNING : STREAM_WAITING;
+}
+
+static void fill_counts(Reelkv__V1__StreamStatus *status, const struct stream *stream)
+{
+    const struct index_frame *first = stream_first_frame(stream);
+
+    status->epoch = stream->epoch;
+    status->next_seq = stream->next_seq;
+    status->durable_seq = stream_durable_seq(stream);
+    status->evicted_frames = history_frames(&stream->history);
+    status->stored_frames = stream->stored_frames + stream->damaged_frames + status->evicted_frames;
+    status->gap_frames = stream->gap_frames + history_gap_frames(&stream->history);
+    status->first_pts_ns = first == NULL ? 0 : first->pts_ns;
+    status->last_pts_ns = first == NULL ? 0 : stream->last_pts_ns;
+    status->disk_bytes = stream_disk_bytes(stream);
+    status->expected_frames = stream->expected_frames;
+}
+
+static void fill_status(struct status_message *message, const struct stream *stream, bool with_secret)
+{
+    const struct stream_definition *definition = &stream->definition;
+
+    reelkv__v1__stream_status__init(&message->status);
+    reelkv__v1__stream_definition__init(&message->definition);
+    reelkv__v1__stream_id__init(&message->id);
+    message->id.namespace_ = (char *)(uintptr_t)stream->ns;
+    message->id.name = (char *)(uintptr_t)stream->name;
+    if (with_secret)
+        snprintf(message->source, sizeof message->source, "%s", definition->source);
+    else
+        url_mask(definition->source, message->source, sizeof message->source);
+    message->definition.id = &message->id;
+    message->definition.source = message->source;
+    message->definition.kind = (Reelkv__V1__SourceKind)definition->kind;
+    message->definition.sample_fps = definition->sample_fps;
+    message->definition.start_time_ns = definition->start_time_ns;
+    message->definition.created_ns = definition->created_ns;
+    message->definition.store = (char *)(uintptr_t)stream->store->options.name;
+    message->status.definition = &message->definition;
+    message->status.state = (Reelkv__V1__StreamState)kvstore_phase_of(stream);
+    message->status.trouble = (char *)(uintptr_t)stream->trouble;
+    fill_counts(&message->status, stream);
+}
+
+static void reply_status(struct rpc_call *call, const struct stream *stream, bool with_secret)
+{
+    struct status_message message;
+
+    fill_status(&message, stream, with_secret);
+    rpc_call_reply(call, &message.status.base, NULL);
+}
+
+/* --- create --- */
+
+static bool read_definition(const Reelkv__V1__StreamDefinition *message, struct stream_definition *definition,
+                            struct status *st)
+{
+    size_t len;
+
+    if (message == NULL)
+        return status_fail(st, STATUS_INVALID, "the request has no definition");
+    if (!kvstore_read_id(message->id, st))
+        return false;
+    len = strlen(message->source);
+    if (len < 1 || len > LIMIT_URL_BYTES || !utf8_is_valid(message->source, len))
+        return status_fail(st, STATUS_INVALID, "source must be a path or URL of 1 to %d bytes of UTF-8",
+                           LIMIT_URL_BYTES);
+    if (message->kind != REELKV__V1__SOURCE_KIND__SOURCE_KIND_FILE &&
+        message->kind != REELKV__V1__SOURCE_KIND__SOURCE_KIND_LIVE)
+        return status_fail(st, STATUS_INVALID, "kind must be FILE or LIVE");
+    if (!isfinite(message->sample_fps) || message->sample_fps <= 0 || message->sample_fps > 1000)
+        return status_fail(st, STATUS_INVALID, "sample_fps must be above 0 and at most 1000, not %g",
+                           message->sample_fps);
+    text_copy(definition->source, sizeof definition->source, message->source);
+    definition->kind = (enum stream_source_kind)message->kind;
+    definition->sample_fps = message->sample_fps;
+    definition->start_time_ns = message->start_time_ns;
+    return true;
+}
+
+/* The call may be over before the disk has answered. */
+struct waiting_call {
+    struct kvstore *kvstore;
+    struct rpc_call *call;
+    struct stream_removed removed;
+    char ns[LIMIT_NAME_BYTES + 1], name[LIMIT_NAME_BYTES + 1];
+};
+
+static struct waiting_call *wait_for(struct kvstore *kvstore, struct rpc_call *call,
+                                     const Reelkv__V1__StreamId *id, struct status *st)
+{
+    struct waiting_call *waiting = calloc(1, sizeof *waiting);
+
+    if (waiting == NULL) {
+        status_fail(st, STATUS_EXHAUSTED, "no memory for one more call");
+        return NULL;
+    }
+    waiting->kvstore = kvstore;
+    waiting->call = call;
+    text_copy(waiting->ns, sizeof waiting->ns, id->namespace_);
+    text_copy(waiting->name, sizeof waiting->name, id->name);
+    rpc_call_ref(call);
+    return waiting;
+}
+
+static void stop_waiting(struct waiting_call *waiting)
+{
+    rpc_call_unref(waiting->call);
+    free(waiting);
+}
+
+static void defined(void *user, struct stream *stream, const struct status *failure)
+{
+    struct waiting_call *waiting = user;
+
+    if (failure != NULL) {
+        rpc_call_finish(waiting->call, failure);
+    } else {
+        reply_status(waiting->call, stream, false);
+        kvstore_directory_changed(waiting->kvstore->directory, stream);
+    }
+    stop_waiting(waiting);
+}
+
+void kvstore_create_stream(struct rpc_call *call, void *state)
+{
+    struct kvstore *kvstore = state;
+    const Reelkv__V1__CreateStreamRequest *request =
+        (const Reelkv__V1__CreateStreamRequest *)rpc_call_request(call)->body;
+    struct stream_definition definition = { 0 };
+    struct waiting_call *waiting;
+    struct status st = { 0 };
+
+    if (!read_definition(request->definition, &definition, &st)) {
+        rpc_call_finish(call, &st);
+        return;
+    }
+    waiting = wait_for(kvstore, call, request->definition->id, &st);
+    if (waiting != NULL &&
+        stream_define(kvstore->store, waiting->ns, waiting->name, &definition, defined, waiting, &st))
+        return;
+    rpc_call_finish(call, &st);
+    if (waiting != NULL)
+        stop_waiting(waiting);
+}
+
+/* --- get, list --- */
+
+void kvstore_get_stream(struct rpc_call *call, void *state)
+{
+    const Reelkv__V1__GetStreamRequest *request =
+        (const Reelkv__V1__GetStreamRequest *)rpc_call_request(call)->body;
+    const struct stream *stream;
+    struct status st = { 0 };
+
+    stream = kvstore_stream_of(state, request->id, &st);
+    if (stream == NULL)
+        rpc_call_finish(call, &st);
+    else
+        reply_status(call, stream, request->with_secret);
+}
+
+/* "ns/name" of the last stream of the page before. */
+static bool read_token(const char *token, char ns[TOKEN_BYTES], const char **name_p, struct status *st)
+{
+    char *slash;
+
+    if (!text_copy(ns, TOKEN_BYTES, token) || (slash = strchr(ns, '/')) == NULL)
+        return status_fail(st, STATUS_INVALID, "page_token is not from a reply of this call");
+    *slash = '\0';
+    *name_p = slash + 1;
+    return name_check("page_token", ns, st) && name_check("page_token", *name_p, st);
+}
+
+static const struct stream *next_in(const struct store *store, const char *wanted_ns, const char *ns,
+                                    const char *name)
+{
+    const struct stream *stream = store_next(store, ns, name);
+
+    while (stream != NULL && wanted_ns[0] != '\0' && strcmp(stream->ns, wanted_ns) != 0)
+        stream = store_next(store, stream->ns, stream->name);
+    return stream;
+}
+
+void kvstore_list_streams(struct rpc_call *call, void *state)
+{
+    const struct kvstore *kvstore = state;
+    const Reelkv__V1__ListStreamsRequest *request =
+        (const Reelkv__V1__ListStreamsRequest *)rpc_call_request(call)->body;
+    Reelkv__V1__ListStreamsReply reply = REELKV__V1__LIST_STREAMS_REPLY__INIT;
+    uint32_t page = request->page_size == 0 ? PAGE_DEFAULT : request->page_size;
+    Reelkv__V1__StreamStatus **list;
+    struct status_message *messages;
+    const struct stream *stream, *last = NULL;
+    char ns[TOKEN_BYTES], token[TOKEN_BYTES];
+    const char *name = NULL;
+    struct status st = { 0 };
+
+    if (page > PAGE_MAX)
+        page = PAGE_MAX;
+    if (request->page_token[0] != '\0' && !read_token(request->page_token, ns, &name, &st)) {
+        rpc_call_finish(call, &st);
+        return;
+    }
+    messages = arena_alloc(rpc_call_arena(call), page * sizeof *messages);
+    list = arena_alloc(rpc_call_arena(call), page * sizeof *list);
+    if (messages == NULL || list == NULL) {
+        status_fail(&st, STATUS_EXHAUSTED, "a page of %u streams is too large; ask for fewer", page);
+        rpc_call_finish(call, &st);
+        return;
+    }
+    stream = next_in(kvstore->store, request->namespace_, name == NULL ? NULL : ns, name);
+    for (; stream != NULL && reply.n_streams < page;
+         stream = next_in(kvstore->store, request->namespace_, stream->ns, stream->name)) {
+        fill_status(&messages[reply.n_streams], stream, request->with_secret);
+        list[reply.n_streams] = &messages[reply.n_streams].status;
+        reply.n_streams++;
+        last = stream;
+    }
+    reply.streams = list;
+    if (stream != NULL) {
+        snprintf(token, sizeof token, "%s/%s", last->ns, last->name);
+        reply.next_page_token = token;
+    }
+    rpc_call_reply(call, &reply.base, NULL);
+}
+
+/* --- delete --- */
+
+static void deleted(void *user, struct stream *stream, const struct status *failure)
+{
+    struct waiting_call *waiting = user;
+    Reelkv__V1__DeleteStreamReply reply = REELKV__V1__DELETE_STREAM_REPLY__INIT;
+
+    (void)stream;
+    reply.frames = waiting->removed.frames;
+    reply.bytes = waiting->removed.bytes;
+    if (failure != NULL)
+        rpc_call_finish(waiting->call, failure);
+    else
+        rpc_call_reply(waiting->call, &reply.base, NULL);
+    kvstore_directory_removed(waiting->kvstore->directory, waiting->ns, waiting->name);
+    stop_waiting(waiting);
+}
+
+void kvstore_delete_stream(struct rpc_call *call, void *state)
+{
+    struct kvstore *kvstore = state;
+    const Reelkv__V1__DeleteStreamRequest *request =
+        (const Reelkv__V1__DeleteStreamRequest *)rpc_call_request(call)->body;
+    struct waiting_call *waiting = NULL;
+    struct stream *stream;
+    struct status st = { 0 };
+
+    stream = kvstore_stream_of(kvstore, request->id, &st);
+    if (stream != NULL)
+        waiting = wait_for(kvstore, call, request->id, &st);
+    if (waiting != NULL && stream_delete(stream, &waiting->removed, deleted, waiting, &st))
+        return;
+    rpc_call_finish(call, &st);
+    if (waiting != NULL)
+        stop_waiting(waiting);
+}

@@ -1,0 +1,153 @@
+#include "kvstore/kvstore_server.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/name.h"
+#include "base/require.h"
+#include "kvstore/kvstore.h"
+#include "kvstore/kvstore_directory.h"
+#include "kvstore/kvstore_shm.h"
+
+static const struct option_row rows[] = {
+#define OPT(...) OPTION_ROW(kvstore_options, __VA_ARGS__),
+#include "kvstore_options.def"
+#undef OPT
+};
+
+const struct option_table kvstore_option_table = {
+    .program = "reelkv-kvstore",
+    .summary =
+        "Keeps streams' KV blocks in RAM and on disk, scores questions against them, serves their layers.",
+    .rows = rows,
+    .count = ARRAY_LEN(rows),
+};
+
+static void get_server_info(struct rpc_call *call, void *state)
+{
+    const struct kvstore *kvstore = state;
+    const struct store *store = kvstore->store;
+    Reelkv__V1__ServerInfo info = REELKV__V1__SERVER_INFO__INIT;
+
+    info.name = (char *)(uintptr_t)kvstore->options->name;
+    info.version = (char *)"0.1.0";
+    info.ram_budget_bytes = kvstore->options->ram_budget_bytes;
+    info.ram_used_bytes = store_ram_used(store);
+    info.disk_budget_bytes = kvstore->options->disk_budget_bytes;
+    info.disk_used_bytes = store->disk_used_bytes;
+    info.streams = store->stream_count;
+    info.frames = store_frames(store);
+    if (kvstore->shm != NULL)
+        info.shm_socket = (char *)(uintptr_t)kvstore_shm_path(kvstore->shm);
+    rpc_call_reply(call, &info.base, NULL);
+}
+
+static const struct rpc_handler catalog_handlers[] = {
+    { &api_create_stream, kvstore_create_stream },
+    { &api_get_stream, kvstore_get_stream },
+    { &api_list_streams, kvstore_list_streams },
+    { &api_delete_stream, kvstore_delete_stream },
+};
+
+static const struct rpc_handler kvstore_handlers[] = {
+    { &api_get_server_info, get_server_info },
+    { &api_open_stream, kvstore_open_stream },
+    { &api_append, kvstore_append },
+    { &api_load_window, kvstore_load_window },
+    { &api_score, kvstore_score },
+    { &api_fetch, kvstore_fetch },
+    { &api_retrieve, kvstore_retrieve },
+    { &api_timeline, kvstore_timeline },
+};
+
+static void on_drain(void *user)
+{
+    struct kvstore *kvstore = user;
+
+    struct stream *stream = store_next(kvstore->store, NULL, NULL);
+    struct status why = { 0 };
+
+    kvstore->is_draining = true;
+    kvstore_directory_leave(kvstore->directory);
+    status_fail(&why, STATUS_UNAVAILABLE, "store %s is stopping", kvstore->options->name);
+    for (; stream != NULL; stream = store_next(kvstore->store, stream->ns, stream->name))
+        stream_fence_writer(stream, &why);
+}
+
+static bool open_store(struct kvstore *kvstore, struct status *st)
+{
+    const struct kvstore_options *options = kvstore->options;
+    const struct store_options store = { .name = options->name,
+                                         .root = options->path,
+                                         .ram_bytes = options->ram_budget_bytes,
+                                         .disk_bytes = options->disk_budget_bytes,
+                                         .segment_bytes_max = options->segment_bytes,
+                                         .commit_ms = options->commit_ms,
+                                         .reading_threads = options->reading_threads,
+                                         .writing_threads = options->writing_threads };
+
+    if (options->path[0] == '\0')
+        return status_fail(st, STATUS_INVALID, "--path must name the data folder");
+    return store_open(&kvstore->store, kvstore->loop, &store, st);
+}
+
+/* A folder with a long path does without, unless a socket was named. */
+static bool open_shm(struct kvstore *kvstore, struct status *st)
+{
+    const char *named = kvstore->options->shm_socket;
+    char path[LIMIT_SOCKET_PATH_BYTES + 1];
+
+    if (strcmp(named, "none") == 0)
+        return true;
+    if (named[0] == '\0' &&
+        snprintf(path, sizeof path, "%s/shm.sock", kvstore->options->path) > LIMIT_SOCKET_PATH_BYTES)
+        return true;
+    return kvstore_shm_create(&kvstore->shm, kvstore->loop, named[0] == '\0' ? path : named,
+                              ram_arena_pool(kvstore->store->arena), st);
+}
+
+static bool open_parts(struct kvstore *kvstore, struct status *st)
+{
+    const struct rpc_service services[] = {
+        { "reelkv.v1.Catalog", catalog_handlers, ARRAY_LEN(catalog_handlers), kvstore },
+        { "reelkv.v1.KvStore", kvstore_handlers, ARRAY_LEN(kvstore_handlers), kvstore },
+    };
+
+    if (!name_check("kvstore", kvstore->options->name, st) || !open_store(kvstore, st) ||
+        !open_shm(kvstore, st) || !rpc_host_serve(kvstore->host, services, ARRAY_LEN(services), st))
+        return false;
+    rpc_host_on_drain(kvstore->host, on_drain, kvstore);
+    return kvstore_directory_create(&kvstore->directory, kvstore, st);
+}
+
+bool kvstore_server_create(struct kvstore **kvstore_p, struct rpc_host *host,
+                           const struct kvstore_options *options, struct status *st)
+{
+    struct kvstore *kvstore = calloc(1, sizeof *kvstore);
+
+    if (kvstore == NULL)
+        return status_fail(st, STATUS_EXHAUSTED, "no memory for the kvstore");
+    kvstore->options = options;
+    kvstore->host = host;
+    kvstore->loop = rpc_host_loop(host);
+    kvstore->started_ms = clock_utc_ns() / 1000000;
+    if (!open_parts(kvstore, st)) {
+        kvstore_server_destroy(kvstore);
+        return false;
+    }
+    *kvstore_p = kvstore;
+    return true;
+}
+
+void kvstore_server_destroy(struct kvstore *kvstore)
+{
+    if (kvstore == NULL)
+        return;
+    kvstore_directory_destroy(kvstore->directory);
+    kvstore->directory = NULL; /* what still ends while the store closes does not tell it */
+    kvstore_shm_destroy(kvstore->shm);
+    store_close(kvstore->store);
+    free(kvstore);
+}

@@ -1,0 +1,283 @@
+#include "kvstore/slice_sender.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/require.h"
+#include "kvstore/kvstore_shm.h"
+
+/* A target's reads, and what is sent of them. Held by the sender until sent, by each attachment on its way, and, when
+ * its place was told, as a lease. */
+struct slice_item {
+    struct slice_sender *sender; /* NULL: the call is over */
+    struct slice_item *next;
+    const struct slice_target *target; /* not used once the sender has gone */
+    struct slice_read slice, thumbnail;
+    bool has_slice, has_thumbnail;
+    uint32_t pending; /* reads under way */
+    uint32_t refs;
+    bool is_head_sent;
+    uint64_t sent_bytes;
+};
+
+static void item_unref(struct slice_item *item)
+{
+    if (--item->refs > 0)
+        return;
+    if (item->has_slice)
+        slice_read_release(&item->slice);
+    if (item->has_thumbnail)
+        slice_read_release(&item->thumbnail);
+    free(item);
+}
+
+static void attachment_released(void *arg)
+{
+    item_unref(arg);
+}
+
+static void pump(struct slice_sender *sender);
+
+static void read_arrived(struct slice_item *item)
+{
+    struct slice_sender *sender = item->sender;
+
+    item->pending--;
+    item_unref(item); /* the read's own */
+    if (sender != NULL)
+        pump(sender);
+}
+
+static void slice_done(struct slice_read *read)
+{
+    read_arrived(container_of(read, struct slice_item, slice));
+}
+
+static void thumbnail_done(struct slice_read *read)
+{
+    read_arrived(container_of(read, struct slice_item, thumbnail));
+}
+
+static void start_read(struct slice_item *item, struct slice_read *read, uint32_t layer, bool is_shared)
+{
+    read->store = item->sender->kvstore->store;
+    read->frame = item->target->frame;
+    read->layer = layer;
+    read->is_shared = is_shared;
+    read->done = read == &item->slice ? slice_done : thumbnail_done;
+    item->refs++;
+    item->pending++;
+    if (slice_read_start(read)) {
+        item->refs--;
+        item->pending--;
+    }
+}
+
+static bool may_share(const struct slice_sender *sender)
+{
+    const struct kvstore *kvstore = sender->kvstore;
+
+    return sender->shm_session != 0 && kvstore->shm != NULL &&
+           sender->leased_bytes < ram_region_bytes(kvstore->store->arena, RAM_SLICES) / 4 &&
+           kvstore_shm_has_session(kvstore->shm, sender->shm_session);
+}
+
+/* NULL: no memory; the next pump tries again. */
+static struct slice_item *item_create(struct slice_sender *sender, const struct slice_target *target)
+{
+    struct slice_item *item = calloc(1, sizeof *item);
+
+    if (item == NULL)
+        return NULL;
+    item->sender = sender;
+    item->target = target;
+    item->refs = 1;
+    if (target->frame == NULL)
+        return item;
+    item->has_slice = target->wants_slice;
+    item->has_thumbnail = target->wants_thumbnail;
+    if (item->has_slice)
+        start_read(item, &item->slice, target->layer, may_share(sender));
+    if (item->has_thumbnail)
+        start_read(item, &item->thumbnail, SLICE_THUMBNAIL, false);
+    return item;
+}
+
+/* Keeps reads ahead of the sending. */
+static void read_ahead(struct slice_sender *sender)
+{
+    while (sender->next_read < sender->count && sender->ahead < SLICE_SENDER_WINDOW) {
+        struct slice_item *item = item_create(sender, &sender->targets[sender->next_read]);
+
+        if (item == NULL)
+            return;
+        sender->next_read++;
+        sender->ahead++;
+        *sender->last_link = item;
+        sender->last_link = &item->next;
+    }
+}
+
+static enum frame_result result_of(const struct slice_item *item)
+{
+    if (item->target->frame == NULL)
+        return frame_result_of_absence(item->target->absence);
+    if (item->has_slice)
+        return item->slice.result;
+    if (item->has_thumbnail)
+        return item->thumbnail.result;
+    return item->target->frame->chunk->segment == NULL ? FRAME_EVICTED : FRAME_OK;
+}
+
+static bool is_shared(const struct slice_item *item)
+{
+    return item->has_slice && item->slice.is_shared && item->slice.result == FRAME_OK &&
+           item->slice.slot != NULL && item->slice.slot->generation != 0;
+}
+
+static void fill_head(const struct slice_item *item, Reelkv__V1__SliceHead *head, Reelkv__V1__ShmPlace *place)
+{
+    const struct slice_target *target = item->target;
+
+    reelkv__v1__slice_head__init(head);
+    head->index = target->index;
+    head->layer = target->layer;
+    head->result = (Reelkv__V1__FrameResult)result_of(item);
+    if (target->frame != NULL) {
+        head->tokens = target->frame->tokens;
+        head->pts_ns = target->frame->pts_ns;
+    }
+    if (item->has_slice && item->slice.result == FRAME_OK) {
+        head->length = item->slice.length;
+        head->crc32c = item->slice.crc;
+    }
+    if (item->has_thumbnail && item->thumbnail.result == FRAME_OK)
+        head->thumbnail =
+            (ProtobufCBinaryData){ item->thumbnail.length, (uint8_t *)(uintptr_t)item->thumbnail.bytes };
+    if (!is_shared(item))
+        return;
+    reelkv__v1__shm_place__init(place);
+    place->pool = kvstore_shm_arena_pool(item->sender->kvstore->shm);
+    place->offset = item->slice.slot->offset +
+                    (uint64_t)(item->slice.bytes - ram_bytes(item->slice.store->arena, item->slice.slot));
+    place->length = item->slice.length;
+    place->generation = item->slice.slot->generation;
+    head->place = place;
+}
+
+/* The next message of the item. False: the call takes nothing now. */
+static bool send_message(struct slice_sender *sender, struct slice_item *item)
+{
+    Reelkv__V1__SliceReply reply = REELKV__V1__SLICE_REPLY__INIT;
+    struct rpc_attachment attachment = { .release = attachment_released, .arg = item };
+    Reelkv__V1__SliceHead head;
+    Reelkv__V1__ShmPlace place;
+    uint64_t left = 0;
+
+    if (item->has_slice && item->slice.result == FRAME_OK && !is_shared(item))
+        left = item->slice.length - item->sent_bytes;
+    if (!item->is_head_sent) {
+        fill_head(item, &head, &place);
+        reply.head = &head;
+    }
+    attachment.data = item->slice.bytes + item->sent_bytes;
+    attachment.len = left < LIMIT_CHUNK_BYTES ? left : LIMIT_CHUNK_BYTES;
+    item->refs += left > 0;
+    if (!sender->write(sender, &reply, left > 0 ? &attachment : NULL)) {
+        item->refs -= left > 0;
+        return false;
+    }
+    item->is_head_sent = true;
+    item->sent_bytes += attachment.len;
+    return true;
+}
+
+static bool is_sent(const struct slice_item *item)
+{
+    return item->is_head_sent && (is_shared(item) || !item->has_slice || item->slice.result != FRAME_OK ||
+                                  item->sent_bytes == item->slice.length);
+}
+
+static void take_first(struct slice_sender *sender)
+{
+    struct slice_item *item = sender->first;
+
+    sender->first = item->next;
+    if (sender->first == NULL)
+        sender->last_link = &sender->first;
+    sender->ahead--;
+    if (is_shared(item)) {
+        item->next = sender->leases;
+        sender->leases = item;
+        sender->leased_bytes += item->slice.slot->bytes;
+    } else {
+        item_unref(item);
+    }
+}
+
+static void pump(struct slice_sender *sender)
+{
+    if (sender->is_busy) /* from within: the loop below sees it */
+        return;
+    sender->is_busy = true;
+    read_ahead(sender);
+    while (sender->first != NULL && sender->first->pending == 0) {
+        if (!is_sent(sender->first) && !send_message(sender, sender->first))
+            break;
+        if (is_sent(sender->first))
+            take_first(sender);
+        read_ahead(sender);
+    }
+    sender->is_busy = false;
+    if (sender->is_running && sender->first == NULL && sender->next_read == sender->count) {
+        sender->is_running = false;
+        sender->finished(sender);
+    }
+}
+
+void slice_sender_init(struct slice_sender *sender)
+{
+    sender->last_link = &sender->first;
+}
+
+void slice_sender_start(struct slice_sender *sender, const struct slice_target *targets, uint32_t count)
+{
+    REQUIRE(!sender->is_running && sender->first == NULL);
+    sender->targets = targets;
+    sender->count = count;
+    sender->next_read = 0;
+    sender->is_running = true;
+    pump(sender);
+}
+
+void slice_sender_resume(struct slice_sender *sender)
+{
+    if (sender->is_running)
+        pump(sender);
+}
+
+static void let_go(struct slice_item *item)
+{
+    while (item != NULL) {
+        struct slice_item *next = item->next;
+
+        item->sender = NULL;
+        item->next = NULL;
+        if (item->has_slice && slice_read_cancel(&item->slice))
+            item->refs--;
+        if (item->has_thumbnail && slice_read_cancel(&item->thumbnail))
+            item->refs--;
+        item_unref(item);
+        item = next;
+    }
+}
+
+void slice_sender_deinit(struct slice_sender *sender)
+{
+    let_go(sender->first);
+    let_go(sender->leases);
+    sender->first = NULL;
+    sender->leases = NULL;
+    sender->last_link = &sender->first;
+    sender->is_running = false;
+}

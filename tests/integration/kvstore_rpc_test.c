@@ -1,0 +1,782 @@
+/* The kvstore as a process, through its RPCs: what is appended in chunks or shared memory is what scoring, fetching and
+ * retrieving give back; over two stores as over one. */
+#include "kvstore_client.h"
+
+#include "kv/kv_score.h"
+#include "kv/kv_select.h"
+
+enum { HITS_MAX = 256 };
+
+static struct server servers[2];
+static struct status st;
+
+/* --- a reference that scores everything plainly --- */
+
+static void make_query(uint32_t layer, uint32_t salt, float query[CLIENT_DIMS])
+{
+    for (uint32_t i = 0; i < CLIENT_DIMS; i++)
+        query[i] = (float)((i * 37 + layer * 11 + salt * 5) % 19) - 9;
+}
+
+static float score_of(const char *name, uint64_t seq, uint32_t layer, const float *query)
+{
+    uint32_t key_bytes = kv_key_bytes(&client_geometry);
+    uint8_t key[CLIENT_DIMS * 2];
+    float score;
+
+    for (uint32_t i = 0; i < key_bytes; i++)
+        key[i] = client_byte(name, seq, (uint64_t)layer * key_bytes + i);
+    kv_score_ops_at(0)->of_dtype[KV_DTYPE_F16](query, key, CLIENT_DIMS, 1, &score);
+    return score;
+}
+
+/* All frames [0, count) of the streams, chosen by one kv_select (itself tested against sorting). */
+static uint32_t choose(const char *const *names, size_t streams, uint64_t count, uint32_t layer,
+                       const float *query, const struct kv_selection *selection, struct kv_hit *out)
+{
+    struct kv_select *select;
+    const struct kv_hit *hits;
+    uint32_t hit_count;
+
+    CHECK_OK(kv_select_create(&select, selection, &st), st);
+    for (size_t s = 0; s < streams; s++)
+        for (uint64_t seq = 0; seq < count; seq++) {
+            struct kv_hit hit = { .score = score_of(names[s], seq, layer, query),
+                                  .stream = (uint32_t)s,
+                                  .seq = seq,
+                                  .pts_ns = client_pts(seq) };
+
+            kv_select_offer(select, &hit, 1);
+        }
+    CHECK_OK(kv_select_finish(select, &hits, &hit_count, &st), st);
+    memcpy(out, hits, hit_count * sizeof *hits);
+    kv_select_destroy(select);
+    return hit_count;
+}
+
+static void check_hits(Reelkv__V1__Hit **got, size_t got_count, const struct kv_hit *want,
+                       uint32_t want_count)
+{
+    CHECK_EQ(got_count, want_count);
+    for (uint32_t i = 0; i < want_count; i++) {
+        CHECK_EQ(got[i]->frame->stream, want[i].stream);
+        CHECK_EQ(got[i]->frame->seq, want[i].seq);
+        CHECK_EQ(got[i]->recent, want[i].recent);
+        CHECK(got[i]->score == want[i].score);
+        CHECK_EQ(got[i]->tokens, CLIENT_TOKENS);
+        CHECK_EQ(got[i]->pts_ns, client_pts(want[i].seq));
+    }
+}
+
+static void fill_selection(Reelkv__V1__Selection *message, const struct kv_selection *selection)
+{
+    reelkv__v1__selection__init(message);
+    message->kind = (Reelkv__V1__SelectorKind)selection->kind;
+    message->top_r = selection->top_r;
+    message->recent_window = selection->recent_window;
+}
+
+static const struct kv_selection selections[] = { { KV_SELECT_REKV, 8, 0 },
+                                                  { KV_SELECT_REKV, 8, 4 },
+                                                  { KV_SELECT_RECENT, 5, 0 } };
+
+/* --- scoring --- */
+
+TEST(kvstore_scores_as_the_reference_does)
+{
+    static const char *const names[] = { "cam-1", "cam-2" };
+
+    server_start(&servers[0], "kv-a", NULL);
+    client_fill(&servers[0], names[0], 70);
+    client_fill(&servers[0], names[1], 70);
+    for (size_t s = 0; s < ARRAY_LEN(selections); s++)
+        for (uint32_t layer = 0; layer < client_geometry.layers; layer++) {
+            Reelkv__V1__ScoreRequest request = REELKV__V1__SCORE_REQUEST__INIT;
+            Reelkv__V1__Selection selection;
+            const Reelkv__V1__ScoreReply *answer;
+            struct kv_hit want[HITS_MAX];
+            struct client_view view;
+            float query[CLIENT_DIMS];
+            struct reply reply;
+            uint32_t count;
+
+            make_query(layer, 1, query);
+            client_make_view(&view, names, 2);
+            fill_selection(&selection, &selections[s]);
+            request.view = &view.view;
+            request.selection = &selection;
+            request.layer = layer;
+            request.query = (ProtobufCBinaryData){ sizeof query, (uint8_t *)query };
+            client_call(&servers[0], &reply, &api_score, &request.base);
+            CHECK_OK(reply.ok, reply.st);
+            answer = reply.body;
+            CHECK_EQ(answer->scored, 140);
+            count = choose(names, 2, 70, layer, query, &selections[s], want);
+            check_hits(answer->hits, answer->n_hits, want, count);
+            client_done(&reply);
+        }
+    server_stop(&servers[0]);
+}
+
+/* What two stores chose, merged by kv_select, is what one store with both streams chooses. */
+TEST(kvstore_scores_of_two_stores_merge_exactly)
+{
+    static const char *const names[] = { "cam-1", "cam-2" };
+    float query[CLIENT_DIMS];
+
+    server_start(&servers[0], "kv-a", NULL);
+    server_start(&servers[1], "kv-b", NULL);
+    client_fill(&servers[0], names[0], 40);
+    client_fill(&servers[1], names[1], 40);
+    make_query(2, 3, query);
+    for (size_t s = 0; s < ARRAY_LEN(selections); s++) {
+        struct kv_hit want[HITS_MAX];
+        struct kv_select *merged;
+        const struct kv_hit *hits;
+        uint32_t want_count, count;
+
+        CHECK_OK(kv_select_create(&merged, &selections[s], &st), st);
+        for (uint32_t i = 0; i < 2; i++) {
+            Reelkv__V1__ScoreRequest request = REELKV__V1__SCORE_REQUEST__INIT;
+            Reelkv__V1__Selection selection;
+            const Reelkv__V1__ScoreReply *answer;
+            struct client_view view;
+            struct reply reply;
+
+            client_make_view(&view, &names[i], 1);
+            fill_selection(&selection, &selections[s]);
+            request.view = &view.view;
+            request.selection = &selection;
+            request.layer = 2;
+            request.query = (ProtobufCBinaryData){ sizeof query, (uint8_t *)query };
+            client_call(&servers[i], &reply, &api_score, &request.base);
+            CHECK_OK(reply.ok, reply.st);
+            answer = reply.body;
+            for (size_t n = 0; n < answer->n_hits; n++) {
+                struct kv_hit hit = { .score = answer->hits[n]->score,
+                                      .stream = i,
+                                      .seq = answer->hits[n]->frame->seq,
+                                      .pts_ns = answer->hits[n]->pts_ns };
+
+                kv_select_offer(merged, &hit, 1);
+            }
+            client_done(&reply);
+        }
+        CHECK_OK(kv_select_finish(merged, &hits, &count, &st), st);
+        want_count = choose(names, 2, 40, 2, query, &selections[s], want);
+        CHECK_EQ(count, want_count);
+        for (uint32_t n = 0; n < count; n++)
+            CHECK(hits[n].stream == want[n].stream && hits[n].seq == want[n].seq &&
+                  hits[n].recent == want[n].recent && hits[n].score == want[n].score);
+        kv_select_destroy(merged);
+    }
+    server_stop(&servers[0]);
+    server_stop(&servers[1]);
+}
+
+/* --- retrieving --- */
+
+struct retrieval {
+    struct rpc_sync_stream *call;
+    struct kv_shm_peer *peer; /* NULL: inline */
+    uint64_t shared, inlined; /* slices that came each way */
+};
+
+static const Reelkv__V1__RetrieveReply *read_reply(struct retrieval *retrieval, struct rpc_payload *payload)
+{
+    const struct rpc_message *message;
+
+    CHECK_OK(rpc_sync_read(retrieval->call, &message, &st), st);
+    CHECK(message != NULL);
+    *payload = message->payload;
+    return (const Reelkv__V1__RetrieveReply *)message->body;
+}
+
+static void retrieve_open(struct retrieval *retrieval, struct server *server, const char *const *names,
+                          size_t count, const struct kv_selection *selection, bool pick)
+{
+    const struct rpc_stream_options options = { .timeout_ms = CLIENT_TIMEOUT_MS };
+    Reelkv__V1__RetrieveRequest request = REELKV__V1__RETRIEVE_REQUEST__INIT;
+    Reelkv__V1__RetrieveOpen open = REELKV__V1__RETRIEVE_OPEN__INIT;
+    Reelkv__V1__Selection wanted;
+    struct client_view view;
+
+    client_make_view(&view, names, count);
+    fill_selection(&wanted, selection);
+    open.view = &view.view;
+    open.selection = &wanted;
+    open.pick = pick;
+    open.shm_session = retrieval->peer == NULL ? 0 : kv_shm_peer_session(retrieval->peer);
+    request.item_case = REELKV__V1__RETRIEVE_REQUEST__ITEM_OPEN;
+    request.open = &open;
+    CHECK_OK(rpc_sync_open(&retrieval->call, server->client, &api_retrieve, &options, &st), st);
+    CHECK_OK(rpc_sync_write(retrieval->call, &request.base, NULL, &st), st);
+}
+
+static void retrieve_query(struct retrieval *retrieval, uint32_t layer, const float *query)
+{
+    Reelkv__V1__RetrieveRequest request = REELKV__V1__RETRIEVE_REQUEST__INIT;
+    Reelkv__V1__RetrieveQuery ask = REELKV__V1__RETRIEVE_QUERY__INIT;
+
+    ask.layer = layer;
+    ask.query = (ProtobufCBinaryData){ CLIENT_DIMS * sizeof *query, (uint8_t *)(uintptr_t)query };
+    request.item_case = REELKV__V1__RETRIEVE_REQUEST__ITEM_QUERY;
+    request.query = &ask;
+    CHECK_OK(rpc_sync_write(retrieval->call, &request.base, NULL, &st), st);
+}
+
+/* Reads slices to the end of the layer; frames[i] is (stream name, seq) of index i. */
+static void read_slices(struct retrieval *retrieval, uint32_t layer, const struct kv_hit *frames,
+                        uint32_t count, const char *const *names)
+{
+    uint8_t bytes[2 * CLIENT_TOKENS * CLIENT_DIMS * 2];
+    uint64_t got = 0, length = 0;
+    uint32_t next = 0, crc = 0;
+
+    for (;;) {
+        struct rpc_payload payload;
+        const Reelkv__V1__RetrieveReply *reply = read_reply(retrieval, &payload);
+        const Reelkv__V1__SliceHead *head;
+
+        if (reply->item_case == REELKV__V1__RETRIEVE_REPLY__ITEM_LAYER_END) {
+            CHECK_EQ(reply->layer_end->layer, layer);
+            break;
+        }
+        CHECK_EQ(reply->item_case, REELKV__V1__RETRIEVE_REPLY__ITEM_SLICE);
+        head = reply->slice->head;
+        if (head != NULL) {
+            CHECK_EQ(head->index, next);
+            CHECK_EQ(head->layer, layer);
+            CHECK_EQ(head->result, REELKV__V1__FRAME_RESULT__FRAME_RESULT_OK);
+            CHECK_EQ(head->tokens, CLIENT_TOKENS);
+            CHECK_EQ(head->length, sizeof bytes);
+            length = head->length;
+            crc = head->crc32c;
+            got = 0;
+            if (head->place != NULL) {
+                struct kv_place place = { head->place->offset, head->place->length, head->place->generation };
+
+                CHECK(retrieval->peer != NULL);
+                CHECK_EQ(head->place->pool, kv_shm_peer_arena_pool(retrieval->peer));
+                CHECK_OK(kv_pool_reader_copy(kv_shm_peer_arena(retrieval->peer), &place, crc, bytes, &st),
+                         st);
+                got = length;
+                retrieval->shared++;
+            }
+        }
+        CHECK(payload.len <= length - got);
+        rpc_payload_copy(&payload, 0, bytes + got, payload.len);
+        got += payload.len;
+        if (got < length)
+            continue;
+        retrieval->inlined += payload.len > 0;
+        CHECK_EQ(kv_crc(0, bytes, length), crc);
+        client_expect_layer(names[frames[next].stream], frames[next].seq, layer, bytes, length);
+        next++;
+    }
+    CHECK_EQ(next, count);
+}
+
+static void retrieve_all(struct retrieval *retrieval, struct server *server, const char *const *names,
+                         size_t streams, uint64_t frames, const struct kv_selection *selection)
+{
+    struct rpc_payload payload;
+    const Reelkv__V1__RetrieveReply *reply;
+
+    retrieve_open(retrieval, server, names, streams, selection, false);
+    reply = read_reply(retrieval, &payload);
+    CHECK_EQ(reply->item_case, REELKV__V1__RETRIEVE_REPLY__ITEM_OPENED);
+    CHECK_EQ(reply->opened->frames, streams * frames);
+    CHECK_EQ(reply->opened->evicted_frames, 0);
+    CHECK_EQ(reply->opened->last_pts_ns, client_pts(frames - 1));
+    for (uint32_t layer = 0; layer < client_geometry.layers; layer++) {
+        struct kv_hit want[HITS_MAX];
+        float query[CLIENT_DIMS];
+        uint32_t count;
+
+        make_query(layer, 7, query);
+        retrieve_query(retrieval, layer, query);
+        count = choose(names, streams, frames, layer, query, selection, want);
+        kv_hits_sort_by_time(want, count);
+        reply = read_reply(retrieval, &payload);
+        CHECK_EQ(reply->item_case, REELKV__V1__RETRIEVE_REPLY__ITEM_HITS);
+        check_hits(reply->hits->hits, reply->hits->n_hits, want, count);
+        read_slices(retrieval, layer, want, count, names);
+    }
+    CHECK_OK(rpc_sync_finish(retrieval->call, &st), st);
+    rpc_sync_stream_destroy(retrieval->call);
+}
+
+/* Each layer's choice and bytes, inline and by shared memory, from RAM and (after a restart) from the disk. */
+TEST(kvstore_retrieves_layer_by_layer)
+{
+    static const char *const names[] = { "cam-1", "cam-2" };
+
+    server_start(&servers[0], "kv-a", NULL);
+    client_fill(&servers[0], names[0], 50);
+    client_fill(&servers[0], names[1], 50);
+    for (unsigned round = 0; round < 3; round++) {
+        struct retrieval in_line = { 0 }, shared = { 0 };
+        char socket[400];
+
+        if (round == 1) {
+            server_stop(&servers[0]);
+            server_start(&servers[0], "kv-a", NULL);
+        }
+        snprintf(socket, sizeof socket, "%s/shm.sock", servers[0].path);
+        CHECK_OK(kv_shm_peer_create(&shared.peer, socket, NULL, 5000, &st), st);
+        for (size_t s = 0; s < ARRAY_LEN(selections); s++) {
+            retrieve_all(&in_line, &servers[0], names, 2, 50, &selections[s]);
+            retrieve_all(&shared, &servers[0], names, 2, 50, &selections[s]);
+        }
+        CHECK_EQ(in_line.shared, 0);
+        CHECK(in_line.inlined > 0);
+        CHECK(shared.shared > 0);
+        CHECK_EQ(shared.inlined, 0);
+        kv_shm_peer_destroy(shared.peer);
+    }
+    server_stop(&servers[0]);
+}
+
+/* The caller picks: among them a frame that was never there. */
+TEST(kvstore_sends_what_the_caller_picks)
+{
+    static const char *const names[] = { "cam-1" };
+    static const struct kv_selection selection = { KV_SELECT_REKV, 8, 0 };
+    Reelkv__V1__RetrieveRequest request = REELKV__V1__RETRIEVE_REQUEST__INIT;
+    Reelkv__V1__RetrievePick pick = REELKV__V1__RETRIEVE_PICK__INIT;
+    Reelkv__V1__FrameRef refs[2], *list[2] = { &refs[0], &refs[1] };
+    const Reelkv__V1__RetrieveReply *reply;
+    struct retrieval retrieval = { 0 };
+    struct rpc_payload payload;
+    float query[CLIENT_DIMS];
+
+    server_start(&servers[0], "kv-a", NULL);
+    client_fill(&servers[0], names[0], 20);
+    retrieve_open(&retrieval, &servers[0], names, 1, &selection, true);
+    read_reply(&retrieval, &payload);
+    make_query(1, 1, query);
+    retrieve_query(&retrieval, 1, query);
+    reply = read_reply(&retrieval, &payload);
+    CHECK_EQ(reply->hits->n_hits, 8);
+    CHECK(reply->hits->hits[0]->score >= reply->hits->hits[7]->score);
+    reelkv__v1__frame_ref__init(&refs[0]);
+    reelkv__v1__frame_ref__init(&refs[1]);
+    refs[0].seq = 3;
+    refs[1].seq = 20;
+    pick.layer = 1;
+    pick.n_frames = 2;
+    pick.frames = list;
+    request.item_case = REELKV__V1__RETRIEVE_REQUEST__ITEM_PICK;
+    request.pick = &pick;
+    CHECK_OK(rpc_sync_write(retrieval.call, &request.base, NULL, &st), st);
+    reply = read_reply(&retrieval, &payload);
+    CHECK_EQ(reply->slice->head->result, REELKV__V1__FRAME_RESULT__FRAME_RESULT_OK);
+    CHECK_EQ(payload.len, 2 * CLIENT_TOKENS * CLIENT_DIMS * 2);
+    reply = read_reply(&retrieval, &payload);
+    CHECK_EQ(reply->slice->head->result, REELKV__V1__FRAME_RESULT__FRAME_RESULT_NOT_FOUND);
+    CHECK_EQ(reply->slice->head->index, 1);
+    CHECK_EQ(payload.len, 0);
+    reply = read_reply(&retrieval, &payload);
+    CHECK_EQ(reply->item_case, REELKV__V1__RETRIEVE_REPLY__ITEM_LAYER_END);
+    rpc_sync_cancel(retrieval.call);
+    rpc_sync_stream_destroy(retrieval.call);
+    server_stop(&servers[0]);
+}
+
+/* --- fetching --- */
+
+struct fetched {
+    uint32_t heads, thumbnails, slices;
+    enum _Reelkv__V1__FrameResult last_result;
+};
+
+static void fetch(struct server *server, Reelkv__V1__FetchRequest *request, struct fetched *fetched)
+{
+    const struct rpc_stream_options options = { .timeout_ms = CLIENT_TIMEOUT_MS };
+    const struct rpc_message *message;
+    struct rpc_sync_stream *call;
+
+    *fetched = (struct fetched){ 0 };
+    CHECK_OK(rpc_sync_open(&call, server->client, &api_fetch, &options, &st), st);
+    CHECK_OK(rpc_sync_write(call, &request->base, NULL, &st), st);
+    CHECK_OK(rpc_sync_half_close(call, &st), st);
+    while (rpc_sync_read(call, &message, &st) && message != NULL) {
+        const Reelkv__V1__SliceHead *head = ((const Reelkv__V1__SliceReply *)message->body)->head;
+        uint8_t bytes[2 * CLIENT_TOKENS * CLIENT_DIMS * 2];
+
+        if (head == NULL)
+            continue;
+        fetched->heads++;
+        fetched->last_result = head->result;
+        fetched->thumbnails += head->thumbnail.len == 4 && memcmp(head->thumbnail.data, "jpeg", 4) == 0;
+        if (message->payload.len == 0)
+            continue;
+        CHECK_EQ(message->payload.len, sizeof bytes);
+        rpc_payload_copy(&message->payload, 0, bytes, sizeof bytes);
+        client_expect_layer("cam-1", request->frames[head->index]->seq, head->layer, bytes, sizeof bytes);
+        fetched->slices++;
+    }
+    CHECK_OK(rpc_sync_finish(call, &st), st);
+    rpc_sync_stream_destroy(call);
+}
+
+TEST(kvstore_fetches_layers_thumbnails_and_says_what_is_missing)
+{
+    static const char *const names[] = { "cam-1" };
+    Reelkv__V1__FetchRequest request = REELKV__V1__FETCH_REQUEST__INIT;
+    Reelkv__V1__FrameRef refs[3], *list[3];
+    struct client_view view;
+    struct fetched fetched;
+
+    server_start(&servers[0], "kv-a", NULL);
+    client_fill(&servers[0], "cam-1", 20);
+    for (unsigned round = 0; round < 2; round++) {
+        client_make_view(&view, names, 1);
+        for (unsigned i = 0; i < 3; i++) {
+            reelkv__v1__frame_ref__init(&refs[i]);
+            refs[i].seq = i * 7;
+            list[i] = &refs[i];
+        }
+        request.view = &view.view;
+        request.frames = list;
+        request.n_frames = 3;
+        request.first_layer = 1;
+        request.layers = 3;
+        request.thumbnails = true;
+        fetch(&servers[0], &request, &fetched);
+        CHECK_EQ(fetched.heads, 9);
+        CHECK_EQ(fetched.slices, 9);
+        CHECK_EQ(fetched.thumbnails, 3);
+        request.first_layer = 0;
+        request.layers = 0;
+        fetch(&servers[0], &request, &fetched);
+        CHECK_EQ(fetched.heads, 3);
+        CHECK_EQ(fetched.slices, 0);
+        CHECK_EQ(fetched.thumbnails, 3);
+        refs[2].seq = 99;
+        fetch(&servers[0], &request, &fetched);
+        CHECK_EQ(fetched.heads, 3);
+        CHECK_EQ(fetched.last_result, REELKV__V1__FRAME_RESULT__FRAME_RESULT_NOT_FOUND);
+        if (round == 0) {
+            server_stop(&servers[0]);
+            server_start(&servers[0], "kv-a", NULL);
+        }
+    }
+    server_stop(&servers[0]);
+}
+
+/* --- writing --- */
+
+/* Blocks handed over in shared memory are the store's own afterwards: the writer's pool may change. */
+TEST(kvstore_appends_from_shared_memory)
+{
+    static const char *const names[] = { "cam-1" };
+    struct writer writer = { 0 };
+    struct retrieval retrieval = { 0 };
+    char socket[400];
+
+    server_start(&servers[0], "kv-a", NULL);
+    snprintf(socket, sizeof socket, "%s/shm.sock", servers[0].path);
+    CHECK_OK(kv_pool_create(&writer.pool, "writer", 1 << 20, &st), st);
+    CHECK_OK(kv_shm_peer_create(&writer.peer, socket, writer.pool, 5000, &st), st);
+    client_create(&servers[0], "cam-1");
+    CHECK_OK(writer_open(&writer, &servers[0], "cam-1"), writer.st);
+    CHECK_OK(writer_begin(&writer), writer.st);
+    CHECK_OK(writer_block(&writer, true, 0), writer.st);
+    CHECK_OK(writer_frames(&writer, 30), writer.st);
+    memset(kv_pool_base(writer.pool) + kv_pool_data_offset(writer.pool), 0,
+           kv_pool_bytes(writer.pool) - kv_pool_data_offset(writer.pool));
+    CHECK_OK(writer_finish(&writer), writer.st);
+    retrieve_all(&retrieval, &servers[0], names, 1, 30, &selections[0]);
+    kv_shm_peer_destroy(writer.peer);
+    kv_pool_destroy(writer.pool);
+    server_stop(&servers[0]);
+}
+
+/* A checksum that does not fit ends the call; nothing of the block stays. */
+TEST(kvstore_refuses_a_block_that_does_not_fit_its_checksum)
+{
+    struct writer writer = { 0 };
+
+    server_start(&servers[0], "kv-a", NULL);
+    client_create(&servers[0], "cam-1");
+    CHECK_OK(writer_open(&writer, &servers[0], "cam-1"), writer.st);
+    CHECK_OK(writer_begin(&writer), writer.st);
+    CHECK_OK(writer_block(&writer, true, 0), writer.st);
+    CHECK_OK(writer_frames(&writer, 3), writer.st);
+    CHECK_OK(writer_block(&writer, false, 1), writer.st);
+    while (writer_read(&writer))
+        ;
+    CHECK_EQ(writer.st.code, STATUS_DATA_LOSS);
+    CHECK_EQ(writer.stored_seq, 3);
+    rpc_sync_stream_destroy(writer.call);
+    CHECK_OK(writer_open(&writer, &servers[0], "cam-1"), writer.st);
+    CHECK_EQ(writer.next_seq, 3);
+    CHECK_EQ(writer.epoch, 2);
+    server_stop(&servers[0]);
+}
+
+/* The first writer hears that it was fenced, and its epoch takes no more. */
+TEST(kvstore_fences_the_writer_before)
+{
+    struct writer first = { 0 }, second = { 0 };
+
+    server_start(&servers[0], "kv-a", NULL);
+    client_create(&servers[0], "cam-1");
+    CHECK_OK(writer_open(&first, &servers[0], "cam-1"), first.st);
+    CHECK_OK(writer_begin(&first), first.st);
+    CHECK_OK(writer_frames(&first, 2), first.st);
+    CHECK_OK(writer_open(&second, &servers[0], "cam-1"), second.st);
+    CHECK_EQ(second.epoch, first.epoch + 1);
+    CHECK_EQ(second.next_seq, 2);
+    while (writer_read(&first))
+        ;
+    CHECK_EQ(first.st.code, STATUS_ABORTED);
+    rpc_sync_stream_destroy(first.call);
+    CHECK(!writer_begin(&first));
+    CHECK_EQ(first.st.code, STATUS_ABORTED);
+    rpc_sync_stream_destroy(first.call);
+    CHECK_OK(writer_begin(&second), second.st);
+    CHECK_OK(writer_frames(&second, 2), second.st);
+    CHECK_OK(writer_finish(&second), second.st);
+    server_stop(&servers[0]);
+}
+
+/* The newest blocks and the system prompt's, byte for byte, for a writer that starts again. */
+TEST(kvstore_loads_the_window)
+{
+    const struct rpc_stream_options options = { .timeout_ms = CLIENT_TIMEOUT_MS };
+    Reelkv__V1__LoadWindowRequest request = REELKV__V1__LOAD_WINDOW_REQUEST__INIT;
+    Reelkv__V1__StreamId id = client_id("cam-1");
+    uint64_t bytes = kv_payload_bytes(&client_geometry, CLIENT_TOKENS), got = 0, length = 0, seq = 0;
+    uint8_t *payload = malloc(bytes), *want = malloc(bytes);
+    const struct rpc_message *message;
+    struct writer writer = { 0 };
+    struct rpc_sync_stream *call;
+    uint32_t crc = 0, blocks = 0;
+
+    server_start(&servers[0], "kv-a", NULL);
+    client_fill(&servers[0], "cam-1", 40);
+    server_stop(&servers[0]);
+    server_start(&servers[0], "kv-a", NULL);
+    CHECK_OK(writer_open(&writer, &servers[0], "cam-1"), writer.st);
+    request.id = &id;
+    request.fingerprint = client_fingerprint();
+    request.epoch = writer.epoch;
+    request.tokens = 10 * CLIENT_TOKENS - 3;
+    CHECK_OK(rpc_sync_open(&call, servers[0].client, &api_load_window, &options, &st), st);
+    CHECK_OK(rpc_sync_write(call, &request.base, NULL, &st), st);
+    CHECK_OK(rpc_sync_half_close(call, &st), st);
+    while (rpc_sync_read(call, &message, &st) && message != NULL) {
+        const Reelkv__V1__LoadWindowReply *reply = (const Reelkv__V1__LoadWindowReply *)message->body;
+
+        if (reply->item_case == REELKV__V1__LOAD_WINDOW_REPLY__ITEM_BLOCK) {
+            bool is_init = reply->block->kind == REELKV__V1__BLOCK_KIND__BLOCK_KIND_INIT;
+
+            CHECK_EQ(got, length);
+            CHECK_EQ(is_init, blocks == 0);
+            seq = is_init ? 1 << 30 : reply->block->seq;
+            if (!is_init) {
+                CHECK_EQ(seq, 30 + blocks - 1);
+                CHECK_EQ(reply->block->token_index, 5 + seq * CLIENT_TOKENS);
+            }
+            length = reply->block->payload_bytes;
+            crc = reply->block->payload_crc32c;
+            CHECK_EQ(length, kv_payload_bytes(&client_geometry, is_init ? 5 : CLIENT_TOKENS));
+            got = 0;
+            blocks++;
+            continue;
+        }
+        CHECK(message->payload.len <= length - got);
+        rpc_payload_copy(&message->payload, 0, payload + got, message->payload.len);
+        got += message->payload.len;
+        if (got < length)
+            continue;
+        client_payload("cam-1", seq, want, length);
+        CHECK_MEM(payload, want, length);
+        CHECK_EQ(kv_crc(0, payload, length), crc);
+    }
+    CHECK_OK(rpc_sync_finish(call, &st), st);
+    rpc_sync_stream_destroy(call);
+    CHECK_EQ(blocks, 11);
+    free(payload);
+    free(want);
+    server_stop(&servers[0]);
+}
+
+/* --- catalog, timeline, info --- */
+
+TEST(kvstore_catalog_lists_pages_masks_passwords_and_deletes)
+{
+    Reelkv__V1__ListStreamsRequest list = REELKV__V1__LIST_STREAMS_REQUEST__INIT;
+    Reelkv__V1__DeleteStreamRequest delete = REELKV__V1__DELETE_STREAM_REQUEST__INIT;
+    Reelkv__V1__GetStreamRequest get = REELKV__V1__GET_STREAM_REQUEST__INIT;
+    Reelkv__V1__StreamId id = client_id("cam-2");
+    char token[200] = "", name[32];
+    struct reply reply;
+    unsigned seen = 0;
+
+    server_start(&servers[0], "kv-a", NULL);
+    for (unsigned i = 0; i < 5; i++) {
+        snprintf(name, sizeof name, "cam-%u", i);
+        client_create(&servers[0], name);
+    }
+    do {
+        const Reelkv__V1__ListStreamsReply *page;
+
+        list.page_size = 2;
+        list.page_token = token;
+        client_call(&servers[0], &reply, &api_list_streams, &list.base);
+        CHECK_OK(reply.ok, reply.st);
+        page = reply.body;
+        for (size_t i = 0; i < page->n_streams; i++, seen++) {
+            snprintf(name, sizeof name, "cam-%u", seen);
+            CHECK_STR(page->streams[i]->definition->id->name, name);
+            CHECK_STR(page->streams[i]->definition->store, "kv-a");
+            CHECK_HAS(page->streams[i]->definition->source, "***@cam.example");
+            CHECK(strstr(page->streams[i]->definition->source, "secret") == NULL);
+            CHECK_EQ(page->streams[i]->state, REELKV__V1__STREAM_STATE__STREAM_STATE_WAITING);
+        }
+        snprintf(token, sizeof token, "%s", page->next_page_token);
+        client_done(&reply);
+    } while (token[0] != '\0');
+    CHECK_EQ(seen, 5);
+    get.id = &id;
+    get.with_secret = true;
+    client_call(&servers[0], &reply, &api_get_stream, &get.base);
+    CHECK_OK(reply.ok, reply.st);
+    CHECK_HAS(((const Reelkv__V1__StreamStatus *)reply.body)->definition->source, "user:secret@");
+    client_done(&reply);
+    delete.id = &id;
+    client_call(&servers[0], &reply, &api_delete_stream, &delete.base);
+    CHECK_OK(reply.ok, reply.st);
+    client_done(&reply);
+    client_call(&servers[0], &reply, &api_get_stream, &get.base);
+    CHECK(!reply.ok);
+    CHECK_EQ(reply.st.code, STATUS_NOT_FOUND);
+    client_done(&reply);
+    server_stop(&servers[0]);
+    server_start(&servers[0], "kv-a", NULL);
+    client_call(&servers[0], &reply, &api_get_stream, &get.base);
+    CHECK_EQ(reply.st.code, STATUS_NOT_FOUND);
+    client_done(&reply);
+    server_stop(&servers[0]);
+}
+
+TEST(kvstore_timeline_shows_frames_and_gaps)
+{
+    Reelkv__V1__TimelineRequest request = REELKV__V1__TIMELINE_REQUEST__INIT;
+    Reelkv__V1__GetServerInfoRequest ask = REELKV__V1__GET_SERVER_INFO_REQUEST__INIT;
+    Reelkv__V1__StreamId id = client_id("cam-1");
+    const Reelkv__V1__TimelineReply *timeline;
+    const Reelkv__V1__ServerInfo *info;
+    struct writer writer = { 0 };
+    struct reply reply;
+
+    server_start(&servers[0], "kv-a", NULL);
+    client_create(&servers[0], "cam-1");
+    CHECK_OK(writer_open(&writer, &servers[0], "cam-1"), writer.st);
+    CHECK_OK(writer_begin(&writer), writer.st);
+    CHECK_OK(writer_block(&writer, true, 0), writer.st);
+    CHECK_OK(writer_frames(&writer, 10), writer.st);
+    CHECK_OK(writer_gap(&writer, 5, "no route to host"), writer.st);
+    CHECK_OK(writer_frames(&writer, 10), writer.st);
+    CHECK_OK(writer_finish(&writer), writer.st);
+    request.id = &id;
+    client_call(&servers[0], &reply, &api_timeline, &request.base);
+    CHECK_OK(reply.ok, reply.st);
+    timeline = reply.body;
+    CHECK_EQ(timeline->n_spans, 3);
+    CHECK_EQ(timeline->next_seq, 0);
+    CHECK_EQ(timeline->spans[0]->to_seq, 10);
+    CHECK_EQ(timeline->spans[1]->result, REELKV__V1__FRAME_RESULT__FRAME_RESULT_GAP);
+    CHECK_EQ(timeline->spans[1]->to_seq, 15);
+    CHECK_STR(timeline->spans[1]->reason, "no route to host");
+    CHECK_EQ(timeline->spans[2]->from_seq, 15);
+    CHECK_EQ(timeline->spans[2]->to_seq, 25);
+    CHECK(timeline->spans[2]->in_ram);
+    client_done(&reply);
+    request.page_size = 1;
+    request.after_seq = 10;
+    client_call(&servers[0], &reply, &api_timeline, &request.base);
+    CHECK_OK(reply.ok, reply.st);
+    timeline = reply.body;
+    CHECK_EQ(timeline->n_spans, 1);
+    CHECK_EQ(timeline->spans[0]->from_seq, 10);
+    CHECK_EQ(timeline->next_seq, 15);
+    client_done(&reply);
+    client_call(&servers[0], &reply, &api_get_server_info, &ask.base);
+    CHECK_OK(reply.ok, reply.st);
+    info = reply.body;
+    CHECK_STR(info->name, "kv-a");
+    CHECK_EQ(info->streams, 1);
+    CHECK_EQ(info->frames, 20);
+    CHECK(info->disk_used_bytes > 0 && info->disk_used_bytes <= info->disk_budget_bytes);
+    CHECK(info->ram_used_bytes > 0 && info->ram_used_bytes <= info->ram_budget_bytes);
+    CHECK_HAS(info->shm_socket, "shm.sock");
+    client_done(&reply);
+    server_stop(&servers[0]);
+}
+
+/* --- bad requests --- */
+
+/* Each is answered with a sentence; the store goes on. */
+TEST(kvstore_refuses_requests_that_make_no_sense)
+{
+    static const char *const names[] = { "cam-1" }, *const nobody[] = { "cam-9" };
+    float query[CLIENT_DIMS] = { 0 };
+    struct client_view view;
+    struct reply reply;
+
+    server_start(&servers[0], "kv-a", NULL);
+    client_fill(&servers[0], "cam-1", 3);
+    for (unsigned i = 0; i < 9; i++) {
+        static const enum status_code codes[] = { STATUS_INVALID, STATUS_NOT_FOUND, STATUS_PRECONDITION,
+                                                  STATUS_INVALID, STATUS_INVALID,   STATUS_INVALID,
+                                                  STATUS_INVALID, STATUS_INVALID,   STATUS_INVALID };
+        static const uint8_t other[16] = { 9 };
+        Reelkv__V1__ScoreRequest request = REELKV__V1__SCORE_REQUEST__INIT;
+        Reelkv__V1__Selection selection;
+
+        client_make_view(&view, i == 1 ? nobody : names, 1);
+        fill_selection(&selection, &selections[0]);
+        request.view = i == 0 ? NULL : &view.view;
+        request.selection = i == 3 ? NULL : &selection;
+        if (i == 2)
+            view.view.fingerprint.data = (uint8_t *)(uintptr_t)other;
+        selection.top_r = i == 4 ? 1u << 31 : 8;
+        request.layer = i == 5 ? 4 : 0;
+        request.query = (ProtobufCBinaryData){ i == 6 ? 12 : sizeof query, (uint8_t *)query };
+        if (i == 7)
+            view.view.fingerprint.len = 15;
+        if (i == 8) {
+            view.range.from_ns = 10;
+            view.range.to_ns = 5;
+        }
+        client_call(&servers[0], &reply, &api_score, &request.base);
+        CHECK(!reply.ok);
+        CHECK_EQ(reply.st.code, codes[i]);
+        CHECK(strlen(reply.st.text) > 10);
+        client_done(&reply);
+    }
+    server_stop(&servers[0]);
+}
+
+TEST(kvstore_second_process_on_one_folder_is_refused)
+{
+    struct process second;
+    char path[400];
+
+    server_start(&servers[0], "kv-a", NULL);
+    snprintf(path, sizeof path, "%s", servers[0].path);
+    CHECK_EQ(process_run(&second, "second",
+                         PROCESS_ARGS("reelkv-kvstore", "--path", path, "--redis", "127.0.0.1:1",
+                                      "--ram-budget-bytes=24M", "--disk-budget-bytes=64M"),
+                         10000),
+             1);
+    CHECK_HAS(process_log(&second), "in use by another kvstore");
+    server_stop(&servers[0]);
+}
+
+TEST_MAIN()
