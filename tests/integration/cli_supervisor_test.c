@@ -203,6 +203,41 @@ TEST(up_fails_with_the_log_of_what_broke)
     CHECK(!path_exists("settings.json"));
 }
 
+/* Budgets that cannot hold one window of the model, a model that is not there, and a folder that cannot be made are
+ * refused before anything is started. */
+TEST(what_cannot_work_is_refused_before_it_starts)
+{
+    static const struct {
+        const char *option, *value, *says;
+        int code;
+    } bad[] = {
+        { "--n-local", "1048576", "smaller than one window", 2 },
+        { "--ram", "1M", "too small", 6 },
+        { "--disk", "1023T", "does not fit", 6 },
+        { "--model", "/no/such/model", "--model DIR", 3 },
+        { "--dtype", "f64", "bf16 or f32", 2 },
+        { "--data", "/proc/no/folder", "/proc/no", 3 },
+    };
+    struct process up;
+
+    set_up();
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        char name[32];
+
+        snprintf(name, sizeof name, "bad-%zu", i);
+        CHECK_EQ(process_run(&up, name,
+                             PROCESS_ARGS(reelkv, "up", "--data", data, "--model",
+                                          REELKV_SOURCE_DIR "/tests/data/parity/tiny-a", "--dtype", "f32",
+                                          "--n-local", "512", "--ram", "64M", "--disk", "256M", bad[i].option,
+                                          bad[i].value),
+                             READY_MS),
+                 bad[i].code);
+        CHECK_HAS(process_log(&up), bad[i].says);
+        CHECK(!path_exists("cluster.json"));
+    }
+    CHECK_STR(double_said(), "");
+}
+
 /* The supervisor itself is killed: its processes go on, `down` ends them, and `up` would have done so too. */
 TEST(leftovers_of_a_killed_supervisor_are_ended)
 {
