@@ -6,19 +6,28 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/name.h"
 #include "base/require.h"
 
-enum { CONNECTIONS_MAX = 64 };
+enum { CONNECTIONS_MAX = 64, LOOK_MS = 50 };
 
 struct connection {
     char address[DIRECTORY_ADDRESS_BYTES];
     struct rpc_sync *sync;
 };
 
+/* A process of a cluster that was started here, without which verbs find nothing. */
+struct needed {
+    char name[LIMIT_NAME_BYTES + 1];
+    enum worker_kind kind;
+};
+
 struct cluster {
     char redis[DIRECTORY_ADDRESS_BYTES];
     char data[CLUSTER_PATH_BYTES]; /* "": found by --redis */
+    struct needed needed[2 * CLUSTER_PER_KIND_MAX];
+    uint32_t needed_count;
     struct directory_view view;
     struct connection connections[CONNECTIONS_MAX];
     uint32_t connection_count;
@@ -49,6 +58,20 @@ bool cluster_data_folder(const char *option, char out[CLUSTER_PATH_BYTES], struc
     return true;
 }
 
+static void note_needed(struct cluster *cluster, const struct cluster_file *file)
+{
+    for (uint32_t i = 0; i < file->process_count; i++) {
+        const struct cluster_process *process = &file->processes[i];
+        bool is_store = process->kind == CLUSTER_KVSTORE;
+
+        if ((!is_store && process->kind != CLUSTER_QA) || process->state != PROCESS_READY ||
+            cluster->needed_count == ARRAY_LEN(cluster->needed))
+            continue;
+        text_copy(cluster->needed[cluster->needed_count].name, sizeof cluster->needed[0].name, process->name);
+        cluster->needed[cluster->needed_count++].kind = is_store ? WORKER_KVSTORE : WORKER_QA;
+    }
+}
+
 static bool find_redis(struct cluster *cluster, const char *data, const char *redis, struct status *st)
 {
     struct cluster_file *file;
@@ -70,8 +93,33 @@ static bool find_redis(struct cluster *cluster, const char *data, const char *re
             st, STATUS_UNAVAILABLE,
             "the cluster in %s is not running; start it again, with its cameras, by `reelkv up --data %s`",
             cluster->data, cluster->data);
+    if (ok)
+        note_needed(cluster, file);
     free(file);
     return ok;
+}
+
+static bool sees_all_needed(const struct cluster *cluster)
+{
+    for (uint32_t i = 0; i < cluster->needed_count; i++)
+        if (directory_view_worker(&cluster->view, cluster->needed[i].kind, cluster->needed[i].name) == NULL)
+            return false;
+    return true;
+}
+
+/* A Redis of ours that has just died is back in a moment, and its workers announce themselves to it: that is waited
+ * for. What is missing after that is missing. */
+static bool read_directory(struct cluster *cluster, struct status *st)
+{
+    uint64_t deadline = clock_mono_ns() + CLUSTER_DIRECTORY_MS * 1000000ull;
+    bool ok;
+
+    for (;;) {
+        ok = cluster_refresh(cluster, st);
+        if ((ok && sees_all_needed(cluster)) || cluster->data[0] == '\0' || clock_mono_ns() > deadline)
+            return ok;
+        usleep(LOOK_MS * 1000);
+    }
 }
 
 bool cluster_open(struct cluster **cluster_p, const char *data, const char *redis, struct status *st)
@@ -79,7 +127,7 @@ bool cluster_open(struct cluster **cluster_p, const char *data, const char *redi
     struct cluster *cluster = calloc(1, sizeof *cluster);
 
     REQUIRE(cluster != NULL);
-    if (!find_redis(cluster, data, redis, st) || !cluster_refresh(cluster, st)) {
+    if (!find_redis(cluster, data, redis, st) || !read_directory(cluster, st)) {
         cluster_close(cluster);
         return false;
     }

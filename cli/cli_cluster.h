@@ -22,7 +22,8 @@ bool cluster_data_folder(const char *option, char out[CLUSTER_PATH_BYTES], struc
 
 struct cluster;
 
-/* `data` and `redis` as the options gave them. Reads the directory once. */
+/* `data` and `redis` as the options gave them. Reads the directory; for a cluster that was started here, until it shows
+ * the kvstores and qas that run, at most CLUSTER_DIRECTORY_MS. */
 bool cluster_open(struct cluster **cluster_p, const char *data, const char *redis, struct status *st);
 void cluster_close(struct cluster *cluster); /* NULL is fine */
 

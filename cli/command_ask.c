@@ -12,7 +12,7 @@
 #include "cli_command.h"
 #include "interrupt.h"
 
-enum { SILENT_BYTES = 256 };
+enum { SILENT_BYTES = 256, HEARD_OF_MS = 3 * DIRECTORY_HEARTBEAT_MS, AGAIN_MS = 200 };
 
 #define ASK_OPTIONS(OPT)                                                                                     \
     CLI_STREAM_OPTIONS(OPT)                                                                                  \
@@ -257,6 +257,30 @@ static bool ask_any(struct ask *ask, struct status *st)
                                "`reelkv doctor`");
 }
 
+/* Do stores say that they have every camera of the question? */
+static bool are_all_announced(const struct ask *ask)
+{
+    for (size_t i = 0; i < ask->camera_count; i++)
+        if (directory_view_stream(cluster_view(ask->cluster), ask->options->namespace, ask->names[i]) == NULL)
+            return false;
+    return true;
+}
+
+/* A qa reads the directory once a heartbeat: it may not have heard yet of a camera that was just added, or of any just
+ * after it was started. */
+static bool ask_until_heard_of(struct ask *ask, struct status *st)
+{
+    uint64_t deadline = clock_mono_ns() + HEARD_OF_MS * 1000000ull;
+
+    while (!ask_any(ask, st)) {
+        if (st->code != STATUS_NOT_FOUND || ask->result.has_evidence || clock_mono_ns() > deadline ||
+            !are_all_announced(ask))
+            return false;
+        usleep(AGAIN_MS * 1000);
+    }
+    return true;
+}
+
 static bool run_question(struct ask *ask, const char *question, struct status *st)
 {
     const struct ask_options *options = ask->options;
@@ -268,7 +292,7 @@ static bool run_question(struct ask *ask, const char *question, struct status *s
     ask->request.n_streams = ask->camera_count;
     ask->result.cameras = (const char *const *)ask->cameras;
     ask->result.camera_count = ask->camera_count;
-    return ask_any(ask, st);
+    return ask_until_heard_of(ask, st);
 }
 
 static enum cli_exit run_ask(const struct cli_run *run)

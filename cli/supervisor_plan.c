@@ -70,7 +70,7 @@ static void add_service(struct args *args, const struct cluster_plan *plan, cons
     add(args, "--redis");
     add(args, "unix:%s/redis.sock", plan->run);
     if (row->kind == CLUSTER_KVSTORE) {
-        add(args, "--data");
+        add(args, "--path");
         add(args, "%s/store/%s", data, row->name);
         add(args, "--shm-socket");
         add(args, "%s/%s.shm", plan->run, row->name);
