@@ -1,0 +1,80 @@
+"""Geometry of the demo model, and the settings its training is run with.
+
+Everything a reader may want to change stands here; the other modules take these objects and hold no numbers of
+their own. The geometry is written into the checkpoint's config.json; the engine reads it from there.
+"""
+
+from dataclasses import dataclass, field
+
+INIT_PROMPT = "<|im_start|>system \nYou are a helpful assistant.<|im_end|><|im_start|>user "
+ANSWER_PROMPT = "\n{question}<|im_end|><|im_start|>assistant\n"
+
+END_OF_TEXT = "<|endoftext|>"
+TURN_START = "<|im_start|>"
+TURN_END = "<|im_end|>"
+IMAGE = "<image>"
+VIDEO = "<video>"
+SPECIAL_TOKENS = (END_OF_TEXT, TURN_START, TURN_END, IMAGE, VIDEO)
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """A SigLIP tower. The image is squashed to a square; patches do not overlap."""
+
+    image_size: int = 96
+    patch_size: int = 12
+    hidden: int = 128
+    mlp: int = 320
+    layers: int = 4
+    heads: int = 4
+    norm_eps: float = 1e-6
+
+    @property
+    def grid(self) -> int:
+        return self.image_size // self.patch_size
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """A Qwen2 decoder with grouped-query attention; input and output embeddings are one matrix."""
+
+    vocab: int = 448
+    hidden: int = 192
+    mlp: int = 448
+    layers: int = 5
+    heads: int = 6
+    kv_heads: int = 2
+    rope_theta: float = 10000.0
+    norm_eps: float = 1e-6
+    positions_max: int = 4096
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden // self.heads
+
+    @property
+    def group(self) -> int:
+        return self.heads // self.kv_heads
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The whole model, and the three ReKV settings it is trained for."""
+
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    window_frames: int = 16
+    retrieved_frames: int = 8
+    recent_frames: int = 1
+
+    @property
+    def pooled_grid(self) -> int:
+        return (self.vision.grid + 1) // 2
+
+    @property
+    def frame_tokens(self) -> int:
+        return self.pooled_grid**2
+
+    @property
+    def n_local(self) -> int:
+        return self.window_frames * self.frame_tokens
