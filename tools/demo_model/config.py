@@ -21,10 +21,10 @@ SPECIAL_TOKENS = (END_OF_TEXT, TURN_START, TURN_END, IMAGE, VIDEO)
 class VisionConfig:
     """A SigLIP tower. The image is squashed to a square; patches do not overlap."""
 
-    image_size: int = 96
-    patch_size: int = 12
+    image_size: int = 64
+    patch_size: int = 8
     hidden: int = 128
-    mlp: int = 320
+    mlp: int = 256
     layers: int = 4
     heads: int = 4
     norm_eps: float = 1e-6
@@ -39,14 +39,14 @@ class TextConfig:
     """A Qwen2 decoder with grouped-query attention; input and output embeddings are one matrix."""
 
     vocab: int = 448
-    hidden: int = 192
-    mlp: int = 448
-    layers: int = 5
-    heads: int = 6
+    hidden: int = 128
+    mlp: int = 384
+    layers: int = 4
+    heads: int = 4
     kv_heads: int = 2
     rope_theta: float = 10000.0
     norm_eps: float = 1e-6
-    positions_max: int = 4096
+    positions_max: int = 8192
 
     @property
     def head_dim(self) -> int:
@@ -78,3 +78,36 @@ class ModelConfig:
     @property
     def n_local(self) -> int:
         return self.window_frames * self.frame_tokens
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One training run. Batch figures are a worker's; workers are processes of one thread that average gradients."""
+
+    seed: int = 1
+    train_videos: int = 120
+    video_seconds: int = 150
+    score_videos: int = 6
+
+    see_steps: int = 2500
+    see_batch: int = 48
+    see_rate: float = 1e-3
+
+    answer_steps: int = 8000
+    clip_frames: tuple[int, ...] = (16, 24, 24)
+    batch_frames: int = 48
+    batch_questions: int = 40
+    contiguous_share: float = 0.1
+    answer_rate: float = 1e-3
+    taught_until: float = 0.3
+    taught_share: float = 0.25
+    see_weight: float = 0.02
+    retrieval_weight: float = 0.3
+
+    weight_decay: float = 0.02
+    warm_steps: int = 200
+    flat_share: float = 0.3
+    clip_norm: float = 1.0
+    save_every: int = 500
+    score_every: int = 1000
+    workers: int = 2

@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from config import END_OF_TEXT, IMAGE, SPECIAL_TOKENS, TURN_END, TURN_START, VIDEO, ModelConfig
+from config import END_OF_TEXT, IMAGE, SPECIAL_TOKENS, TURN_END, TURN_START, VIDEO, ModelConfig, TextConfig, VisionConfig
 from model import DemoModel
+from tokenizer import Prompts
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + ' '}}"
@@ -170,13 +171,40 @@ def export_model(model: DemoModel, tokenizer: Tokenizer, folder: Path) -> None:
         (folder / name).write_text(json.dumps(document, indent=2) + "\n")
 
 
-def load_model(folder: Path, cfg: ModelConfig, init_ids: list[int]) -> DemoModel:
-    """The exported weights in f32, ready to evaluate."""
-    from safetensors.torch import load_file
+def read_geometry(folder: Path) -> ModelConfig:
+    """The geometry of an exported folder; window and retrieval settings are the ones it was trained for."""
+    document = json.loads((folder / "config.json").read_text())
+    text, vision = document["text_config"], document["vision_config"]
+    return ModelConfig(
+        vision=VisionConfig(
+            image_size=vision["image_size"],
+            patch_size=vision["patch_size"],
+            hidden=vision["hidden_size"],
+            mlp=vision["intermediate_size"],
+            layers=vision["num_hidden_layers"],
+            heads=vision["num_attention_heads"],
+            norm_eps=vision["layer_norm_eps"],
+        ),
+        text=TextConfig(
+            vocab=text["vocab_size"],
+            hidden=text["hidden_size"],
+            mlp=text["intermediate_size"],
+            layers=text["num_hidden_layers"],
+            heads=text["num_attention_heads"],
+            kv_heads=text["num_key_value_heads"],
+            rope_theta=text["rope_theta"],
+            norm_eps=text["rms_norm_eps"],
+            positions_max=text["max_position_embeddings"],
+        ),
+    )
 
-    model = DemoModel(cfg, init_ids)
+
+def load_exported(folder: Path) -> tuple[DemoModel, Prompts]:
+    """An exported model in f32, ready to evaluate, and its prompts."""
+    prompts = Prompts(Tokenizer.from_file(str(folder / "tokenizer.json")))
+    model = DemoModel(read_geometry(folder), prompts.init_ids)
     model.load_state_dict({name: value.float() for name, value in load_file(folder / "model.safetensors").items()})
-    return model.eval()
+    return model.eval(), prompts
 
 
 @torch.no_grad()

@@ -48,7 +48,8 @@ class SiglipAttention(nn.Module):
         def split(y: Tensor) -> Tensor:
             return y.view(rows, n, self.heads, width // self.heads).transpose(1, 2)
 
-        out = F.scaled_dot_product_attention(split(self.q_proj(x)), split(self.k_proj(x)), split(self.v_proj(x)))
+        logits = attention_logits(split(self.q_proj(x)), split(self.k_proj(x)))
+        out = attention_values(logits, split(self.v_proj(x)))
         return self.out_proj(out.transpose(1, 2).reshape(rows, n, width))
 
 
@@ -223,7 +224,7 @@ def attention_values(logits: Tensor, v: Tensor) -> Tensor:
     """One softmax over all keys, then the values: [B, H, n, m], [B, G, m, D] -> [B, H, n, D]."""
     rows, heads, n, m = logits.shape
     groups = v.shape[1]
-    weights = torch.softmax(logits.float(), -1).to(v.dtype)
+    weights = torch.softmax(logits, -1).to(v.dtype)
     return (weights.view(rows, groups, heads // groups * n, m) @ v).view(rows, heads, n, -1)
 
 
@@ -234,8 +235,7 @@ def attention_values(logits: Tensor, v: Tensor) -> Tensor:
 class Memory:
     """Un-rotated keys and values of a set of frames, per layer; what the store keeps.
 
-    init_k, init_v: L x [1 or B, G, n_init, D];  frame_k, frame_v: L x [F, G, P, D];  owner: [F], the init row a
-    frame was encoded under (streams share the prompt, so all init rows are equal).
+    init_k, init_v: L x [1, G, n_init, D], the same for every stream;  frame_k, frame_v: L x [F, G, P, D].
     """
 
     init_k: list[Tensor]
@@ -321,7 +321,8 @@ class DemoModel(nn.Module):
             init_v = window.init_v[index] if window else v[:, :, :n_init]
             near_logits = attention_logits(self.rotary(q, turn[kept:]), self.rotary(all_k, turn))
             far_logits = attention_logits(self.rotary(q, far_turn), init_k)
-            logits = torch.cat([far_logits, near_logits], -1) + mask
+            logits = torch.cat([far_logits, near_logits], -1)
+            logits = logits + mask.to(logits.dtype)
             x = layer.finish(x, attention_values(logits, torch.cat([init_v, all_v], 2)))
 
             skip = 0 if window else n_init
@@ -370,7 +371,8 @@ class DemoModel(nn.Module):
             hidden = torch.zeros(rows, n_init + slots * per_frame)
             hidden[:, n_init:] = empty.repeat_interleave(per_frame, 1) * MASKED
             mask = torch.cat([hidden[:, None, None].expand(-1, 1, n, -1), causal], -1)
-            logits = attention_logits(self.rotary(q, at[:, -n:]), self.rotary(all_k, at)) + mask
+            logits = attention_logits(self.rotary(q, at[:, -n:]), self.rotary(all_k, at))
+            logits = logits + mask.to(logits.dtype)
             x = layer.finish(x, attention_values(logits, all_v))
         return self.logits(x), picked
 

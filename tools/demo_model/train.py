@@ -1,0 +1,267 @@
+"""Trains the demo model from nothing: `python tools/demo_model/train.py --work DIR --truthcam BINARY --out DIR`.
+
+Four steps, each resumed where an earlier run left it: videos (made, encoded to H.264, decoded, cached), the vision
+tower on single frames, the whole model on clips and questions, export. Every step of training draws from a seed of
+its own, so a resumed run goes on as an uninterrupted one would.
+"""
+
+import argparse
+import math
+import os
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor, distributed, multiprocessing, nn
+
+from batches import MIRROR_PLACES, Batch, Teacher, make_batch, vary
+from clips import Library
+from config import ModelConfig, TrainConfig
+from data import TRAIN_SEED_FIRST, Shoot, Video, load_video, pixels, prepare_videos, vocabulary
+from evaluate import evaluate, report
+from export import compare_with_transformers, export_model, load_exported
+from losses import SightHead, answer_loss, retrieval_loss, sight_loss
+from model import DemoModel
+from questions import COLORS, SHAPES, every_text
+from selection import Retrieval
+from tokenizer import Prompts, train_tokenizer
+
+SCORE_SEED_FIRST = 5000
+
+
+class Meter:
+    """Means of named figures since the last line."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = defaultdict(float)
+        self.counts: dict[str, float] = defaultdict(float)
+
+    def add(self, name: str, value: float, weight: float = 1.0) -> None:
+        self.sums[name] += value * weight
+        self.counts[name] += weight
+
+    def line(self) -> str:
+        return " ".join(f"{name} {self.sums[name] / self.counts[name]:.3f}" for name in self.sums if self.counts[name])
+
+
+class Trainer:
+    """The model, its training-only head, and the loop both stages share."""
+
+    def __init__(self, model: DemoModel, prompts: Prompts, library: Library, cfg: TrainConfig, work: Path) -> None:
+        self.rank = distributed.get_rank()
+        self.model = model
+        self.prompts = prompts
+        self.library = library
+        self.cfg = cfg
+        self.work = work
+        self.head = SightHead(model.cfg.text.hidden, model.cfg.pooled_grid, len(SHAPES) * len(COLORS))
+        self.meter = Meter()
+        self.full_frames = torch.tensor([frame for scene in library.scenes for frame in range(scene.start, scene.stop)])
+
+    def draw_seed(self, salt: int, step: int) -> int:
+        """A seed of its own for every use, step and worker."""
+        return self.cfg.seed * salt + step * self.cfg.workers + self.rank
+
+    def average_gradients(self, parameters: list[nn.Parameter]) -> None:
+        """Every worker goes on with the mean of all workers' gradients; a parameter one has not used counts as 0."""
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        flat = torch.cat([parameter.grad.flatten() for parameter in parameters])
+        distributed.all_reduce(flat)
+        flat /= self.cfg.workers
+        for parameter, mean in zip(parameters, flat.split([parameter.numel() for parameter in parameters])):
+            parameter.grad.copy_(mean.view_as(parameter))
+
+    # -- stage 1: what does a single frame show? -----------------------------------------------------------------------
+
+    def see_step(self, step: int) -> Tensor:
+        cfg, library = self.cfg, self.library
+        generator = torch.Generator().manual_seed(self.draw_seed(7_919, step))
+        full = cfg.see_batch * 3 // 4
+        index = torch.cat(
+            [
+                self.full_frames[torch.randint(len(self.full_frames), (full,), generator=generator)],
+                torch.randint(len(library.shown), (cfg.see_batch - full,), generator=generator),
+            ]
+        )
+        seen, truth = pixels(library.frames[index]), library.truth[index].float()
+        mirror = torch.rand(len(index), generator=generator) < 0.5
+        seen = torch.where(mirror[:, None, None, None], seen.flip(-1), seen)
+        truth = torch.where(mirror[:, None, None], truth[:, MIRROR_PLACES], truth)
+        with torch.autocast("cpu", torch.bfloat16):
+            tokens = self.model.see(vary(seen, generator))
+        anywhere, at_place = self.head(tokens)
+        self.meter.add("exact", ((at_place > 0) == (truth > 0)).flatten(1).all(1)[:full].float().mean().item())
+        loss = sight_loss(anywhere, at_place, truth)
+        self.meter.add("loss", loss.item())
+        return loss
+
+    # -- stage 2: watch, retrieve, answer ------------------------------------------------------------------------------
+
+    def answer_step(self, step: int) -> Tensor:
+        cfg, model = self.cfg, self.model
+        batch = make_batch(self.library, self.prompts, cfg, self.draw_seed(1_000_003, step))
+        generator = torch.Generator().manual_seed(self.draw_seed(15_485_863, step))
+        progress = step / (cfg.answer_steps * cfg.taught_until)
+        teacher = Teacher(batch, max(cfg.taught_share, 1.0 - progress), model.cfg, generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            tokens = model.see(batch.pixels)
+            memory, _ = model.watch(tokens.unflatten(0, (-1, batch.clip_frames)))
+            retrieval = Retrieval(model, memory, batch.raw_valid, batch.allowed, teacher)
+            choices = retrieval.run(batch.raw)
+            logits, _ = model.attend(memory, batch.prompt, lambda layer, q: choices[layer])
+        answers = answer_loss(logits, batch.labels)
+        found = retrieval_loss(retrieval.scores, batch.wanted, torch.ones_like(batch.allowed))
+        self.measure(batch, logits, choices, answers.item(), found.item())
+        loss = answers + cfg.retrieval_weight * found
+        return loss + cfg.see_weight * sight_loss(*self.head(tokens), batch.truth)
+
+    @torch.no_grad()
+    def measure(self, batch: Batch, logits: Tensor, choices: list[Tensor], answers: float, found: float) -> None:
+        self.meter.add("answer", answers)
+        self.meter.add("retrieve", found)
+        labels = batch.labels[:, 1:]
+        right = ((logits[:, :-1].argmax(-1) == labels) | (labels < 0)).all(1)
+        for kind, ok in zip(batch.kinds, right.tolist()):
+            self.meter.add(kind, ok)
+        evidence = batch.wanted & batch.allowed
+        asked = evidence.any(1)
+        for choice in choices:
+            hit = (evidence.gather(1, choice.clamp(min=0)) & (choice >= 0)).any(1)[asked].float()
+            self.meter.add("hit", hit.mean().item() if len(hit) else 1.0)
+
+    # -- the loop ------------------------------------------------------------------------------------------------------
+
+    def run(self, name: str, steps: int, rate: float, take: Callable[[int], Tensor], scored: Callable[[int], None]) -> None:
+        """Trains for steps, or what is left of them; saves and scores at fixed steps."""
+        cfg = self.cfg
+        parameters = [*self.model.parameters(), *self.head.parameters()]
+        optimizer = torch.optim.AdamW(parameters, rate, (0.9, 0.98), weight_decay=cfg.weight_decay, foreach=True)
+        path = self.work / f"{name}.pt"
+        start = self.restore(path, optimizer)
+        began = time.monotonic()
+        self.model.train()
+        for step in range(start, steps):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * learning_share(step, steps, cfg)
+            optimizer.zero_grad()
+            take(step).backward()
+            self.average_gradients(parameters)
+            nn.utils.clip_grad_norm_(parameters, cfg.clip_norm)
+            optimizer.step()
+            done = step + 1
+            if self.rank:
+                continue
+            if done % 50 == 0 or done == steps:
+                pace = (time.monotonic() - began) / (done - start)
+                left = (steps - done) * pace / 60
+                print(f"{name} {done}/{steps} {1000 * pace:.0f} ms, {left:.0f} min left: {self.meter.line()}", flush=True)
+                self.meter = Meter()
+            if done % cfg.save_every == 0 or done == steps:
+                self.save(path, optimizer, done)
+            if done % cfg.score_every == 0 or done == steps:
+                scored(done)
+
+    def save(self, path: Path, optimizer: torch.optim.Optimizer, step: int) -> None:
+        state = {"model": self.model.state_dict(), "head": self.head.state_dict(), "optimizer": optimizer.state_dict()}
+        part = path.with_suffix(".part")
+        torch.save({**state, "step": step}, part)
+        os.replace(part, path)
+
+    def restore(self, path: Path, optimizer: torch.optim.Optimizer) -> int:
+        """The step to go on from: 0 when this stage has not begun."""
+        if not path.is_file():
+            return 0
+        state = torch.load(path, weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.head.load_state_dict(state["head"])
+        optimizer.load_state_dict(state["optimizer"])
+        print(f"{path.name}: going on from step {state['step']}", flush=True)
+        return int(state["step"])
+
+
+def learning_share(step: int, steps: int, cfg: TrainConfig) -> float:
+    """Warm-up, flat, then half a cosine down to a hundredth."""
+    warm = min(1.0, (step + 1) / cfg.warm_steps)
+    down = max(0.0, (step / steps - cfg.flat_share) / (1 - cfg.flat_share))
+    return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * down)))
+
+
+def prepare_tokenizer(texts: list[str], work: Path, cfg: ModelConfig) -> Tokenizer:
+    """The tokeniser of this work folder; trained when there is none yet."""
+    path = work / "tokenizer.json"
+    if not path.is_file():
+        train_tokenizer(texts, cfg.text.vocab).save(str(path))
+    return Tokenizer.from_file(str(path))
+
+
+def check_wordings(known: list[str]) -> None:
+    """Training must ask in the camera tool's words; a new wording there has to be brought here."""
+    unknown = set(every_text(random.Random(0), 400)) - set(known)
+    singles = {text for text in unknown if " or the " not in text}  # the tool lists a sample of the pairs only
+    if singles:
+        raise ValueError(f"truthcam --vocabulary lacks {sorted(singles)[:3]}; bring questions.py in line with it")
+
+
+def train(rank: int, options: argparse.Namespace, known: list[str], cfg: TrainConfig) -> None:
+    """One worker: both stages, and, in the first one, what is printed, saved and exported."""
+    torch.set_num_threads(1)
+    torch.manual_seed(cfg.seed)
+    meeting = f"file://{(options.work / 'workers').absolute()}"
+    distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=cfg.workers)
+    shape = ModelConfig()
+    library = Library([load_video(path) for path in sorted((options.work / "train").iterdir())])
+    videos = [load_video(path) for path in sorted((options.work / "score").iterdir())]
+    tokenizer = prepare_tokenizer(known, options.work, shape)
+    prompts = Prompts(tokenizer)
+    trainer = Trainer(DemoModel(shape, prompts.init_ids), prompts, library, cfg, options.work)
+
+    def score(step: int) -> None:
+        export_model(trainer.model, tokenizer, options.out)
+        show_score(options.out, videos, step)
+        trainer.model.train()
+
+    trainer.run("see", cfg.see_steps, cfg.see_rate, trainer.see_step, lambda step: None)
+    trainer.run("answer", cfg.answer_steps, cfg.answer_rate, trainer.answer_step, score)
+    if rank == 0:
+        export_model(trainer.model, tokenizer, options.out)
+        model, prompts = load_exported(options.out)
+        frames = pixels(videos[0].frames[:8])
+        print(compare_with_transformers(model, options.out, frames, prompts.ids(videos[0].questions[0].text)))
+    distributed.barrier()
+    distributed.destroy_process_group()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, required=True, help="folder for videos and checkpoints (about 1 GB)")
+    parser.add_argument("--truthcam", type=Path, required=True, help="the built truthcam binary")
+    parser.add_argument("--out", type=Path, required=True, help="where the checkpoint folder goes")
+    options = parser.parse_args()
+    cfg, shape = TrainConfig(), ModelConfig()
+    known = vocabulary(options.truthcam)
+    check_wordings(known)
+    options.work.mkdir(parents=True, exist_ok=True)
+    size = shape.vision.image_size
+    seeds = range(TRAIN_SEED_FIRST, TRAIN_SEED_FIRST + cfg.train_videos)
+    prepare_videos(options.truthcam, Shoot(seeds, cfg.video_seconds, "demo", 0), options.work / "train", size)
+    seeds = range(SCORE_SEED_FIRST, SCORE_SEED_FIRST + cfg.score_videos)
+    prepare_videos(options.truthcam, Shoot(seeds, cfg.video_seconds, "score", 70), options.work / "score", size)
+    prepare_tokenizer(known, options.work, shape)
+    (options.work / "workers").unlink(missing_ok=True)
+    multiprocessing.spawn(train, (options, known, cfg), nprocs=cfg.workers)
+
+
+def show_score(folder: Path, videos: list[Video], step: int) -> None:
+    selectors = ("rekv", "oracle")
+    model, prompts = load_exported(folder)
+    print(f"score at step {step}\n{report(evaluate(model, prompts, videos, selectors), selectors)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
