@@ -93,7 +93,7 @@ class TrainConfig:
     see_batch: int = 48
     see_rate: float = 1e-3
 
-    answer_steps: int = 8000
+    answer_steps: int = 6000
     clip_frames: tuple[int, ...] = (16, 24, 24)
     batch_frames: int = 48
     batch_questions: int = 40

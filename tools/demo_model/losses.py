@@ -20,23 +20,25 @@ PLACE_CENTRES = {
 
 
 class SightHead(nn.Module):
-    """Reads from a frame's tokens which (shape, colour) pairs it shows, over all and place by place.
+    """Reads from a frame's tokens which (shape, colour) pairs it shows at which places, in two ways.
 
-    Used in training only. Linear on purpose: what it reads must lie open in the tokens that the decoder gets.
+    From the tokens around a place, which teaches seeing; and from the mean of all tokens, which makes every token
+    say what it shows and where: the mean key of a frame, all that retrieval has, can hold no more than that. Used in
+    training only, and linear on purpose: what it reads must lie open in the tokens that the decoder gets.
     """
 
     def __init__(self, hidden: int, grid: int, pairs: int) -> None:
         super().__init__()
         self.mix = nn.Parameter(place_prior(grid))
         self.norm = nn.LayerNorm(hidden)
-        self.at_place = nn.Linear(hidden, pairs)
-        self.anywhere = nn.Linear(hidden, pairs)
+        self.around = nn.Linear(hidden, pairs)
+        self.overall = nn.Linear(hidden, len(PLACES) * pairs)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """tokens [F, P, hidden] -> logits anywhere [F, pairs], at places [F, places, pairs]."""
+        """tokens [F, P, hidden] -> logits [F, places, pairs] from the tokens around, and from the mean of all."""
         x = self.norm(tokens.float())
-        at = torch.einsum("zp,fph->fzh", torch.softmax(self.mix, -1), x)
-        return self.anywhere(x.mean(1)), self.at_place(at)
+        around = torch.einsum("zp,fph->fzh", torch.softmax(self.mix, -1), x)
+        return self.around(around), self.overall(x.mean(1)).unflatten(1, (len(PLACES), -1))
 
 
 def place_prior(grid: int) -> Tensor:
@@ -48,11 +50,10 @@ def place_prior(grid: int) -> Tensor:
     return -(down[:, :, None] + across[:, None, :]).flatten(1)
 
 
-def sight_loss(anywhere: Tensor, at_place: Tensor, shown: Tensor) -> Tensor:
+def sight_loss(around: Tensor, overall: Tensor, shown: Tensor) -> Tensor:
     """shown [F, places, pairs] is 1 where a frame shows a pair at a place. Summed over labels: most are absent."""
-    pair = shown.amax(1)
-    loss = F.binary_cross_entropy_with_logits(anywhere, pair, reduction="sum")
-    loss = loss + F.binary_cross_entropy_with_logits(at_place, shown, reduction="sum")
+    loss = F.binary_cross_entropy_with_logits(around, shown, reduction="sum")
+    loss = loss + F.binary_cross_entropy_with_logits(overall, shown, reduction="sum")
     return loss / len(shown)
 
 

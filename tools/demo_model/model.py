@@ -275,8 +275,12 @@ class DemoModel(nn.Module):
 
     def see(self, pixels: Tensor) -> Tensor:
         """Normalised pixels [F, 3, S, S] to frame tokens [F, P, hidden]."""
+        return self.project(self.vision_tower(pixels))
+
+    def project(self, features: Tensor) -> Tensor:
+        """The tower's features [F, grid * grid, vision hidden] to frame tokens [F, P, hidden]."""
         grid = self.cfg.vision.grid
-        x = self.multi_modal_projector(self.vision_tower(pixels))
+        x = self.multi_modal_projector(features)
         x = x.transpose(1, 2).unflatten(2, (grid, grid))
         pooled = self.cfg.pooled_grid
         x = F.interpolate(x.float(), size=(pooled, pooled), mode="bilinear", align_corners=False)

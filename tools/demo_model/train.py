@@ -95,13 +95,15 @@ class Trainer:
         truth = torch.where(mirror[:, None, None], truth[:, MIRROR_PLACES], truth)
         with torch.autocast("cpu", torch.bfloat16):
             tokens = self.model.see(vary(seen, generator))
-        anywhere, at_place = self.head(tokens)
-        self.meter.add("exact", ((at_place > 0) == (truth > 0)).flatten(1).all(1)[:full].float().mean().item())
-        loss = sight_loss(anywhere, at_place, truth)
+        around, overall = self.head(tokens)
+        for name, logits in (("around", around), ("overall", overall)):
+            exact = ((logits > 0) == (truth > 0)).flatten(1).all(1)[:full]
+            self.meter.add(name, exact.float().mean().item())
+        loss = sight_loss(around, overall, truth)
         self.meter.add("loss", loss.item())
         return loss
 
-    # -- stage 2: watch, retrieve, answer ------------------------------------------------------------------------------
+    # -- stage 2: watch, retrieve, answer; the tower stays as stage 1 left it ------------------------------------------
 
     def answer_step(self, step: int) -> Tensor:
         cfg, model = self.cfg, self.model
@@ -110,7 +112,9 @@ class Trainer:
         progress = step / (cfg.answer_steps * cfg.taught_until)
         teacher = Teacher(batch, max(cfg.taught_share, 1.0 - progress), model.cfg, generator)
         with torch.autocast("cpu", torch.bfloat16):
-            tokens = model.see(batch.pixels)
+            with torch.no_grad():
+                features = model.vision_tower(batch.pixels)
+            tokens = model.project(features)
             memory, _ = model.watch(tokens.unflatten(0, (-1, batch.clip_frames)))
             retrieval = Retrieval(model, memory, batch.raw_valid, batch.allowed, teacher)
             choices = retrieval.run(batch.raw)
@@ -140,7 +144,7 @@ class Trainer:
     def run(self, name: str, steps: int, rate: float, take: Callable[[int], Tensor], scored: Callable[[int], None]) -> None:
         """Trains for steps, or what is left of them; saves and scores at fixed steps."""
         cfg = self.cfg
-        parameters = [*self.model.parameters(), *self.head.parameters()]
+        parameters = [one for one in (*self.model.parameters(), *self.head.parameters()) if one.requires_grad]
         optimizer = torch.optim.AdamW(parameters, rate, (0.9, 0.98), weight_decay=cfg.weight_decay, foreach=True)
         path = self.work / f"{name}.pt"
         start = self.restore(path, optimizer)
@@ -227,6 +231,7 @@ def train(rank: int, options: argparse.Namespace, known: list[str], cfg: TrainCo
         trainer.model.train()
 
     trainer.run("see", cfg.see_steps, cfg.see_rate, trainer.see_step, lambda step: None)
+    trainer.model.vision_tower.requires_grad_(False)
     trainer.run("answer", cfg.answer_steps, cfg.answer_rate, trainer.answer_step, score)
     if rank == 0:
         export_model(trainer.model, tokenizer, options.out)
