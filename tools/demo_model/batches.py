@@ -9,6 +9,7 @@ from torch import Tensor
 from clips import MIRRORED, Clip, Library, make_clip
 from config import ModelConfig, TrainConfig
 from data import pixels
+from losses import PLACE_CENTRES
 from questions import COLORS, PLACES, SHAPES, Asked, ask_about
 from selection import in_time_order, newest, pad
 from tokenizer import Prompts
@@ -31,7 +32,8 @@ class Batch:
     """Clips and the questions on them; F = clips x frames, Q questions over all clips.
 
     allowed [Q, F] frames of the question's clip up to its moment; wanted [Q, F] frames of any clip that show what is
-    asked about; prompt holds question, answer and end as one row, labels the answer's part of it.
+    asked about, wanted_tokens [Q, F x P] the tokens that show it; prompt holds question, answer and end as one row, labels the answer's part of it, which begins at
+    answer_at [Q].
     """
 
     clip_frames: int
@@ -41,15 +43,16 @@ class Batch:
     raw_valid: Tensor
     prompt: Tensor
     labels: Tensor
+    answer_at: Tensor
     allowed: Tensor
     wanted: Tensor
+    wanted_tokens: Tensor
     kinds: list[str]
 
 
-def make_batch(library: Library, prompts: Prompts, cfg: TrainConfig, seed: int) -> Batch:
-    draw = random.Random(seed)
-    generator = torch.Generator().manual_seed(seed)
-    length = draw.choice(cfg.clip_frames)
+def make_batch(library: Library, prompts: Prompts, cfg: TrainConfig, grid: int, draw: random.Random, length: int) -> Batch:
+    """A batch of clips of one length; grid is the side of a frame's square of tokens."""
+    generator = torch.Generator().manual_seed(draw.getrandbits(62))
     count = max(1, cfg.batch_frames // length)
     clips: list[Clip] = []
     asked: list[tuple[int, Asked]] = []
@@ -68,7 +71,10 @@ def make_batch(library: Library, prompts: Prompts, cfg: TrainConfig, seed: int) 
     raw, raw_valid = pad([prompts.ids(one.text) for _, one in asked], 0)
     rows = [(prompts.answer_prompt(one.text), prompts.answer(one.answer)) for _, one in asked]
     prompt, _ = pad([question + answer for question, answer in rows], 0)
+    answer_at = torch.tensor([len(question) for question, _ in rows])
     labels, _ = pad([[-100] * len(question) + answer for question, answer in rows], -100)
+    at = wanted_places(truth.flatten(0, 1), [one for _, one in asked])
+    tokens = torch.einsum("qfz,zt->qft", at.float(), place_tokens(grid).float()) > 0
     owner = torch.arange(len(clips)).repeat_interleave(length)
     moment = torch.arange(length).repeat(len(clips))
     clip_of = torch.tensor([clip for clip, _ in asked])[:, None]
@@ -81,14 +87,16 @@ def make_batch(library: Library, prompts: Prompts, cfg: TrainConfig, seed: int) 
         raw_valid=raw_valid,
         prompt=prompt,
         labels=labels,
+        answer_at=answer_at,
         allowed=(owner[None] == clip_of) & (moment[None] <= as_of),
-        wanted=wanted_frames(truth.flatten(0, 1), [one for _, one in asked]),
+        wanted=at.any(2),
+        wanted_tokens=tokens.flatten(1),
         kinds=[one.kind for _, one in asked],
     )
 
 
-def wanted_frames(truth: Tensor, asked: list[Asked]) -> Tensor:
-    """truth [F, places, pairs] -> which frames show what a question wants: [Q, F]."""
+def wanted_places(truth: Tensor, asked: list[Asked]) -> Tensor:
+    """truth [F, places, pairs] -> where which frames show what a question wants: [Q, F, places]."""
     masks = torch.zeros(len(asked), len(PLACES), len(SHAPES), len(COLORS))
     for row, one in enumerate(asked):
         for want in one.wanted:
@@ -96,13 +104,22 @@ def wanted_frames(truth: Tensor, asked: list[Asked]) -> Tensor:
             shape = slice(None) if want.shape is None else SHAPES.index(want.shape)
             color = slice(None) if want.color is None else COLORS.index(want.color)
             masks[row, place, shape, color] = 1
-    return masks.flatten(1) @ truth.flatten(1).T > 0
+    return torch.einsum("qzp,fzp->qfz", masks.flatten(2), truth) > 0
+
+
+def place_tokens(grid: int) -> Tensor:
+    """The tokens an object at a place covers, as a mask [places, grid * grid]: those around the place's centre."""
+    centres = torch.tensor([PLACE_CENTRES[place] for place in PLACES]) * grid - 0.5
+    near = (torch.arange(grid)[None, None] - centres[:, :, None]).abs() < 1
+    across, down = near[:, 0], near[:, 1]
+    return (down[:, :, None] & across[:, None, :]).flatten(1)
 
 
 class Teacher:
-    """Replaces some questions' choices by frames that hold the evidence, filled up at random.
+    """Replaces some questions' choices by the frames that hold the evidence and a few others.
 
-    Early in training a layer's own choice is chance, and an answer cannot be learnt from frames that do not show it.
+    Early in training a layer's own choice is chance, and an answer cannot be learnt from frames that do not show it;
+    nor is it learnt soon from many frames at once, so most taught contexts are short.
     """
 
     def __init__(self, batch: Batch, share: float, cfg: ModelConfig, generator: torch.Generator) -> None:
@@ -110,10 +127,15 @@ class Teacher:
         self.cfg = cfg
         self.generator = generator
         self.taught = torch.rand(len(batch.kinds), generator=generator) < share
+        others = cfg.retrieved_frames * torch.rand(len(batch.kinds), generator=generator) ** 2
+        self.frames = (batch.wanted & batch.allowed).sum(1) + others.long()
 
     def __call__(self, choice: Tensor) -> Tensor:
         allowed, wanted = self.batch.allowed, self.batch.wanted
         rank = torch.rand(allowed.shape, generator=self.generator) + (wanted & allowed)
-        best = rank.masked_fill(~allowed, -1.0).topk(min(self.cfg.retrieved_frames, allowed.shape[1]), 1).indices
-        chosen = newest(allowed, self.cfg.recent_frames).scatter(1, best, True) & allowed
-        return torch.where(self.taught[:, None], in_time_order(chosen, choice.shape[1]), choice)
+        slots = min(self.cfg.retrieved_frames, allowed.shape[1])
+        best = rank.masked_fill(~allowed, -1.0).topk(slots, 1).indices
+        kept = torch.arange(slots)[None] < self.frames[:, None]
+        chosen = newest(allowed, self.cfg.recent_frames)
+        chosen = chosen | torch.zeros_like(allowed).scatter(1, best, kept)
+        return torch.where(self.taught[:, None], in_time_order(chosen & allowed, choice.shape[1]), choice)

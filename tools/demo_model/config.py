@@ -44,7 +44,7 @@ class TextConfig:
     layers: int = 4
     heads: int = 4
     kv_heads: int = 2
-    rope_theta: float = 10000.0
+    rope_theta: float = 1000000.0
     norm_eps: float = 1e-6
     positions_max: int = 8192
 
@@ -93,21 +93,22 @@ class TrainConfig:
     see_batch: int = 48
     see_rate: float = 1e-3
 
-    answer_steps: int = 6000
-    clip_frames: tuple[int, ...] = (16, 24, 24)
-    batch_frames: int = 48
-    batch_questions: int = 40
+    answer_steps: int = 3400
+    clip_frames: tuple[tuple[float, tuple[int, ...]], ...] = ((0.6, (4, 4, 8)), (0.8, (8, 16)), (1.0, (16, 16, 32)))
+    batch_frames: int = 32
+    batch_questions: int = 32
     contiguous_share: float = 0.1
-    answer_rate: float = 1e-3
-    taught_until: float = 0.3
-    taught_share: float = 0.25
+    answer_rate: float = 1.5e-3
+    taught_until: float = 0.4
+    taught_share: float = 0.3
     see_weight: float = 0.02
     retrieval_weight: float = 0.3
+    pointing_weight: float = 0.2
 
     weight_decay: float = 0.02
     warm_steps: int = 200
-    flat_share: float = 0.3
+    flat_share: float = 0.5
     clip_norm: float = 1.0
-    save_every: int = 500
-    score_every: int = 1000
+    save_every: int = 250
+    score_every: int = 500
     workers: int = 2

@@ -16,7 +16,7 @@ from torch import Tensor
 from config import ModelConfig
 from data import Video, load_video, pixels
 from export import load_exported
-from model import DemoModel, Memory, Window
+from model import Context, DemoModel, Memory, Window
 from selection import Retrieval, in_time_order, newest, pad
 from tokenizer import Prompts
 
@@ -58,13 +58,13 @@ def encode_stream(model: DemoModel, frames: Tensor, chunk: int = 32) -> Memory:
 
 
 @torch.no_grad()
-def greedy(model: DemoModel, memory: Memory, prompts: list[list[int]], choices: list[Tensor], eos: int) -> list[list[int]]:
-    """Answers of a batch of prompts over the frames each layer was given."""
+def greedy(model: DemoModel, prompts: list[list[int]], contexts: list[Context], eos: int) -> list[list[int]]:
+    """Answers to a batch of prompts over the context each layer was given."""
     rows = [list(prompt) for prompt in prompts]
     done = [False] * len(rows)
     for _ in range(ANSWER_TOKENS_MAX):
         ids, valid = pad(rows, 0)
-        logits, _ = model.attend(memory, ids, lambda layer, q: choices[layer])
+        logits = model.attend(ids, lambda layer, q: contexts[layer])
         last = logits[torch.arange(len(rows)), valid.sum(1) - 1].argmax(-1).tolist()
         for row, token in enumerate(last):
             if not done[row]:
@@ -110,11 +110,12 @@ def ask(model: DemoModel, prompts: Prompts, video: Video, memory: Memory, tally:
         if name == "rekv":
             retrieval = Retrieval(model, memory, valid, allowed)
             with torch.no_grad():
-                choices = retrieval.run(raw)
-            count_recall(tally, choices, evidence, allowed, model.cfg)
+                contexts = retrieval.run(raw)
+            count_recall(tally, retrieval.choices, evidence, allowed, model.cfg)
         else:
-            choices = [control(name, allowed, evidence, model.cfg, draw)] * model.cfg.text.layers
-        answers = greedy(model, memory, [prompts.answer_prompt(q.text) for q in questions], choices, prompts.eos)
+            choice = control(name, allowed, evidence, model.cfg, draw)
+            contexts = [model.context(memory, layer, choice) for layer in range(model.cfg.text.layers)]
+        answers = greedy(model, [prompts.answer_prompt(q.text) for q in questions], contexts, prompts.eos)
         for question, ids in zip(questions, answers):
             said = prompts.text(ids)
             right = said == question.answer

@@ -227,7 +227,7 @@ def compare_with_transformers(model: DemoModel, folder: Path, frames: Tensor, qu
     stock_logits = stock.language_model(inputs_embeds=embeds).logits[:, -len(question_ids) :]
     memory, _ = model.watch(tokens[None])
     everything = torch.arange(len(frames))[None]
-    logits, _ = model.attend(memory, question, lambda layer, q: everything)
+    logits = model.attend(question, lambda layer, q: model.context(memory, layer, everything))
     same_ids = (logits.argmax(-1) == stock_logits.argmax(-1)).float().mean().item()
     return {
         "vision": ((tokens - stock_tokens).abs().max() / stock_tokens.abs().max()).item(),

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from model import Context, DemoModel, attention_logits
 from questions import PLACES
 
 ABSENT = -1e9
@@ -62,20 +63,50 @@ def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100)
 
 
-def retrieval_loss(scores: list[Tensor], wanted: Tensor, usable: Tensor) -> Tensor:
-    """Every wanted frame must outrank all unwanted ones of the batch, in every layer, by the score the system uses.
+def ranking_loss(scores: list[Tensor], wanted: list[Tensor]) -> Tensor:
+    """Whatever is wanted must outrank all that is not, in every layer: scores and wanted L x [Q, N].
 
-    scores L x [Q, F]: un-normalised dot products of mean query and mean key; wanted, usable [Q, F]. A wanted frame
-    competes with the unwanted only, so that several wanted frames need not push each other down.
+    A wanted one competes with the unwanted only, so that several wanted ones need not push each other down.
+    Questions that want nothing, or whose context holds nothing wanted, do not count.
     """
-    asked = wanted.any(1)
-    if not asked.any():
-        return torch.zeros(())
-    wanted, usable = wanted[asked], usable[asked]
     total = torch.zeros(())
-    for layer in scores:
-        logits = layer[asked].float() / SCORE_SCALE
-        rest = logits.masked_fill(wanted | ~usable, ABSENT).logsumexp(1, keepdim=True)
-        misses = F.softplus(rest - logits) * wanted
-        total = total + (misses.sum(1) / wanted.sum(1)).mean()
+    for logits, good in zip(scores, wanted):
+        asked = good.any(1)
+        if not asked.any():
+            continue
+        logits, good = logits[asked].float(), good[asked]
+        rest = logits.masked_fill(good, ABSENT).logsumexp(1, keepdim=True)
+        misses = F.softplus(rest - logits) * good
+        total = total + (misses.sum(1) / good.sum(1)).mean()
     return total / len(scores)
+
+
+class Pointer:
+    """Watches where the token that must give the answer looks: its attention logits over every layer's context.
+
+    Training asks for the tokens that show what the question is about. Left to the answers alone, the model long
+    stays content with guessing among all that is in the context.
+    """
+
+    def __init__(self, model: DemoModel, contexts: list[Context], answer_at: Tensor) -> None:
+        self.model = model
+        self.contexts = contexts
+        self.last = answer_at - 1
+        self.looks: list[Tensor] = []
+
+    def choose(self, layer: int, q: Tensor) -> Context:
+        context = self.contexts[layer]
+        tip = q[torch.arange(len(q)), :, self.last][:, :, None]
+        tip = self.model.rotary(tip, context.end + self.last[:, None])
+        self.looks.append(attention_logits(tip, context.k).mean(1)[:, 0] + context.mask)
+        return context
+
+
+def wanted_in_context(places: Tensor, choice: Tensor, prompt_tokens: int) -> Tensor:
+    """places [Q, F, P] marks wanted tokens; choice [Q, S] the frames of a context -> the context's tokens [Q, m].
+
+    The prompt's tokens, which stand before the frames, are never wanted.
+    """
+    rows = torch.arange(len(choice))[:, None]
+    frames = (places[rows, choice.clamp(min=0)] & (choice >= 0)[:, :, None]).flatten(1)
+    return F.pad(frames, (prompt_tokens, 0))

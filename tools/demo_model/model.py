@@ -9,6 +9,7 @@ Q questions, S context frames of a question, L layers.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -249,6 +250,17 @@ class Memory:
 
 
 @dataclass
+class Context:
+    """What Q questions see in one layer: rotated keys and values [Q, G, m, D], an additive mask [Q, m], and the
+    position [Q, 1] at which the question begins."""
+
+    k: Tensor
+    v: Tensor
+    mask: Tensor
+    end: Tensor
+
+
+@dataclass
 class Window:
     """The newest tokens of B streams, per layer, and how many tokens came before the next one."""
 
@@ -347,38 +359,47 @@ class DemoModel(nn.Module):
 
     # -- questions ---------------------------------------------------------------------------------------------------
 
-    def attend(self, memory: Memory, ids: Tensor, choose) -> tuple[Tensor, list[Tensor]]:
+    def context(self, memory: Memory, layer: int, frames: Tensor) -> Context:
+        """What Q questions see in one layer: the prompt, then frames [Q, S] at contiguous positions.
+
+        frames are indices in time order, -1 for an empty slot, empty slots first.
+        """
+        rows, slots = frames.shape
+        n_init, per_frame = len(self.init_ids), self.cfg.frame_tokens
+        empty = frames < 0
+        rank = (torch.arange(slots)[None] - empty.sum(1, keepdim=True)).clamp(min=0)
+        at = n_init + rank[:, :, None] * per_frame + torch.arange(per_frame)
+        safe = frames.clamp(min=0)
+        init_k = self.rotary(memory.init_k[layer], torch.arange(n_init)).expand(rows, -1, -1, -1)
+        init_v = memory.init_v[layer].expand(rows, -1, -1, -1)
+        k = self.rotary(gather(memory.frame_k[layer], safe), at.flatten(1))
+        hidden = torch.zeros(rows, n_init + slots * per_frame)
+        hidden[:, n_init:] = empty.repeat_interleave(per_frame, 1) * MASKED
+        return Context(
+            k=torch.cat([init_k.to(k.dtype), k], 2),
+            v=torch.cat([init_v, gather(memory.frame_v[layer], safe)], 2),
+            mask=hidden,
+            end=n_init + (slots - empty.sum(1, keepdim=True)) * per_frame,
+        )
+
+    def attend(self, ids: Tensor, choose: Callable[[int, Tensor], Context]) -> Tensor:
         """Runs Q right-padded token rows ids [Q, n] over contexts that every layer chooses for itself.
 
-        choose(layer, q) gets the layer's un-rotated queries [Q, H, n, D] and returns frame indices [Q, S] in time
-        order, -1 for an empty slot, empty slots first. Positions are contiguous: prompt, frames, question.
-        Returns logits [Q, n, vocab] and the chosen frames of every layer.
+        choose(layer, q) gets the layer's un-rotated queries [Q, H, n, D]. Returns logits [Q, n, vocab].
         """
         x = self.embed(ids)
         rows, n = ids.shape
-        n_init, per_frame = len(self.init_ids), self.cfg.frame_tokens
         causal = torch.full((n, n), MASKED).triu(1).expand(rows, 1, n, n)
-        picked: list[Tensor] = []
         for index, layer in enumerate(self.language_model.model.layers):
             q, k, v = layer.self_attn.project(layer.input_layernorm(x))
-            frames = choose(index, q)
-            picked.append(frames)
-            slots = frames.shape[1]
-            empty = frames < 0
-            rank = torch.arange(slots)[None] - empty.sum(1, keepdim=True)
-            frame_at = n_init + rank.clamp(min=0)[:, :, None] * per_frame + torch.arange(per_frame)
-            end = n_init + (slots - empty.sum(1, keepdim=True)) * per_frame
-            at = torch.cat([torch.arange(n_init).expand(rows, -1), frame_at.flatten(1), end + torch.arange(n)], 1)
-            safe = frames.clamp(min=0)
-            all_k = torch.cat([memory.init_k[index].expand(rows, -1, -1, -1), gather(memory.frame_k[index], safe), k], 2)
-            all_v = torch.cat([memory.init_v[index].expand(rows, -1, -1, -1), gather(memory.frame_v[index], safe), v], 2)
-            hidden = torch.zeros(rows, n_init + slots * per_frame)
-            hidden[:, n_init:] = empty.repeat_interleave(per_frame, 1) * MASKED
-            mask = torch.cat([hidden[:, None, None].expand(-1, 1, n, -1), causal], -1)
-            logits = attention_logits(self.rotary(q, at[:, -n:]), self.rotary(all_k, at))
+            context = choose(index, q)
+            at = context.end + torch.arange(n)
+            all_k = torch.cat([context.k, self.rotary(k, at)], 2)
+            logits = attention_logits(self.rotary(q, at), all_k)
+            mask = torch.cat([context.mask[:, None, None].expand(-1, 1, n, -1), causal], -1)
             logits = logits + mask.to(logits.dtype)
-            x = layer.finish(x, attention_values(logits, all_v))
-        return self.logits(x), picked
+            x = layer.finish(x, attention_values(logits, torch.cat([context.v, v], 2)))
+        return self.logits(x)
 
     def logits(self, x: Tensor) -> Tensor:
         return F.linear(self.language_model.model.norm(x), self.language_model.model.embed_tokens.weight)

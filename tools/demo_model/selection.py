@@ -1,7 +1,7 @@
 """Which frames a question reads: ReKV's per-layer choice by score, and the controls it is measured against.
 
 A choice is a tensor [Q, S] of frame indices in time order with -1 in empty slots, empty slots first: what
-DemoModel.attend takes.
+DemoModel.context takes.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from model import DemoModel, Memory, mean_query
+from model import Context, DemoModel, Memory, mean_query
 
 
 def newest(allowed: Tensor, count: int) -> Tensor:
@@ -38,7 +38,7 @@ def top_frames(scores: Tensor, allowed: Tensor, recent: Tensor, count: int) -> T
 
 @dataclass
 class Retrieval:
-    """A retrieval pass over a memory: keeps every layer's query, scores and choice.
+    """A retrieval pass over a memory: keeps every layer's query, scores, choice and context.
 
     tokens [Q, n] are the raw questions, right padded; valid [Q, n] marks their tokens; allowed [Q, F] the frames a
     question may see. override, where given, turns a layer's own choice into the one that is used.
@@ -49,23 +49,30 @@ class Retrieval:
     valid: Tensor
     allowed: Tensor
     override: Callable[[Tensor], Tensor] | None = None
+    queries: list[Tensor] = field(default_factory=list)
     scores: list[Tensor] = field(default_factory=list)
     choices: list[Tensor] = field(default_factory=list)
+    contexts: list[Context] = field(default_factory=list)
 
-    def choose(self, layer: int, q: Tensor) -> Tensor:
+    def choose(self, layer: int, q: Tensor) -> Context:
         cfg = self.model.cfg
         with torch.autocast("cpu", enabled=False):
-            scores = mean_query(q, self.valid, cfg.text.kv_heads) @ self.memory.representatives(layer).T
+            query = mean_query(q, self.valid, cfg.text.kv_heads)
+            scores = query @ self.memory.representatives(layer).T
         choice = top_frames(scores.detach(), self.allowed, newest(self.allowed, cfg.recent_frames), cfg.retrieved_frames)
         if self.override is not None:
             choice = self.override(choice)
+        choice = choice[:, (choice >= 0).any(0)]
+        self.queries.append(query)
         self.scores.append(scores)
         self.choices.append(choice)
-        return choice
+        self.contexts.append(self.model.context(self.memory, layer, choice))
+        return self.contexts[-1]
 
-    def run(self, tokens: Tensor) -> list[Tensor]:
-        self.model.attend(self.memory, tokens, self.choose)
-        return self.choices
+    def run(self, tokens: Tensor) -> list[Context]:
+        """The retrieval pass; its own output is not used, what every layer chose is."""
+        self.model.attend(tokens, self.choose)
+        return self.contexts
 
 
 def pad(rows: list[list[int]], fill: int) -> tuple[Tensor, Tensor]:

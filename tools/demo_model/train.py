@@ -24,7 +24,7 @@ from config import ModelConfig, TrainConfig
 from data import TRAIN_SEED_FIRST, Shoot, Video, load_video, pixels, prepare_videos, vocabulary
 from evaluate import evaluate, report
 from export import compare_with_transformers, export_model, load_exported
-from losses import SightHead, answer_loss, retrieval_loss, sight_loss
+from losses import SCORE_SCALE, Pointer, SightHead, answer_loss, ranking_loss, sight_loss, wanted_in_context
 from model import DemoModel
 from questions import COLORS, SHAPES, every_text
 from selection import Retrieval
@@ -103,11 +103,19 @@ class Trainer:
         self.meter.add("loss", loss.item())
         return loss
 
+    def clip_length(self, step: int, draw: random.Random) -> int:
+        """The frames of this step's clips: short streams first, reading is learnt sooner from few frames."""
+        for until, lengths in self.cfg.clip_frames:
+            if step < until * self.cfg.answer_steps:
+                return draw.choice(lengths)
+        raise ValueError("TrainConfig.clip_frames must reach 1.0")
+
     # -- stage 2: watch, retrieve, answer; the tower stays as stage 1 left it ------------------------------------------
 
     def answer_step(self, step: int) -> Tensor:
         cfg, model = self.cfg, self.model
-        batch = make_batch(self.library, self.prompts, cfg, self.draw_seed(1_000_003, step))
+        draw = random.Random(self.draw_seed(1_000_003, step))
+        batch = make_batch(self.library, self.prompts, cfg, model.cfg.pooled_grid, draw, self.clip_length(step, draw))
         generator = torch.Generator().manual_seed(self.draw_seed(15_485_863, step))
         progress = step / (cfg.answer_steps * cfg.taught_until)
         teacher = Teacher(batch, max(cfg.taught_share, 1.0 - progress), model.cfg, generator)
@@ -117,18 +125,27 @@ class Trainer:
             tokens = model.project(features)
             memory, _ = model.watch(tokens.unflatten(0, (-1, batch.clip_frames)))
             retrieval = Retrieval(model, memory, batch.raw_valid, batch.allowed, teacher)
-            choices = retrieval.run(batch.raw)
-            logits, _ = model.attend(memory, batch.prompt, lambda layer, q: choices[layer])
+            contexts = retrieval.run(batch.raw)
+            pointer = Pointer(model, contexts, batch.answer_at)
+            logits = model.attend(batch.prompt, pointer.choose)
         answers = answer_loss(logits, batch.labels)
-        found = retrieval_loss(retrieval.scores, batch.wanted, torch.ones_like(batch.allowed))
-        self.measure(batch, logits, choices, answers.item(), found.item())
-        loss = answers + cfg.retrieval_weight * found
+        found = ranking_loss([score / SCORE_SCALE for score in retrieval.scores], [batch.wanted] * len(retrieval.scores))
+        token_keys = [keys.float().transpose(1, 2).flatten(0, 1).flatten(1) for keys in memory.frame_k]
+        token_scores = [query @ keys.T / SCORE_SCALE for query, keys in zip(retrieval.queries, token_keys)]
+        n_init = len(model.init_ids)
+        places = batch.wanted_tokens.unflatten(1, (-1, model.cfg.frame_tokens))
+        pointed = ranking_loss(token_scores, [batch.wanted_tokens] * len(token_scores))
+        looked = ranking_loss(pointer.looks, [wanted_in_context(places, choice, n_init) for choice in retrieval.choices])
+        self.measure(batch, logits, retrieval.choices)
+        self.meter.add("answer", answers.item())
+        self.meter.add("retrieve", found.item())
+        self.meter.add("point", pointed.item())
+        self.meter.add("look", looked.item())
+        loss = answers + cfg.retrieval_weight * found + cfg.pointing_weight * (pointed + looked)
         return loss + cfg.see_weight * sight_loss(*self.head(tokens), batch.truth)
 
     @torch.no_grad()
-    def measure(self, batch: Batch, logits: Tensor, choices: list[Tensor], answers: float, found: float) -> None:
-        self.meter.add("answer", answers)
-        self.meter.add("retrieve", found)
+    def measure(self, batch: Batch, logits: Tensor, choices: list[Tensor]) -> None:
         labels = batch.labels[:, 1:]
         right = ((logits[:, :-1].argmax(-1) == labels) | (labels < 0)).all(1)
         for kind, ok in zip(batch.kinds, right.tolist()):
