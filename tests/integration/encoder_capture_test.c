@@ -180,6 +180,45 @@ TEST(what_cannot_be_read_is_said_in_a_sentence)
     watch_end(watch);
 }
 
+/* Forty files with bytes changed anywhere, headers included: each ends, in frames or in a sentence. */
+TEST(damaged_files_end_in_frames_or_in_words)
+{
+    static const char *const names[] = { "d.mp4", "d.ts", "d.mkv", "d.avi" };
+    uint64_t state = 88172645463325252ull;
+    uint32_t with_frames = 0, refused = 0;
+
+    for (uint32_t round = 0; round < 40; round++) {
+        uint32_t kind = round % ARRAY_LEN(names);
+        struct capture_job job;
+        struct file_text text;
+        char whole[VIDEO_PATH_BYTES], path[VIDEO_PATH_BYTES + 8];
+        struct status st = { 0 };
+        struct watch *watch;
+
+        if (round < ARRAY_LEN(names))
+            make(names[kind], "25", 50);
+        snprintf(whole, sizeof whole, "%s/%s", test_folder(), names[kind]);
+        snprintf(path, sizeof path, "%s/damaged-%s", test_folder(), names[kind]);
+        CHECK_OK(file_read_all(whole, 1 << 22, &text, &st), st);
+        for (uint32_t i = 0; i < 1 + round * 3; i++) {
+            state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+            /* Every other round in the first bytes, where the container says what there is. */
+            text.data[state % (round & 4 ? 400 : text.len)] = (char)(state >> 40);
+        }
+        CHECK_OK(file_write_durable(path, text.data, text.len, &st), st);
+        free(text.data);
+        job = watch_job(path, 25);
+        watch = run(&job);
+        CHECK(watch->outcome == CAPTURE_DONE || watch->outcome == CAPTURE_REFUSED);
+        CHECK(watch->outcome == CAPTURE_DONE || watch->st.text[0] != '\0');
+        with_frames += watch->frame_count > 0;
+        refused += watch->outcome == CAPTURE_REFUSED;
+        watch_check_whole(watch, 0);
+        watch_end(watch);
+    }
+    CHECK(with_frames > 10 && refused > 0);
+}
+
 /* The address goes through the socket: not into arguments or environment, which every user of a machine can read. */
 TEST(passwords_are_not_in_the_list_of_processes)
 {
