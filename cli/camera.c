@@ -48,31 +48,59 @@ void camera_from_reply(const ProtobufCMessage *stream_status, struct camera *cam
     camera->expected_frames = status->expected_frames;
 }
 
-bool camera_get(struct cluster *cluster, const char *ns, const char *name, struct camera *camera,
-                struct status *st)
+static bool get_from(struct cluster *cluster, const struct worker_record *store, Reelkv__V1__StreamId *id,
+                     struct camera *camera, struct status *st)
 {
-    Reelkv__V1__StreamId id = REELKV__V1__STREAM_ID__INIT;
     Reelkv__V1__GetStreamRequest request = REELKV__V1__GET_STREAM_REQUEST__INIT;
-    const struct worker_record *store = NULL;
     struct rpc_sync_stream *call = NULL;
     const ProtobufCMessage *reply;
     bool ok;
 
-    if (!name_check("camera", name, st))
-        return false;
-    store = cluster_store_of(cluster, ns, name, st);
-    if (store == NULL)
-        return false;
-    id.namespace_ = (char *)ns;
-    id.name = (char *)name;
-    request.id = &id;
+    request.id = id;
     ok = cluster_call(cluster, store, &api_get_stream, &request.base, &call, &reply, st);
     if (ok)
         camera_from_reply(reply, camera);
-    else if (st->code == STATUS_NOT_FOUND)
-        status_fail(st, STATUS_NOT_FOUND, "there is no camera '%s'; `reelkv cam ls` lists them", name);
     rpc_sync_stream_destroy(call);
     return ok;
+}
+
+/* A camera that the directory does not know (yet, after Redis came back empty) may be with any store. */
+static bool get_from_any(struct cluster *cluster, Reelkv__V1__StreamId *id, struct camera *camera,
+                         const struct worker_record **store_p, struct status *st)
+{
+    const struct directory_view *view = cluster_view(cluster);
+
+    for (uint32_t i = 0; i < view->worker_count; i++) {
+        *store_p = &view->workers[i];
+        if (view->workers[i].kind == WORKER_KVSTORE && get_from(cluster, *store_p, id, camera, NULL))
+            return true;
+    }
+    return status_fail(st, STATUS_NOT_FOUND, "there is no camera '%s'; `reelkv cam ls` lists them", id->name);
+}
+
+bool camera_find(struct cluster *cluster, const char *ns, const char *name, struct camera *camera,
+                 const struct worker_record **store_p, struct status *st)
+{
+    Reelkv__V1__StreamId id = REELKV__V1__STREAM_ID__INIT;
+
+    if (!name_check("camera", name, st) || !name_check("namespace", ns, st))
+        return false;
+    *store_p = cluster_store_of(cluster, ns, name, st);
+    if (*store_p == NULL)
+        return false;
+    id.namespace_ = (char *)ns;
+    id.name = (char *)name;
+    if (get_from(cluster, *store_p, &id, camera, st))
+        return true;
+    return st->code == STATUS_NOT_FOUND && get_from_any(cluster, &id, camera, store_p, st);
+}
+
+bool camera_get(struct cluster *cluster, const char *ns, const char *name, struct camera *camera,
+                struct status *st)
+{
+    const struct worker_record *store;
+
+    return camera_find(cluster, ns, name, camera, &store, st);
 }
 
 struct camera_array {

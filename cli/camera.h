@@ -25,6 +25,10 @@ struct camera {
 bool camera_get(struct cluster *cluster, const char *ns, const char *name, struct camera *camera,
                 struct status *st);
 
+/* And the store that has it, borrowed from the cluster's view. */
+bool camera_find(struct cluster *cluster, const char *ns, const char *name, struct camera *camera,
+                 const struct worker_record **store_p, struct status *st);
+
 /* All cameras of a namespace by name. Stores that do not answer are left out and named in `silent`
  * (comma-separated, "" when all did). */
 bool camera_list(struct cluster *cluster, const char *ns, struct camera **cameras_p, size_t *count_p,

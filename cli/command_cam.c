@@ -196,17 +196,18 @@ static const struct option_row rm_rows[] = {
 #undef ROW
 };
 
-static bool delete (struct cluster *cluster, const char *ns, const char *name, uint64_t *frames_p,
-                    uint64_t *bytes_p, struct status *st)
+static bool forget(struct cluster *cluster, const char *ns, const char *name, uint64_t *frames_p,
+                   uint64_t *bytes_p, struct status *st)
 {
     Reelkv__V1__StreamId id = REELKV__V1__STREAM_ID__INIT;
     Reelkv__V1__DeleteStreamRequest request = REELKV__V1__DELETE_STREAM_REQUEST__INIT;
-    const struct worker_record *store = cluster_store_of(cluster, ns, name, st);
+    const struct worker_record *store;
     struct rpc_sync_stream *call;
     const ProtobufCMessage *reply;
+    struct camera camera;
     bool ok;
 
-    if (store == NULL)
+    if (!camera_find(cluster, ns, name, &camera, &store, st))
         return false;
     id.namespace_ = (char *)ns;
     id.name = (char *)name;
@@ -215,8 +216,6 @@ static bool delete (struct cluster *cluster, const char *ns, const char *name, u
     if (ok) {
         *frames_p = ((const Reelkv__V1__DeleteStreamReply *)reply)->frames;
         *bytes_p = ((const Reelkv__V1__DeleteStreamReply *)reply)->bytes;
-    } else if (st->code == STATUS_NOT_FOUND) {
-        status_fail(st, STATUS_NOT_FOUND, "there is no camera '%s'; `reelkv cam ls` lists them", name);
     }
     rpc_sync_stream_destroy(call);
     return ok;
@@ -232,8 +231,8 @@ static enum cli_exit run_rm(const struct cli_run *run)
     struct json *value;
     bool ok;
 
-    ok = name_check("camera", name, &st) && cluster_open(&cluster, options->data, options->redis, &st) &&
-         delete (cluster, options->namespace, name, &frames, &bytes, &st);
+    ok = cluster_open(&cluster, options->data, options->redis, &st) &&
+         forget(cluster, options->namespace, name, &frames, &bytes, &st);
     cluster_close(cluster);
     if (!ok)
         return cli_fail(&st, run->json);

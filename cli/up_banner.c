@@ -95,7 +95,7 @@ void up_banner_print(const struct up_banner *banner, bool as_json)
     print_addresses(banner);
     printf("  data     %s%s", banner->data, banner->cameras > 0 ? "" : "\n");
     if (banner->cameras > 0)
-        printf(", %u cameras found again\n", banner->cameras);
+        printf(", %u camera%s found again\n", banner->cameras, banner->cameras == 1 ? "" : "s");
     printf("  model    %s\n", plan->model);
     printf("           %s, %u layers, %u tokens a frame, window %u tokens, %s\n", facts->family,
            facts->layers, facts->frame_tokens, facts->n_local, facts->numerics);

@@ -198,7 +198,7 @@ TEST(cameras_and_answers_survive_a_restart)
     REFUSED(3, "reelkv up --data", "cam", "ls");
 
     start_cluster(&up, "second");
-    CHECK_HAS(process_log(&up), "1 cameras found again");
+    CHECK_HAS(process_log(&up), "1 camera found again");
     CHECK_EQ(VERB(&value, "cam", "show", "dock"), 0);
     CHECK_EQ(number(value, "frames_stored"), 40);
     json_free(value);
