@@ -199,4 +199,8 @@ bool cpu_pool_bilinear(struct tensor_queue *queue, struct tensor out, struct ten
                        struct status *st);
 bool cpu_argmax(struct tensor_queue *queue, uint32_t *ids, struct tensor in, struct status *st);
 
+/* Memory for buffers and weights, 64-byte aligned, in huge pages where it is large: a window is read end to end
+ * for every frame, and a question takes fresh memory for its context. free() gives it back; NULL: none left. */
+void *cpu_alloc(size_t bytes);
+
 #endif

@@ -6,10 +6,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/require.h"
 
-enum { BUFFER_ALIGN = 64 };
+enum { BUFFER_ALIGN = 64, HUGE_PAGE = 2 << 20, HUGE_BYTES = 4 << 20 };
 
 /* Best first. */
 static const struct cpu_kernels *const all_kernels[] = {
@@ -170,6 +171,16 @@ static void buffer_destroy(struct tensor_buffer *buffer)
     free(buffer);
 }
 
+void *cpu_alloc(size_t bytes)
+{
+    size_t align = bytes >= HUGE_BYTES ? HUGE_PAGE : BUFFER_ALIGN;
+    void *memory = bytes < SIZE_MAX - align ? aligned_alloc(align, (bytes + align) / align * align) : NULL;
+
+    if (memory != NULL && align == HUGE_PAGE)
+        (void)madvise(memory, bytes, MADV_HUGEPAGE); /* advice: without it all is as right, and slower */
+    return memory;
+}
+
 static bool buffer_create(struct tensor_buffer **buffer_p, struct tensor_device *device, size_t bytes,
                           struct status *st)
 {
@@ -179,7 +190,7 @@ static bool buffer_create(struct tensor_buffer **buffer_p, struct tensor_device 
         return cpu_bad(st, "a tensor buffer of %zu bytes is impossible", bytes);
     buffer = calloc(1, sizeof *buffer);
     if (buffer != NULL)
-        buffer->bytes = aligned_alloc(BUFFER_ALIGN, (bytes + BUFFER_ALIGN) / BUFFER_ALIGN * BUFFER_ALIGN);
+        buffer->bytes = cpu_alloc(bytes);
     if (buffer == NULL || buffer->bytes == NULL) {
         buffer_destroy(buffer);
         return status_fail(st, STATUS_EXHAUSTED, "no memory for a tensor buffer of %zu bytes", bytes);

@@ -119,7 +119,7 @@ static bool allocate_weights(struct tensor_weights *weights, const struct tensor
     weights->block_bytes = (size_t)weights->depth * lanes * (pairs ? 4 : tensor_dtype_bytes(spec->compute));
     weights->blocks = calloc(weights->block_count, sizeof *weights->blocks);
     weights->bias = calloc((size_t)weights->block_count * lanes, sizeof(float));
-    weights->packed = aligned_alloc(64, (weights->block_count * weights->block_bytes + 63) / 64 * 64);
+    weights->packed = cpu_alloc(weights->block_count * weights->block_bytes);
     return weights->blocks != NULL && weights->bias != NULL && weights->packed != NULL;
 }
 
