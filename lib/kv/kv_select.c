@@ -27,6 +27,7 @@ struct kv_select {
     const struct kv_selector *selector;
     struct best recent, chosen;
     struct kv_hit *hits; /* chosen, then recent, once finished */
+    uint32_t count;
     bool finished;
 };
 
@@ -123,23 +124,18 @@ static void sift_up(struct best *best, uint32_t at)
     }
 }
 
-/* Returns true with *out_p when a hit (the new one or the worst so far) did not fit. */
-static bool best_offer(struct best *best, const struct kv_hit *hit, struct kv_hit *out_p)
+static void best_offer(struct best *best, const struct kv_hit *hit)
 {
     if (best->count < best->room) {
         best->hits[best->count] = *hit;
         sift_up(best, best->count++);
-        return false;
+        return;
     }
     best->overflowed = true;
-    if (best->room == 0 || best->compare(hit, &best->hits[0]) <= 0) {
-        *out_p = *hit;
-        return true;
-    }
-    *out_p = best->hits[0];
+    if (best->room == 0 || best->compare(hit, &best->hits[0]) <= 0)
+        return;
     best->hits[0] = *hit;
     sift_down(best, 0);
-    return true;
 }
 
 /* Takes the heap apart from its worst end: best first remains. */
@@ -163,7 +159,7 @@ bool kv_select_create(struct kv_select **select_p, const struct kv_selection *se
     if (!kv_selection_check(selection, st))
         return false;
     if (selector_of(selection->kind)->takes_all)
-        room = LIMIT_TOP_BLOCKS - selection->recent_window;
+        room = LIMIT_TOP_BLOCKS;
     select = calloc(1, sizeof *select);
     if (select != NULL)
         select->hits = calloc((size_t)room + selection->recent_window, sizeof *select->hits);
@@ -194,13 +190,17 @@ void kv_select_offer(struct kv_select *select, const struct kv_hit *hits, uint32
 {
     REQUIRE(!select->finished);
     for (uint32_t i = 0; i < count; i++) {
-        struct kv_hit left, dropped;
-
-        /* What a newer block pushes out of the recent window competes with the others, as if it had never
-         * been in it. */
-        if (best_offer(&select->recent, &hits[i], &left))
-            best_offer(&select->chosen, &left, &dropped);
+        best_offer(&select->chosen, &hits[i]);
+        best_offer(&select->recent, &hits[i]);
     }
+}
+
+/* The order is total, so what is not worse than the worst of the chosen is one of them. */
+static bool is_chosen(const struct best *chosen, const struct kv_hit *hit)
+{
+    if (!chosen->overflowed)
+        return true;
+    return chosen->count > 0 && chosen->compare(hit, &chosen->hits[chosen->count - 1]) >= 0;
 }
 
 bool kv_select_finish(struct kv_select *select, const struct kv_hit **hits_p, uint32_t *count_p,
@@ -218,11 +218,16 @@ bool kv_select_finish(struct kv_select *select, const struct kv_hit **hits_p, ui
     best_sort(recent);
     for (uint32_t i = 0; i < chosen->count; i++)
         chosen->hits[i].recent = false;
-    for (uint32_t i = 0; i < recent->count; i++)
-        recent->hits[i].recent = true;
-    memmove(select->hits + chosen->count, recent->hits, recent->count * sizeof *recent->hits);
+    select->count = chosen->count;
+    for (uint32_t i = 0; i < recent->count; i++) {
+        struct kv_hit hit = recent->hits[i];
+
+        hit.recent = true;
+        if (!is_chosen(chosen, &hit))
+            select->hits[select->count++] = hit;
+    }
     *hits_p = select->hits;
-    *count_p = chosen->count + recent->count;
+    *count_p = select->count;
     return true;
 }
 

@@ -3,15 +3,14 @@
  *
  *   create -> offer (every block in view once, any order, any number of calls) -> finish -> hits -> destroy
  *
- * The newest `recent_window` blocks in view are always chosen, and do not count against top_r: the selector
- * chooses from the others. With recent_window 0 and KV_SELECT_REKV the choice is ReKV's.
+ * The selector chooses from all blocks in view; the newest `recent_window` of them are then added, on top of
+ * top_r, unless they were chosen anyway. With recent_window 0 and KV_SELECT_REKV the choice is ReKV's.
  *
  * Time order of blocks is (pts, stream, seq); of equal scores the newer in time order is the better, so a
  * choice never depends on the order of offering.
  *
  * Merging the choices of several stores is offering them all to one more kv_select with the same selection.
- * That is exact: what is recent over all stores is so in its own, and what is among the best of the others
- * over all stores is, in its own, either recent or among the best.
+ * That is exact: what is among the best (or the newest) over all stores is so in its own.
  *
  * Owner:  the creator. Thread: one at a time.
  * Fails:  INVALID for a selection that makes no sense; EXHAUSTED when `all` meets too many blocks.
@@ -39,7 +38,7 @@ struct kv_hit {
     uint64_t seq;
     int64_t pts_ns;
     uint32_t tokens;
-    bool recent; /* chosen by recent_window */
+    bool recent; /* added by recent_window */
     void *tag;   /* the offerer's own; kept with the hit */
 };
 

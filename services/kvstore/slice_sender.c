@@ -73,12 +73,13 @@ static void start_read(struct slice_item *item, struct slice_read *read, uint32_
     }
 }
 
-static bool may_share(const struct slice_sender *sender)
+static bool may_share(const struct slice_sender *sender, const struct index_frame *frame)
 {
     const struct kvstore *kvstore = sender->kvstore;
+    enum ram_region_kind region = frame->image != NULL ? RAM_IMAGES : RAM_SLICES;
 
     return sender->shm_session != 0 && kvstore->shm != NULL &&
-           sender->leased_bytes < ram_region_bytes(kvstore->store->arena, RAM_SLICES) / 4 &&
+           sender->leased_bytes[region] < ram_region_bytes(kvstore->store->arena, region) / 4 &&
            kvstore_shm_has_session(kvstore->shm, sender->shm_session);
 }
 
@@ -97,7 +98,7 @@ static struct slice_item *item_create(struct slice_sender *sender, const struct 
     item->has_slice = target->wants_slice;
     item->has_thumbnail = target->wants_thumbnail;
     if (item->has_slice)
-        start_read(item, &item->slice, target->layer, may_share(sender));
+        start_read(item, &item->slice, target->layer, may_share(sender, target->frame));
     if (item->has_thumbnail)
         start_read(item, &item->thumbnail, SLICE_THUMBNAIL, false);
     return item;
@@ -209,7 +210,8 @@ static void take_first(struct slice_sender *sender)
     if (is_shared(item)) {
         item->next = sender->leases;
         sender->leases = item;
-        sender->leased_bytes += item->slice.slot->bytes;
+        if (item->slice.slot->refs == 1) /* not a layer more of a frame that is leased already */
+            sender->leased_bytes[item->slice.slot->region] += item->slice.slot->bytes;
     } else {
         item_unref(item);
     }

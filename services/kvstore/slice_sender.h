@@ -3,7 +3,8 @@
  *   add targets -> start -> write() for each message, in order -> finished(), once
  *
  * Up to SLICE_SENDER_WINDOW reads run ahead of what is being sent. A call that stalls stalls only its own reads.
- * Leases on shared memory last until deinit; beyond a quarter of a region for one call the bytes go inline.
+ * Leases on shared memory last until deinit; what would keep more than a quarter of a
+ * region for one call goes inline.
  *
  * Owner:  the call's handler; after deinit, reads under way end by themselves.
  * Thread: the loop's.
@@ -39,7 +40,7 @@ struct slice_sender {
     struct slice_item *first, **last_link; /* read ahead, in order */
     uint32_t ahead;
     struct slice_item *leases;
-    uint64_t leased_bytes;
+    uint64_t leased_bytes[RAM_REGIONS]; /* that this call alone keeps */
     bool is_busy, is_running;
 };
 

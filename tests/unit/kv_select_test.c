@@ -39,7 +39,7 @@ static bool is_newer(const struct kv_hit *a, const struct kv_hit *b)
 static uint32_t choose_plainly(const struct kv_selection *selection, const struct kv_hit *blocks,
                                struct kv_hit *out)
 {
-    struct kv_hit sorted[BLOCKS];
+    struct kv_hit sorted[BLOCKS], newest[BLOCKS];
     uint32_t rest = 0, taken = 0;
 
     memcpy(sorted, blocks, sizeof sorted);
@@ -51,20 +51,27 @@ static uint32_t choose_plainly(const struct kv_selection *selection, const struc
                 sorted[i] = sorted[j];
                 sorted[j] = held;
             }
-    rest = selection->recent_window;
-    for (; taken < selection->top_r && taken + rest < BLOCKS; taken++) {
-        uint32_t best = rest + taken;
+    memcpy(newest, sorted, sizeof newest);
+    for (; taken < selection->top_r && taken < BLOCKS; taken++) {
+        uint32_t best = taken;
 
         for (uint32_t i = best + 1; i < BLOCKS; i++)
             if (selection->kind == KV_SELECT_REKV && sorted[i].score > sorted[best].score)
                 best = i;
         out[taken] = sorted[best];
         out[taken].recent = false;
-        memmove(&sorted[rest + taken + 1], &sorted[rest + taken], (best - rest - taken) * sizeof sorted[0]);
+        memmove(&sorted[taken + 1], &sorted[taken], (best - taken) * sizeof sorted[0]);
     }
-    for (uint32_t i = 0; i < rest; i++) {
-        out[taken + i] = sorted[i];
-        out[taken + i].recent = true;
+    for (uint32_t i = 0; i < selection->recent_window; i++) {
+        bool is_taken = false;
+
+        for (uint32_t n = 0; n < taken; n++)
+            is_taken |= out[n].seq == newest[i].seq;
+        if (is_taken)
+            continue;
+        out[taken + rest] = newest[i];
+        out[taken + rest].recent = true;
+        rest++;
     }
     return taken + rest;
 }
@@ -177,7 +184,7 @@ TEST(select_all_takes_all_or_says_there_are_too_many)
         if (extra == 0) {
             CHECK_OK(kv_select_finish(select, &hits, &count, &st), st);
             CHECK_EQ(count, LIMIT_TOP_BLOCKS);
-            CHECK(hits[count - 1].recent && !hits[0].recent);
+            CHECK_EQ(hits[0].seq, LIMIT_TOP_BLOCKS - 1);
         } else {
             CHECK(!kv_select_finish(select, &hits, &count, &st));
             CHECK_EQ(st.code, STATUS_EXHAUSTED);
