@@ -129,6 +129,7 @@ TEST(a_camera_from_add_to_rm)
     struct process up;
     struct json *value;
     char pictures[600], path[640];
+    struct status st;
     double frames;
 
     set_up(20);
@@ -149,6 +150,13 @@ TEST(a_camera_from_add_to_rm)
     REFUSED(2, "later than", "ask", QUESTION, "--cam", "dock", "--from", "now", "--to", "-5m");
     REFUSED(2, "rekv, recent or all", "ask", QUESTION, "--selector", "best");
     REFUSED(3, "cam ls", "cam", "rm", "nobody");
+
+    snprintf(path, sizeof path, "%s/junk.mp4", test_folder());
+    CHECK_OK(file_write_durable(path, "this is no video", 16, &st), st);
+    CHECK_EQ(VERB(NULL, "cam", "add", "junk", path), 0);
+    REFUSED(1, "not a video", "cam", "wait", "junk", "--timeout", "60");
+    REFUSED(3, "nothing is stored", "ask", QUESTION, "--cam", "junk");
+    CHECK_EQ(VERB(NULL, "cam", "rm", "junk"), 0);
 
     CHECK_EQ(VERB(&value, "cam", "show", "dock"), 0);
     CHECK_STR(json_str(json_get(value, "state")), "ended");
