@@ -29,11 +29,11 @@ def vary(frames: Tensor, generator: torch.Generator) -> Tensor:
 
 @dataclass
 class Batch:
-    """Clips and the questions on them; F = clips x frames, Q questions over all clips.
+    """Clips and the questions on them; F = clips x frames, Q questions over all clips, P tokens a frame.
 
     allowed [Q, F] frames of the question's clip up to its moment; wanted [Q, F] frames of any clip that show what is
-    asked about, wanted_tokens [Q, F x P] the tokens that show it; prompt holds question, answer and end as one row, labels the answer's part of it, which begins at
-    answer_at [Q].
+    asked about, wanted_tokens [Q, F x P] the tokens that show it; prompt holds question, answer and end as one row,
+    labels the answer's part of it, which begins at answer_at [Q].
     """
 
     clip_frames: int
@@ -50,7 +50,9 @@ class Batch:
     kinds: list[str]
 
 
-def make_batch(library: Library, prompts: Prompts, cfg: TrainConfig, grid: int, draw: random.Random, length: int) -> Batch:
+def make_batch(
+    library: Library, prompts: Prompts, cfg: TrainConfig, grid: int, draw: random.Random, length: int
+) -> Batch:
     """A batch of clips of one length; grid is the side of a frame's square of tokens."""
     generator = torch.Generator().manual_seed(draw.getrandbits(62))
     count = max(1, cfg.batch_frames // length)

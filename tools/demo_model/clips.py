@@ -14,7 +14,12 @@ from torch import Tensor
 from data import Sighting, Video
 from questions import COLORS, PLACES, SHAPES, Stay
 
-MIRRORED = {"top left": "top right", "top right": "top left", "bottom left": "bottom right", "bottom right": "bottom left"}
+MIRRORED = {
+    "top left": "top right",
+    "top right": "top left",
+    "bottom left": "bottom right",
+    "bottom right": "bottom left",
+}
 
 
 @dataclass

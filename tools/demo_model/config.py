@@ -93,10 +93,10 @@ class TrainConfig:
     see_batch: int = 48
     see_rate: float = 1e-3
 
-    answer_steps: int = 3400
-    clip_frames: tuple[tuple[float, tuple[int, ...]], ...] = ((0.6, (4, 4, 8)), (0.8, (8, 16)), (1.0, (16, 16, 32)))
+    answer_steps: int = 7000
+    clip_frames: tuple[tuple[float, tuple[int, ...]], ...] = ((0.35, (4, 4, 8)), (0.6, (8, 16)), (1.0, (16, 16, 32)))
     batch_frames: int = 32
-    batch_questions: int = 32
+    batch_questions: int = 40
     contiguous_share: float = 0.1
     answer_rate: float = 1.5e-3
     taught_until: float = 0.4
@@ -110,5 +110,5 @@ class TrainConfig:
     flat_share: float = 0.5
     clip_norm: float = 1.0
     save_every: int = 250
-    score_every: int = 500
+    score_every: int = 1000
     workers: int = 2

@@ -83,7 +83,13 @@ def load_video(folder: Path) -> Video:
         Sighting(o["shape"], o["color"], o["place"], float(o["enter_s"]), float(o["exit_s"])) for o in truth["objects"]
     ]
     questions = [
-        Question(q["kind"], q["text"], str(q["answer"]), math.inf if q["as_of_s"] is None else float(q["as_of_s"]), tuple((s, e) for s, e in q["evidence"]))
+        Question(
+            q["kind"],
+            q["text"],
+            str(q["answer"]),
+            math.inf if q["as_of_s"] is None else float(q["as_of_s"]),
+            tuple((s, e) for s, e in q["evidence"]),
+        )
         for q in truth["questions"]
     ]
     frames = torch.from_numpy(np.load(folder / "frames.npy"))
@@ -100,7 +106,9 @@ def decode(path: Path, size: int) -> np.ndarray:
     if not raw or len(raw) % frame_bytes:
         raise ValueError(f"{path}: decoded {len(raw)} bytes, not whole {WIDTH}x{HEIGHT} pictures")
     pictures = np.frombuffer(raw, np.uint8).reshape(-1, HEIGHT, WIDTH, 3)
-    small = [np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BICUBIC)) for picture in pictures]
+    small = [
+        np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BICUBIC)) for picture in pictures
+    ]
     return np.stack(small)
 
 

@@ -99,7 +99,9 @@ def control(name: str, allowed: Tensor, evidence: Tensor, cfg: ModelConfig, draw
     return in_time_order(chosen | recent, count + cfg.recent_frames)
 
 
-def ask(model: DemoModel, prompts: Prompts, video: Video, memory: Memory, tally: Tally, selectors: tuple[str, ...]) -> None:
+def ask(
+    model: DemoModel, prompts: Prompts, video: Video, memory: Memory, tally: Tally, selectors: tuple[str, ...]
+) -> None:
     """Puts every question of one stream to every selector."""
     questions = video.questions
     raw, valid = pad([prompts.ids(question.text) for question in questions], 0)
@@ -126,7 +128,9 @@ def ask(model: DemoModel, prompts: Prompts, video: Video, memory: Memory, tally:
                 tally.truly_no += 1
                 tally.false_yes += said == "yes"
             if name == "rekv" and not right:
-                tally.wrong.append(f"{video.seed} {question.kind}: {question.text} -> {said!r}, truth {question.answer!r}")
+                tally.wrong.append(
+                    f"{video.seed} {question.kind}: {question.text} -> {said!r}, truth {question.answer!r}"
+                )
 
 
 def count_recall(tally: Tally, choices: list[Tensor], evidence: Tensor, allowed: Tensor, cfg: ModelConfig) -> None:
@@ -159,13 +163,16 @@ def report(tally: Tally, selectors: tuple[str, ...]) -> str:
     if tally.recall_asked:
         shares = [found / tally.recall_asked for found in tally.recall_sum]
         lines.append(
-            f"evidence among the retrieved: mean {100 * sum(shares) / len(shares):.1f} % of {tally.recall_asked} questions; "
+            f"evidence among the retrieved: mean {100 * sum(shares) / len(shares):.1f} % "
+            + f"of {tally.recall_asked} questions; "
             + "per layer "
             + " ".join(f"{100 * share:.1f}" for share in shares)
             + f"; random frames {100 * tally.random_recall / tally.recall_asked:.1f} %"
         )
     if tally.truly_no:
-        lines.append(f"false yes: {tally.false_yes} of {tally.truly_no} ({100 * tally.false_yes / tally.truly_no:.1f} %)")
+        lines.append(
+            f"false yes: {tally.false_yes} of {tally.truly_no} ({100 * tally.false_yes / tally.truly_no:.1f} %)"
+        )
     return "\n".join(lines)
 
 

@@ -8,7 +8,17 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from config import END_OF_TEXT, IMAGE, SPECIAL_TOKENS, TURN_END, TURN_START, VIDEO, ModelConfig, TextConfig, VisionConfig
+from config import (
+    END_OF_TEXT,
+    IMAGE,
+    SPECIAL_TOKENS,
+    TURN_END,
+    TURN_START,
+    VIDEO,
+    ModelConfig,
+    TextConfig,
+    VisionConfig,
+)
 from model import DemoModel
 from tokenizer import Prompts
 
@@ -208,7 +218,9 @@ def load_exported(folder: Path) -> tuple[DemoModel, Prompts]:
 
 
 @torch.no_grad()
-def compare_with_transformers(model: DemoModel, folder: Path, frames: Tensor, question_ids: list[int]) -> dict[str, float]:
+def compare_with_transformers(
+    model: DemoModel, folder: Path, frames: Tensor, question_ids: list[int]
+) -> dict[str, float]:
     """Largest relative differences (max|a-b| / max|b|) between this code and stock transformers on one clip.
 
     frames [T, 3, S, S] must fit the window. model must hold the exported (bf16-rounded) weights. The stock model is

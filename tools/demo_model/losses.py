@@ -82,7 +82,8 @@ def ranking_loss(scores: list[Tensor], wanted: list[Tensor]) -> Tensor:
 
 
 class Pointer:
-    """Watches where the token that must give the answer looks: its attention logits over every layer's context.
+    """Watches where the token that must give the answer looks: its attention logits over the context of every layer
+    but the first, where that token does not know the question yet.
 
     Training asks for the tokens that show what the question is about. Left to the answers alone, the model long
     stays content with guessing among all that is in the context.
@@ -96,6 +97,8 @@ class Pointer:
 
     def choose(self, layer: int, q: Tensor) -> Context:
         context = self.contexts[layer]
+        if layer == 0:
+            return context
         tip = q[torch.arange(len(q)), :, self.last][:, :, None]
         tip = self.model.rotary(tip, context.end + self.last[:, None])
         self.looks.append(attention_logits(tip, context.k).mean(1)[:, 0] + context.mask)

@@ -18,7 +18,11 @@ APPEARANCES_MAX = 3
 ATTEMPTS = 12
 
 COLOR_TEXTS = ("What color was the {}{}?", "Which color did the {}{} have?", "Tell me the color of the {}{}.")
-SHAPE_TEXTS = ("What shape was the {} one{}?", "Which shape did the {} one{} have?", "Tell me the shape of the {} one{}.")
+SHAPE_TEXTS = (
+    "What shape was the {} one{}?",
+    "Which shape did the {} one{} have?",
+    "Tell me the shape of the {} one{}.",
+)
 WHERE_TEXTS = ("Where was the {} {}?", "In which place was the {} {}?", "Where did the {} {} show up?")
 DID_TEXTS = ("Did a {} {} appear?", "Was there a {} {}?", "Have you seen a {} {}?")
 WITH_TEXTS = (
@@ -64,7 +68,9 @@ class Wanted:
 
     def fits(self, thing: Stay | Sighting) -> bool:
         return (
-            self.shape in (None, thing.shape) and self.color in (None, thing.color) and self.place in (None, thing.place)
+            self.shape in (None, thing.shape)
+            and self.color in (None, thing.color)
+            and self.place in (None, thing.place)
         )
 
 

@@ -59,7 +59,9 @@ class Retrieval:
         with torch.autocast("cpu", enabled=False):
             query = mean_query(q, self.valid, cfg.text.kv_heads)
             scores = query @ self.memory.representatives(layer).T
-        choice = top_frames(scores.detach(), self.allowed, newest(self.allowed, cfg.recent_frames), cfg.retrieved_frames)
+        choice = top_frames(
+            scores.detach(), self.allowed, newest(self.allowed, cfg.recent_frames), cfg.retrieved_frames
+        )
         if self.override is not None:
             choice = self.override(choice)
         choice = choice[:, (choice >= 0).any(0)]

@@ -40,7 +40,9 @@ def train_tokenizer(texts: Iterable[str], vocab: int) -> Tokenizer:
     tokenizer.train_from_iterator(itertools.chain(texts, prompts * 50), trainer)
     missing = vocab - len(SPECIAL_TOKENS) - tokenizer.get_vocab_size()
     if missing > 0:
-        raise ValueError(f"the corpus gives {missing} merges too few for a vocabulary of {vocab}; lower TextConfig.vocab")
+        raise ValueError(
+            f"the corpus gives {missing} merges too few for a vocabulary of {vocab}; lower TextConfig.vocab"
+        )
     tokenizer.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in SPECIAL_TOKENS])
     return tokenizer
 

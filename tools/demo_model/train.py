@@ -129,13 +129,17 @@ class Trainer:
             pointer = Pointer(model, contexts, batch.answer_at)
             logits = model.attend(batch.prompt, pointer.choose)
         answers = answer_loss(logits, batch.labels)
-        found = ranking_loss([score / SCORE_SCALE for score in retrieval.scores], [batch.wanted] * len(retrieval.scores))
+        found = ranking_loss(
+            [score / SCORE_SCALE for score in retrieval.scores], [batch.wanted] * len(retrieval.scores)
+        )
         token_keys = [keys.float().transpose(1, 2).flatten(0, 1).flatten(1) for keys in memory.frame_k]
         token_scores = [query @ keys.T / SCORE_SCALE for query, keys in zip(retrieval.queries, token_keys)]
         n_init = len(model.init_ids)
         places = batch.wanted_tokens.unflatten(1, (-1, model.cfg.frame_tokens))
         pointed = ranking_loss(token_scores, [batch.wanted_tokens] * len(token_scores))
-        looked = ranking_loss(pointer.looks, [wanted_in_context(places, choice, n_init) for choice in retrieval.choices])
+        looked = ranking_loss(
+            pointer.looks, [wanted_in_context(places, choice, n_init) for choice in retrieval.choices[1:]]
+        )
         self.measure(batch, logits, retrieval.choices)
         self.meter.add("answer", answers.item())
         self.meter.add("retrieve", found.item())
@@ -158,7 +162,9 @@ class Trainer:
 
     # -- the loop ------------------------------------------------------------------------------------------------------
 
-    def run(self, name: str, steps: int, rate: float, take: Callable[[int], Tensor], scored: Callable[[int], None]) -> None:
+    def run(
+        self, name: str, steps: int, rate: float, take: Callable[[int], Tensor], scored: Callable[[int], None]
+    ) -> None:
         """Trains for steps, or what is left of them; saves and scores at fixed steps."""
         cfg = self.cfg
         parameters = [one for one in (*self.model.parameters(), *self.head.parameters()) if one.requires_grad]
@@ -181,7 +187,9 @@ class Trainer:
             if done % 50 == 0 or done == steps:
                 pace = (time.monotonic() - began) / (done - start)
                 left = (steps - done) * pace / 60
-                print(f"{name} {done}/{steps} {1000 * pace:.0f} ms, {left:.0f} min left: {self.meter.line()}", flush=True)
+                print(
+                    f"{name} {done}/{steps} {1000 * pace:.0f} ms, {left:.0f} min left: {self.meter.line()}", flush=True
+                )
                 self.meter = Meter()
             if done % cfg.save_every == 0 or done == steps:
                 self.save(path, optimizer, done)
