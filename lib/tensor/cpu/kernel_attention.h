@@ -96,24 +96,44 @@ INLINE uint32_t rows_in_strip(const struct cpu_attention_task *task, uint32_t st
     return left < STRIP ? left : STRIP;
 }
 
+INLINE void widen_row(float *to, const void *from, enum tensor_dtype dtype, uint32_t count)
+{
+    uint32_t d = 0;
+
+    if (dtype == TENSOR_F32) {
+        memcpy(to, from, count * sizeof(float));
+        return;
+    }
+    for (; d + LANES <= count; d += LANES) {
+        const uint16_t *half = (const uint16_t *)from + d;
+
+        v_store(to + d, dtype == TENSOR_BF16 ? v_of_bf16(half) : v_of_f16(half));
+    }
+    for (; d < count; d++)
+        to[d] = number_at(from, dtype, d);
+}
+
 /* Query rows as columns; lanes without a row hold zeros. */
 static void load_queries(const struct attention *at, float *to, const struct tensor_heads *q, uint32_t strip)
 {
     const struct cpu_attention_task *task = at->task;
     uint32_t rows = rows_in_strip(task, strip);
+    float row_units[TENSOR_HEAD_DIM_MAX];
 
-    memset(to, 0, (size_t)at->dim_units * STRIP * sizeof *to);
+    if (rows < STRIP)
+        memset(to, 0, (size_t)at->dim_units * STRIP * sizeof *to);
     for (uint32_t lane = 0; lane < rows; lane++) {
         uint32_t row = task->rows.from + strip * STRIP + lane;
         const void *from =
             cpu_heads_at(q, task->kv_head * task->group + row % task->group, row / task->group);
 
-        for (uint32_t d = 0; d < at->head_dim; d++) {
-            if (at->pairs)
-                ((uint16_t *)to)[((size_t)(d / 2) * STRIP + lane) * 2 + d % 2] = ((const uint16_t *)from)[d];
-            else
-                to[(size_t)d * STRIP + lane] = number_at(from, q->dtype, d);
-        }
+        row_units[at->dim_units - 1] = 0.0f;
+        if (at->pairs)
+            memcpy(row_units, from, at->head_dim * sizeof(uint16_t));
+        else
+            widen_row(row_units, from, q->dtype, at->head_dim);
+        for (uint32_t d = 0; d < at->dim_units; d++)
+            to[(size_t)d * STRIP + lane] = row_units[d];
     }
 }
 
@@ -174,23 +194,6 @@ static void attention_begin(struct attention *at, const struct cpu_attention_tas
 
 /* Stands in for a key that is not there, at an odd edge of pairs. */
 static const uint16_t no_key[TENSOR_HEAD_DIM_MAX];
-
-INLINE void widen_row(float *to, const void *from, enum tensor_dtype dtype, uint32_t count)
-{
-    uint32_t d = 0;
-
-    if (dtype == TENSOR_F32) {
-        memcpy(to, from, count * sizeof(float));
-        return;
-    }
-    for (; d + LANES <= count; d += LANES) {
-        const uint16_t *half = (const uint16_t *)from + d;
-
-        v_store(to + d, dtype == TENSOR_BF16 ? v_of_bf16(half) : v_of_f16(half));
-    }
-    for (; d < count; d++)
-        to[d] = number_at(from, dtype, d);
-}
 
 INLINE void copy_row_of_pairs(const struct attention *at, uint32_t slot, const void *from)
 {
@@ -314,54 +317,96 @@ INLINE void hide_unseen(float *scores, uint32_t from, uint32_t to, uint32_t colu
     }
 }
 
-/* Scores become weights, two keys at a time; returns their sum. */
-INLINE vec weigh_keys(const struct attention *at, float *score, float *pair, vec offset, uint32_t from,
-                      uint32_t to, const bool pairs)
+/* The largest of each column's scores and what was the largest before. Order does not matter here: four chains. */
+INLINE void raise_best(const float *scores, uint32_t from, uint32_t to, vec best[2], const int columns)
 {
-    vec scale2 = v_all(at->scale2), total = v_all(0.0f);
+    vec other[2] = { best[0], best[1] };
+    uint32_t slot = from;
 
-    for (uint32_t slot = from; slot < to; slot += 2) {
-        float *first = score + (size_t)slot * STRIP, *second = first + STRIP;
-        vec even = v_exp2_to(v_fma(v_load(first), scale2, offset), pairs ? 4 : 6), odd = v_all(0.0f);
-
-        if (slot + 1 < to)
-            odd = v_exp2_to(v_fma(v_load(second), scale2, offset), pairs ? 4 : 6);
-        total += even;
-        total += odd;
-        if (pairs) {
-            v_store_pairs(pair + (size_t)(slot / 2) * STRIP, even, odd);
-        } else {
-            v_store(first, even);
-            if (slot + 1 < to)
-                v_store(second, odd);
+    for (; slot + 2 <= to; slot += 2) {
+        for (int n = 0; n < columns; n++) {
+            best[n] = v_max(v_load(scores + (size_t)slot * STRIP + n * LANES), best[n]);
+            other[n] = v_max(v_load(scores + (size_t)(slot + 1) * STRIP + n * LANES), other[n]);
         }
     }
-    return total;
+    for (int n = 0; n < columns; n++) {
+        if (slot < to)
+            best[n] = v_max(v_load(scores + (size_t)slot * STRIP + n * LANES), best[n]);
+        best[n] = v_max(best[n], other[n]);
+    }
+}
+
+/* Scores become weights, two keys at a time; their sums go to `total`. */
+INLINE void weigh_keys(const struct attention *at, struct cpu_range slots, const vec offset[2], vec total[2],
+                       const int columns, const bool pairs)
+{
+    vec scale2 = v_all(at->scale2);
+
+    for (uint32_t slot = slots.from; slot < slots.to; slot += 2) {
+        float *first = at->scores + (size_t)slot * STRIP, *second = first + STRIP;
+        bool alone = slot + 1 == slots.to;
+
+        for (int n = 0; n < columns; n++) {
+            vec even = v_fma(v_load(first + n * LANES), scale2, offset[n]), odd = v_all(0.0f);
+
+            even = v_exp2_to(even, pairs ? 4 : 6);
+            if (!alone)
+                odd = v_exp2_to(v_fma(v_load(second + n * LANES), scale2, offset[n]), pairs ? 4 : 6);
+            total[n] += even;
+            total[n] += odd;
+            if (pairs) {
+                v_store_pairs(at->weights + (size_t)(slot / 2) * STRIP + n * LANES, even, odd);
+            } else {
+                v_store(first + n * LANES, even);
+                if (!alone)
+                    v_store(second + n * LANES, odd);
+            }
+        }
+    }
 }
 
 /* Rows' best and total take the tile's scores in; what values have summed up shrinks to match. */
-static void weigh(const struct attention *at, const struct strip *strip, uint32_t from, uint32_t to)
+INLINE void weigh_columns(const struct attention *at, const struct strip *strip, struct cpu_range slots,
+                          const int columns, const bool pairs)
 {
-    for (uint32_t n = 0; n < strip->columns; n++) {
-        float *score = at->scores + n * LANES, *pair = at->weights + n * LANES;
-        vec old = v_load(strip->best + n * LANES), best = old, shrink, offset, total;
+    vec old[2], best[2], shrink[2], offset[2], total[2];
 
-        for (uint32_t slot = from; slot < to; slot++)
-            best = v_max(v_load(score + (size_t)slot * STRIP), best);
-        shrink = v_exp2((old - best) * at->scale2);
-        offset = -best * at->scale2;
-        if (at->pairs)
-            total = weigh_keys(at, score, pair, offset, from, to, true);
-        else
-            total = weigh_keys(at, score, pair, offset, from, to, false);
-        v_store(strip->best + n * LANES, best);
-        v_store(strip->total + n * LANES, v_load(strip->total + n * LANES) * shrink + total);
-        for (uint32_t d = 0; d < at->head_dim; d++) {
+    for (int n = 0; n < columns; n++)
+        old[n] = best[n] = v_load(strip->best + n * LANES);
+    raise_best(at->scores, slots.from, slots.to, best, columns);
+    for (int n = 0; n < columns; n++) {
+        shrink[n] = v_exp2((old[n] - best[n]) * at->scale2);
+        offset[n] = -best[n] * at->scale2;
+        total[n] = v_all(0.0f);
+    }
+    weigh_keys(at, slots, offset, total, columns, pairs);
+    for (int n = 0; n < columns; n++) {
+        v_store(strip->best + n * LANES, best[n]);
+        v_store(strip->total + n * LANES, v_load(strip->total + n * LANES) * shrink[n] + total[n]);
+    }
+    if (memcmp(old, best, (size_t)columns * sizeof *old) == 0)
+        return; /* shrinking by exactly 1 */
+    for (uint32_t d = 0; d < at->head_dim; d++) {
+        for (int n = 0; n < columns; n++) {
             float *values = strip->values + (size_t)d * STRIP + n * LANES;
 
-            v_store(values, v_load(values) * shrink);
+            v_store(values, v_load(values) * shrink[n]);
         }
     }
+}
+
+static void weigh(const struct attention *at, const struct strip *strip, uint32_t from, uint32_t to)
+{
+    struct cpu_range slots = { from, to };
+
+    if (at->pairs && strip->columns == 2)
+        weigh_columns(at, strip, slots, 2, true);
+    else if (at->pairs)
+        weigh_columns(at, strip, slots, 1, true);
+    else if (strip->columns == 2)
+        weigh_columns(at, strip, slots, 2, false);
+    else
+        weigh_columns(at, strip, slots, 1, false);
 }
 
 /* `tile` times its rows, in tiles of equal height. `ahead` are the rows of memory to fetch meanwhile, spread
@@ -494,26 +539,29 @@ static void attend_run(struct attention *at, const struct cpu_run *run)
     }
 }
 
-/* Weighted sums over totals, back to rows; a row that saw nothing is zero. */
+/* Weighted sums over totals, back to rows; a row that saw nothing is zero. `strip` is best, total, values. */
 static void finish_rows(const struct tensor_attention_item *item, struct cpu_range rows, uint32_t first_head,
                         uint32_t group, const float *strip)
 {
     const float *total = strip + STRIP, *values = total + STRIP;
     uint32_t head_dim = item->out.head_dim;
+    float row_values[TENSOR_HEAD_DIM_MAX];
 
     for (uint32_t row = rows.from; row < rows.to; row++) {
-        uint32_t lane = row - rows.from;
+        uint32_t lane = row - rows.from, d = 0;
         void *out = cpu_heads_at(&item->out, first_head + row % group, row / group);
         float share = total[lane] > 0.0f ? 1.0f / total[lane] : 0.0f;
 
-        for (uint32_t d = 0; d < head_dim; d++) {
-            float value = values[(size_t)d * STRIP + lane] * share;
-
-            if (item->out.dtype == TENSOR_F32)
-                ((float *)out)[d] = value;
-            else
-                ((uint16_t *)out)[d] = number_bf16_of_f32(value);
+        for (uint32_t i = 0; i < head_dim; i++)
+            row_values[i] = values[(size_t)i * STRIP + lane] * share;
+        if (item->out.dtype == TENSOR_F32) {
+            memcpy(out, row_values, head_dim * sizeof(float));
+            continue;
         }
+        for (; d + LANES <= head_dim; d += LANES)
+            v_to_bf16((uint16_t *)out + d, v_load(row_values + d));
+        for (; d < head_dim; d++)
+            ((uint16_t *)out)[d] = number_bf16_of_f32(row_values[d]);
     }
 }
 

@@ -162,11 +162,11 @@ INLINE void v_to_bf16(uint16_t *to, vec value)
 INLINE void v_store_pairs(float *to, vec even, vec odd)
 {
 #if defined(__AVX512BF16__)
-    const ivec low_half = (ivec)_mm512_set1_epi32(0xffff);
-    ivec low = (ivec)_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)even));
-    ivec high = (ivec)_mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)odd));
+    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23,
+                                           7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    __m512bh both = _mm512_cvtne2ps_pbh((__m512)odd, (__m512)even);
 
-    v_store(to, (vec)((low & low_half) | high << 16));
+    v_store(to, (vec)_mm512_permutexvar_epi16(order, (__m512i)both));
 #else
     uint16_t low[LANES], high[LANES], *pairs = (uint16_t *)to;
 
