@@ -33,7 +33,8 @@ def read_cluster(tree, build_folder, overlay):
 
 
 def is_sanitized(build_folder):
-    return re.search(r"^REELKV_SANITIZE:\w+=\S", (build_folder / "CMakeCache.txt").read_text(), re.MULTILINE) is not None
+    cache = (build_folder / "CMakeCache.txt").read_text()
+    return re.search(r"^REELKV_SANITIZE:\w+=\S", cache, re.MULTILINE) is not None
 
 
 def report(found):
@@ -95,7 +96,7 @@ BROKEN = (
     ("StatefulSet", "analyzer", (*CONTAINER, "args", 4), "--drain-ms=900000", "is not 0 to 600000"),
     ("StatefulSet", "analyzer", ("spec", "template", "spec", "terminationGracePeriodSeconds"), 28,
      "is not above lame + drain"),
-    ("StatefulSet", "analyzer", (*CONTAINER, "resources", "limits", "memory"), "512Mi", "as much memory as it may take"),
+    ("StatefulSet", "analyzer", (*CONTAINER, "resources", "limits", "memory"), "512Mi", "as much memory as it may"),
     ("ConfigMap", "reelkv", ("data", "REELKV_MODLE"), "/models/x", "no service reads REELKV_MODLE"),
     ("ConfigMap", "reelkv", ("data", "REELKV_N_LOCAL"), "0", "is not 1 to"),
     ("ConfigMap", "reelkv", ("data", "REELKV_REDIS"), "directory:6379", "is no Service of these manifests"),

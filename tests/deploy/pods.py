@@ -5,6 +5,7 @@ they are appended to the manifest's own arguments, where later ones win.
 """
 import dataclasses
 import itertools
+import json
 import os
 import pathlib
 import random
@@ -21,13 +22,17 @@ import kustomize
 import programs
 
 SERVING, NOT_SERVING = 1, 2
-PASS_ON = ("PATH", "ASAN_OPTIONS", "UBSAN_OPTIONS", "LSAN_OPTIONS", "TSAN_OPTIONS")
 # Sanitizers make processes slower; a kubelet's own clock would not change, so only the wait for the start does.
 SLOW = 4
 
 
 class PodError(Exception):
     """A sentence about a pod that does not behave."""
+
+
+def sanitizers():
+    """What of this process' environment the processes need besides the manifest's."""
+    return {name: value for name, value in os.environ.items() if name == "PATH" or name.endswith("SAN_OPTIONS")}
 
 
 def health_check(address, service, timeout_s):
@@ -181,10 +186,9 @@ class Machine:
             entrypoint = pathlib.PurePath(self.cluster.stages[service].entrypoint[0])
             pod.command = [self.bin / entrypoint.name, *argv, *self.overrides(pod, options, argv, env),
                            *(f"{flag}={value}" for flag, value in extra.items() if flag in options)]
-        inherited = {name: os.environ[name] for name in PASS_ON if name in os.environ}
         with open(pod.folder / "log", "wb") as log:
-            pod.process = subprocess.Popen(pod.command, cwd=pod.folder, env={**inherited, **env}, stdin=subprocess.DEVNULL,
-                                           stdout=log, stderr=subprocess.STDOUT)
+            pod.process = subprocess.Popen(pod.command, cwd=pod.folder, env={**sanitizers(), **env},
+                                           stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
 
     def start_all(self, extra, patience):
         for pod in self.pods:
@@ -195,21 +199,24 @@ class Machine:
                 if not pod.probe_passes(kind):
                     raise PodError(f"{pod.name} started, but its {kind} fails\n{pod.log()}")
 
+    def nodes(self):
+        """{name: address} as the command line sees the cluster, run as in the image `tools`."""
+        redis = self.pods[0]
+        port = redis.container["ports"][0]["containerPort"]
+        done = subprocess.run([self.bin / "reelkv", "node", "ls", "--json"], cwd=self.folder, capture_output=True,
+                              text=True, timeout=60, env={**sanitizers(), "REELKV_REDIS": f"{redis.address}:{port}"})
+        if done.returncode != 0:
+            return {}
+        return {node["name"]: node["address"] for node in json.loads(done.stdout)["nodes"]}
+
     def wait_for_directory(self, seconds):
         """Every service's pod is in the directory under its own name, at the address the manifest advertises."""
-        redis = self.pods[0]
+        wanted = {pod.name: f"{pod.address}:{pod.container['ports'][0]['containerPort']}" for pod in self.pods[1:]}
         until = time.monotonic() + seconds
-        for pod in self.pods[1:]:
-            kind = pod.workload["metadata"]["name"]
-            address = f"{pod.address}:{pod.container['ports'][0]['containerPort']}"
-            while True:
-                record = subprocess.run(["redis-cli", "-h", redis.address, "HGET", f"reelkv:1:workers:{kind}", pod.name],
-                                        capture_output=True, text=True, timeout=10).stdout
-                if f'"{address}"' in record:
-                    break
-                if time.monotonic() > until:
-                    raise PodError(f"{pod.name} is not in the directory at {address} but: {record or 'nothing'}")
-                time.sleep(0.1)
+        while (found := self.nodes()) != wanted:
+            if time.monotonic() > until:
+                raise PodError(f"`reelkv node ls` shows {found}, not {wanted}")
+            time.sleep(0.2)
 
     def check_lame(self, pods, since):
         """For --lame-ms a terminating pod answers, and says that it is not ready."""
