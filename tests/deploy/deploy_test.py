@@ -1,13 +1,15 @@
 #!/usr/bin/python3
 """Tests of deploy/: what the manifests and the Dockerfile name exists, and the pods start, answer and end.
 
-usage: deploy_test.py names|selftest|pods TREE BUILD_FOLDER    run by ctest (label deploy)
+usage: deploy_test.py names|selftest|page|pods TREE BUILD_FOLDER    run by ctest (label deploy)
        deploy_test.py rendered TREE OVERLAY FILE   by tools/deploy-check: FILE is what kubectl rendered
 """
 import copy
+import difflib
 import os
 import pathlib
 import re
+import subprocess
 import sys
 import tempfile
 
@@ -29,7 +31,7 @@ def read_cluster(tree, build_folder, overlay):
     version = re.search(r"^project\(reelkv VERSION (\S+)", (tree / "CMakeLists.txt").read_text(), re.MULTILINE).group(1)
     return rules.Cluster(docs=kustomize.render(tree / K8S / overlay),
                          stages=dockerfile.read(tree / "deploy/container/Dockerfile"),
-                         options=programs.options_of_services(build_folder / "bin"), version=version)
+                         options=programs.options_of_services(build_folder / "bin"), version=version, tree=tree)
 
 
 def is_sanitized(build_folder):
@@ -90,6 +92,8 @@ BROKEN = (
      "lacks readOnlyRootFilesystem"),
     ("StatefulSet", "encoder", (*CONTAINER, "image"), "reelkv/encoder:latest", "needs a tag other than latest"),
     ("StatefulSet", "encoder", (*CONTAINER, "image"), "reelkv/eye:0.1.0", "no target eye"),
+    ("StatefulSet", "encoder", ("spec", "template", "spec", "securityContext", "runAsUser"), 7, "the user of its image"),
+    ("ConfigMap", "reelkv", ("data", "REELKV_MODEL"), "/models/x", "is not a model of the source tree"),
     ("StatefulSet", "analyzer", (*CONTAINER, "args", 0), "--nam=$(POD_NAME)", "has no option --nam"),
     ("StatefulSet", "analyzer", (*CONTAINER, "args", 0), "--name=$(POD)", "nothing sets the variable"),
     ("StatefulSet", "analyzer", (*CONTAINER, "args", 1), "--listen=0.0.0.0:7300", "must listen on 0.0.0.0:7302"),
@@ -116,8 +120,6 @@ def selftest(tree, build_folder):
     sound = read_cluster(tree, build_folder, "base")
     failures = []
     for kind, name, path, value, sentence in BROKEN:
-        if name in programs.SERVICES and name not in sound.options:
-            continue  # its rules need the options of the built program
         cluster = copy.deepcopy(sound)
         set_at(kustomize.find(cluster.docs, kind, name), path, value)
         found = rules.findings(cluster)
@@ -126,6 +128,16 @@ def selftest(tree, build_folder):
         elif sentence is not None and not any(sentence in finding for finding in found):
             failures.append(f"{kind}/{name} with {path[-1]} {value}: nothing said '{sentence}', but: {found}")
     return report(failures)
+
+
+def page(tree, build_folder):
+    """docs/options.md is what the services say of themselves now."""
+    command = [tree / "tools/options-page", build_folder / "bin"]
+    written = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    differences = difflib.unified_diff((tree / "docs/options.md").read_text().splitlines(), written.splitlines(),
+                                       "docs/options.md", "the services", lineterm="", n=0)
+    found = list(differences)
+    return report(found + ["tools/options-page build/dev/bin >docs/options.md makes it anew"] if found else [])
 
 
 def start_and_end(tree, build_folder, overlay, extra):
@@ -154,12 +166,12 @@ def pods_test(tree, build_folder):
 
 
 def main(argv):
-    modes = {"names": names, "selftest": selftest, "pods": pods_test, "rendered": rendered}
-    if len(argv) < 4 or argv[1] not in modes:
+    modes = {"names": names, "selftest": selftest, "page": page, "pods": pods_test}
+    if len(argv) == 5 and argv[1] == "rendered":
+        return rendered(pathlib.Path(argv[2]), argv[3], argv[4])
+    if len(argv) != 4 or argv[1] not in modes:
         print(__doc__, file=sys.stderr)
         return 2
-    if argv[1] == "rendered":
-        return rendered(pathlib.Path(argv[2]), *argv[3:])
     return modes[argv[1]](pathlib.Path(argv[2]).resolve(), pathlib.Path(argv[3]).resolve())
 
 

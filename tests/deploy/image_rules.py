@@ -6,8 +6,6 @@ import re
 import subprocess
 import tempfile
 
-import programs
-
 CONTEXT = ""
 RUNTIME = "runtime"
 BUILD = "build"
@@ -106,10 +104,6 @@ def libraries(tree, binaries):
 def findings(tree, stages, build_folder, sanitized):
     """`sanitized`: a build whose programs need the sanitizers' libraries says nothing about the image's."""
     found = [*sources(tree, stages), *targets(stages)]
-    missing = [name for name in programs.SERVICES if not (build_folder / "bin" / f"reelkv-{name}").exists()]
-    if missing:
-        print(f"skipping what concerns cmake --install: {', '.join(missing)} not built")
-        return found
     with tempfile.TemporaryDirectory() as scratch:
         files = install(build_folder, scratch)
         found += installed(stages, files)

@@ -139,9 +139,8 @@ class Machine:
         self.pods = []
         numbers = itertools.count(1)
         # Redis first, so that it has the address that the others are told.
-        unbuilt = [doc for doc, _, name in cluster.services() if name not in cluster.options]
         for workload in sorted(cluster.workloads(), key=lambda doc: doc["metadata"]["name"] != "redis"):
-            for name in replicas(workload) if workload not in unbuilt else ():
+            for name in replicas(workload):
                 for container in workload["spec"]["template"]["spec"]["containers"]:
                     pod_folder = self.folder / name
                     pod_folder.mkdir()
@@ -153,10 +152,7 @@ class Machine:
             if path == mount["mountPath"] or path.startswith(mount["mountPath"] + "/"):
                 return pod.folder / mount["name"] / path[len(mount["mountPath"]):].lstrip("/")
         match = re.fullmatch(r"/usr/local/share/reelkv/(models/.+)", path)
-        if match is None:
-            return None
-        model = self.tree / match.group(1)
-        return model if model.exists() else self.tree / "tests/data/parity/tiny-a"
+        return self.tree / match.group(1) if match else None
 
     def overrides(self, pod, options, argv, env):
         values = programs.effective(options, argv, env)

@@ -1,6 +1,5 @@
 """The options of the built programs, read from their own --help-markdown; and what an install puts where."""
 import dataclasses
-import os
 import pathlib
 import re
 import subprocess
@@ -37,15 +36,11 @@ def number(text):
     return float(match.group(1)) * (1 << UNITS[match.group(2)])
 
 
-def markdown(program):
-    return subprocess.run([program, "--help-markdown"], check=True, capture_output=True, text=True, timeout=60,
-                          env={**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}).stdout
-
-
 def read_options(program):
     """{"--flag": Option} of a program that is built."""
     options = {}
-    for line in markdown(program).splitlines():
+    text = subprocess.run([program, "--help-markdown"], check=True, capture_output=True, text=True, timeout=60).stdout
+    for line in text.splitlines():
         cells = [cell.strip().strip("`") for cell in line.strip("|").split("|")]
         if len(cells) == 5 and cells[0].startswith("--") and not cells[0].startswith("---"):
             low, _, high = cells[3].partition(" to ")
@@ -54,15 +49,8 @@ def read_options(program):
 
 
 def options_of_services(bin_folder):
-    """{service: {"--flag": Option}} of what is built."""
-    options = {}
-    for name in SERVICES:
-        program = pathlib.Path(bin_folder) / f"reelkv-{name}"
-        if program.exists():
-            options[name] = read_options(program)
-        else:
-            print(f"skipping what concerns reelkv-{name}: it is not built")
-    return options
+    """{service: {"--flag": Option}}."""
+    return {name: read_options(pathlib.Path(bin_folder) / f"reelkv-{name}") for name in SERVICES}
 
 
 def effective(options, argv, env):

@@ -1,6 +1,9 @@
 """What must hold in the rendered manifests. A rule yields one sentence a finding."""
 import dataclasses
+import json
+import pathlib
 
+import dockerfile
 import kubelet
 import kustomize
 import programs
@@ -15,6 +18,7 @@ class Cluster:
     stages: dict    # of the Dockerfile
     options: dict   # {service: {"--flag": Option}}
     version: str    # the project's
+    tree: pathlib.Path
 
     def kind(self, *kinds):
         return [doc for doc in self.docs if doc["kind"] in kinds]
@@ -28,15 +32,16 @@ class Cluster:
             for container in doc["spec"]["template"]["spec"]["containers"]:
                 yield doc, container
 
-    def services(self):
-        """(workload, container, service name) of the pods that run our own images."""
+    def own_images(self):
+        """(workload, container, image name) of the pods that run our own images."""
         for doc, container in self.containers():
             repository = container["image"].rpartition(":")[0]
             if repository.startswith("reelkv/"):
                 yield doc, container, repository.removeprefix("reelkv/")
 
-    def built(self):
-        return [found for found in self.services() if found[2] in self.options]
+    def services(self):
+        """Those whose image is a service's; images() reports the others."""
+        return [found for found in self.own_images() if found[2] in self.options]
 
 
 def title(doc):
@@ -172,22 +177,25 @@ def images(cluster):
         repository, _, tag = container["image"].rpartition(":")
         if not repository or "/" in tag or tag == "latest":
             yield f"{title(doc)}: image {container['image']} needs a tag other than latest"
-    for doc, container, service in cluster.services():
-        stage = cluster.stages.get(service)
+    for doc, container, name in cluster.own_images():
+        stage = cluster.stages.get(name)
         if stage is None:
-            yield f"{title(doc)}: the Dockerfile has no target {service}"
+            yield f"{title(doc)}: the Dockerfile has no target {name}"
             continue
         if container["image"].rpartition(":")[2] != cluster.version:
             yield f"{title(doc)}: image {container['image']} is not of version {cluster.version}"
+        who = doc["spec"]["template"]["spec"].get("securityContext", {})
+        if dockerfile.user(cluster.stages, name) != f"{who.get('runAsUser')}:{who.get('runAsGroup')}":
+            yield f"{title(doc)} does not run as the user of its image, {dockerfile.user(cluster.stages, name)}"
         if sorted(ports_of(container).values()) != sorted(stage.ports):
-            yield f"{title(doc)}: ports {ports_of(container)} are not what target {service} exposes, {stage.ports}"
+            yield f"{title(doc)}: ports {ports_of(container)} are not what target {name} exposes, {stage.ports}"
 
 
 def options(cluster):
     """Every argument and every REELKV_ variable is an option of the service, with a value it takes."""
     maps = kubelet.config_maps(cluster.docs)
     used = set()
-    for doc, container, service in cluster.built():
+    for doc, container, service in cluster.services():
         known = cluster.options[service]
         by_env = {option.env: option for option in known.values()}
         env = kubelet.environment(container, {"metadata.name": "pod-0", "status.podIP": "10.0.0.1"}, maps)
@@ -220,7 +228,7 @@ def values_of(cluster, container, service):
 
 
 def grace(cluster):
-    for doc, container, service in cluster.built():
+    for doc, container, service in cluster.services():
         values = values_of(cluster, container, service)
         needed_ms = float(values["--lame-ms"]) + float(values["--drain-ms"]) + GRACE_SPARE_MS
         given_s = doc["spec"]["template"]["spec"].get("terminationGracePeriodSeconds", 30)
@@ -232,7 +240,7 @@ def grace(cluster):
 
 
 def addresses(cluster):
-    for doc, container, service in cluster.built():
+    for doc, container, service in cluster.services():
         values = values_of(cluster, container, service)
         for port in ports_of(container).values():
             if values["--listen"] != f"0.0.0.0:{port}" or values["--advertise"] != f"10.0.0.1:{port}":
@@ -250,7 +258,7 @@ def sizes(cluster):
         memory = [resources.get(kind, {}).get("memory") for kind in ("requests", "limits")]
         if memory[0] is None or memory[0] != memory[1] or "cpu" not in resources["requests"]:
             yield f"{title(doc)}: {container['name']} must request cpu, and as much memory as it may take"
-    for doc, container, service in cluster.built():
+    for doc, container, service in cluster.services():
         values = values_of(cluster, container, service)
         limit = kubelet.quantity(container["resources"]["limits"]["memory"])
         pools = sum(programs.number(values.get(flag, "0")) for flag in ("--ram-budget-bytes", "--pool-bytes"))
@@ -269,7 +277,19 @@ def sizes(cluster):
             yield f"{title(doc)}: the volume is not 5 % larger than --disk-budget-bytes {values['--disk-budget-bytes']}"
 
 
-RULES = (labels, selectors, named_ports, probes, references, restricted, images, options, grace, addresses, sizes)
+def model(cluster):
+    """The demo model's folder is in the images, and what it advises (reelkv.json) is what the pods are told."""
+    for data in kubelet.config_maps(cluster.docs).values():
+        folder = cluster.tree / data["REELKV_MODEL"].removeprefix("/usr/local/share/reelkv/")
+        if not (folder / "config.json").exists():
+            yield f"REELKV_MODEL {data['REELKV_MODEL']} is not a model of the source tree"
+        advice = folder / "reelkv.json"
+        for key, value in json.loads(advice.read_text()).items() if advice.exists() else ():
+            if data.get(f"REELKV_{key.upper()}") != str(value):
+                yield f"ConfigMap reelkv: the model advises {key} {value}, not {data.get(f'REELKV_{key.upper()}')}"
+
+
+RULES = (labels, selectors, named_ports, probes, references, restricted, images, options, grace, addresses, sizes, model)
 
 
 def findings(cluster):
