@@ -92,7 +92,7 @@ BROKEN = (
      "lacks readOnlyRootFilesystem"),
     ("StatefulSet", "encoder", (*CONTAINER, "image"), "reelkv/encoder:latest", "needs a tag other than latest"),
     ("StatefulSet", "encoder", (*CONTAINER, "image"), "reelkv/eye:0.1.0", "no target eye"),
-    ("StatefulSet", "encoder", ("spec", "template", "spec", "securityContext", "runAsUser"), 7, "the user of its image"),
+    ("StatefulSet", "encoder", ("spec", "template", "spec", "securityContext", "runAsUser"), 7, "user of its image"),
     ("ConfigMap", "reelkv", ("data", "REELKV_MODEL"), "/models/x", "is not a model of the source tree"),
     ("StatefulSet", "analyzer", (*CONTAINER, "args", 0), "--nam=$(POD_NAME)", "has no option --nam"),
     ("StatefulSet", "analyzer", (*CONTAINER, "args", 0), "--name=$(POD)", "nothing sets the variable"),
@@ -150,6 +150,7 @@ def start_and_end(tree, build_folder, overlay, extra):
         try:
             machine.start_all(extra, patience)
             machine.wait_for_directory(10 * patience)
+            machine.use()
             took = machine.end_all()
         except pods.PodError as error:
             return report([f"{overlay}: {error}"])

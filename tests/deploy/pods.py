@@ -102,11 +102,6 @@ class Pod:
             raise PodError(f"{self.name} ended with exit code {code}\n{self.log()}")
         return time.monotonic() - since
 
-    def kill(self):
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-
 
 def pick_network():
     """The first three numbers of a /24 of loopback addresses that nobody listens in; tests run side by side."""
@@ -137,6 +132,8 @@ class Machine:
         self.folder = pathlib.Path(folder)
         self.network = pick_network()
         self.pods = []
+        self.camera = None
+        self.said = ""  # on stderr, by the last command
         numbers = itertools.count(1)
         # Redis first, so that it has the address that the others are told.
         for workload in sorted(cluster.workloads(), key=lambda doc: doc["metadata"]["name"] != "redis"):
@@ -195,24 +192,39 @@ class Machine:
                 if not pod.probe_passes(kind):
                     raise PodError(f"{pod.name} started, but its {kind} fails\n{pod.log()}")
 
-    def nodes(self):
-        """{name: address} as the command line sees the cluster, run as in the image `tools`."""
+    def reelkv(self, *words):
+        """The command line, run as in the image `tools`: {} when it failed, else what it said."""
         redis = self.pods[0]
         port = redis.container["ports"][0]["containerPort"]
-        done = subprocess.run([self.bin / "reelkv", "node", "ls", "--json"], cwd=self.folder, capture_output=True,
-                              text=True, timeout=60, env={**sanitizers(), "REELKV_REDIS": f"{redis.address}:{port}"})
-        if done.returncode != 0:
-            return {}
-        return {node["name"]: node["address"] for node in json.loads(done.stdout)["nodes"]}
+        done = subprocess.run([self.bin / "reelkv", *words, "--json"], cwd=self.folder, capture_output=True,
+                              text=True, timeout=200, env={**sanitizers(), "REELKV_REDIS": f"{redis.address}:{port}"})
+        self.said = done.stderr
+        return json.loads(done.stdout) if done.returncode == 0 else {}
 
     def wait_for_directory(self, seconds):
         """Every service's pod is in the directory under its own name, at the address the manifest advertises."""
         wanted = {pod.name: f"{pod.address}:{pod.container['ports'][0]['containerPort']}" for pod in self.pods[1:]}
         until = time.monotonic() + seconds
-        while (found := self.nodes()) != wanted:
+        while True:
+            found = {node["name"]: node["address"] for node in self.reelkv("node", "ls").get("nodes", [])}
+            if found == wanted:
+                return
             if time.monotonic() > until:
-                raise PodError(f"`reelkv node ls` shows {found}, not {wanted}")
+                raise PodError(f"`reelkv node ls` shows {found}, not {wanted}\n{self.said}")
             time.sleep(0.2)
+
+    def use(self):
+        """A live camera is watched and asked about; it goes on, so that the pods end in the middle of work."""
+        source = f"udp://{self.network}.254:5000"
+        with open(self.folder / "camera.log", "wb") as log:
+            self.camera = subprocess.Popen([self.bin / "truthcam", "--live", source], env=sanitizers(),
+                                           stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        for words in (("cam", "add", "gate", source), ("cam", "wait", "gate", "--frames=4", "--timeout=120"),
+                      ("ask", "--cam=gate", "What is there right now?")):
+            said = self.reelkv(*words)
+            if not said or "answer" in said and not said["evidence"]:
+                logs = "\n".join(pod.log()[-2000:] for pod in self.pods)
+                raise PodError(f"`reelkv {' '.join(words)}` gave {said or self.said}\n{logs}")
 
     def check_lame(self, pods, since):
         """For --lame-ms a terminating pod answers, and says that it is not ready."""
@@ -241,5 +253,7 @@ class Machine:
         return took
 
     def kill_all(self):
-        for pod in self.pods:
-            pod.kill()
+        for process in [pod.process for pod in self.pods] + [self.camera]:
+            if process is not None and process.poll() is None:
+                process.kill()
+                process.wait()

@@ -289,7 +289,8 @@ def model(cluster):
                 yield f"ConfigMap reelkv: the model advises {key} {value}, not {data.get(f'REELKV_{key.upper()}')}"
 
 
-RULES = (labels, selectors, named_ports, probes, references, restricted, images, options, grace, addresses, sizes, model)
+RULES = (labels, selectors, named_ports, probes, references, restricted, images, options, grace, addresses, sizes,
+         model)
 
 
 def findings(cluster):
