@@ -78,7 +78,7 @@ bool disk_read(const struct disk_ops *ops, int fd, void *to, uint64_t len, uint6
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
-            return status_fail(st, status_code_of_errno(errno), "read: %m");
+            return status_fail(st, STATUS_UNAVAILABLE, "read: %m");
         if (n == 0)
             return status_fail(st, STATUS_DATA_LOSS, "read: the file ends before byte %llu",
                                (unsigned long long)(offset + len));

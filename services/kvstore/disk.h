@@ -2,7 +2,8 @@
  * fail; and the loops around them that every caller needs.
  *
  * Thread: any, but never the loop's: they block.
- * Fails:  as the system call; the sentence names the deed and the caller adds the file. ENOSPC is EXHAUSTED. */
+ * Fails:  as the system call; the sentence names the deed and the caller adds the file. ENOSPC is EXHAUSTED. A read
+ *         that fails is UNAVAILABLE, one beyond the end of the file DATA_LOSS. */
 #ifndef REELKV_KVSTORE_DISK_H
 #define REELKV_KVSTORE_DISK_H
 

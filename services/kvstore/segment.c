@@ -6,10 +6,13 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/require.h"
 #include "kvstore/segment_job.h"
 #include "kvstore/store.h"
+
+enum { MAKE_AGAIN_MS = 100 };
 
 enum job { JOB_NONE, JOB_CREATE, JOB_WRITE, JOB_SYNC, JOB_SEAL };
 
@@ -20,7 +23,8 @@ struct segment_writer {
     int fd;
     bool has_disk; /* its capacity is counted in the budget */
     bool sync_wanted, close_wanted, is_abandoned;
-    uint64_t end; /* of the last record added, in the file */
+    uint64_t make_at_ns; /* not before */
+    uint64_t end;        /* of the last record added, in the file */
     uint64_t unsynced_bytes;
     uint32_t chain;
     struct kv_entry *entries;
@@ -423,11 +427,15 @@ static void created(struct segment *segment)
 
     if (writer->ok) {
         segment->state = SEGMENT_OPEN;
+        segment->stream->is_trouble_told = false;
         store_adjust_disk(store, segment,
                           writer->taken > segment->capacity ? writer->taken : segment->capacity);
         return;
     }
-    log_warn(&context, "segment_not_made", "%s; trying again", writer->st.text);
+    if (!segment->stream->is_trouble_told)
+        log_warn(&context, "segment_not_made", "%s; trying again", writer->st.text);
+    segment->stream->is_trouble_told = true;
+    writer->make_at_ns = clock_mono_ns() + MAKE_AGAIN_MS * 1000000ull;
     store_adjust_disk(store, segment, 0);
     writer->has_disk = false;
     store_retry_later(store);
@@ -540,6 +548,8 @@ void segment_pump(struct segment *segment)
     if (writer == NULL || writer->job != JOB_NONE || writer->is_abandoned || segment->state == SEGMENT_FENCED)
         return;
     if (segment->state == SEGMENT_CREATING) {
+        if (writer->make_at_ns > clock_mono_ns())
+            return;
         if (!writer->has_disk)
             writer->has_disk = store_reserve_disk(segment->stream->store, segment,
                                                   segment->capacity + STORE_FILE_SLACK_BYTES);

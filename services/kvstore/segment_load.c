@@ -221,6 +221,22 @@ static bool load_content(struct loader *loader)
     return load_by_scan(loader);
 }
 
+/* Killed while it was being made: the superblock never arrived, and records come only after it. */
+static bool is_unborn(struct loader *loader)
+{
+    uint64_t bytes = loader->file_bytes < KV_HEADER_BYTES_MAX ? loader->file_bytes : KV_HEADER_BYTES_MAX;
+    uint8_t *pages = disk_buffer(KV_HEADER_BYTES_MAX);
+    bool is_unborn = pages != NULL;
+
+    bytes = bytes / KV_PAGE_BYTES * KV_PAGE_BYTES;
+    if (is_unborn && bytes > 0)
+        is_unborn = disk_read(loader->disk, loader->fd, pages, bytes, 0, loader->st);
+    for (uint64_t i = bytes > KV_PAGE_BYTES ? KV_PAGE_BYTES : 0; is_unborn && i < bytes; i++)
+        is_unborn = pages[i] == 0;
+    free(pages);
+    return is_unborn;
+}
+
 bool segment_load(struct stream *stream, const char *base, bool is_open, struct segment **segment_p,
                   struct segment_load *load, struct status *st)
 {
@@ -233,8 +249,7 @@ bool segment_load(struct stream *stream, const char *base, bool is_open, struct 
     *load = (struct segment_load){ .was_open = is_open };
     snprintf(path, sizeof path, "%s%s", base, is_open ? ".open" : ".seg");
     ok = open_file(&loader, path, is_open ? O_RDWR : O_RDONLY) && load_content(&loader);
-    /* Killed while it was being made: nothing was ever acked from it. */
-    if (!ok && is_open && st->code == STATUS_DATA_LOSS)
+    if (!ok && is_open && st->code == STATUS_DATA_LOSS && loader.segment == NULL && is_unborn(&loader))
         ok = load->is_empty = true;
     if (ok && load->is_empty && is_open && loader.disk->unlink(path) != 0)
         ok = status_fail(st, status_code_of_errno(errno), "remove %s: %m", path);

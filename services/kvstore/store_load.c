@@ -80,19 +80,41 @@ static void count_unusable(struct stream *stream, const char *path, const struct
         stream->store->disk_used_bytes += (uint64_t)info.st_blocks * 512;
 }
 
-/* Records written again after their file was fenced are in two segments: the newer counts. */
-static void cut_overlap(struct stream *stream, uint64_t first_seq)
+/* From this number on a later segment has the records. */
+static void cut_segment(struct segment *segment, uint64_t seq)
 {
-    for (uint32_t i = stream->segment_count; i > 0 && stream->segments[i - 1]->end_seq > first_seq; i--) {
-        struct segment *segment = stream->segments[i - 1];
-        uint64_t keep = segment->index.frame_count;
+    uint64_t keep = segment->index.frame_count;
 
-        while (keep > 0 && index_part_at(&segment->index, keep - 1)->seq >= first_seq)
-            keep--;
-        index_part_cut(&segment->index, keep);
-        while (segment->mark_count > 0 && segment->marks[segment->mark_count - 1].seq >= first_seq)
-            free(segment->marks[--segment->mark_count].note);
-        segment->end_seq = segment->durable_end_seq = first_seq;
+    if (segment->end_seq <= seq)
+        return;
+    while (keep > 0 && index_part_at(&segment->index, keep - 1)->seq >= seq)
+        keep--;
+    index_part_cut(&segment->index, keep);
+    while (segment->mark_count > 0 && segment->marks[segment->mark_count - 1].seq >= seq)
+        free(segment->marks[--segment->mark_count].note);
+    segment->end_seq = segment->durable_end_seq = seq;
+}
+
+/* Records written again after their file was fenced are in two segments: the one that was begun later counts. */
+static void cut_overlaps(struct stream *stream)
+{
+    for (uint32_t i = 1; i < stream->segment_count; i++)
+        cut_segment(stream->segments[i - 1], stream->segments[i]->super.first_seq);
+}
+
+/* Names come in the order of first numbers; those that share one go by when they were begun. */
+static void push_in_order(struct stream *stream, struct segment *segment)
+{
+    uint32_t at = stream->segment_count;
+
+    REQUIRE(stream_push_segment(stream, segment));
+    for (; at > 0; at--) {
+        const struct kv_super *before = &stream->segments[at - 1]->super;
+
+        if (before->first_seq != segment->super.first_seq || before->created_ns <= segment->super.created_ns)
+            break;
+        stream->segments[at] = stream->segments[at - 1];
+        stream->segments[at - 1] = segment;
     }
 }
 
@@ -133,8 +155,7 @@ static void load_segment(struct stream *stream, const char *folder, const char *
     report(stream, base, &load);
     if (segment == NULL)
         return;
-    cut_overlap(stream, segment->super.first_seq);
-    REQUIRE(stream_push_segment(stream, segment));
+    push_in_order(stream, segment);
     stream->store->disk_used_bytes += segment->disk_bytes;
     store_segment_sealed(stream->store, segment);
 }
@@ -229,6 +250,7 @@ bool stream_load(struct stream *stream, struct status *st)
 {
     if (!load_epochs(stream, st))
         return false;
+    cut_overlaps(stream);
     sum_up(stream);
     find_end(stream);
     find_init(stream);

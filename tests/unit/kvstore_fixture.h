@@ -235,6 +235,16 @@ static inline void fixture_wait_durable(struct fixture *fixture, struct stream *
     FIXTURE_TURN_UNTIL(fixture, stream_durable_seq(stream) == stream->next_seq && stream_is_durable(stream));
 }
 
+static inline void fixture_remove(struct fixture *fixture, struct stream *stream)
+{
+    struct fixture_answer answer = { 0 };
+    struct stream_removed removed;
+
+    CHECK_OK(stream_delete(stream, &removed, fixture_done, &answer, &fixture->st), fixture->st);
+    FIXTURE_TURN_UNTIL(fixture, answer.came);
+    CHECK_OK(answer.ok, answer.st);
+}
+
 /* After its writer has left: until the last segment is sealed. */
 static inline void fixture_wait_sealed(struct fixture *fixture, struct stream *stream)
 {

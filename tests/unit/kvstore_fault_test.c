@@ -1,0 +1,380 @@
+/* Disks that fail: a call of the store's on its files fails, or takes too little, at a chosen place. What was acked
+ * durable is there afterwards, and after a restart; nothing wrong is ever served; nothing stops for good. */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "kvstore_fixture.h"
+
+/* --- a disk that fails on demand; counts calls of the kinds that are watched --- */
+
+enum fault_call {
+    FAULT_WRITE = 1,
+    FAULT_SYNC = 2,
+    FAULT_RESERVE = 4,
+    FAULT_OPEN = 8,
+    FAULT_READ = 16,
+    FAULT_CUT = 32,
+    FAULT_RENAME = 64,
+    FAULT_UNLINK = 128
+};
+
+static struct {
+    atomic_uint watched;  /* kinds */
+    atomic_int error;     /* errno; 0: short writes and reads instead */
+    atomic_int countdown; /* the call that brings it to 0 fails */
+    atomic_int repeats;   /* how many fail from there on */
+    atomic_int failed;
+} fault;
+
+static bool strikes(enum fault_call call)
+{
+    if ((fault.watched & call) == 0 || atomic_fetch_sub(&fault.countdown, 1) > 1)
+        return false;
+    if (atomic_fetch_sub(&fault.repeats, 1) <= 0)
+        return false;
+    fault.failed++;
+    errno = fault.error;
+    return true;
+}
+
+static int fault_open(const char *path, int flags, mode_t mode)
+{
+    return strikes(FAULT_OPEN) ? -1 : disk_real.open(path, flags, mode);
+}
+
+static ssize_t fault_pwritev(int fd, const struct iovec *pieces, int count, off_t offset)
+{
+    struct iovec first = pieces[0];
+
+    if (!strikes(FAULT_WRITE))
+        return disk_real.pwritev(fd, pieces, count, offset);
+    if (fault.error != 0)
+        return -1;
+    if (first.iov_len > KV_PAGE_BYTES)
+        first.iov_len = KV_PAGE_BYTES;
+    return disk_real.pwritev(fd, &first, 1, offset);
+}
+
+static ssize_t fault_pread(int fd, void *to, size_t len, off_t offset)
+{
+    if (!strikes(FAULT_READ))
+        return disk_real.pread(fd, to, len, offset);
+    if (fault.error != 0)
+        return -1;
+    return disk_real.pread(fd, to, len < KV_PAGE_BYTES ? len : KV_PAGE_BYTES, offset);
+}
+
+static int fault_fallocate(int fd, int mode, off_t offset, off_t len)
+{
+    return strikes(FAULT_RESERVE) ? -1 : disk_real.fallocate(fd, mode, offset, len);
+}
+
+static int fault_ftruncate(int fd, off_t len)
+{
+    return strikes(FAULT_CUT) ? -1 : disk_real.ftruncate(fd, len);
+}
+
+static int fault_fdatasync(int fd)
+{
+    return strikes(FAULT_SYNC) ? -1 : disk_real.fdatasync(fd);
+}
+
+static int fault_rename(const char *from, const char *to)
+{
+    return strikes(FAULT_RENAME) ? -1 : disk_real.rename(from, to);
+}
+
+static int fault_unlink(const char *path)
+{
+    return strikes(FAULT_UNLINK) ? -1 : disk_real.unlink(path);
+}
+
+static const struct disk_ops faulty = { .open = fault_open,
+                                        .pwritev = fault_pwritev,
+                                        .pread = fault_pread,
+                                        .fallocate = fault_fallocate,
+                                        .ftruncate = fault_ftruncate,
+                                        .fdatasync = fault_fdatasync,
+                                        .rename = fault_rename,
+                                        .unlink = fault_unlink };
+
+static void plan_fault(unsigned watched, int error, int nth, int repeats)
+{
+    fault.watched = 0;
+    fault.error = error;
+    fault.countdown = nth;
+    fault.repeats = repeats;
+    fault.failed = 0;
+    fault.watched = watched;
+}
+
+static void start(struct fixture *fixture)
+{
+    plan_fault(0, 0, 0, 0);
+    fixture_start(fixture);
+    fixture_stop(fixture);
+    fixture->options.disk = &faulty;
+    fixture_open(fixture);
+}
+
+/* Several segments, a gap, and everything durable in the end. */
+enum { FRAMES = 200 };
+
+static void write_all(struct fixture *fixture, struct stream *stream)
+{
+    struct stream_gap gap = { .to_seq = 105, .from_seq = 100, .reason = "away" };
+    struct fixture_writer writer;
+
+    fixture_attach(fixture, stream, &writer);
+    fixture_append_init(fixture, stream);
+    fixture_append(fixture, stream, 100);
+    CHECK_OK(stream_append_gap(stream, &gap, &fixture->st), fixture->st);
+    fixture_append(fixture, stream, FRAMES - 105);
+    fixture_wait_durable(fixture, stream);
+    CHECK_EQ(stream->next_seq, FRAMES);
+    stream_detach(stream, &writer.base);
+}
+
+static void check_all(struct fixture *fixture, struct stream *stream)
+{
+    CHECK_EQ(stream->next_seq, FRAMES);
+    CHECK_EQ(stream->gap_frames, 5);
+    CHECK_EQ(stream_frame_count(stream), FRAMES - 5);
+    fixture_check_all(fixture, stream, 0, 100);
+    CHECK_EQ(fixture_read_layer(fixture, stream, 102, 0), FRAME_GAP);
+    fixture_check_all(fixture, stream, 105, FRAMES);
+}
+
+/* The whole story with one fault in it, and a restart with a sound disk. */
+static int run_with_fault(unsigned watched, int error, int nth, int repeats)
+{
+    static unsigned runs;
+    struct fixture fixture;
+    struct stream *stream;
+    char name[32];
+    int failed;
+
+    snprintf(name, sizeof name, "cam-%u", runs++);
+    start(&fixture);
+    fixture_stop(&fixture);
+    fixture.options.segment_bytes_max = 1 << 20;
+    fixture.options.disk_bytes = 16 << 20;
+    fixture_open(&fixture);
+    stream = fixture_define(&fixture, name);
+    plan_fault(watched, error, nth, repeats);
+    write_all(&fixture, stream);
+    check_all(&fixture, stream);
+    fixture_stop(&fixture);
+    failed = fault.failed;
+    plan_fault(0, 0, 0, 0);
+    fixture_open(&fixture);
+    stream = store_find(fixture.store, "default", name);
+    check_all(&fixture, stream);
+    fixture_remove(&fixture, stream);
+    fixture_stop(&fixture);
+    return failed;
+}
+
+/* The n-th call fails once, for every n until a run ends without meeting it. */
+static void fail_every_call(unsigned watched, int error)
+{
+    int nth = 1;
+
+    while (run_with_fault(watched, error, nth, 1) > 0)
+        nth++;
+    CHECK(nth > 3);
+    printf("   %d places\n", nth - 1);
+}
+
+TEST(fault_any_failed_sync_loses_nothing)
+{
+    fail_every_call(FAULT_SYNC, EIO);
+}
+
+TEST(fault_any_failed_write_loses_nothing)
+{
+    fail_every_call(FAULT_WRITE, EIO);
+}
+
+TEST(fault_short_writes_are_continued)
+{
+    CHECK(run_with_fault(FAULT_WRITE, 0, 1, 1000) > 10);
+}
+
+TEST(fault_interrupted_calls_are_repeated)
+{
+    CHECK(run_with_fault(FAULT_WRITE | FAULT_RESERVE, EINTR, 1, 50) > 10);
+}
+
+TEST(fault_any_failed_rename_or_cut_loses_nothing)
+{
+    fail_every_call(FAULT_RENAME | FAULT_CUT, EIO);
+}
+
+/* The disk is full for the first tries: writers wait in RAM, then it goes on. */
+TEST(fault_full_disk_is_waited_for)
+{
+    CHECK(run_with_fault(FAULT_RESERVE, ENOSPC, 1, 3) == 3);
+    CHECK(run_with_fault(FAULT_OPEN, EMFILE, 1, 2) == 2);
+}
+
+/* A disk that stays full: what RAM holds is taken, then appends are refused, typed; reads go on. */
+TEST(fault_disk_that_stays_full_refuses_typed)
+{
+    struct fixture fixture;
+    struct fixture_writer writer;
+    struct stream *stream;
+    struct stream_block block;
+    uint64_t taken = 0;
+
+    start(&fixture);
+    stream = fixture_define(&fixture, "cam-1");
+    fixture_attach(&fixture, stream, &writer);
+    plan_fault(FAULT_RESERVE, ENOSPC, 1, 1 << 20);
+    for (;;) {
+        block = fixture_block(stream, stream->next_seq);
+        if (!fixture_append_block(&fixture, stream, &block, &fixture.st))
+            break;
+        taken++;
+    }
+    CHECK_EQ(fixture.st.code, STATUS_EXHAUSTED);
+    CHECK(taken > 100);
+    CHECK_EQ(stream_durable_seq(stream), 0);
+    fixture_check_all(&fixture, stream, 0, taken);
+    plan_fault(0, 0, 0, 0);
+    fixture_append(&fixture, stream, 10);
+    fixture_wait_durable(&fixture, stream);
+    CHECK_EQ(stream_durable_seq(stream), taken + 10);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+}
+
+/* A file system that knows no O_DIRECT. */
+static int open_without_direct(const char *path, int flags, mode_t mode)
+{
+    if ((flags & O_DIRECT) == 0)
+        return disk_real.open(path, flags, mode);
+    fault.failed++;
+    errno = EINVAL;
+    return -1;
+}
+
+TEST(fault_file_systems_without_direct_access_work)
+{
+    struct disk_ops plain = disk_real;
+    struct fixture fixture;
+    struct stream *stream;
+
+    plain.open = open_without_direct;
+    start(&fixture);
+    fixture_stop(&fixture);
+    fixture.options.disk = &plain;
+    fixture_open(&fixture);
+    stream = fixture_define(&fixture, "cam-1");
+    write_all(&fixture, stream);
+    check_all(&fixture, stream);
+    fixture_stop(&fixture);
+    fixture_open(&fixture);
+    check_all(&fixture, store_find(fixture.store, "default", "cam-1"));
+    CHECK(fault.failed > 100);
+    fixture_stop(&fixture);
+}
+
+/* A real one: a tmpfs of 6 MB under a budget of 64. Appends end typed, reads go on, and when the operator makes room
+ * (here: a stream is removed) writing goes on. */
+TEST(fault_real_full_disk)
+{
+    struct fixture fixture;
+    struct fixture_writer writer;
+    struct stream *stream, *other;
+    struct stream_block block;
+    uint64_t taken = 0;
+
+    plan_fault(0, 0, 0, 0);
+    snprintf(fixture.root, sizeof fixture.root, "%s/data", test_folder());
+    CHECK_EQ(mkdir(fixture.root, 0700), 0);
+    if (mount("tmpfs", fixture.root, "tmpfs", 0, "size=6m") != 0)
+        test_skip("mounting a tmpfs is not allowed here");
+    fixture_start(&fixture);
+    other = fixture_define(&fixture, "cam-0");
+    fixture_attach(&fixture, other, &writer);
+    fixture_append(&fixture, other, 200);
+    fixture_wait_durable(&fixture, other);
+    stream_detach(other, &writer.base);
+    fixture_wait_sealed(&fixture, other);
+    stream = fixture_define(&fixture, "cam-1");
+    fixture_attach(&fixture, stream, &writer);
+    for (;;) {
+        block = fixture_block(stream, stream->next_seq);
+        if (!fixture_append_block(&fixture, stream, &block, &fixture.st))
+            break;
+        taken++;
+        if (taken % 20 == 0)
+            loop_run_once(fixture.loop);
+    }
+    CHECK_EQ(fixture.st.code, STATUS_EXHAUSTED);
+    CHECK(stream_durable_seq(stream) < taken);
+    fixture_check_all(&fixture, other, 0, 200);
+    fixture_remove(&fixture, other);
+    fixture_append(&fixture, stream, 5);
+    fixture_check_all(&fixture, stream, taken - 20, taken + 5);
+    stream_detach(stream, &writer.base);
+    fixture_remove(&fixture, stream);
+    fixture_stop(&fixture);
+    CHECK_EQ(umount(fixture.root), 0);
+}
+
+/* Reads that fail answer UNAVAILABLE, and succeed when asked again. */
+TEST(fault_failed_reads_are_typed)
+{
+    struct fixture fixture;
+    struct stream *stream;
+
+    start(&fixture);
+    stream = fixture_define(&fixture, "cam-1");
+    write_all(&fixture, stream);
+    fixture_stop(&fixture);
+    fixture_open(&fixture);
+    stream = store_find(fixture.store, "default", "cam-1");
+    plan_fault(FAULT_READ, EIO, 1, 1);
+    CHECK_EQ(fixture_read_layer(&fixture, stream, 3, 1), FRAME_UNAVAILABLE);
+    CHECK_EQ(fixture_read_layer(&fixture, stream, 3, 1), FRAME_OK);
+    plan_fault(FAULT_OPEN, EMFILE, 1, 1);
+    CHECK_EQ(fixture_read_layer(&fixture, stream, 4, 1), FRAME_UNAVAILABLE);
+    CHECK_EQ(fixture_read_layer(&fixture, stream, 4, 1), FRAME_OK);
+    plan_fault(FAULT_READ, 0, 1, 1 << 20); /* short reads are continued */
+    fixture_check_all(&fixture, stream, 5, 10);
+    CHECK(fault.failed > 5);
+    fixture_stop(&fixture);
+}
+
+/* A file that cannot be removed stays counted: the budget holds all the same. */
+TEST(fault_failed_removal_keeps_the_budget)
+{
+    struct fixture fixture;
+    struct fixture_writer writer;
+    struct stream *stream;
+
+    start(&fixture);
+    fixture_stop(&fixture);
+    fixture.options.disk_bytes = 8 << 20;
+    fixture_open(&fixture);
+    stream = fixture_define(&fixture, "cam-1");
+    fixture_attach(&fixture, stream, &writer);
+    plan_fault(FAULT_UNLINK, EIO, 2, 1);
+    fixture_append(&fixture, stream, 1500);
+    CHECK_EQ(fault.failed, 1);
+    CHECK(fixture.store->disk_used_bytes <= fixture.options.disk_bytes);
+    CHECK(history_frames(&stream->history) > 0);
+    fixture_wait_durable(&fixture, stream);
+    CHECK_EQ(fixture_read_layer(&fixture, stream, 1499, 0), FRAME_OK);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+}
+
+TEST_MAIN()
