@@ -17,7 +17,7 @@ tsan: setup ## every test under the thread sanitizer
 demo-score: build ## score the demo model on cameras that know the truth (long)
 	@bench/demo-score build/$(PRESET)
 bench: build ## kernels and model steps as shares of what this machine can do
-	@build/$(PRESET)/bin/reelkv-bench
+	@build/$(PRESET)/bench/micro/tensor_bench && build/$(PRESET)/bench/micro/model_bench
 fresh: ## prove `make demo` and `make check` in a bare Debian 12 root (root; some 30 minutes)
 	@tools/setup fresh && tools/fresh
 deploy-check: ## render deploy/k8s with kubectl and check it against Kubernetes' schemas

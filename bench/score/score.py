@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/python3
 """Scores a ReelKV cluster on cameras that know the truth, end to end: H.264 files through encoder, analyzer and
 kvstore, questions to qa. Every question is asked under several selectors; see docs/demo-model.md for the table.
 
@@ -46,7 +46,7 @@ class Cluster:
 
     def __enter__(self):
         run([self.reelkv, "up", "--data", self.folder / "data", "--model", self.options.model, "--dtype",
-             self.options.dtype, "--n-local", self.options.n_local, "--ram", "2G", "--disk", "8G"])
+             self.options.dtype, "--n-local", str(self.options.n_local), "--ram", "2G", "--disk", "8G"])
         return self
 
     def __exit__(self, *failure):
@@ -207,7 +207,7 @@ def parse_options():
     parser.add_argument("build", type=pathlib.Path, help="build folder, e.g. build/release")
     parser.add_argument("--model", type=pathlib.Path, default=SOURCE / "models/reelkv-demo")
     parser.add_argument("--dtype", default="f32", choices=["f32", "bf16"])
-    parser.add_argument("--n-local", type=int, default=512)
+    parser.add_argument("--n-local", type=int, default=256)
     parser.add_argument("--videos", type=int, default=15)
     parser.add_argument("--seed", type=int, default=100, help="first camera's seed; training used seeds from 1,000,000")
     parser.add_argument("--seconds", type=int, default=150)
