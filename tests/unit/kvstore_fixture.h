@@ -245,10 +245,11 @@ static inline void fixture_remove(struct fixture *fixture, struct stream *stream
     CHECK_OK(answer.ok, answer.st);
 }
 
-/* After its writer has left: until the last segment is sealed. */
+/* After its writer has left: until the last segment is sealed, or gone with the others to keep the budget. */
 static inline void fixture_wait_sealed(struct fixture *fixture, struct stream *stream)
 {
-    FIXTURE_TURN_UNTIL(fixture, stream->segments[stream->segment_count - 1]->writer == NULL &&
+    FIXTURE_TURN_UNTIL(fixture, (stream->segment_count == 0 ||
+                                 stream->segments[stream->segment_count - 1]->writer == NULL) &&
                                     fixture->store->removal == NULL);
 }
 
