@@ -231,14 +231,22 @@ static uint32_t find_rows(const struct attention *at, struct tile_rows *rows, co
     while (slot < tile->to) {
         const struct tensor_segment *from = &run->segments[segment];
         int64_t token = tile->base + slot - from->first_index;
+        size_t key_bytes, value_bytes;
+        const uint8_t *key, *value;
 
         if (token >= from->keys.tokens) {
             segment++;
             continue;
         }
+        key = cpu_heads_at(&from->keys, at->task->kv_head, (uint32_t)token);
+        value = cpu_heads_at(&from->values, at->task->kv_head, (uint32_t)token);
+        key_bytes = from->keys.token_stride * tensor_dtype_bytes(from->keys.dtype);
+        value_bytes = from->values.token_stride * tensor_dtype_bytes(from->values.dtype);
         for (; slot < tile->to && token < from->keys.tokens; slot++, token++) {
-            rows->keys[slot] = cpu_heads_at(&from->keys, at->task->kv_head, (uint32_t)token);
-            rows->values[slot] = cpu_heads_at(&from->values, at->task->kv_head, (uint32_t)token);
+            rows->keys[slot] = key;
+            rows->values[slot] = value;
+            key += key_bytes;
+            value += value_bytes;
         }
     }
     if (tile->from % 2 == 1)

@@ -112,12 +112,24 @@ INLINE float v_sum(vec value)
     return lanes[0];
 }
 
-INLINE vec v_of_bf16(const uint16_t *from)
+/* LANES 16-bit numbers to 32 bits, zeros above. (GCC 12 makes four moves of a __builtin_convertvector.) */
+INLINE ivec v_widen(const uint16_t *from)
 {
+#if defined(__AVX512F__)
+    return (ivec)_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from));
+#elif defined(__AVX2__)
+    return (ivec)_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)from));
+#else
     half_vec half;
 
     memcpy(&half, from, sizeof half);
-    return (vec)(__builtin_convertvector(half, ivec) << 16);
+    return __builtin_convertvector(half, ivec);
+#endif
+}
+
+INLINE vec v_of_bf16(const uint16_t *from)
+{
+    return (vec)(v_widen(from) << 16);
 }
 
 INLINE vec v_of_f16(const uint16_t *from)
@@ -182,11 +194,7 @@ INLINE void v_store_pairs(float *to, vec even, vec odd)
 /* Lane i holds the 16-bit numbers (even[i], odd[i]). */
 INLINE vec v_pairs_of(const uint16_t *even, const uint16_t *odd)
 {
-    half_vec low, high;
-
-    memcpy(&low, even, sizeof low);
-    memcpy(&high, odd, sizeof high);
-    return (vec)(__builtin_convertvector(low, ivec) | __builtin_convertvector(high, ivec) << 16);
+    return (vec)(v_widen(even) | v_widen(odd) << 16);
 }
 
 /* 2^x for x <= 127; exactly 1 at 0, exactly 0 at -inf, 0 or next to it from -127 down. x = n + r with |r| <= 1/2;
