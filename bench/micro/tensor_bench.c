@@ -3,8 +3,8 @@
  * usage: tensor_bench [--threads N] [--isa NAME] [--only TEXT] [--seconds S] [--json]
  *
  * Each case alternates with samples of its limit (peak.h) for S seconds; printed are the medians and the median of
- * the shares. Decoding rows are limited by reading memory, the others by arithmetic. The row "onednn" is the
- * same product by that library, where it was found at build time. */
+ * the shares. Decoding rows are limited by reading memory, the others by arithmetic. A row "onednn" is the same
+ * product by that library, with weights packed as it likes them and as many threads of its own. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
