@@ -64,8 +64,7 @@ static bool pool_make_file(struct kv_pool *pool, const char *name, struct status
     if (fallocate(pool->fd, 0, 0, (off_t)pool->shape.bytes) != 0)
         return status_fail(st, STATUS_EXHAUSTED, "memory pool %s of %llu bytes: %m; lower its budget", name,
                            (unsigned long long)pool->shape.bytes);
-    pool->base =
-        mmap(NULL, pool->shape.bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, pool->fd, 0);
+    pool->base = mmap(NULL, pool->shape.bytes, PROT_READ | PROT_WRITE, MAP_SHARED, pool->fd, 0);
     if (pool->base == MAP_FAILED) {
         pool->base = NULL;
         return status_fail(st, STATUS_EXHAUSTED, "map memory pool %s: %m", name);
@@ -119,6 +118,13 @@ void kv_pool_destroy(struct kv_pool *pool)
     if (pool->fd >= 0)
         close(pool->fd);
     free(pool);
+}
+
+void kv_pool_populate(const struct kv_pool *pool, uint64_t offset, uint64_t bytes)
+{
+    REQUIRE(offset <= pool->shape.bytes && bytes <= pool->shape.bytes - offset);
+    /* Only speed is at stake: the pages are reserved. */
+    (void)madvise(pool->base + offset, bytes, MADV_POPULATE_WRITE);
 }
 
 uint8_t *kv_pool_base(const struct kv_pool *pool)

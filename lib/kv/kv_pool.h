@@ -1,7 +1,7 @@
 /* kv_pool.h - memory that one process writes and others can only read. See docs/shared-memory.md.
  *
- * A pool is a memfd: a header page, a table with one generation for each granule, then data. Its maker maps
- * it, touches every page, and seals it: nobody can shrink it, grow it, or map it for writing again. Others
+ * A pool is a memfd: a header page, a table with one generation for each granule, then data. Its maker
+ * reserves every page, maps it, and seals it: nobody can shrink it, grow it, or map it for writing again. Others
  * get the descriptor (kv_shm.h), check the seals and the size, and map it read-only.
  *
  *   offset  size
@@ -41,6 +41,10 @@ struct kv_pool;
 /* At most `bytes` in all, header and table included; at least one granule of data. The granule is chosen. */
 bool kv_pool_create(struct kv_pool **pool_p, const char *name, uint64_t bytes, struct status *st);
 void kv_pool_destroy(struct kv_pool *pool); /* NULL is fine */
+
+/* Maps a part's pages before somebody has to wait for them. Any thread; what is in them stays. Where the
+ * kernel cannot (before Linux 5.14) they come as they are used. */
+void kv_pool_populate(const struct kv_pool *pool, uint64_t offset, uint64_t bytes);
 
 uint8_t *kv_pool_base(const struct kv_pool *pool); /* of the whole file, where offsets count from */
 uint64_t kv_pool_bytes(const struct kv_pool *pool);

@@ -73,14 +73,23 @@ static void start_read(struct slice_item *item, struct slice_read *read, uint32_
     }
 }
 
+static bool has_lease_room(const struct slice_sender *sender, enum ram_region_kind region)
+{
+    const struct store *store = sender->kvstore->store;
+    uint64_t bytes = ram_region_bytes(store->arena, region);
+
+    return sender->leased_bytes[region] < bytes / 4 && store->leased_bytes[region] < bytes / 2;
+}
+
+/* A further layer of a record that is held already costs nothing. */
 static bool may_share(const struct slice_sender *sender, const struct index_frame *frame)
 {
     const struct kvstore *kvstore = sender->kvstore;
-    enum ram_region_kind region = frame->image != NULL ? RAM_IMAGES : RAM_SLICES;
+    bool is_held = frame->image != NULL && frame->image->refs > 0;
 
     return sender->shm_session != 0 && kvstore->shm != NULL &&
-           sender->leased_bytes[region] < ram_region_bytes(kvstore->store->arena, region) / 4 &&
-           kvstore_shm_has_session(kvstore->shm, sender->shm_session);
+           kvstore_shm_has_session(kvstore->shm, sender->shm_session) &&
+           (is_held || has_lease_room(sender, frame->image != NULL ? RAM_IMAGES : RAM_SLICES));
 }
 
 /* NULL: no memory; the next pump tries again. */
@@ -199,6 +208,14 @@ static bool is_sent(const struct slice_item *item)
                                   item->sent_bytes == item->slice.length);
 }
 
+static void count_lease(struct slice_sender *sender, const struct ram_slot *slot)
+{
+    if (slot->refs > 1)
+        return; /* a further layer of a record that is held */
+    sender->leased_bytes[slot->region] += slot->bytes;
+    sender->kvstore->store->leased_bytes[slot->region] += slot->bytes;
+}
+
 static void take_first(struct slice_sender *sender)
 {
     struct slice_item *item = sender->first;
@@ -210,8 +227,7 @@ static void take_first(struct slice_sender *sender)
     if (is_shared(item)) {
         item->next = sender->leases;
         sender->leases = item;
-        if (item->slice.slot->refs == 1) /* not a layer more of a frame that is leased already */
-            sender->leased_bytes[item->slice.slot->region] += item->slice.slot->bytes;
+        count_lease(sender, item->slice.slot);
     } else {
         item_unref(item);
     }
@@ -278,6 +294,10 @@ void slice_sender_deinit(struct slice_sender *sender)
 {
     let_go(sender->first);
     let_go(sender->leases);
+    for (unsigned region = 0; region < RAM_REGIONS; region++) {
+        sender->kvstore->store->leased_bytes[region] -= sender->leased_bytes[region];
+        sender->leased_bytes[region] = 0;
+    }
     sender->first = NULL;
     sender->leases = NULL;
     sender->last_link = &sender->first;

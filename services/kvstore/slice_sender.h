@@ -4,7 +4,7 @@
  *
  * Up to SLICE_SENDER_WINDOW reads run ahead of what is being sent. A call that stalls stalls only its own reads.
  * Leases on shared memory last until deinit; what would keep more than a quarter of a
- * region for one call goes inline.
+ * region for one call, or half of it for all, goes inline: the rest is for those who wait.
  *
  * Owner:  the call's handler; after deinit, reads under way end by themselves.
  * Thread: the loop's.

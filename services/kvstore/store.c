@@ -431,7 +431,7 @@ void store_start_commits(struct store *store)
 
 static bool is_quiet(const struct store *store)
 {
-    if (store->removal != NULL)
+    if (store->removal != NULL || store->warm_up != NULL)
         return false;
     for (const struct stream *stream = store->streams; stream != NULL; stream = stream->next) {
         if (stream->saves != NULL || stream->deletion != NULL)
@@ -479,6 +479,7 @@ void store_close(struct store *store)
 {
     if (store == NULL)
         return;
+    store->is_closing = true;
     if (store->writing != NULL) {
         for (struct stream *stream = store->streams; stream != NULL; stream = stream->next)
             for (uint32_t i = 0; i < stream->segment_count; i++)

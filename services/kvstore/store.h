@@ -9,7 +9,8 @@
  * seals, removes files) and `reading` (reads slices, checks and copies blocks, scores). Results come back as
  * letters. The loop itself never touches a file once store_open() has returned.
  *
- * Budgets. RAM: three quarters of ram_bytes are the arena, at most a quarter the index. Disk: the file system's own
+ * Budgets. RAM: three quarters of ram_bytes are the arena (reserved at start, mapped in the background), at most a
+ * quarter the index. Disk: the file system's own
  * count of blocks of everything under root, preallocation included, never passes disk_bytes; the oldest sealed
  * segments of all streams go first, by the time they were begun.
  *
@@ -58,9 +59,11 @@ struct store {
     struct slice_read *read_waiters, **read_waiters_end;
     struct ram_waiter *ram_waiters, **ram_waiters_end;
     struct loop_timer commit_timer;
-    struct loop_timer retry_timer; /* for room that comes from outside, and disks that recover */
-    uint64_t quarantined_frames;   /* found damaged since the start */
-    bool is_retrying_reads;
+    struct loop_timer retry_timer;      /* for room that comes from outside, and disks that recover */
+    uint64_t quarantined_frames;        /* found damaged since the start */
+    uint64_t leased_bytes[RAM_REGIONS]; /* kept for readers of shared memory */
+    struct warm_up *warm_up;            /* the arena's pages are being mapped; NULL: all are */
+    bool is_retrying_reads, is_closing;
 };
 
 /* Takes the lock, loads what is there (sealing what a killed store left open), starts the pools. Blocks. */

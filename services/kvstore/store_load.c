@@ -354,6 +354,55 @@ static bool start_pools(struct store *store, struct status *st)
            work_pool_create(&store->reading, store->loop, &reading, st);
 }
 
+/* Mapping the arena's pages takes a second for every few GB: it is done while calls are served already. */
+enum { WARM_UP_BYTES = 32 << 20 };
+
+struct warm_up {
+    struct work work;
+    struct store *store;
+    uint64_t offset;
+};
+
+static void warm_up_next(struct warm_up *warm_up);
+
+static void warm_up_run(struct work *work)
+{
+    const struct warm_up *warm_up = container_of(work, struct warm_up, work);
+    const struct kv_pool *pool = ram_arena_pool(warm_up->store->arena);
+    uint64_t left = kv_pool_bytes(pool) - warm_up->offset;
+
+    kv_pool_populate(pool, warm_up->offset, left < WARM_UP_BYTES ? left : WARM_UP_BYTES);
+}
+
+static void warm_up_done(struct work *work)
+{
+    struct warm_up *warm_up = container_of(work, struct warm_up, work);
+
+    warm_up->offset += WARM_UP_BYTES;
+    warm_up_next(warm_up);
+}
+
+static void warm_up_next(struct warm_up *warm_up)
+{
+    struct store *store = warm_up->store;
+
+    warm_up->work = (struct work){ .run = warm_up_run, .done = warm_up_done };
+    if (!store->is_closing && warm_up->offset < kv_pool_bytes(ram_arena_pool(store->arena)) &&
+        work_pool_submit(store->writing, &warm_up->work))
+        return;
+    store->warm_up = NULL;
+    free(warm_up);
+}
+
+static void start_warm_up(struct store *store)
+{
+    store->warm_up = calloc(1, sizeof *store->warm_up);
+    if (store->warm_up == NULL)
+        return; /* pages come as they are used */
+    store->warm_up->store = store;
+    warm_up_next(store->warm_up);
+}
+
 static bool check_budgets(const struct store_options *options, struct status *st)
 {
     if (options->ram_bytes < RAM_BYTES_MIN)
@@ -399,6 +448,7 @@ bool store_open(struct store **store_p, struct loop *loop, const struct store_op
         store_close(store);
         return status_wrap(st, "open store");
     }
+    start_warm_up(store);
     log_info(NULL, "store_opened", "%s: %u streams, %llu frames, %llu bytes, in %llu ms", options->root,
              store->stream_count, (unsigned long long)store_frames(store),
              (unsigned long long)store->disk_used_bytes,

@@ -2,6 +2,7 @@
  * told) outlives it: what was acked durable is there, byte for byte; what was only stored is sent again by its writer;
  * nothing else is ever served. */
 #include <pthread.h>
+#include <stdatomic.h>
 #include <unistd.h>
 
 #include "kvstore_client.h"
@@ -30,7 +31,7 @@ struct oracle {
     pthread_t thread;
 };
 
-static volatile bool is_killed;
+static atomic_bool is_killed;
 
 /* Appends until the store is gone. */
 static void *write_on(void *arg)
