@@ -1,5 +1,6 @@
 #include "kvstore/history.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -151,7 +152,7 @@ bool history_read(struct history *history, const char *path, struct status *st)
 
     memset(history, 0, sizeof *history);
     if (stat(path, &info) != 0)
-        return true;
+        return errno == ENOENT || status_fail(st, status_code_of_errno(errno), "stat %s: %m", path);
     object = json_parse_file(path, HISTORY_BYTES_MAX, st);
     if (object == NULL)
         return false;

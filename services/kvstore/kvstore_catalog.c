@@ -197,13 +197,11 @@ static bool read_token(const char *token, char ns[TOKEN_BYTES], const char **nam
     return name_check("page_token", ns, st) && name_check("page_token", *name_p, st);
 }
 
-static const struct stream *next_in(const struct store *store, const char *wanted_ns, const char *ns,
-                                    const char *name)
+/* `stream`, or the first behind it that is in the namespace asked for. */
+static const struct stream *first_in(const struct stream *stream, const char *ns)
 {
-    const struct stream *stream = store_next(store, ns, name);
-
-    while (stream != NULL && wanted_ns[0] != '\0' && strcmp(stream->ns, wanted_ns) != 0)
-        stream = store_next(store, stream->ns, stream->name);
+    while (stream != NULL && ns[0] != '\0' && strcmp(stream->ns, ns) != 0)
+        stream = store_after(stream);
     return stream;
 }
 
@@ -234,9 +232,9 @@ void kvstore_list_streams(struct rpc_call *call, void *state)
         rpc_call_finish(call, &st);
         return;
     }
-    stream = next_in(kvstore->store, request->namespace_, name == NULL ? NULL : ns, name);
+    stream = first_in(store_next(kvstore->store, name == NULL ? NULL : ns, name), request->namespace_);
     for (; stream != NULL && reply.n_streams < page;
-         stream = next_in(kvstore->store, request->namespace_, stream->ns, stream->name)) {
+         stream = first_in(store_after(stream), request->namespace_)) {
         fill_status(&messages[reply.n_streams], stream, request->with_secret);
         list[reply.n_streams] = &messages[reply.n_streams].status;
         reply.n_streams++;

@@ -40,7 +40,7 @@ static uint32_t streams(struct stream_record *records, uint32_t max, void *user)
     const struct stream *stream = store_next(kvstore->store, NULL, NULL);
     uint32_t count = 0;
 
-    for (; stream != NULL && count < max; stream = store_next(kvstore->store, stream->ns, stream->name))
+    for (; stream != NULL && count < max; stream = store_after(stream))
         fill_record(&records[count++], kvstore, stream);
     return count;
 }

@@ -72,7 +72,7 @@ static void on_drain(void *user)
     kvstore->is_draining = true;
     kvstore_directory_leave(kvstore->directory);
     status_fail(&why, STATUS_UNAVAILABLE, "store %s is stopping", kvstore->options->name);
-    for (; stream != NULL; stream = store_next(kvstore->store, stream->ns, stream->name))
+    for (; stream != NULL; stream = store_after(stream))
         stream_fence_writer(stream, &why);
 }
 

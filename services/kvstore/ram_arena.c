@@ -316,7 +316,7 @@ const struct kv_pool *ram_arena_pool(const struct ram_arena *arena)
 
 uint64_t ram_slot_bytes_max(const struct ram_arena *arena, enum ram_region_kind region)
 {
-    return arena->regions[region].bytes / 2;
+    return arena->regions[region].bytes / 2 / arena->granule * arena->granule;
 }
 
 uint64_t ram_region_bytes(const struct ram_arena *arena, enum ram_region_kind region)

@@ -36,13 +36,25 @@ struct stream *store_find(const struct store *store, const char *ns, const char 
     return NULL;
 }
 
+static struct stream *first_ready(struct stream *stream)
+{
+    while (stream != NULL && (!stream->is_ready || stream->deletion != NULL))
+        stream = stream->next;
+    return stream;
+}
+
 struct stream *store_next(const struct store *store, const char *ns, const char *name)
 {
-    for (struct stream *stream = store->streams; stream != NULL; stream = stream->next)
-        if (stream->is_ready && stream->deletion == NULL &&
-            (ns == NULL || compare_names(stream, ns, name) > 0))
-            return stream;
-    return NULL;
+    struct stream *stream = store->streams;
+
+    while (ns != NULL && stream != NULL && compare_names(stream, ns, name) <= 0)
+        stream = stream->next;
+    return first_ready(stream);
+}
+
+struct stream *store_after(const struct stream *stream)
+{
+    return first_ready(stream->next);
 }
 
 bool store_add_stream(struct store *store, struct stream *stream, struct status *st)

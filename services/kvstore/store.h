@@ -75,8 +75,9 @@ void store_close(struct store *store);
 
 struct stream *store_find(const struct store *store, const char *ns, const char *name); /* ready ones */
 
-/* The first stream after (ns, name); ns NULL: the first of all. */
+/* The first stream after (ns, name); ns NULL: the first of all. And the one after a stream. */
 struct stream *store_next(const struct store *store, const char *ns, const char *name);
+struct stream *store_after(const struct stream *stream);
 
 uint64_t store_frames(const struct store *store);
 uint64_t store_ram_used(const struct store *store);

@@ -721,7 +721,155 @@ TEST(kvstore_timeline_shows_frames_and_gaps)
     server_stop(&servers[0]);
 }
 
+/* --- limits --- */
+
+/* A small disk: what has gone answers EVICTED everywhere, what is left is right. */
+TEST(kvstore_says_what_was_evicted)
+{
+    static const char *const options[] = { "--disk-budget-bytes=8M", "--ram-budget-bytes=8M", NULL };
+    static const char *const names[] = { "cam-1" };
+    static const struct kv_selection all = { KV_SELECT_ALL, 0, 0 };
+    Reelkv__V1__TimelineRequest ask = REELKV__V1__TIMELINE_REQUEST__INIT;
+    Reelkv__V1__FetchRequest request = REELKV__V1__FETCH_REQUEST__INIT;
+    Reelkv__V1__StreamId id = client_id("cam-1");
+    const Reelkv__V1__TimelineReply *timeline;
+    Reelkv__V1__FrameRef ref = REELKV__V1__FRAME_REF__INIT, *list[1] = { &ref };
+    const Reelkv__V1__RetrieveReply *opened;
+    struct retrieval retrieval = { 0 };
+    struct rpc_payload payload;
+    struct fetched fetched;
+    struct client_view view;
+    struct reply reply;
+    uint64_t evicted;
+
+    server_start(&servers[0], "kv-a", options);
+    client_fill(&servers[0], "cam-1", 800);
+    for (unsigned round = 0; round < 2; round++) {
+        ask.id = &id;
+        client_call(&servers[0], &reply, &api_timeline, &ask.base);
+        CHECK_OK(reply.ok, reply.st);
+        timeline = reply.body;
+        CHECK_EQ(timeline->spans[0]->result, REELKV__V1__FRAME_RESULT__FRAME_RESULT_EVICTED);
+        CHECK_EQ(timeline->spans[0]->from_seq, 0);
+        evicted = timeline->spans[0]->to_seq;
+        CHECK(evicted > 200 && evicted < 800);
+        CHECK_EQ(timeline->spans[1]->from_seq, evicted);
+        CHECK_EQ(timeline->spans[timeline->n_spans - 1]->to_seq, 800);
+        client_done(&reply);
+
+        client_make_view(&view, names, 1);
+        request.view = &view.view;
+        request.frames = list;
+        request.n_frames = 1;
+        request.layers = 1;
+        ref.seq = evicted - 1;
+        fetch(&servers[0], &request, &fetched);
+        CHECK_EQ(fetched.last_result, REELKV__V1__FRAME_RESULT__FRAME_RESULT_EVICTED);
+        ref.seq = evicted;
+        fetch(&servers[0], &request, &fetched);
+        CHECK_EQ(fetched.last_result, REELKV__V1__FRAME_RESULT__FRAME_RESULT_OK);
+        CHECK_EQ(fetched.slices, 1);
+
+        retrieve_open(&retrieval, &servers[0], names, 1, &all, false);
+        opened = read_reply(&retrieval, &payload);
+        CHECK_EQ(opened->opened->frames, 800 - evicted);
+        CHECK_EQ(opened->opened->evicted_frames, evicted);
+        rpc_sync_cancel(retrieval.call);
+        rpc_sync_stream_destroy(retrieval.call);
+        if (round == 0) {
+            server_stop(&servers[0]);
+            server_start(&servers[0], "kv-a", options);
+        }
+    }
+    server_stop(&servers[0]);
+}
+
+/* SIGTERM while a writer appends: it hears UNAVAILABLE at once, and what was stored is there at the next start. */
+TEST(kvstore_that_stops_tells_its_writers)
+{
+    struct writer writer = { 0 };
+
+    server_start(&servers[0], "kv-a", NULL);
+    client_create(&servers[0], "cam-1");
+    CHECK_OK(writer_open(&writer, &servers[0], "cam-1"), writer.st);
+    CHECK_OK(writer_begin(&writer), writer.st);
+    CHECK_OK(writer_block(&writer, true, 0), writer.st);
+    CHECK_OK(writer_frames(&writer, 25), writer.st);
+    CHECK_EQ(kill(servers[0].process.pid, SIGTERM), 0);
+    while (writer_read(&writer))
+        ;
+    CHECK_EQ(writer.st.code, STATUS_UNAVAILABLE);
+    rpc_sync_stream_destroy(writer.call);
+    rpc_sync_destroy(servers[0].client);
+    CHECK_EQ(process_wait(&servers[0].process, 30000), 0);
+    server_start(&servers[0], "kv-a", NULL);
+    CHECK_OK(writer_open(&writer, &servers[0], "cam-1"), writer.st);
+    CHECK_EQ(writer.next_seq, 25);
+    CHECK_EQ(writer.durable_seq, 25);
+    server_stop(&servers[0]);
+}
+
 /* --- bad requests --- */
+
+/* A writer that says nonsense is told so, and the stream goes on with the next. */
+TEST(kvstore_refuses_writers_that_make_no_sense)
+{
+    struct kv_pool *pool;
+    struct kv_shm_peer *peer;
+    char socket[400];
+
+    server_start(&servers[0], "kv-a", NULL);
+    client_create(&servers[0], "cam-1");
+    snprintf(socket, sizeof socket, "%s/shm.sock", servers[0].path);
+    CHECK_OK(kv_pool_create(&pool, "writer", 1 << 20, &st), st);
+    CHECK_OK(kv_shm_peer_create(&peer, socket, pool, 5000, &st), st);
+    for (unsigned i = 0; i < 7; i++) {
+        static const char *const words[] = { "Begin",   "outside", "outside", "without a block",
+                                             "payload", "to come", "gap" };
+        const struct rpc_stream_options options = { .timeout_ms = CLIENT_TIMEOUT_MS };
+        Reelkv__V1__AppendRequest request = REELKV__V1__APPEND_REQUEST__INIT;
+        Reelkv__V1__Block block = REELKV__V1__BLOCK__INIT;
+        Reelkv__V1__Chunk chunk = REELKV__V1__CHUNK__INIT;
+        const struct rpc_attachment bytes = { .data = socket, .len = 100 };
+        struct writer writer = { 0 };
+
+        if (i == 1 || i == 2)
+            writer.peer = peer;
+        CHECK_OK(writer_open(&writer, &servers[0], "cam-1"), writer.st);
+        CHECK_EQ(writer.next_seq, 0);
+        if (i == 0)
+            CHECK_OK(rpc_sync_open(&writer.call, servers[0].client, &api_append, &options, &st), st);
+        else
+            CHECK_OK(writer_begin(&writer), writer.st);
+        block.tokens = CLIENT_TOKENS;
+        block.payload_bytes = kv_payload_bytes(&client_geometry, CLIENT_TOKENS) - (i == 4);
+        block.shm_offset = i == 1 ? 0 : UINT64_MAX - 5;
+        block.seq = i == 6 ? 9 : 0;
+        request.item_case = REELKV__V1__APPEND_REQUEST__ITEM_BLOCK;
+        request.block = &block;
+        if (i == 3) {
+            request.item_case = REELKV__V1__APPEND_REQUEST__ITEM_CHUNK;
+            request.chunk = &chunk;
+        }
+        if (writer_send(&writer, &request, i == 3 ? &bytes : NULL) && i == 5) {
+            uint8_t *too_much = calloc(1, block.payload_bytes + 1);
+            const struct rpc_attachment attachment = { .data = too_much, .len = block.payload_bytes + 1 };
+
+            request.item_case = REELKV__V1__APPEND_REQUEST__ITEM_CHUNK;
+            request.chunk = &chunk;
+            writer_send(&writer, &request, &attachment);
+            free(too_much);
+        }
+        while (writer_read(&writer))
+            ;
+        CHECK_EQ(writer.st.code, STATUS_INVALID);
+        CHECK_HAS(writer.st.text, words[i]);
+        rpc_sync_stream_destroy(writer.call);
+    }
+    kv_shm_peer_destroy(peer);
+    kv_pool_destroy(pool);
+    server_stop(&servers[0]);
+}
 
 /* Each is answered with a sentence; the store goes on. */
 TEST(kvstore_refuses_requests_that_make_no_sense)

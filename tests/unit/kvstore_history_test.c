@@ -1,0 +1,120 @@
+/* What a stream no longer has: spans join, are found, survive writing and reading, and stay bounded. */
+#include "kvstore/history.h"
+
+#include <stdlib.h>
+
+#include "base/file.h"
+#include "support/test.h"
+
+static struct history history, again;
+static struct status st;
+
+static void add(uint64_t from, uint64_t to, uint64_t frames)
+{
+    const struct history_span span = { from, to, (int64_t)from * 100 - 500, (int64_t)(to - 1) * 100 - 500,
+                                       frames };
+
+    history_add(&history, &span);
+}
+
+static void start(void)
+{
+    memset(&history, 0, sizeof history);
+}
+
+TEST(history_joins_neighbours_of_one_kind)
+{
+    start();
+    add(0, 10, 10);
+    add(10, 20, 10);
+    add(20, 25, 0);
+    add(25, 25, 0); /* nothing */
+    add(25, 30, 5);
+    CHECK_EQ(history.count, 3);
+    CHECK_EQ(history.spans[0].to_seq, 20);
+    CHECK_EQ(history_frames(&history), 25);
+    CHECK_EQ(history_gap_frames(&history), 5);
+    CHECK_EQ(history_find(&history, 19)->frames, 20);
+    CHECK_EQ(history_find(&history, 22)->frames, 0);
+    CHECK(history_find(&history, 30) == NULL);
+}
+
+/* Times before 1970 (negative) come through, too. */
+TEST(history_survives_writing_and_reading)
+{
+    char path[512], *text;
+
+    start();
+    for (uint64_t i = 0; i < 40; i++)
+        add(i * 10, i * 10 + 10, i % 2 == 0 ? 10 : 0);
+    history.next_seq = 400;
+    history.next_token_index = 123456789012345;
+    text = history_text(&history);
+    snprintf(path, sizeof path, "%s/history.json", test_folder());
+    CHECK_OK(file_write_durable(path, text, strlen(text), &st), st);
+    CHECK_OK(history_read(&again, path, &st), st);
+    CHECK_EQ(again.count, history.count);
+    CHECK_MEM(again.spans, history.spans, history.count * sizeof history.spans[0]);
+    CHECK_EQ(again.next_seq, 400);
+    CHECK_EQ(again.next_token_index, 123456789012345);
+    free(text);
+    snprintf(path, sizeof path, "%s/none.json", test_folder());
+    CHECK_OK(history_read(&again, path, &st), st);
+    CHECK_EQ(again.count, 0);
+}
+
+/* However long a stream lives: the oldest spans become one; no frame is forgotten. */
+TEST(history_stays_bounded)
+{
+    start();
+    for (uint64_t i = 0; i < 5000; i++)
+        add(i * 10, i * 10 + 10, i % 2 == 0 ? 10 : 0);
+    CHECK_EQ(history.count, HISTORY_SPANS_MAX);
+    CHECK_EQ(history_frames(&history), 25000);
+    CHECK_EQ(history_gap_frames(&history), 25000);
+    CHECK_EQ(history.spans[0].from_seq, 0);
+    for (uint32_t i = 1; i < history.count; i++)
+        CHECK_EQ(history.spans[i].from_seq, history.spans[i - 1].to_seq);
+}
+
+TEST(history_counts_what_lies_in_a_range)
+{
+    uint64_t frames, gaps;
+
+    start();
+    add(0, 11, 11); /* times -500 .. 500 */
+    add(11, 21, 0); /* 600 .. 1500 */
+    history_in_range(&history, INT64_MIN, INT64_MAX, &frames, &gaps);
+    CHECK_EQ(frames, 11);
+    CHECK_EQ(gaps, 10);
+    history_in_range(&history, 0, 501, &frames, &gaps);
+    CHECK(frames >= 5 && frames <= 6);
+    CHECK_EQ(gaps, 0);
+    history_in_range(&history, 2000, 3000, &frames, &gaps);
+    CHECK_EQ(frames + gaps, 0);
+}
+
+/* A file that was tampered with is refused by name, not believed. */
+TEST(history_refuses_what_makes_no_sense)
+{
+    static const char *const bad[] = {
+        "{",
+        "[]",
+        "{\"next_seq\":1}",
+        "{\"next_seq\":-1,\"next_token_index\":0,\"spans\":[]}",
+        "{\"next_seq\":1,\"next_token_index\":0,\"spans\":[{\"from_seq\":5,\"to_seq\":5,\"from_pts_ns\":0,"
+        "\"to_pts_ns\":0,\"frames\":0}]}",
+        "{\"next_seq\":1,\"next_token_index\":0,\"spans\":[{\"from_seq\":0,\"to_seq\":5,\"from_pts_ns\":0,"
+        "\"to_pts_ns\":0,\"frames\":6}]}",
+    };
+    char path[512];
+
+    snprintf(path, sizeof path, "%s/history.json", test_folder());
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        CHECK_OK(file_write_durable(path, bad[i], strlen(bad[i]), &st), st);
+        CHECK(!history_read(&again, path, &st));
+        CHECK_HAS(st.text, "history.json");
+    }
+}
+
+TEST_MAIN()
