@@ -1,4 +1,4 @@
-#include "kvstore/segment.h"
+#include "kvstore/segment_internal.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -13,32 +13,6 @@
 #include "kvstore/store.h"
 
 enum { MAKE_AGAIN_MS = 100 };
-
-enum job { JOB_NONE, JOB_CREATE, JOB_WRITE, JOB_SYNC, JOB_SEAL };
-
-struct segment_writer {
-    struct work work;
-    struct segment *segment;
-    enum job job; /* running */
-    int fd;
-    bool has_disk; /* its capacity is counted in the budget */
-    bool sync_wanted, close_wanted, is_abandoned;
-    uint64_t make_at_ns; /* not before */
-    uint64_t end;        /* of the last record added, in the file */
-    uint64_t unsynced_bytes;
-    uint32_t chain;
-    struct kv_entry *entries;
-    uint32_t entry_count, entry_room;
-    char *notes;
-    uint64_t notes_bytes;
-    struct segment_queue unwritten, writing, written;
-    struct iovec pieces[SEGMENT_WRITE_RECORDS];
-    struct segment_footer_parts parts;
-    /* what the job found */
-    bool ok;
-    uint64_t taken;
-    struct status st;
-};
 
 uint64_t segment_bytes_min(const struct kv_geometry *geometry, uint64_t record_bytes, uint64_t init_bytes)
 {
@@ -71,17 +45,6 @@ struct segment *segment_create(struct stream *stream, const struct kv_super *sup
     segment->writer->end = KV_PAGE_BYTES;
     segment->writer->chain = segment->super.crc;
     return segment;
-}
-
-static void queue_add(struct segment_queue *queue, struct segment_record *record)
-{
-    record->next = NULL;
-    if (queue->last != NULL)
-        queue->last->next = record;
-    else
-        queue->first = record;
-    queue->last = record;
-    queue->count++;
 }
 
 static struct segment_record *queue_take(struct segment_queue *queue)
@@ -178,167 +141,6 @@ bool segment_is_durable(const struct segment *segment)
     const struct segment_writer *writer = segment->writer;
 
     return writer == NULL || writer->unwritten.count + writer->writing.count + writer->written.count == 0;
-}
-
-/* --- appending --- */
-
-bool segment_has_room(const struct segment *segment, const struct kv_layout *layout, uint32_t note_bytes,
-                      bool is_frame)
-{
-    const struct segment_writer *writer = segment->writer;
-    uint64_t footer = segment_footer_bytes(&segment->super.geometry, writer->entry_count + 1,
-                                           (uint32_t)segment->index.frame_count + (is_frame ? 1 : 0),
-                                           writer->notes_bytes + note_bytes);
-
-    return writer->entry_count < KV_SEGMENT_RECORDS_MAX && segment->mark_count < SEGMENT_MARKS_MAX &&
-           writer->end + layout->record_bytes + footer <= segment->capacity;
-}
-
-bool segment_add_mark(struct segment *segment, const struct kv_entry *entry, const char *note)
-{
-    uint32_t room = segment->mark_room == 0 ? 8 : segment->mark_room * 2;
-    struct segment_mark *marks;
-
-    if (segment->mark_count == segment->mark_room) {
-        marks = realloc(segment->marks, room * sizeof *marks);
-        if (marks == NULL)
-            return false;
-        segment->marks = marks;
-        segment->mark_room = room;
-    }
-    segment->marks[segment->mark_count++] =
-        (struct segment_mark){ .type = entry->type,
-                               .event = entry->event,
-                               .is_damaged = entry->flags & KV_ENTRY_DAMAGED,
-                               .seq = entry->seq,
-                               .end_seq = entry->end_seq,
-                               .pts_ns = entry->pts_ns,
-                               .end_pts_ns = entry->end_pts_ns,
-                               .note = entry->note_bytes == 0 ? NULL : strndup(note, entry->note_bytes) };
-    return true;
-}
-
-/* Room for one more of everything the append needs, so that nothing can fail halfway. */
-static bool make_room(struct segment_writer *writer, uint32_t note_bytes)
-{
-    uint32_t room = writer->entry_room == 0 ? 64 : writer->entry_room * 2;
-    struct kv_entry *entries;
-    char *notes;
-
-    if (writer->entry_count == writer->entry_room) {
-        entries = realloc(writer->entries, room * sizeof *entries);
-        if (entries == NULL)
-            return false;
-        writer->entries = entries;
-        writer->entry_room = room;
-    }
-    if (note_bytes == 0)
-        return true;
-    notes = realloc(writer->notes, writer->notes_bytes + note_bytes);
-    if (notes != NULL)
-        writer->notes = notes;
-    return notes != NULL;
-}
-
-static struct index_frame *index_record(struct segment *segment, const struct kv_record *record,
-                                        const struct kv_layout *layout, const uint8_t *image)
-{
-    const struct index_frame frame = { .seq = record->seq,
-                                       .pts_ns = record->pts_ns,
-                                       .token_index = record->token_index,
-                                       .offset = segment->writer->end,
-                                       .record_bytes = (uint32_t)layout->record_bytes,
-                                       .tokens = record->tokens,
-                                       .thumbnail_at = (uint32_t)layout->thumbnail,
-                                       .thumbnail_bytes = record->thumbnail_bytes,
-                                       .slices_at = (uint32_t)layout->slices };
-    uint32_t key_bytes = kv_key_bytes(&segment->super.geometry);
-    struct index_frame *added =
-        index_part_add(&segment->index, segment, &segment->stream->store->index_memory,
-                       &segment->super.geometry, &frame);
-    uint32_t *sums;
-
-    if (added == NULL)
-        return NULL;
-    sums = index_frame_sums(added);
-    for (uint32_t i = 0; i < 2 * record->layers; i++)
-        sums[i] = kv_slice_crc_written(&segment->super, record->seq, i, record->slices[i].crc,
-                                       record->slices[i].bytes);
-    for (uint32_t layer = 0; layer < record->layers; layer++)
-        memcpy(index_frame_key(added, layer), image + layout->keys + layer * (uint64_t)key_bytes, key_bytes);
-    return added;
-}
-
-static bool is_block(const struct kv_record *record)
-{
-    return record->type == KV_RECORD_FRAME || record->type == KV_RECORD_INIT;
-}
-
-static void take_record(struct segment *segment, struct segment_record *queued,
-                        const struct kv_record *record, uint8_t *image, const struct kv_layout *layout)
-{
-    struct segment_writer *writer = segment->writer;
-    uint32_t header_crc = kv_record_put(record, &segment->super, image);
-
-    kv_entry_of_record(&queued->entry, record, writer->end, header_crc);
-    writer->entries[writer->entry_count++] = queued->entry;
-    if (record->note_bytes > 0)
-        memcpy(writer->notes + writer->notes_bytes, image + layout->note, record->note_bytes);
-    writer->notes_bytes += record->note_bytes;
-    writer->chain = header_crc;
-    writer->end += layout->record_bytes;
-    segment->end_seq = record->end_seq;
-    if (record->type == KV_RECORD_INIT) {
-        segment->init_offset = queued->entry.offset;
-        segment->init_bytes = (uint32_t)queued->entry.record_bytes;
-    }
-    if (is_block(record)) {
-        segment->end_token_index = record->token_index + record->tokens;
-        segment->end_pts_ns = record->pts_ns;
-    }
-    queue_add(&writer->unwritten, queued);
-}
-
-bool segment_append(struct segment *segment, const struct segment_append *append,
-                    struct index_frame **frame_p, struct status *st)
-{
-    struct kv_record *record = append->record;
-    struct segment_record *queued = calloc(1, sizeof *queued);
-    struct index_frame *frame = NULL;
-    struct kv_layout layout;
-    struct kv_entry mark;
-    uint8_t *image =
-        append->slot != NULL ? ram_bytes(arena_of(segment), append->slot) : (uint8_t *)append->buffer;
-
-    REQUIRE(segment_is_open(segment));
-    record->epoch = segment->super.epoch;
-    record->chain = segment->writer->chain;
-    kv_record_layout(record, &layout);
-    if (queued == NULL || !make_room(segment->writer, record->note_bytes))
-        goto no_memory;
-    if (record->type == KV_RECORD_FRAME) {
-        frame = index_record(segment, record, &layout, image);
-        if (frame == NULL)
-            goto no_memory;
-    } else if (record->type != KV_RECORD_INIT) {
-        kv_entry_of_record(&mark, record, 0, 0);
-        if (!segment_add_mark(segment, &mark, (const char *)image + layout.note))
-            goto no_memory;
-    }
-    queued->slot = append->slot;
-    queued->buffer = append->slot == NULL ? append->buffer : NULL;
-    if (queued->slot != NULL) {
-        ram_ref(arena_of(segment), queued->slot);
-        ram_pin(arena_of(segment), queued->slot);
-    }
-    take_record(segment, queued, record, image, &layout);
-    if (frame_p != NULL)
-        *frame_p = frame;
-    return true;
-no_memory:
-    free(queued);
-    return status_fail(st, STATUS_EXHAUSTED, "no memory for one more record of stream %s",
-                       segment->super.stream);
 }
 
 /* --- jobs, on a writing thread --- */
@@ -460,7 +262,7 @@ static void written(struct segment *segment)
 
     while ((record = queue_take(&writer->writing)) != NULL) {
         writer->unsynced_bytes += record->entry.record_bytes;
-        queue_add(&writer->written, record);
+        segment_queue_add(&writer->written, record);
     }
     if (writer->unsynced_bytes >= SEGMENT_SYNC_BYTES)
         writer->sync_wanted = true;
@@ -487,7 +289,7 @@ static void job_done(struct work *work)
     struct segment_writer *writer = container_of(work, struct segment_writer, work);
     struct segment *segment = writer->segment;
     struct stream *stream = segment->stream;
-    enum job job = writer->job;
+    enum segment_job job = writer->job;
 
     writer->job = JOB_NONE;
     if (writer->is_abandoned)
@@ -506,7 +308,7 @@ static void job_done(struct work *work)
     stream_progress(stream);
 }
 
-static void start_job(struct segment *segment, enum job job)
+static void start_job(struct segment *segment, enum segment_job job)
 {
     struct segment_writer *writer = segment->writer;
 
@@ -518,7 +320,7 @@ static void start_job(struct segment *segment, enum job job)
     writer->job = JOB_NONE;
     if (job == JOB_WRITE) { /* back to the front, in order */
         while (writer->unwritten.count > 0)
-            queue_add(&writer->writing, queue_take(&writer->unwritten));
+            segment_queue_add(&writer->writing, queue_take(&writer->unwritten));
         writer->unwritten = writer->writing;
         writer->writing = (struct segment_queue){ 0 };
     }
@@ -564,7 +366,7 @@ void segment_pump(struct segment *segment)
     wants_sync = writer->written.count > 0 && (writer->sync_wanted || writer->close_wanted);
     if (writer->unwritten.count > 0 && !(wants_sync && writer->unsynced_bytes >= SEGMENT_SYNC_BYTES)) {
         while (writer->unwritten.count > 0 && writer->writing.count < SEGMENT_WRITE_RECORDS)
-            queue_add(&writer->writing, queue_take(&writer->unwritten));
+            segment_queue_add(&writer->writing, queue_take(&writer->unwritten));
         start_job(segment, JOB_WRITE);
     } else if (wants_sync) {
         start_job(segment, JOB_SYNC);

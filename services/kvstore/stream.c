@@ -61,7 +61,7 @@ bool stream_push_segment(struct stream *stream, struct segment *segment)
     return true;
 }
 
-static struct segment *last_segment(const struct stream *stream)
+struct segment *stream_last_segment(const struct stream *stream)
 {
     return stream->segment_count == 0 ? NULL : stream->segments[stream->segment_count - 1];
 }
@@ -76,7 +76,7 @@ static uint64_t random_u64(void)
     return value;
 }
 
-static struct segment *begin_segment(struct stream *stream, uint64_t epoch, uint64_t first_seq,
+struct segment *stream_begin_segment(struct stream *stream, uint64_t epoch, uint64_t first_seq,
                                      uint64_t capacity)
 {
     struct kv_super super = { .salt = random_u64(),
@@ -97,8 +97,7 @@ static struct segment *begin_segment(struct stream *stream, uint64_t epoch, uint
     return segment;
 }
 
-/* Each segment opens with the epoch's INIT record, so that none depends on one that may go before it. */
-static bool append_init_copy(struct stream *stream, struct segment *segment, struct status *st)
+bool stream_append_init_copy(struct stream *stream, struct segment *segment, struct status *st)
 {
     struct kv_record record = stream->init_record;
     struct segment_append append = { .record = &record };
@@ -118,7 +117,7 @@ static bool append_init_copy(struct stream *stream, struct segment *segment, str
     return false;
 }
 
-static uint64_t init_bytes(const struct stream *stream)
+uint64_t stream_init_bytes(const struct stream *stream)
 {
     struct kv_layout layout;
 
@@ -131,7 +130,7 @@ static uint64_t init_bytes(const struct stream *stream)
 /* The open segment, with room for this record; a full one is closed and a new one begun. */
 static struct segment *segment_for(struct stream *stream, const struct kv_record *record, struct status *st)
 {
-    struct segment *segment = last_segment(stream);
+    struct segment *segment = stream_last_segment(stream);
     uint64_t wanted = store_segment_bytes(stream->store), least;
     struct kv_layout layout;
 
@@ -141,7 +140,7 @@ static struct segment *segment_for(struct stream *stream, const struct kv_record
         return segment;
     if (segment != NULL)
         segment_close(segment);
-    least = segment_bytes_min(&stream->geometry, layout.record_bytes, init_bytes(stream));
+    least = segment_bytes_min(&stream->geometry, layout.record_bytes, stream_init_bytes(stream));
     if (least + STORE_FILE_SLACK_BYTES > stream->store->options.disk_bytes / 2) {
         status_fail(st, STATUS_PRECONDITION,
                     "a segment for blocks of %llu bytes takes %llu; disk_budget_bytes is %llu: raise it",
@@ -149,13 +148,13 @@ static struct segment *segment_for(struct stream *stream, const struct kv_record
                     (unsigned long long)stream->store->options.disk_bytes);
         return NULL;
     }
-    segment = begin_segment(stream, stream->epoch, stream->next_seq,
-                            (wanted > least ? wanted : least) / KV_PAGE_BYTES * KV_PAGE_BYTES);
+    segment = stream_begin_segment(stream, stream->epoch, stream->next_seq,
+                                   (wanted > least ? wanted : least) / KV_PAGE_BYTES * KV_PAGE_BYTES);
     if (segment == NULL) {
         status_fail(st, STATUS_EXHAUSTED, "no memory for a segment of stream %s", stream->name);
         return NULL;
     }
-    return append_init_copy(stream, segment, st) ? segment : NULL;
+    return stream_append_init_copy(stream, segment, st) ? segment : NULL;
 }
 
 /* --- appending --- */
@@ -227,7 +226,7 @@ static bool keep_init(struct stream *stream, const struct kv_record *record, con
 
 static bool has_segment_of_epoch(const struct stream *stream)
 {
-    const struct segment *last = last_segment(stream);
+    const struct segment *last = stream_last_segment(stream);
 
     return last != NULL && segment_is_open(last) && last->super.epoch == stream->epoch;
 }
@@ -336,7 +335,7 @@ bool stream_end(struct stream *stream, const char *trouble, struct status *st)
     free(stream->init_image);
     stream->init_image = NULL;
     stream->init_record.layers = 0;
-    segment_close(last_segment(stream));
+    segment_close(stream_last_segment(stream));
     return stream_save(stream, NULL, NULL, st);
 }
 
@@ -356,7 +355,7 @@ static void drop_writer(struct stream *stream, const struct status *why)
 
 void stream_fence_writer(struct stream *stream, const struct status *why)
 {
-    struct segment *last = last_segment(stream);
+    struct segment *last = stream_last_segment(stream);
 
     drop_writer(stream, why);
     if (last != NULL)
@@ -381,7 +380,7 @@ bool stream_attach(struct stream *stream, uint64_t epoch, struct stream_writer *
 
 void stream_detach(struct stream *stream, struct stream_writer *writer)
 {
-    struct segment *last = last_segment(stream);
+    struct segment *last = stream_last_segment(stream);
 
     if (stream->writer != writer)
         return;
@@ -390,101 +389,6 @@ void stream_detach(struct stream *stream, struct stream_writer *writer)
     ram_set_shares(stream->store->arena, stream->store->writer_count);
     if (last != NULL)
         segment_close(last);
-}
-
-/* --- after a fenced file --- */
-
-/* Room for all of them, whatever the size of a segment is now. */
-static uint64_t bytes_for(const struct stream *stream, const struct segment_record *record)
-{
-    uint64_t bytes = init_bytes(stream) + 3 * KV_PAGE_BYTES, notes = 0, wanted;
-    uint32_t count = 1;
-
-    for (; record != NULL; record = record->next) {
-        bytes += record->entry.record_bytes;
-        notes += record->entry.note_bytes;
-        count++;
-    }
-    bytes += segment_footer_bytes(&stream->geometry, count, count, notes);
-    wanted = store_segment_bytes(stream->store);
-    return bytes > wanted ? bytes : wanted / KV_PAGE_BYTES * KV_PAGE_BYTES;
-}
-
-/* One record of the fenced segment into the new one; its image stays where it is in RAM. */
-static void append_again(struct segment *fenced, struct segment *segment, struct segment_record *queued)
-{
-    struct ram_arena *arena = segment->stream->store->arena;
-    struct segment_append append = { .slot = queued->slot, .buffer = queued->buffer };
-    const uint8_t *image =
-        queued->slot != NULL ? ram_bytes(arena, queued->slot) : (const uint8_t *)queued->buffer;
-    struct index_frame *frame = NULL, *old;
-    struct kv_record record;
-    uint32_t crc;
-    struct status st;
-
-    REQUIRE(kv_record_get(&record, &crc, &fenced->super, image, &st));
-    append.record = &record;
-    old = record.type == KV_RECORD_FRAME ? index_part_find(&fenced->index, record.seq) : NULL;
-    if (!segment_append(segment, &append, &frame, &st)) {
-        const struct log_context context = { .stream = segment->super.stream };
-
-        log_error(&context, "record_lost", "record %llu: %s", (unsigned long long)record.seq, st.text);
-        return;
-    }
-    queued->buffer = NULL;
-    if (frame != NULL && old != NULL && old->image != NULL)
-        ram_move_owner(old->image, &frame->image);
-}
-
-static void forget_marks(struct segment *segment, const struct segment_record *record)
-{
-    for (; record != NULL; record = record->next)
-        if (record->entry.type == KV_RECORD_GAP || record->entry.type == KV_RECORD_EVENT)
-            free(segment->marks[--segment->mark_count].note);
-}
-
-/* Right behind the one it continues: segments are in the order of their numbers. */
-static struct segment *begin_segment_behind(struct stream *stream, const struct segment *fenced,
-                                            const struct segment_record *records)
-{
-    struct segment *segment;
-    uint32_t at = stream->segment_count;
-
-    segment = begin_segment(stream, fenced->super.epoch, fenced->durable_end_seq, bytes_for(stream, records));
-    if (segment == NULL)
-        return NULL;
-    for (; stream->segments[at - 1] != fenced; at--)
-        stream->segments[at] = stream->segments[at - 1];
-    stream->segments[at] = segment;
-    return segment;
-}
-
-void stream_segment_fenced(struct stream *stream, struct segment *fenced)
-{
-    bool is_last = last_segment(stream) == fenced;
-    struct segment_record *record = segment_take_undurable(fenced), *next;
-    struct segment *segment = NULL;
-    uint64_t frames = 0;
-    struct status st;
-
-    forget_marks(fenced, record);
-    if (record != NULL) {
-        segment = begin_segment_behind(stream, fenced, record);
-        if (segment != NULL && segment->super.epoch == stream->epoch)
-            append_init_copy(stream, segment, &st);
-    }
-    for (; record != NULL; record = next) {
-        next = record->next;
-        frames += record->entry.type == KV_RECORD_FRAME;
-        if (segment != NULL && record->entry.type != KV_RECORD_INIT)
-            append_again(fenced, segment, record);
-        segment_record_free(stream->store->arena, record);
-    }
-    fenced->end_seq = fenced->durable_end_seq;
-    index_part_cut(&fenced->index, fenced->index.frame_count - frames);
-    if (segment != NULL && !is_last)
-        segment_close(segment);
-    stream_pump(stream);
 }
 
 /* --- what the store and the segments tell --- */
@@ -562,90 +466,4 @@ void stream_release_segment(struct stream *stream, struct segment *segment)
     stream->segment_count--;
     memmove(&stream->segments[at], &stream->segments[at + 1], (stream->segment_count - at) * sizeof segment);
     index_part_drop(&segment->index, stream->store->arena);
-}
-
-/* --- reading --- */
-
-uint64_t stream_durable_seq(const struct stream *stream)
-{
-    for (uint32_t i = 0; i < stream->segment_count; i++)
-        if (!segment_is_durable(stream->segments[i]))
-            return stream->segments[i]->durable_end_seq;
-    return stream->next_seq;
-}
-
-bool stream_is_durable(const struct stream *stream)
-{
-    for (uint32_t i = 0; i < stream->segment_count; i++)
-        if (!segment_is_durable(stream->segments[i]))
-            return false;
-    return true;
-}
-
-uint64_t stream_disk_bytes(const struct stream *stream)
-{
-    uint64_t bytes = STORE_STREAM_DISK_BYTES;
-
-    for (uint32_t i = 0; i < stream->segment_count; i++)
-        bytes += stream->segments[i]->disk_bytes;
-    return bytes;
-}
-
-uint64_t stream_frame_count(const struct stream *stream)
-{
-    uint64_t frames = 0;
-
-    for (uint32_t i = 0; i < stream->segment_count; i++)
-        frames += stream->segments[i]->index.frame_count;
-    return frames;
-}
-
-/* The last segment that begins at or before this number. */
-static const struct segment *segment_at(const struct stream *stream, uint64_t seq)
-{
-    uint32_t low = 0, high = stream->segment_count;
-
-    while (low < high) {
-        uint32_t middle = low + (high - low) / 2;
-
-        if (stream->segments[middle]->super.first_seq <= seq)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low == 0 ? NULL : stream->segments[low - 1];
-}
-
-struct index_frame *stream_find(const struct stream *stream, uint64_t seq)
-{
-    const struct segment *segment = segment_at(stream, seq);
-
-    return segment == NULL ? NULL : index_part_find(&segment->index, seq);
-}
-
-struct index_frame *stream_first_frame(const struct stream *stream)
-{
-    for (uint32_t i = 0; i < stream->segment_count; i++)
-        if (stream->segments[i]->index.frame_count > 0)
-            return index_part_at(&stream->segments[i]->index, 0);
-    return NULL;
-}
-
-enum stream_absence stream_absence_of(const struct stream *stream, uint64_t seq)
-{
-    const struct segment *segment = segment_at(stream, seq);
-    const struct history_span *span;
-
-    if (seq >= stream->next_seq)
-        return STREAM_ABSENT_NOT_FOUND;
-    for (uint32_t i = 0; segment != NULL && i < segment->mark_count; i++) {
-        const struct segment_mark *mark = &segment->marks[i];
-
-        if (seq >= mark->seq && seq < mark->end_seq)
-            return mark->is_damaged ? STREAM_ABSENT_DAMAGED : STREAM_ABSENT_GAP;
-    }
-    span = history_find(&stream->history, seq);
-    if (span != NULL)
-        return span->frames == 0 ? STREAM_ABSENT_GAP : STREAM_ABSENT_EVICTED;
-    return segment == NULL ? STREAM_ABSENT_EVICTED : STREAM_ABSENT_DAMAGED;
 }

@@ -163,6 +163,13 @@ bool stream_save(struct stream *stream, stream_done_fn *done, void *user, struct
 void stream_pump_saves(struct stream *stream);
 bool stream_load_file(struct stream *stream, struct status *st);
 void stream_continue_deletion(struct stream *stream);
+struct segment *stream_last_segment(const struct stream *stream); /* NULL: none */
+/* A new segment at the end of the list; NULL: no memory. */
+struct segment *stream_begin_segment(struct stream *stream, uint64_t epoch, uint64_t first_seq,
+                                     uint64_t capacity);
+/* Each segment opens with the epoch's INIT record, so that none depends on one that may go before it. */
+bool stream_append_init_copy(struct stream *stream, struct segment *segment, struct status *st);
+uint64_t stream_init_bytes(const struct stream *stream); /* of that record; 0: none */
 bool stream_push_segment(struct stream *stream, struct segment *segment);
 void stream_pump(struct stream *stream);
 void stream_commit(struct stream *stream);

@@ -496,228 +496,68 @@ TEST(kvstore_appends_from_shared_memory)
     server_stop(&servers[0]);
 }
 
-/* A checksum that does not fit ends the call; nothing of the block stays. */
-TEST(kvstore_refuses_a_block_that_does_not_fit_its_checksum)
-{
-    struct writer writer = { 0 };
-
-    server_start(&servers[0], "kv-a", NULL);
-    client_create(&servers[0], "cam-1");
-    CHECK_OK(writer_open(&writer, &servers[0], "cam-1"), writer.st);
-    CHECK_OK(writer_begin(&writer), writer.st);
-    CHECK_OK(writer_block(&writer, true, 0), writer.st);
-    CHECK_OK(writer_frames(&writer, 3), writer.st);
-    CHECK_OK(writer_block(&writer, false, 1), writer.st);
-    while (writer_read(&writer))
-        ;
-    CHECK_EQ(writer.st.code, STATUS_DATA_LOSS);
-    CHECK_EQ(writer.stored_seq, 3);
-    rpc_sync_stream_destroy(writer.call);
-    CHECK_OK(writer_open(&writer, &servers[0], "cam-1"), writer.st);
-    CHECK_EQ(writer.next_seq, 3);
-    CHECK_EQ(writer.epoch, 2);
-    server_stop(&servers[0]);
-}
-
-/* The first writer hears that it was fenced, and its epoch takes no more. */
-TEST(kvstore_fences_the_writer_before)
-{
-    struct writer first = { 0 }, second = { 0 };
-
-    server_start(&servers[0], "kv-a", NULL);
-    client_create(&servers[0], "cam-1");
-    CHECK_OK(writer_open(&first, &servers[0], "cam-1"), first.st);
-    CHECK_OK(writer_begin(&first), first.st);
-    CHECK_OK(writer_frames(&first, 2), first.st);
-    CHECK_OK(writer_open(&second, &servers[0], "cam-1"), second.st);
-    CHECK_EQ(second.epoch, first.epoch + 1);
-    CHECK_EQ(second.next_seq, 2);
-    while (writer_read(&first))
-        ;
-    CHECK_EQ(first.st.code, STATUS_ABORTED);
-    rpc_sync_stream_destroy(first.call);
-    CHECK(!writer_begin(&first));
-    CHECK_EQ(first.st.code, STATUS_ABORTED);
-    rpc_sync_stream_destroy(first.call);
-    CHECK_OK(writer_begin(&second), second.st);
-    CHECK_OK(writer_frames(&second, 2), second.st);
-    CHECK_OK(writer_finish(&second), second.st);
-    server_stop(&servers[0]);
-}
-
-/* The newest blocks and the system prompt's, byte for byte, for a writer that starts again. */
-TEST(kvstore_loads_the_window)
-{
-    const struct rpc_stream_options options = { .timeout_ms = CLIENT_TIMEOUT_MS };
-    Reelkv__V1__LoadWindowRequest request = REELKV__V1__LOAD_WINDOW_REQUEST__INIT;
-    Reelkv__V1__StreamId id = client_id("cam-1");
-    uint64_t bytes = kv_payload_bytes(&client_geometry, CLIENT_TOKENS), got = 0, length = 0, seq = 0;
-    uint8_t *payload = malloc(bytes), *want = malloc(bytes);
-    const struct rpc_message *message;
-    struct writer writer = { 0 };
-    struct rpc_sync_stream *call;
-    uint32_t crc = 0, blocks = 0;
-
-    server_start(&servers[0], "kv-a", NULL);
-    client_fill(&servers[0], "cam-1", 40);
-    server_stop(&servers[0]);
-    server_start(&servers[0], "kv-a", NULL);
-    CHECK_OK(writer_open(&writer, &servers[0], "cam-1"), writer.st);
-    request.id = &id;
-    request.fingerprint = client_fingerprint();
-    request.epoch = writer.epoch;
-    request.tokens = 10 * CLIENT_TOKENS - 3;
-    CHECK_OK(rpc_sync_open(&call, servers[0].client, &api_load_window, &options, &st), st);
-    CHECK_OK(rpc_sync_write(call, &request.base, NULL, &st), st);
-    CHECK_OK(rpc_sync_half_close(call, &st), st);
-    while (rpc_sync_read(call, &message, &st) && message != NULL) {
-        const Reelkv__V1__LoadWindowReply *reply = (const Reelkv__V1__LoadWindowReply *)message->body;
-
-        if (reply->item_case == REELKV__V1__LOAD_WINDOW_REPLY__ITEM_BLOCK) {
-            bool is_init = reply->block->kind == REELKV__V1__BLOCK_KIND__BLOCK_KIND_INIT;
-
-            CHECK_EQ(got, length);
-            CHECK_EQ(is_init, blocks == 0);
-            seq = is_init ? 1 << 30 : reply->block->seq;
-            if (!is_init) {
-                CHECK_EQ(seq, 30 + blocks - 1);
-                CHECK_EQ(reply->block->token_index, 5 + seq * CLIENT_TOKENS);
-            }
-            length = reply->block->payload_bytes;
-            crc = reply->block->payload_crc32c;
-            CHECK_EQ(length, kv_payload_bytes(&client_geometry, is_init ? 5 : CLIENT_TOKENS));
-            got = 0;
-            blocks++;
-            continue;
-        }
-        CHECK(message->payload.len <= length - got);
-        rpc_payload_copy(&message->payload, 0, payload + got, message->payload.len);
-        got += message->payload.len;
-        if (got < length)
-            continue;
-        client_payload("cam-1", seq, want, length);
-        CHECK_MEM(payload, want, length);
-        CHECK_EQ(kv_crc(0, payload, length), crc);
-    }
-    CHECK_OK(rpc_sync_finish(call, &st), st);
-    rpc_sync_stream_destroy(call);
-    CHECK_EQ(blocks, 11);
-    free(payload);
-    free(want);
-    server_stop(&servers[0]);
-}
-
 /* --- catalog, timeline, info --- */
 
-TEST(kvstore_catalog_lists_pages_masks_passwords_and_deletes)
+/* --- limits --- */
+
+/* A small disk: what has gone answers EVICTED everywhere, what is left is right. */
+TEST(kvstore_says_what_was_evicted)
 {
-    Reelkv__V1__ListStreamsRequest list = REELKV__V1__LIST_STREAMS_REQUEST__INIT;
-    Reelkv__V1__DeleteStreamRequest delete = REELKV__V1__DELETE_STREAM_REQUEST__INIT;
-    Reelkv__V1__GetStreamRequest get = REELKV__V1__GET_STREAM_REQUEST__INIT;
-    Reelkv__V1__StreamId id = client_id("cam-2");
-    char token[200] = "", name[32];
-    struct reply reply;
-    unsigned seen = 0;
-
-    server_start(&servers[0], "kv-a", NULL);
-    for (unsigned i = 0; i < 5; i++) {
-        snprintf(name, sizeof name, "cam-%u", i);
-        client_create(&servers[0], name);
-    }
-    do {
-        const Reelkv__V1__ListStreamsReply *page;
-
-        list.page_size = 2;
-        list.page_token = token;
-        client_call(&servers[0], &reply, &api_list_streams, &list.base);
-        CHECK_OK(reply.ok, reply.st);
-        page = reply.body;
-        for (size_t i = 0; i < page->n_streams; i++, seen++) {
-            snprintf(name, sizeof name, "cam-%u", seen);
-            CHECK_STR(page->streams[i]->definition->id->name, name);
-            CHECK_STR(page->streams[i]->definition->store, "kv-a");
-            CHECK_HAS(page->streams[i]->definition->source, "***@cam.example");
-            CHECK(strstr(page->streams[i]->definition->source, "secret") == NULL);
-            CHECK_EQ(page->streams[i]->state, REELKV__V1__STREAM_STATE__STREAM_STATE_WAITING);
-        }
-        snprintf(token, sizeof token, "%s", page->next_page_token);
-        client_done(&reply);
-    } while (token[0] != '\0');
-    CHECK_EQ(seen, 5);
-    get.id = &id;
-    get.with_secret = true;
-    client_call(&servers[0], &reply, &api_get_stream, &get.base);
-    CHECK_OK(reply.ok, reply.st);
-    CHECK_HAS(((const Reelkv__V1__StreamStatus *)reply.body)->definition->source, "user:secret@");
-    client_done(&reply);
-    delete.id = &id;
-    client_call(&servers[0], &reply, &api_delete_stream, &delete.base);
-    CHECK_OK(reply.ok, reply.st);
-    client_done(&reply);
-    client_call(&servers[0], &reply, &api_get_stream, &get.base);
-    CHECK(!reply.ok);
-    CHECK_EQ(reply.st.code, STATUS_NOT_FOUND);
-    client_done(&reply);
-    server_stop(&servers[0]);
-    server_start(&servers[0], "kv-a", NULL);
-    client_call(&servers[0], &reply, &api_get_stream, &get.base);
-    CHECK_EQ(reply.st.code, STATUS_NOT_FOUND);
-    client_done(&reply);
-    server_stop(&servers[0]);
-}
-
-TEST(kvstore_timeline_shows_frames_and_gaps)
-{
-    Reelkv__V1__TimelineRequest request = REELKV__V1__TIMELINE_REQUEST__INIT;
-    Reelkv__V1__GetServerInfoRequest ask = REELKV__V1__GET_SERVER_INFO_REQUEST__INIT;
+    static const char *const options[] = { "--disk-budget-bytes=8M", "--ram-budget-bytes=8M", NULL };
+    static const char *const names[] = { "cam-1" };
+    static const struct kv_selection all = { KV_SELECT_ALL, 0, 0 };
+    Reelkv__V1__TimelineRequest ask = REELKV__V1__TIMELINE_REQUEST__INIT;
+    Reelkv__V1__FetchRequest request = REELKV__V1__FETCH_REQUEST__INIT;
     Reelkv__V1__StreamId id = client_id("cam-1");
     const Reelkv__V1__TimelineReply *timeline;
-    const Reelkv__V1__ServerInfo *info;
-    struct writer writer = { 0 };
+    Reelkv__V1__FrameRef ref = REELKV__V1__FRAME_REF__INIT, *list[1] = { &ref };
+    const Reelkv__V1__RetrieveReply *opened;
+    struct retrieval retrieval = { 0 };
+    struct rpc_payload payload;
+    struct fetched fetched;
+    struct client_view view;
     struct reply reply;
+    uint64_t evicted;
 
-    server_start(&servers[0], "kv-a", NULL);
-    client_create(&servers[0], "cam-1");
-    CHECK_OK(writer_open(&writer, &servers[0], "cam-1"), writer.st);
-    CHECK_OK(writer_begin(&writer), writer.st);
-    CHECK_OK(writer_block(&writer, true, 0), writer.st);
-    CHECK_OK(writer_frames(&writer, 10), writer.st);
-    CHECK_OK(writer_gap(&writer, 5, "no route to host"), writer.st);
-    CHECK_OK(writer_frames(&writer, 10), writer.st);
-    CHECK_OK(writer_finish(&writer), writer.st);
-    request.id = &id;
-    client_call(&servers[0], &reply, &api_timeline, &request.base);
-    CHECK_OK(reply.ok, reply.st);
-    timeline = reply.body;
-    CHECK_EQ(timeline->n_spans, 3);
-    CHECK_EQ(timeline->next_seq, 0);
-    CHECK_EQ(timeline->spans[0]->to_seq, 10);
-    CHECK_EQ(timeline->spans[1]->result, REELKV__V1__FRAME_RESULT__FRAME_RESULT_GAP);
-    CHECK_EQ(timeline->spans[1]->to_seq, 15);
-    CHECK_STR(timeline->spans[1]->reason, "no route to host");
-    CHECK_EQ(timeline->spans[2]->from_seq, 15);
-    CHECK_EQ(timeline->spans[2]->to_seq, 25);
-    CHECK(timeline->spans[2]->in_ram);
-    client_done(&reply);
-    request.page_size = 1;
-    request.after_seq = 10;
-    client_call(&servers[0], &reply, &api_timeline, &request.base);
-    CHECK_OK(reply.ok, reply.st);
-    timeline = reply.body;
-    CHECK_EQ(timeline->n_spans, 1);
-    CHECK_EQ(timeline->spans[0]->from_seq, 10);
-    CHECK_EQ(timeline->next_seq, 15);
-    client_done(&reply);
-    client_call(&servers[0], &reply, &api_get_server_info, &ask.base);
-    CHECK_OK(reply.ok, reply.st);
-    info = reply.body;
-    CHECK_STR(info->name, "kv-a");
-    CHECK_EQ(info->streams, 1);
-    CHECK_EQ(info->frames, 20);
-    CHECK(info->disk_used_bytes > 0 && info->disk_used_bytes <= info->disk_budget_bytes);
-    CHECK(info->ram_used_bytes > 0 && info->ram_used_bytes <= info->ram_budget_bytes);
-    CHECK_HAS(info->shm_socket, "shm.sock");
-    client_done(&reply);
+    server_start(&servers[0], "kv-a", options);
+    client_fill(&servers[0], "cam-1", 800);
+    for (unsigned round = 0; round < 2; round++) {
+        ask.id = &id;
+        client_call(&servers[0], &reply, &api_timeline, &ask.base);
+        CHECK_OK(reply.ok, reply.st);
+        timeline = reply.body;
+        CHECK_EQ(timeline->spans[0]->result, REELKV__V1__FRAME_RESULT__FRAME_RESULT_EVICTED);
+        CHECK_EQ(timeline->spans[0]->from_seq, 0);
+        evicted = timeline->spans[0]->to_seq;
+        CHECK(evicted > 200 && evicted < 800);
+        CHECK_EQ(timeline->spans[1]->from_seq, evicted);
+        CHECK_EQ(timeline->spans[timeline->n_spans - 1]->to_seq, 800);
+        client_done(&reply);
+
+        client_make_view(&view, names, 1);
+        request.view = &view.view;
+        request.frames = list;
+        request.n_frames = 1;
+        request.layers = 1;
+        ref.seq = evicted - 1;
+        fetch(&servers[0], &request, &fetched);
+        CHECK_EQ(fetched.last_result, REELKV__V1__FRAME_RESULT__FRAME_RESULT_EVICTED);
+        ref.seq = evicted;
+        fetch(&servers[0], &request, &fetched);
+        CHECK_EQ(fetched.last_result, REELKV__V1__FRAME_RESULT__FRAME_RESULT_OK);
+        CHECK_EQ(fetched.slices, 1);
+
+        retrieve_open(&retrieval, &servers[0], names, 1, &all, false);
+        opened = read_reply(&retrieval, &payload);
+        CHECK_EQ(opened->opened->frames, 800 - evicted);
+        CHECK_EQ(opened->opened->evicted_frames, evicted);
+        rpc_sync_cancel(retrieval.call);
+        rpc_sync_stream_destroy(retrieval.call);
+        if (round == 0) {
+            server_stop(&servers[0]);
+            server_start(&servers[0], "kv-a", options);
+        }
+    }
     server_stop(&servers[0]);
 }
 
@@ -762,22 +602,6 @@ TEST(kvstore_refuses_requests_that_make_no_sense)
         CHECK(strlen(reply.st.text) > 10);
         client_done(&reply);
     }
-    server_stop(&servers[0]);
-}
-
-TEST(kvstore_second_process_on_one_folder_is_refused)
-{
-    struct process second;
-    char path[400];
-
-    server_start(&servers[0], "kv-a", NULL);
-    snprintf(path, sizeof path, "%s", servers[0].path);
-    CHECK_EQ(process_run(&second, "second",
-                         PROCESS_ARGS("reelkv-kvstore", "--path", path, "--redis", "127.0.0.1:1",
-                                      "--ram-budget-bytes=24M", "--disk-budget-bytes=64M"),
-                         10000),
-             1);
-    CHECK_HAS(process_log(&second), "in use by another kvstore");
     server_stop(&servers[0]);
 }
 

@@ -1,0 +1,167 @@
+/* Adding records to a segment: header into the image, entry into the table, frame into the index; all of it or none. */
+#include "kvstore/segment_internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/require.h"
+#include "kvstore/store.h"
+
+bool segment_has_room(const struct segment *segment, const struct kv_layout *layout, uint32_t note_bytes,
+                      bool is_frame)
+{
+    const struct segment_writer *writer = segment->writer;
+    uint64_t footer = segment_footer_bytes(&segment->super.geometry, writer->entry_count + 1,
+                                           (uint32_t)segment->index.frame_count + (is_frame ? 1 : 0),
+                                           writer->notes_bytes + note_bytes);
+
+    return writer->entry_count < KV_SEGMENT_RECORDS_MAX && segment->mark_count < SEGMENT_MARKS_MAX &&
+           writer->end + layout->record_bytes + footer <= segment->capacity;
+}
+
+bool segment_add_mark(struct segment *segment, const struct kv_entry *entry, const char *note)
+{
+    uint32_t room = segment->mark_room == 0 ? 8 : segment->mark_room * 2;
+    struct segment_mark *marks;
+
+    if (segment->mark_count == segment->mark_room) {
+        marks = realloc(segment->marks, room * sizeof *marks);
+        if (marks == NULL)
+            return false;
+        segment->marks = marks;
+        segment->mark_room = room;
+    }
+    segment->marks[segment->mark_count++] =
+        (struct segment_mark){ .type = entry->type,
+                               .event = entry->event,
+                               .is_damaged = entry->flags & KV_ENTRY_DAMAGED,
+                               .seq = entry->seq,
+                               .end_seq = entry->end_seq,
+                               .pts_ns = entry->pts_ns,
+                               .end_pts_ns = entry->end_pts_ns,
+                               .note = entry->note_bytes == 0 ? NULL : strndup(note, entry->note_bytes) };
+    return true;
+}
+
+/* Room for one more of everything the append needs, so that nothing can fail halfway. */
+static bool make_room(struct segment_writer *writer, uint32_t note_bytes)
+{
+    uint32_t room = writer->entry_room == 0 ? 64 : writer->entry_room * 2;
+    struct kv_entry *entries;
+    char *notes;
+
+    if (writer->entry_count == writer->entry_room) {
+        entries = realloc(writer->entries, room * sizeof *entries);
+        if (entries == NULL)
+            return false;
+        writer->entries = entries;
+        writer->entry_room = room;
+    }
+    if (note_bytes == 0)
+        return true;
+    notes = realloc(writer->notes, writer->notes_bytes + note_bytes);
+    if (notes != NULL)
+        writer->notes = notes;
+    return notes != NULL;
+}
+
+static struct index_frame *index_record(struct segment *segment, const struct kv_record *record,
+                                        const struct kv_layout *layout, const uint8_t *image)
+{
+    const struct index_frame frame = { .seq = record->seq,
+                                       .pts_ns = record->pts_ns,
+                                       .token_index = record->token_index,
+                                       .offset = segment->writer->end,
+                                       .record_bytes = (uint32_t)layout->record_bytes,
+                                       .tokens = record->tokens,
+                                       .thumbnail_at = (uint32_t)layout->thumbnail,
+                                       .thumbnail_bytes = record->thumbnail_bytes,
+                                       .slices_at = (uint32_t)layout->slices };
+    uint32_t key_bytes = kv_key_bytes(&segment->super.geometry);
+    struct index_frame *added =
+        index_part_add(&segment->index, segment, &segment->stream->store->index_memory,
+                       &segment->super.geometry, &frame);
+    uint32_t *sums;
+
+    if (added == NULL)
+        return NULL;
+    sums = index_frame_sums(added);
+    for (uint32_t i = 0; i < 2 * record->layers; i++)
+        sums[i] = kv_slice_crc_written(&segment->super, record->seq, i, record->slices[i].crc,
+                                       record->slices[i].bytes);
+    for (uint32_t layer = 0; layer < record->layers; layer++)
+        memcpy(index_frame_key(added, layer), image + layout->keys + layer * (uint64_t)key_bytes, key_bytes);
+    return added;
+}
+
+static bool is_block(const struct kv_record *record)
+{
+    return record->type == KV_RECORD_FRAME || record->type == KV_RECORD_INIT;
+}
+
+static void take_record(struct segment *segment, struct segment_record *queued,
+                        const struct kv_record *record, uint8_t *image, const struct kv_layout *layout)
+{
+    struct segment_writer *writer = segment->writer;
+    uint32_t header_crc = kv_record_put(record, &segment->super, image);
+
+    kv_entry_of_record(&queued->entry, record, writer->end, header_crc);
+    writer->entries[writer->entry_count++] = queued->entry;
+    if (record->note_bytes > 0)
+        memcpy(writer->notes + writer->notes_bytes, image + layout->note, record->note_bytes);
+    writer->notes_bytes += record->note_bytes;
+    writer->chain = header_crc;
+    writer->end += layout->record_bytes;
+    segment->end_seq = record->end_seq;
+    if (record->type == KV_RECORD_INIT) {
+        segment->init_offset = queued->entry.offset;
+        segment->init_bytes = (uint32_t)queued->entry.record_bytes;
+    }
+    if (is_block(record)) {
+        segment->end_token_index = record->token_index + record->tokens;
+        segment->end_pts_ns = record->pts_ns;
+    }
+    segment_queue_add(&writer->unwritten, queued);
+}
+
+bool segment_append(struct segment *segment, const struct segment_append *append,
+                    struct index_frame **frame_p, struct status *st)
+{
+    struct kv_record *record = append->record;
+    struct segment_record *queued = calloc(1, sizeof *queued);
+    struct index_frame *frame = NULL;
+    struct kv_layout layout;
+    struct kv_entry mark;
+    uint8_t *image = append->slot != NULL ? ram_bytes(segment->stream->store->arena, append->slot)
+                                          : (uint8_t *)append->buffer;
+
+    REQUIRE(segment_is_open(segment));
+    record->epoch = segment->super.epoch;
+    record->chain = segment->writer->chain;
+    kv_record_layout(record, &layout);
+    if (queued == NULL || !make_room(segment->writer, record->note_bytes))
+        goto no_memory;
+    if (record->type == KV_RECORD_FRAME) {
+        frame = index_record(segment, record, &layout, image);
+        if (frame == NULL)
+            goto no_memory;
+    } else if (record->type != KV_RECORD_INIT) {
+        kv_entry_of_record(&mark, record, 0, 0);
+        if (!segment_add_mark(segment, &mark, (const char *)image + layout.note))
+            goto no_memory;
+    }
+    queued->slot = append->slot;
+    queued->buffer = append->slot == NULL ? append->buffer : NULL;
+    if (queued->slot != NULL) {
+        ram_ref(segment->stream->store->arena, queued->slot);
+        ram_pin(segment->stream->store->arena, queued->slot);
+    }
+    take_record(segment, queued, record, image, &layout);
+    if (frame_p != NULL)
+        *frame_p = frame;
+    return true;
+no_memory:
+    free(queued);
+    return status_fail(st, STATUS_EXHAUSTED, "no memory for one more record of stream %s",
+                       segment->super.stream);
+}

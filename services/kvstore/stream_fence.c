@@ -1,0 +1,103 @@
+/* After a failed write or sync: what was not durable is written again, from RAM, to a new segment right behind the one
+ * that was fenced. */
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "base/require.h"
+#include "kvstore/segment_job.h"
+#include "kvstore/store.h"
+#include "kvstore/stream.h"
+
+/* Room for all of them, whatever the size of a segment is now. */
+static uint64_t bytes_for(const struct stream *stream, const struct segment_record *record)
+{
+    uint64_t bytes = stream_init_bytes(stream) + 3 * KV_PAGE_BYTES, notes = 0, wanted;
+    uint32_t count = 1;
+
+    for (; record != NULL; record = record->next) {
+        bytes += record->entry.record_bytes;
+        notes += record->entry.note_bytes;
+        count++;
+    }
+    bytes += segment_footer_bytes(&stream->geometry, count, count, notes);
+    wanted = store_segment_bytes(stream->store);
+    return bytes > wanted ? bytes : wanted / KV_PAGE_BYTES * KV_PAGE_BYTES;
+}
+
+/* One record of the fenced segment into the new one; its image stays where it is in RAM. */
+static void append_again(struct segment *fenced, struct segment *segment, struct segment_record *queued)
+{
+    struct ram_arena *arena = segment->stream->store->arena;
+    struct segment_append append = { .slot = queued->slot, .buffer = queued->buffer };
+    const uint8_t *image =
+        queued->slot != NULL ? ram_bytes(arena, queued->slot) : (const uint8_t *)queued->buffer;
+    struct index_frame *frame = NULL, *old;
+    struct kv_record record;
+    uint32_t crc;
+    struct status st;
+
+    REQUIRE(kv_record_get(&record, &crc, &fenced->super, image, &st));
+    append.record = &record;
+    old = record.type == KV_RECORD_FRAME ? index_part_find(&fenced->index, record.seq) : NULL;
+    if (!segment_append(segment, &append, &frame, &st)) {
+        const struct log_context context = { .stream = segment->super.stream };
+
+        log_error(&context, "record_lost", "record %llu: %s", (unsigned long long)record.seq, st.text);
+        return;
+    }
+    queued->buffer = NULL;
+    if (frame != NULL && old != NULL && old->image != NULL)
+        ram_move_owner(old->image, &frame->image);
+}
+
+static void forget_marks(struct segment *segment, const struct segment_record *record)
+{
+    for (; record != NULL; record = record->next)
+        if (record->entry.type == KV_RECORD_GAP || record->entry.type == KV_RECORD_EVENT)
+            free(segment->marks[--segment->mark_count].note);
+}
+
+/* Right behind the one it continues: segments are in the order of their numbers. */
+static struct segment *begin_segment_behind(struct stream *stream, const struct segment *fenced,
+                                            const struct segment_record *records)
+{
+    struct segment *segment;
+    uint32_t at = stream->segment_count;
+
+    segment = stream_begin_segment(stream, fenced->super.epoch, fenced->durable_end_seq,
+                                   bytes_for(stream, records));
+    if (segment == NULL)
+        return NULL;
+    for (; stream->segments[at - 1] != fenced; at--)
+        stream->segments[at] = stream->segments[at - 1];
+    stream->segments[at] = segment;
+    return segment;
+}
+
+void stream_segment_fenced(struct stream *stream, struct segment *fenced)
+{
+    bool is_last = stream_last_segment(stream) == fenced;
+    struct segment_record *record = segment_take_undurable(fenced), *next;
+    struct segment *segment = NULL;
+    uint64_t frames = 0;
+    struct status st;
+
+    forget_marks(fenced, record);
+    if (record != NULL) {
+        segment = begin_segment_behind(stream, fenced, record);
+        if (segment != NULL && segment->super.epoch == stream->epoch)
+            stream_append_init_copy(stream, segment, &st);
+    }
+    for (; record != NULL; record = next) {
+        next = record->next;
+        frames += record->entry.type == KV_RECORD_FRAME;
+        if (segment != NULL && record->entry.type != KV_RECORD_INIT)
+            append_again(fenced, segment, record);
+        segment_record_free(stream->store->arena, record);
+    }
+    fenced->end_seq = fenced->durable_end_seq;
+    index_part_cut(&fenced->index, fenced->index.frame_count - frames);
+    if (segment != NULL && !is_last)
+        segment_close(segment);
+    stream_pump(stream);
+}

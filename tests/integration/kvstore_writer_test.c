@@ -1,0 +1,331 @@
+/* The kvstore as a process: writers that are fenced, wrong, or start again; the catalog; what the store says of itself. */
+#include "kvstore_client.h"
+
+static struct server servers[1];
+static struct status st;
+
+/* A checksum that does not fit ends the call; nothing of the block stays. */
+TEST(kvstore_refuses_a_block_that_does_not_fit_its_checksum)
+{
+    struct writer writer = { 0 };
+
+    server_start(&servers[0], "kv-a", NULL);
+    client_create(&servers[0], "cam-1");
+    CHECK_OK(writer_open(&writer, &servers[0], "cam-1"), writer.st);
+    CHECK_OK(writer_begin(&writer), writer.st);
+    CHECK_OK(writer_block(&writer, true, 0), writer.st);
+    CHECK_OK(writer_frames(&writer, 3), writer.st);
+    CHECK_OK(writer_block(&writer, false, 1), writer.st);
+    while (writer_read(&writer))
+        ;
+    CHECK_EQ(writer.st.code, STATUS_DATA_LOSS);
+    CHECK_EQ(writer.stored_seq, 3);
+    rpc_sync_stream_destroy(writer.call);
+    CHECK_OK(writer_open(&writer, &servers[0], "cam-1"), writer.st);
+    CHECK_EQ(writer.next_seq, 3);
+    CHECK_EQ(writer.epoch, 2);
+    server_stop(&servers[0]);
+}
+
+/* The first writer hears that it was fenced, and its epoch takes no more. */
+TEST(kvstore_fences_the_writer_before)
+{
+    struct writer first = { 0 }, second = { 0 };
+
+    server_start(&servers[0], "kv-a", NULL);
+    client_create(&servers[0], "cam-1");
+    CHECK_OK(writer_open(&first, &servers[0], "cam-1"), first.st);
+    CHECK_OK(writer_begin(&first), first.st);
+    CHECK_OK(writer_frames(&first, 2), first.st);
+    CHECK_OK(writer_open(&second, &servers[0], "cam-1"), second.st);
+    CHECK_EQ(second.epoch, first.epoch + 1);
+    CHECK_EQ(second.next_seq, 2);
+    while (writer_read(&first))
+        ;
+    CHECK_EQ(first.st.code, STATUS_ABORTED);
+    rpc_sync_stream_destroy(first.call);
+    CHECK(!writer_begin(&first));
+    CHECK_EQ(first.st.code, STATUS_ABORTED);
+    rpc_sync_stream_destroy(first.call);
+    CHECK_OK(writer_begin(&second), second.st);
+    CHECK_OK(writer_frames(&second, 2), second.st);
+    CHECK_OK(writer_finish(&second), second.st);
+    server_stop(&servers[0]);
+}
+
+/* The newest blocks and the system prompt's, byte for byte, for a writer that starts again. */
+TEST(kvstore_loads_the_window)
+{
+    const struct rpc_stream_options options = { .timeout_ms = CLIENT_TIMEOUT_MS };
+    Reelkv__V1__LoadWindowRequest request = REELKV__V1__LOAD_WINDOW_REQUEST__INIT;
+    Reelkv__V1__StreamId id = client_id("cam-1");
+    uint64_t bytes = kv_payload_bytes(&client_geometry, CLIENT_TOKENS), got = 0, length = 0, seq = 0;
+    uint8_t *payload = malloc(bytes), *want = malloc(bytes);
+    const struct rpc_message *message;
+    struct writer writer = { 0 };
+    struct rpc_sync_stream *call;
+    uint32_t crc = 0, blocks = 0;
+
+    server_start(&servers[0], "kv-a", NULL);
+    client_fill(&servers[0], "cam-1", 40);
+    server_stop(&servers[0]);
+    server_start(&servers[0], "kv-a", NULL);
+    CHECK_OK(writer_open(&writer, &servers[0], "cam-1"), writer.st);
+    request.id = &id;
+    request.fingerprint = client_fingerprint();
+    request.epoch = writer.epoch;
+    request.tokens = 10 * CLIENT_TOKENS - 3;
+    CHECK_OK(rpc_sync_open(&call, servers[0].client, &api_load_window, &options, &st), st);
+    CHECK_OK(rpc_sync_write(call, &request.base, NULL, &st), st);
+    CHECK_OK(rpc_sync_half_close(call, &st), st);
+    while (rpc_sync_read(call, &message, &st) && message != NULL) {
+        const Reelkv__V1__LoadWindowReply *reply = (const Reelkv__V1__LoadWindowReply *)message->body;
+
+        if (reply->item_case == REELKV__V1__LOAD_WINDOW_REPLY__ITEM_BLOCK) {
+            bool is_init = reply->block->kind == REELKV__V1__BLOCK_KIND__BLOCK_KIND_INIT;
+
+            CHECK_EQ(got, length);
+            CHECK_EQ(is_init, blocks == 0);
+            seq = is_init ? 1 << 30 : reply->block->seq;
+            if (!is_init) {
+                CHECK_EQ(seq, 30 + blocks - 1);
+                CHECK_EQ(reply->block->token_index, 5 + seq * CLIENT_TOKENS);
+            }
+            length = reply->block->payload_bytes;
+            crc = reply->block->payload_crc32c;
+            CHECK_EQ(length, kv_payload_bytes(&client_geometry, is_init ? 5 : CLIENT_TOKENS));
+            got = 0;
+            blocks++;
+            continue;
+        }
+        CHECK(message->payload.len <= length - got);
+        rpc_payload_copy(&message->payload, 0, payload + got, message->payload.len);
+        got += message->payload.len;
+        if (got < length)
+            continue;
+        client_payload("cam-1", seq, want, length);
+        CHECK_MEM(payload, want, length);
+        CHECK_EQ(kv_crc(0, payload, length), crc);
+    }
+    CHECK_OK(rpc_sync_finish(call, &st), st);
+    rpc_sync_stream_destroy(call);
+    CHECK_EQ(blocks, 11);
+    free(payload);
+    free(want);
+    server_stop(&servers[0]);
+}
+
+/* SIGTERM while a writer appends: it hears UNAVAILABLE at once, and what was stored is there at the next start. */
+TEST(kvstore_that_stops_tells_its_writers)
+{
+    struct writer writer = { 0 };
+
+    server_start(&servers[0], "kv-a", NULL);
+    client_create(&servers[0], "cam-1");
+    CHECK_OK(writer_open(&writer, &servers[0], "cam-1"), writer.st);
+    CHECK_OK(writer_begin(&writer), writer.st);
+    CHECK_OK(writer_block(&writer, true, 0), writer.st);
+    CHECK_OK(writer_frames(&writer, 25), writer.st);
+    CHECK_EQ(kill(servers[0].process.pid, SIGTERM), 0);
+    while (writer_read(&writer))
+        ;
+    CHECK_EQ(writer.st.code, STATUS_UNAVAILABLE);
+    rpc_sync_stream_destroy(writer.call);
+    rpc_sync_destroy(servers[0].client);
+    CHECK_EQ(process_wait(&servers[0].process, 30000), 0);
+    server_start(&servers[0], "kv-a", NULL);
+    CHECK_OK(writer_open(&writer, &servers[0], "cam-1"), writer.st);
+    CHECK_EQ(writer.next_seq, 25);
+    CHECK_EQ(writer.durable_seq, 25);
+    server_stop(&servers[0]);
+}
+
+/* A writer that says nonsense is told so, and the stream goes on with the next. */
+TEST(kvstore_refuses_writers_that_make_no_sense)
+{
+    struct kv_pool *pool;
+    struct kv_shm_peer *peer;
+    char socket[400];
+
+    server_start(&servers[0], "kv-a", NULL);
+    client_create(&servers[0], "cam-1");
+    snprintf(socket, sizeof socket, "%s/shm.sock", servers[0].path);
+    CHECK_OK(kv_pool_create(&pool, "writer", 1 << 20, &st), st);
+    CHECK_OK(kv_shm_peer_create(&peer, socket, pool, 5000, &st), st);
+    for (unsigned i = 0; i < 7; i++) {
+        static const char *const words[] = { "Begin",   "outside", "outside", "without a block",
+                                             "payload", "to come", "gap" };
+        const struct rpc_stream_options options = { .timeout_ms = CLIENT_TIMEOUT_MS };
+        Reelkv__V1__AppendRequest request = REELKV__V1__APPEND_REQUEST__INIT;
+        Reelkv__V1__Block block = REELKV__V1__BLOCK__INIT;
+        Reelkv__V1__Chunk chunk = REELKV__V1__CHUNK__INIT;
+        const struct rpc_attachment bytes = { .data = socket, .len = 100 };
+        struct writer writer = { 0 };
+
+        if (i == 1 || i == 2)
+            writer.peer = peer;
+        CHECK_OK(writer_open(&writer, &servers[0], "cam-1"), writer.st);
+        CHECK_EQ(writer.next_seq, 0);
+        if (i == 0)
+            CHECK_OK(rpc_sync_open(&writer.call, servers[0].client, &api_append, &options, &st), st);
+        else
+            CHECK_OK(writer_begin(&writer), writer.st);
+        block.tokens = CLIENT_TOKENS;
+        block.payload_bytes = kv_payload_bytes(&client_geometry, CLIENT_TOKENS) - (i == 4);
+        block.shm_offset = i == 1 ? 0 : UINT64_MAX - 5;
+        block.seq = i == 6 ? 9 : 0;
+        request.item_case = REELKV__V1__APPEND_REQUEST__ITEM_BLOCK;
+        request.block = &block;
+        if (i == 3) {
+            request.item_case = REELKV__V1__APPEND_REQUEST__ITEM_CHUNK;
+            request.chunk = &chunk;
+        }
+        if (writer_send(&writer, &request, i == 3 ? &bytes : NULL) && i == 5) {
+            uint8_t *too_much = calloc(1, block.payload_bytes + 1);
+            const struct rpc_attachment attachment = { .data = too_much, .len = block.payload_bytes + 1 };
+
+            request.item_case = REELKV__V1__APPEND_REQUEST__ITEM_CHUNK;
+            request.chunk = &chunk;
+            writer_send(&writer, &request, &attachment);
+            free(too_much);
+        }
+        while (writer_read(&writer))
+            ;
+        CHECK_EQ(writer.st.code, STATUS_INVALID);
+        CHECK_HAS(writer.st.text, words[i]);
+        rpc_sync_stream_destroy(writer.call);
+    }
+    kv_shm_peer_destroy(peer);
+    kv_pool_destroy(pool);
+    server_stop(&servers[0]);
+}
+
+TEST(kvstore_catalog_lists_pages_masks_passwords_and_deletes)
+{
+    Reelkv__V1__ListStreamsRequest list = REELKV__V1__LIST_STREAMS_REQUEST__INIT;
+    Reelkv__V1__DeleteStreamRequest delete = REELKV__V1__DELETE_STREAM_REQUEST__INIT;
+    Reelkv__V1__GetStreamRequest get = REELKV__V1__GET_STREAM_REQUEST__INIT;
+    Reelkv__V1__StreamId id = client_id("cam-2");
+    char token[200] = "", name[32];
+    struct reply reply;
+    unsigned seen = 0;
+
+    server_start(&servers[0], "kv-a", NULL);
+    for (unsigned i = 0; i < 5; i++) {
+        snprintf(name, sizeof name, "cam-%u", i);
+        client_create(&servers[0], name);
+    }
+    do {
+        const Reelkv__V1__ListStreamsReply *page;
+
+        list.page_size = 2;
+        list.page_token = token;
+        client_call(&servers[0], &reply, &api_list_streams, &list.base);
+        CHECK_OK(reply.ok, reply.st);
+        page = reply.body;
+        for (size_t i = 0; i < page->n_streams; i++, seen++) {
+            snprintf(name, sizeof name, "cam-%u", seen);
+            CHECK_STR(page->streams[i]->definition->id->name, name);
+            CHECK_STR(page->streams[i]->definition->store, "kv-a");
+            CHECK_HAS(page->streams[i]->definition->source, "***@cam.example");
+            CHECK(strstr(page->streams[i]->definition->source, "secret") == NULL);
+            CHECK_EQ(page->streams[i]->state, REELKV__V1__STREAM_STATE__STREAM_STATE_WAITING);
+        }
+        snprintf(token, sizeof token, "%s", page->next_page_token);
+        client_done(&reply);
+    } while (token[0] != '\0');
+    CHECK_EQ(seen, 5);
+    get.id = &id;
+    get.with_secret = true;
+    client_call(&servers[0], &reply, &api_get_stream, &get.base);
+    CHECK_OK(reply.ok, reply.st);
+    CHECK_HAS(((const Reelkv__V1__StreamStatus *)reply.body)->definition->source, "user:secret@");
+    client_done(&reply);
+    delete.id = &id;
+    client_call(&servers[0], &reply, &api_delete_stream, &delete.base);
+    CHECK_OK(reply.ok, reply.st);
+    client_done(&reply);
+    client_call(&servers[0], &reply, &api_get_stream, &get.base);
+    CHECK(!reply.ok);
+    CHECK_EQ(reply.st.code, STATUS_NOT_FOUND);
+    client_done(&reply);
+    server_stop(&servers[0]);
+    server_start(&servers[0], "kv-a", NULL);
+    client_call(&servers[0], &reply, &api_get_stream, &get.base);
+    CHECK_EQ(reply.st.code, STATUS_NOT_FOUND);
+    client_done(&reply);
+    server_stop(&servers[0]);
+}
+
+TEST(kvstore_timeline_shows_frames_and_gaps)
+{
+    Reelkv__V1__TimelineRequest request = REELKV__V1__TIMELINE_REQUEST__INIT;
+    Reelkv__V1__GetServerInfoRequest ask = REELKV__V1__GET_SERVER_INFO_REQUEST__INIT;
+    Reelkv__V1__StreamId id = client_id("cam-1");
+    const Reelkv__V1__TimelineReply *timeline;
+    const Reelkv__V1__ServerInfo *info;
+    struct writer writer = { 0 };
+    struct reply reply;
+
+    server_start(&servers[0], "kv-a", NULL);
+    client_create(&servers[0], "cam-1");
+    CHECK_OK(writer_open(&writer, &servers[0], "cam-1"), writer.st);
+    CHECK_OK(writer_begin(&writer), writer.st);
+    CHECK_OK(writer_block(&writer, true, 0), writer.st);
+    CHECK_OK(writer_frames(&writer, 10), writer.st);
+    CHECK_OK(writer_gap(&writer, 5, "no route to host"), writer.st);
+    CHECK_OK(writer_frames(&writer, 10), writer.st);
+    CHECK_OK(writer_finish(&writer), writer.st);
+    request.id = &id;
+    client_call(&servers[0], &reply, &api_timeline, &request.base);
+    CHECK_OK(reply.ok, reply.st);
+    timeline = reply.body;
+    CHECK_EQ(timeline->n_spans, 3);
+    CHECK_EQ(timeline->next_seq, 0);
+    CHECK_EQ(timeline->spans[0]->to_seq, 10);
+    CHECK_EQ(timeline->spans[1]->result, REELKV__V1__FRAME_RESULT__FRAME_RESULT_GAP);
+    CHECK_EQ(timeline->spans[1]->to_seq, 15);
+    CHECK_STR(timeline->spans[1]->reason, "no route to host");
+    CHECK_EQ(timeline->spans[2]->from_seq, 15);
+    CHECK_EQ(timeline->spans[2]->to_seq, 25);
+    CHECK(timeline->spans[2]->in_ram);
+    client_done(&reply);
+    request.page_size = 1;
+    request.after_seq = 10;
+    client_call(&servers[0], &reply, &api_timeline, &request.base);
+    CHECK_OK(reply.ok, reply.st);
+    timeline = reply.body;
+    CHECK_EQ(timeline->n_spans, 1);
+    CHECK_EQ(timeline->spans[0]->from_seq, 10);
+    CHECK_EQ(timeline->next_seq, 15);
+    client_done(&reply);
+    client_call(&servers[0], &reply, &api_get_server_info, &ask.base);
+    CHECK_OK(reply.ok, reply.st);
+    info = reply.body;
+    CHECK_STR(info->name, "kv-a");
+    CHECK_EQ(info->streams, 1);
+    CHECK_EQ(info->frames, 20);
+    CHECK(info->disk_used_bytes > 0 && info->disk_used_bytes <= info->disk_budget_bytes);
+    CHECK(info->ram_used_bytes > 0 && info->ram_used_bytes <= info->ram_budget_bytes);
+    CHECK_HAS(info->shm_socket, "shm.sock");
+    client_done(&reply);
+    server_stop(&servers[0]);
+}
+
+TEST(kvstore_second_process_on_one_folder_is_refused)
+{
+    struct process second;
+    char path[400];
+
+    server_start(&servers[0], "kv-a", NULL);
+    snprintf(path, sizeof path, "%s", servers[0].path);
+    CHECK_EQ(process_run(&second, "second",
+                         PROCESS_ARGS("reelkv-kvstore", "--path", path, "--redis", "127.0.0.1:1",
+                                      "--ram-budget-bytes=24M", "--disk-budget-bytes=64M"),
+                         10000),
+             1);
+    CHECK_HAS(process_log(&second), "in use by another kvstore");
+    server_stop(&servers[0]);
+}
+
+TEST_MAIN()
