@@ -56,9 +56,8 @@ class Retrieval:
 
     def choose(self, layer: int, q: Tensor) -> Context:
         cfg = self.model.cfg
-        with torch.autocast("cpu", enabled=False):
-            query = mean_query(q, self.valid, cfg.text.kv_heads)
-            scores = query @ self.memory.representatives(layer).T
+        query = mean_query(q, self.valid, cfg.text.kv_heads)
+        scores = query @ self.memory.representatives(layer).T
         choice = top_frames(
             scores.detach(), self.allowed, newest(self.allowed, cfg.recent_frames), cfg.retrieved_frames
         )

@@ -93,8 +93,7 @@ class Trainer:
         mirror = torch.rand(len(index), generator=generator) < 0.5
         seen = torch.where(mirror[:, None, None, None], seen.flip(-1), seen)
         truth = torch.where(mirror[:, None, None], truth[:, MIRROR_PLACES], truth)
-        with torch.autocast("cpu", torch.bfloat16):
-            tokens = self.model.see(vary(seen, generator))
+        tokens = self.model.see(vary(seen, generator))
         around, overall = self.head(tokens)
         for name, logits in (("around", around), ("overall", overall)):
             exact = ((logits > 0) == (truth > 0)).flatten(1).all(1)[:full]
@@ -119,15 +118,14 @@ class Trainer:
         generator = torch.Generator().manual_seed(self.draw_seed(15_485_863, step))
         progress = step / (cfg.answer_steps * cfg.taught_until)
         teacher = Teacher(batch, max(cfg.taught_share, 1.0 - progress), model.cfg, generator)
-        with torch.autocast("cpu", torch.bfloat16):
-            with torch.no_grad():
-                features = model.vision_tower(batch.pixels)
-            tokens = model.project(features)
-            memory, _ = model.watch(tokens.unflatten(0, (-1, batch.clip_frames)))
-            retrieval = Retrieval(model, memory, batch.raw_valid, batch.allowed, teacher)
-            contexts = retrieval.run(batch.raw)
-            pointer = Pointer(model, contexts, batch.answer_at)
-            logits = model.attend(batch.prompt, pointer.choose)
+        with torch.no_grad():
+            features = model.vision_tower(batch.pixels)
+        tokens = model.project(features)
+        memory, _ = model.watch(tokens.unflatten(0, (-1, batch.clip_frames)))
+        retrieval = Retrieval(model, memory, batch.raw_valid, batch.allowed, teacher)
+        contexts = retrieval.run(batch.raw)
+        pointer = Pointer(model, contexts, batch.answer_at)
+        logits = model.attend(batch.prompt, pointer.choose)
         answers = answer_loss(logits, batch.labels)
         found = ranking_loss(
             [score / SCORE_SCALE for score in retrieval.scores], [batch.wanted] * len(retrieval.scores)
