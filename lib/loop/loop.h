@@ -36,6 +36,9 @@ bool loop_is_running(const struct loop *loop); /* inside loop_run() or loop_run_
 /* Any thread. Wakes the loop only when its box was empty. */
 void loop_post(struct loop *loop, struct letter *letter);
 
+/* Opens what was posted so far; for closing down. Not while the loop runs. */
+void loop_open_letters(struct loop *loop);
+
 /* A timer fires once. Zeroed memory is a stopped timer; a stopped timer's memory may be freed at once. */
 struct loop_timer {
     void (*fire)(struct loop_timer *timer);

@@ -14,14 +14,15 @@ struct work_list {
 
 struct work_pool {
     struct loop *loop;
-    struct letter letter; /* tells the loop that `finished` is not empty */
+    struct letter letter; /* tells the loop of `announced` */
     pthread_mutex_t lock; /* guards all below */
     pthread_cond_t more;
-    struct work_list queue, finished;
+    struct work_list queue;
+    struct work_list finished; /* since the letter was posted; what they posted may lie behind it */
+    struct work *announced;    /* had finished when the letter was posted */
     uint32_t waiting;
     bool told;     /* the letter is on its way */
     bool stopping; /* no more submissions; threads end when the queue is empty */
-    bool orphan;   /* destroyed with the letter on its way: opening it frees the pool */
     uint32_t queue_max;
     uint32_t threads_running;
     char name[16];
@@ -51,20 +52,26 @@ static struct work *list_take(struct work_list *list)
     return work;
 }
 
-static void pool_free(struct work_pool *pool)
+/* With the lock held. A work's own letters were posted before it came into `finished`, so they lie before this
+ * one: whatever a work posted is opened before its done(). */
+static void announce(struct work_pool *pool)
 {
-    pthread_cond_destroy(&pool->more);
-    pthread_mutex_destroy(&pool->lock);
-    free(pool);
+    pool->told = pool->finished.first != NULL;
+    if (!pool->told)
+        return;
+    pool->announced = pool->finished.first;
+    list_init(&pool->finished);
+    loop_post(pool->loop, &pool->letter);
 }
 
-static void pool_finish_all(struct work_pool *pool)
+static void finished_letter(struct letter *letter)
 {
+    struct work_pool *pool = container_of(letter, struct work_pool, letter);
     struct work *work;
 
     pthread_mutex_lock(&pool->lock);
-    work = pool->finished.first;
-    list_init(&pool->finished);
+    work = pool->announced;
+    announce(pool);
     pthread_mutex_unlock(&pool->lock);
     while (work != NULL) {
         struct work *next = work->next;
@@ -72,20 +79,6 @@ static void pool_finish_all(struct work_pool *pool)
         work->done(work);
         work = next;
     }
-}
-
-static void finished_letter(struct letter *letter)
-{
-    struct work_pool *pool = container_of(letter, struct work_pool, letter);
-
-    if (pool->orphan) {
-        pool_free(pool);
-        return;
-    }
-    pthread_mutex_lock(&pool->lock);
-    pool->told = false;
-    pthread_mutex_unlock(&pool->lock);
-    pool_finish_all(pool);
 }
 
 static void *pool_thread(void *arg)
@@ -107,10 +100,8 @@ static void *pool_thread(void *arg)
         work->run(work);
         pthread_mutex_lock(&pool->lock);
         list_append(&pool->finished, work);
-        if (!pool->told) {
-            pool->told = true;
-            loop_post(pool->loop, &pool->letter);
-        }
+        if (!pool->told)
+            announce(pool);
     }
     pthread_mutex_unlock(&pool->lock);
     return NULL;
@@ -216,9 +207,9 @@ void work_pool_destroy(struct work_pool *pool)
     pthread_mutex_unlock(&pool->lock);
     for (uint32_t i = 0; i < pool->threads_running; i++)
         pthread_join(pool->threads[i], NULL);
-    pool_finish_all(pool);
-    if (pool->told)
-        pool->orphan = true;
-    else
-        pool_free(pool);
+    while (pool->told)
+        loop_open_letters(pool->loop);
+    pthread_cond_destroy(&pool->more);
+    pthread_mutex_destroy(&pool->lock);
+    free(pool);
 }

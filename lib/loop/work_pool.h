@@ -2,6 +2,8 @@
  *
  *   submit (loop thread) -> run (a pool thread) -> done (loop thread)
  *
+ * Letters that run() posts to the loop are opened before done() is called.
+ *
  * Owner:  work is the pool's from a successful submit until its done() starts.
  * Thread: run() on a pool thread, everything else on the loop's.
  * Fails:  submit says no when the queue is full.
@@ -39,8 +41,8 @@ bool work_pool_withdraw(struct work_pool *pool, struct work *work);
 
 uint32_t work_pool_waiting(struct work_pool *pool);
 
-/* Runs what was submitted to its end and calls its done() before it returns. Not from
- * within a done(). NULL is fine. */
+/* Runs what was submitted to its end, opens the loop's letters and so calls every done() before it returns.
+ * Not while the loop runs. NULL is fine. */
 void work_pool_destroy(struct work_pool *pool);
 
 #endif

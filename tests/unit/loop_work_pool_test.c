@@ -132,4 +132,85 @@ TEST(destroying_a_pool_finishes_what_was_submitted)
     loop_destroy(loop);
 }
 
+struct chatty {
+    struct work work;
+    struct loop *loop;
+    struct letter letter;
+    sem_t *started; /* may be NULL */
+    bool opened, late;
+    int *left;
+};
+
+static void chatty_opened(struct letter *letter)
+{
+    container_of(letter, struct chatty, letter)->opened = true;
+}
+
+static void chatty_run(struct work *work)
+{
+    struct chatty *chatty = container_of(work, struct chatty, work);
+
+    if (chatty->started != NULL)
+        sem_post(chatty->started);
+    loop_post(chatty->loop, &chatty->letter);
+}
+
+static void chatty_done(struct work *work)
+{
+    struct chatty *chatty = container_of(work, struct chatty, work);
+
+    chatty->late = !chatty->opened;
+    if (--*chatty->left == 0 && loop_is_running(chatty->loop))
+        loop_stop(chatty->loop);
+}
+
+static void chatty_works(struct chatty *works, int count, int *left)
+{
+    *left = count;
+    for (int i = 0; i < count; i++) {
+        works[i] = (struct chatty){ .work = { chatty_run, chatty_done, NULL }, .loop = loop, .left = left };
+        works[i].letter.open = chatty_opened;
+    }
+}
+
+/* One thread, three works; the third one's start says that the second has ended, while the word of the first
+ * one's end lies unread before the second one's letter. No end may overtake a letter. */
+TEST(a_works_letters_are_opened_before_its_end_whatever_ended_before)
+{
+    struct chatty works[3];
+    sem_t started;
+    int left;
+
+    sem_init(&started, 0, 0);
+    pool_of(1, ARRAY_LEN(works));
+    chatty_works(works, ARRAY_LEN(works), &left);
+    works[2].started = &started;
+    for (size_t i = 0; i < ARRAY_LEN(works); i++)
+        CHECK(work_pool_submit(pool, &works[i].work));
+    while (sem_wait(&started) != 0)
+        ;
+    loop_run(loop);
+    for (size_t i = 0; i < ARRAY_LEN(works); i++)
+        CHECK(!works[i].late);
+    work_pool_destroy(pool);
+    loop_destroy(loop);
+    sem_destroy(&started);
+}
+
+TEST(destroying_a_pool_opens_its_works_letters_first)
+{
+    struct chatty works[16];
+    int left;
+
+    pool_of(2, ARRAY_LEN(works));
+    chatty_works(works, ARRAY_LEN(works), &left);
+    for (size_t i = 0; i < ARRAY_LEN(works); i++)
+        CHECK(work_pool_submit(pool, &works[i].work));
+    work_pool_destroy(pool);
+    CHECK_EQ(left, 0);
+    for (size_t i = 0; i < ARRAY_LEN(works); i++)
+        CHECK(works[i].opened && !works[i].late);
+    loop_destroy(loop);
+}
+
 TEST_MAIN()
