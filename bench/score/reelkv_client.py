@@ -52,4 +52,6 @@ class Qa:
                 answer.text += reply.answer.text
             elif kind == "end":
                 answer.end = reply.end
+        if answer.end is None:
+            raise RuntimeError(f"qa closed the answer to {request.question!r} without an end message")
         return answer

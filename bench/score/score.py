@@ -7,25 +7,26 @@ kvstore, questions to qa. Every question is asked under several selectors; see d
 """
 
 import argparse
-import collections
 import concurrent.futures
 import datetime
 import json
+import os
 import pathlib
 import platform
 import random
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 
 import reelkv_client
+from score_table import Row, markdown, missed_goals, summarise
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 SAMPLE_FPS = 2
 START_NS = 1767225600 * 10**9  # 2026-01-01T00:00:00Z: where every scored file begins
 SELECTORS = ["rekv", "oracle", "recent", "spread", "random", "all", "blind"]
-KINDS = ["color", "shape", "where", "did", "count", "first", "now"]
 
 
 def run(command, **options):
@@ -102,8 +103,6 @@ def named_frames(selector, question, total, options):
     if selector == "random":
         return sorted(set(dice.sample(range(visible), min(options.top, visible))) | set(recent))
     named = [seq for span in evidence_spans(question) for seq in span if seq < visible][: options.top]
-    others = [seq for seq in range(visible) if seq not in named]
-    named += dice.sample(others, min(options.top - len(named), len(others)))
     return sorted(set(named) | set(recent))
 
 
@@ -124,24 +123,23 @@ def request_for(messages, kinds, name, question, selector, total, options):
 
 
 def recall_of(question, answer):
-    """Share of the evidence spans of which a layer retrieved a frame, mean over layers; None without evidence."""
+    """Share of the evidence spans of which a layer read a frame, mean over layers; None where nothing past is asked."""
     spans = [set(span) for span in evidence_spans(question) if span]
-    if not spans or not answer.layers:
+    if not spans or not answer.layers or question["kind"] == "now":
         return None
     shares = [sum(bool(span & set(chosen)) for span in spans) / len(spans) for chosen in answer.layers.values()]
     return sum(shares) / len(shares)
 
 
 def ask_all(qa, messages, kinds, truths, selector, options):
-    """[(kind, right, said, truth, recall)] of every question under one selector."""
+    """A Row for every question under one selector."""
     total = options.seconds * SAMPLE_FPS
 
     def ask(work):
         name, question = work
         answer = qa.ask(request_for(messages, kinds, name, question, selector, total, options))
         said = answer.text.strip().lower()
-        recall = recall_of(question, answer) if selector == "rekv" and question["kind"] != "now" else None
-        return question["kind"], said == question["answer"], said, question["answer"], recall
+        return Row(question["kind"], said == question["answer"], said, question["answer"], recall_of(question, answer))
 
     work = [(name, question) for name, truth in truths.items() for question in truth["questions"]]
     with concurrent.futures.ThreadPoolExecutor(max_workers=4) as pool:
@@ -154,52 +152,10 @@ def ask_all(qa, messages, kinds, truths, selector, options):
     return rows
 
 
-def share(rows):
-    return sum(row[1] for row in rows) / len(rows) if rows else None
-
-
-def summarise(rows):
-    by_kind = collections.defaultdict(list)
-    for row in rows:
-        by_kind[row[0]].append(row)
-    never = [row for row in by_kind["did"] if row[3] == "no"]
-    past = [row for row in rows if row[0] not in ("did", "now")]
-    recalls = [row[4] for row in rows if row[4] is not None]
-    return {
-        "questions": len(rows),
-        "all": share(rows),
-        "kinds": {kind: share(by_kind[kind]) for kind in KINDS},
-        "kind_counts": {kind: len(by_kind[kind]) for kind in KINDS},
-        "past_open": share(past),
-        "false_yes": sum(row[2] == "yes" for row in never) / len(never) if never else None,
-        "recall": sum(recalls) / len(recalls) if recalls else None,
-    }
-
-
-def percent(value):
-    return "    -" if value is None else f"{100 * value:5.1f}"
-
-
-def print_table(table, options):
-    print(f"{options.videos} cameras of {options.seconds * SAMPLE_FPS} frames ({options.profile}), "
-          f"top-{options.top}, recent window {options.recent}, {options.dtype}; per cent right")
-    print("selector      n    all " + " ".join(f"{kind:>5}" for kind in KINDS) + "  past false-yes recall")
-    for selector, row in table.items():
-        print(f"{selector:9} {row['questions']:5}  {percent(row['all'])} "
-              + " ".join(percent(row["kinds"][kind]) for kind in KINDS)
-              + f" {percent(row['past_open'])}     {percent(row['false_yes'])}  {percent(row['recall'])}")
-
-
-def check_goals(table, goals):
-    """Goals as NAME=VALUE: rekv.all>=0.97, rekv.false_yes<=0.02. Returns the missed ones as sentences."""
-    missed = []
-    for goal in goals:
-        path, sign, value = (goal.partition(">=") if ">=" in goal else goal.partition("<="))
-        selector, _, field = path.partition(".")
-        seen = table[selector]["kinds"][field] if field in KINDS else table[selector][field]
-        if seen is None or (seen < float(value) if sign == ">=" else seen > float(value)):
-            missed.append(f"goal {goal} missed: {seen if seen is None else round(seen, 4)}")
-    return missed
+def machine():
+    """The processor's name and how many of it there are."""
+    names = re.findall(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
+    return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
 
 
 def parse_options():
@@ -230,13 +186,15 @@ def main():
         qa = reelkv_client.Qa(cluster.qa_address(), messages)
         for selector in options.selectors.split(","):
             table[selector] = summarise(ask_all(qa, messages, kinds, truths, selector, options))
-    print_table(table, options)
+    kept = ("dtype", "n_local", "videos", "seed", "seconds", "profile", "questions", "top", "recent")
+    setting = {"model": options.model.name, "fps": SAMPLE_FPS} | {key: getattr(options, key) for key in kept}
+    result = {"date": datetime.date.today().isoformat(), "machine": machine(), "setting": setting, "table": table}
+    print(markdown(result))
     if options.out:
-        setting = {key: str(value) for key, value in vars(options).items() if key not in ("out", "goal", "build")}
-        options.out.write_text(json.dumps({"date": datetime.date.today().isoformat(), "machine": platform.processor()
-                                           or platform.machine(), "setting": setting, "table": table}, indent=1) + "\n")
-    missed = check_goals(table, options.goal)
-    print("\n".join(missed), file=sys.stderr)
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    missed = missed_goals(table, options.goal)
+    if missed:
+        print("\n".join(missed), file=sys.stderr)
     return 1 if missed else 0
 
 

@@ -33,7 +33,7 @@ class Batch:
 
     allowed [Q, F] frames of the question's clip up to its moment; wanted [Q, F] frames of any clip that show what is
     asked about, wanted_tokens [Q, F x P] the tokens that show it; prompt holds question, answer and end as one row,
-    labels the answer's part of it, which begins at answer_at [Q].
+    labels the answer's part of it.
     """
 
     clip_frames: int
@@ -43,7 +43,6 @@ class Batch:
     raw_valid: Tensor
     prompt: Tensor
     labels: Tensor
-    answer_at: Tensor
     allowed: Tensor
     wanted: Tensor
     wanted_tokens: Tensor
@@ -73,7 +72,6 @@ def make_batch(
     raw, raw_valid = pad([prompts.ids(one.text) for _, one in asked], 0)
     rows = [(prompts.answer_prompt(one.text), prompts.answer(one.answer)) for _, one in asked]
     prompt, _ = pad([question + answer for question, answer in rows], 0)
-    answer_at = torch.tensor([len(question) for question, _ in rows])
     labels, _ = pad([[-100] * len(question) + answer for question, answer in rows], -100)
     at = wanted_places(truth.flatten(0, 1), [one for _, one in asked])
     tokens = torch.einsum("qfz,zt->qft", at.float(), place_tokens(grid).float()) > 0
@@ -89,7 +87,6 @@ def make_batch(
         raw_valid=raw_valid,
         prompt=prompt,
         labels=labels,
-        answer_at=answer_at,
         allowed=(owner[None] == clip_of) & (moment[None] <= as_of),
         wanted=at.any(2),
         wanted_tokens=tokens.flatten(1),

@@ -82,26 +82,28 @@ def ranking_loss(scores: list[Tensor], wanted: list[Tensor]) -> Tensor:
 
 
 class Pointer:
-    """Watches where the token that must give the answer looks: its attention logits over the context of every layer
-    but the first, where that token does not know the question yet.
+    """Watches where the tokens that must give the answer look: their attention logits over the context of every
+    layer but the first, where they do not know the question yet.
 
     Training asks for the tokens that show what the question is about. Left to the answers alone, the model long
-    stays content with guessing among all that is in the context.
+    stays content with guessing among all that is in the context. The token that ends the answer need not look.
     """
 
-    def __init__(self, model: DemoModel, contexts: list[Context], answer_at: Tensor) -> None:
+    def __init__(self, model: DemoModel, contexts: list[Context], labels: Tensor) -> None:
         self.model = model
         self.contexts = contexts
-        self.last = answer_at - 1
+        told = labels[:, 1:] >= 0
+        self.rows, self.at = (told[:, :-1] & told[:, 1:]).nonzero(as_tuple=True)
         self.looks: list[Tensor] = []
 
     def choose(self, layer: int, q: Tensor) -> Context:
         context = self.contexts[layer]
         if layer == 0:
             return context
-        tip = q[torch.arange(len(q)), :, self.last][:, :, None]
-        tip = self.model.rotary(tip, context.end + self.last[:, None])
-        self.looks.append(attention_logits(tip, context.k).mean(1)[:, 0] + context.mask)
+        tips = q[self.rows, :, self.at][:, :, None]
+        tips = self.model.rotary(tips, context.end[self.rows] + self.at[:, None])
+        looks = attention_logits(tips, context.k[self.rows]).mean(1)[:, 0]
+        self.looks.append(looks + context.mask[self.rows])
         return context
 
 

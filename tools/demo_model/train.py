@@ -124,7 +124,7 @@ class Trainer:
         memory, _ = model.watch(tokens.unflatten(0, (-1, batch.clip_frames)))
         retrieval = Retrieval(model, memory, batch.raw_valid, batch.allowed, teacher)
         contexts = retrieval.run(batch.raw)
-        pointer = Pointer(model, contexts, batch.answer_at)
+        pointer = Pointer(model, contexts, batch.labels)
         logits = model.attend(batch.prompt, pointer.choose)
         answers = answer_loss(logits, batch.labels)
         found = ranking_loss(
@@ -136,7 +136,8 @@ class Trainer:
         places = batch.wanted_tokens.unflatten(1, (-1, model.cfg.frame_tokens))
         pointed = ranking_loss(token_scores, [batch.wanted_tokens] * len(token_scores))
         looked = ranking_loss(
-            pointer.looks, [wanted_in_context(places, choice, n_init) for choice in retrieval.choices[1:]]
+            pointer.looks,
+            [wanted_in_context(places, choice, n_init)[pointer.rows] for choice in retrieval.choices[1:]],
         )
         self.measure(batch, logits, retrieval.choices)
         self.meter.add("answer", answers.item())
