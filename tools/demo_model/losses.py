@@ -21,11 +21,14 @@ PLACE_CENTRES = {
 
 
 class SightHead(nn.Module):
-    """Reads from a frame's tokens which (shape, colour) pairs it shows at which places, in two ways.
+    """Reads from a frame's tokens which (shape, colour) pairs it shows at which places, in two ways, and from every
+    token which part of the picture it is.
 
     From the tokens around a place, which teaches seeing; and from the mean of all tokens, which makes every token
-    say what it shows and where: the mean key of a frame, all that retrieval has, can hold no more than that. Used in
-    training only, and linear on purpose: what it reads must lie open in the tokens that the decoder gets.
+    say what it shows and where: the mean key of a frame, all that retrieval has, can hold no more than that. Both can
+    be right with a place told differently for every pair, which no "where" question can read; so each token tells its
+    own place too. Used in training only, and linear on purpose: what it reads must lie open in the tokens that the
+    decoder gets.
     """
 
     def __init__(self, hidden: int, grid: int, pairs: int) -> None:
@@ -34,12 +37,14 @@ class SightHead(nn.Module):
         self.norm = nn.LayerNorm(hidden)
         self.around = nn.Linear(hidden, pairs)
         self.overall = nn.Linear(hidden, len(PLACES) * pairs)
+        self.own = nn.Linear(hidden, grid * grid)
 
-    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """tokens [F, P, hidden] -> logits [F, places, pairs] from the tokens around, and from the mean of all."""
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """tokens [F, P, hidden] -> logits [F, places, pairs] from the tokens around, and from the mean of all;
+        and logits [F, P, P] of every token's own place."""
         x = self.norm(tokens.float())
         around = torch.einsum("zp,fph->fzh", torch.softmax(self.mix, -1), x)
-        return self.around(around), self.overall(x.mean(1)).unflatten(1, (len(PLACES), -1))
+        return self.around(around), self.overall(x.mean(1)).unflatten(1, (len(PLACES), -1)), self.own(x)
 
 
 def place_prior(grid: int) -> Tensor:
@@ -51,11 +56,12 @@ def place_prior(grid: int) -> Tensor:
     return -(down[:, :, None] + across[:, None, :]).flatten(1)
 
 
-def sight_loss(around: Tensor, overall: Tensor, shown: Tensor) -> Tensor:
+def sight_loss(around: Tensor, overall: Tensor, own: Tensor, shown: Tensor) -> Tensor:
     """shown [F, places, pairs] is 1 where a frame shows a pair at a place. Summed over labels: most are absent."""
     loss = F.binary_cross_entropy_with_logits(around, shown, reduction="sum")
     loss = loss + F.binary_cross_entropy_with_logits(overall, shown, reduction="sum")
-    return loss / len(shown)
+    places = torch.arange(own.shape[1]).repeat(len(own))
+    return (loss + F.cross_entropy(own.flatten(0, 1), places, reduction="sum")) / len(shown)
 
 
 def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -94,11 +94,11 @@ class Trainer:
         seen = torch.where(mirror[:, None, None, None], seen.flip(-1), seen)
         truth = torch.where(mirror[:, None, None], truth[:, MIRROR_PLACES], truth)
         tokens = self.model.see(vary(seen, generator))
-        around, overall = self.head(tokens)
+        around, overall, own = self.head(tokens)
         for name, logits in (("around", around), ("overall", overall)):
             exact = ((logits > 0) == (truth > 0)).flatten(1).all(1)[:full]
             self.meter.add(name, exact.float().mean().item())
-        loss = sight_loss(around, overall, truth)
+        loss = sight_loss(around, overall, own, truth)
         self.meter.add("loss", loss.item())
         return loss
 
