@@ -141,6 +141,7 @@ bool file_make_folders(const char *path, struct status *st)
 {
     char part[PATH_MAX];
     size_t len = strlen(path);
+    struct stat info;
 
     if (len == 0 || len >= sizeof part)
         return status_fail(st, STATUS_INVALID, "folder path is empty or too long: %.100s", path);
@@ -157,7 +158,10 @@ bool file_make_folders(const char *path, struct status *st)
             break;
         *at = was;
     }
-    return true;
+    if (stat(path, &info) < 0)
+        return fail_errno(st, "make folder", path);
+    return S_ISDIR(info.st_mode) ||
+           status_fail(st, STATUS_EXISTS, "make folder %s: a file has that name", path);
 }
 
 static int remove_one(const char *path, const struct stat *info, int kind, struct FTW *ftw)

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "base/name.h"
 #include "base/require.h"
 
 static json_t *raw(const struct json *value)
@@ -238,9 +239,7 @@ static json_t *string_value(const char *text)
         return value;
     copy = strdup(text);
     REQUIRE(copy != NULL);
-    for (char *at = copy; *at != '\0'; at++)
-        if ((unsigned char)*at >= 0x80)
-            *at = '?';
+    utf8_repair(copy);
     value = json_string(copy);
     free(copy);
     return made(value);

@@ -103,6 +103,19 @@ bool utf8_is_valid(const char *text, size_t len)
     return true;
 }
 
+void utf8_repair(char *text)
+{
+    size_t len = strlen(text);
+
+    for (size_t i = 0, step; i < len; i += step) {
+        step = sequence_len((const uint8_t *)text + i, len - i);
+        if (step > 0)
+            continue;
+        text[i] = '?';
+        step = 1;
+    }
+}
+
 bool text_copy(char *out, size_t out_bytes, const char *text)
 {
     size_t len = strlen(text);

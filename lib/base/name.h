@@ -26,4 +26,7 @@ bool hex_read(const char *text, void *bytes, size_t len);
 /* True when the bytes are well-formed UTF-8 without NUL. */
 bool utf8_is_valid(const char *text, size_t len);
 
+/* Puts '?' in place of each byte that belongs to no well-formed sequence. */
+void utf8_repair(char *text);
+
 #endif

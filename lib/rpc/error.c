@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/name.h"
 #include "rpc/rpc_error.pb-c.h"
 
 #define RETRY_INFO_URL "type.googleapis.com/google.rpc.RetryInfo"
@@ -22,6 +23,7 @@ static size_t retry_info_pack(uint32_t retry_after_ms, uint8_t *out)
 
 grpc_slice error_details_pack(const struct status *status)
 {
+    char text[STATUS_TEXT_BYTES];
     Reelkv__Rpc__ErrorStatus out = REELKV__RPC__ERROR_STATUS__INIT;
     Reelkv__Rpc__ErrorAny any = REELKV__RPC__ERROR_ANY__INIT;
     Reelkv__Rpc__ErrorAny *details[] = { &any };
@@ -29,7 +31,11 @@ grpc_slice error_details_pack(const struct status *status)
     grpc_slice slice;
 
     out.code = (int32_t)status->code;
-    out.message = (char *)status->text;
+    /* A sentence is cut at a byte and may quote what a peer sent; other languages' libraries refuse a message with a
+     * string that is not UTF-8. */
+    memcpy(text, status->text, sizeof text);
+    utf8_repair(text);
+    out.message = text;
     if (status->retry_after_ms > 0) {
         any.type_url = (char *)RETRY_INFO_URL;
         any.value.data = retry;
@@ -101,7 +107,11 @@ void error_from_call(struct status *status, grpc_status_code code, grpc_slice te
     }
     if (read_details(status, source->trailers))
         return;
-    if (code == GRPC_STATUS_DEADLINE_EXCEEDED)
+    if (code == GRPC_STATUS_DEADLINE_EXCEEDED && source->timeout_ms == RPC_NO_TIMEOUT)
+        status_fail(status, STATUS_DEADLINE,
+                    "%s did not answer %s before the deadline of the call it was made for", source->address,
+                    source->method);
+    else if (code == GRPC_STATUS_DEADLINE_EXCEEDED)
         status_fail(status, STATUS_DEADLINE, "%s did not answer %s within %u ms", source->address,
                     source->method, source->timeout_ms);
     else if (code == GRPC_STATUS_UNAVAILABLE)

@@ -1,4 +1,5 @@
-/* The small parts of lib/base that do not need a file of their own: arena, name, file, json. */
+/* The small parts of lib/base that do not need a file of their own: arena, name, file, json, log. */
+#include <errno.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -7,6 +8,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/limits.h"
+#include "base/log.h"
 #include "base/name.h"
 #include "support/test.h"
 
@@ -73,6 +75,69 @@ TEST(utf8_refuses_overlong_surrogate_and_cut_sequences)
         CHECK(!utf8_is_valid(bad[i], strlen(bad[i])));
 }
 
+TEST(utf8_repair_shows_what_is_no_text_and_keeps_the_rest)
+{
+    static const char *const pairs[][2] = {
+        { "caf\xc3\xa9", "caf\xc3\xa9" },
+        { "caf\xc3", "caf?" },
+        { "\xff\xe2\x82\xac\xe2\x82 x", "?\xe2\x82\xac?? x" },
+    };
+    char text[32];
+
+    for (size_t i = 0; i < ARRAY_LEN(pairs); i++) {
+        snprintf(text, sizeof text, "%s", pairs[i][0]);
+        utf8_repair(text);
+        CHECK_STR(text, pairs[i][1]);
+    }
+}
+
+/* Runs between two dup2 of stderr; what was written comes back. */
+static void logged(void (*log)(void), char *out, size_t out_bytes)
+{
+    FILE *file = tmpfile();
+    int saved = dup(STDERR_FILENO);
+
+    REQUIRE(file != NULL && saved >= 0 && dup2(fileno(file), STDERR_FILENO) >= 0);
+    log();
+    dup2(saved, STDERR_FILENO);
+    close(saved);
+    rewind(file);
+    out[fread(out, 1, out_bytes - 1, file)] = '\0';
+    fclose(file);
+}
+
+static void log_hostile(void)
+{
+    struct log_context context = { .request = "7f3a", .stream = "dock" };
+
+    errno = ENOSPC;
+    log_error(&context, "write_failed", "%s: %m", "a\nforged \x1b[2J line");
+}
+
+static void log_long(void)
+{
+    char text[3 * LOG_LINE_BYTES];
+
+    memset(text, 'x', sizeof text);
+    text[sizeof text - 1] = '\0';
+    log_error(NULL, "long", "%s", text);
+    log_debug(NULL, "unwanted", "below the level");
+}
+
+/* Whatever a peer puts into a name: an event is one line of bounded length, with the caller's errno in it. */
+TEST(a_log_event_is_one_line)
+{
+    char out[4 * LOG_LINE_BYTES];
+
+    logged(log_hostile, out, sizeof out);
+    CHECK_HAS(out,
+              "Z E reelkv write_failed req 7f3a stream dock a forged  [2J line: No space left on device\n");
+    CHECK_EQ(strcspn(out, "\n"), strlen(out) - 1);
+    logged(log_long, out, sizeof out);
+    CHECK_EQ(strlen(out), LOG_LINE_BYTES);
+    CHECK_EQ(strcspn(out, "\n"), strlen(out) - 1);
+}
+
 TEST(file_write_durable_replaces_whole_and_reads_back)
 {
     struct file_text text;
@@ -84,6 +149,8 @@ TEST(file_write_durable_replaces_whole_and_reads_back)
     snprintf(path, sizeof path, "%s/a/b/c", test_folder());
     CHECK_OK(file_write_durable(path, "first", 5, &st), st);
     CHECK_OK(file_write_durable(path, "2nd", 3, &st), st);
+    CHECK(!file_make_folders(path, &st)); /* not silently taken for a folder */
+    CHECK_EQ(st.code, STATUS_EXISTS);
     CHECK_OK(file_read_all(path, 10, &text, &st), st);
     CHECK_STR(text.data, "2nd");
     free(text.data);
