@@ -32,6 +32,7 @@ struct health {
     size_t count;
     struct entry unknown;
     struct watch *watches;
+    bool ending; /* watches that come late end at once */
 };
 
 static const struct rpc_method check_method = {
@@ -100,12 +101,24 @@ static void watch_ended(struct rpc_call *call, void *user)
         watch->next->link = watch->link;
 }
 
+static void finish_going_away(struct rpc_call *call)
+{
+    struct status st = { 0 };
+
+    status_fail(&st, STATUS_UNAVAILABLE, "the server is going away");
+    rpc_call_finish(call, &st);
+}
+
 static void watch_open(struct rpc_call *call, void *state)
 {
     struct health *health = state;
     struct watch *watch = arena_alloc(rpc_call_arena(call), sizeof *watch);
 
     REQUIRE(watch != NULL); /* a new call's arena is empty */
+    if (health->ending) {
+        finish_going_away(call);
+        return;
+    }
     watch->health = health;
     watch->call = call;
     watch->entry = find(health, name_asked_for(call));
@@ -176,9 +189,7 @@ void health_set_all(struct health *health, bool serving)
 
 void health_end_watches(struct health *health)
 {
-    struct status st = { 0 };
-
-    status_fail(&st, STATUS_UNAVAILABLE, "the server is going away");
+    health->ending = true;
     for (struct watch *watch = health->watches; watch != NULL; watch = watch->next)
-        rpc_call_finish(watch->call, &st);
+        finish_going_away(watch->call);
 }

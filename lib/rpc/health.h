@@ -19,7 +19,7 @@ const struct rpc_service *health_service(struct health *health); /* valid as lon
 void health_set(struct health *health, const char *service, bool serving);
 void health_set_all(struct health *health, bool serving);
 
-/* Ends every Watch, for a server that goes away. */
+/* Ends every Watch, for a server that goes away; also one whose request was still on its way. */
 void health_end_watches(struct health *health);
 
 #endif

@@ -101,10 +101,13 @@ static void check_closed(struct rpc_server *server)
     loop_timer_stop(&server->timer);
     grpc_server_destroy(server->grpc);
     server->grpc = NULL;
-    for (size_t i = 0; i < server->listener_count; i++)
-        if (server->listeners[i].lock_fd >= 0)
-            socket_unlock(address_unix_path(server->listeners[i].address), server->listeners[i].lock_fd);
-    server->listener_count = 0;
+    for (size_t i = 0; i < server->listener_count; i++) {
+        struct listener *listener = &server->listeners[i];
+
+        if (listener->lock_fd >= 0)
+            socket_unlock(address_unix_path(listener->address), listener->lock_fd);
+        listener->lock_fd = -1;
+    }
     server->closed_letter.open = closed;
     loop_post(server->rpc->loop, &server->closed_letter);
 }

@@ -50,7 +50,7 @@ struct rpc_server_options {
 bool rpc_server_create(struct rpc_server **server_p, struct rpc *rpc,
                        const struct rpc_server_options *options, struct status *st);
 
-/* Address `index` as clients may use it: the kernel's port in place of 0. */
+/* Address `index` as clients may use it: the kernel's port in place of 0. Valid until destroy, also when drained. */
 const char *rpc_server_address(const struct rpc_server *server, size_t index);
 
 /* What health says of a service, or of the whole server (name ""). All start as serving. */

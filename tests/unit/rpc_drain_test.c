@@ -14,6 +14,14 @@ static const struct rpc_method check_method = {
     .reply = &grpc__health__v1__health_check_response__descriptor,
 };
 
+/* Opened as a stream of requests, so that the call is there before its request. */
+static const struct rpc_method late_watch_method = {
+    .path = "/grpc.health.v1.Health/Watch",
+    .shape = RPC_BIDI,
+    .request = &grpc__health__v1__health_check_request__descriptor,
+    .reply = &grpc__health__v1__health_check_response__descriptor,
+};
+
 static struct fixture fixture;
 static struct rpc_sync *client;
 
@@ -99,6 +107,35 @@ TEST(a_drain_waits_for_open_calls_and_takes_no_new_ones)
     rpc_sync_stream_destroy(held);
     CHECK(wait_drained());
     CHECK_EQ(atomic_load(&fixture.cancelled), 0);
+    CHECK_HAS(rpc_server_address(fixture.server, 0), "127.0.0.1:"); /* for whoever still asks */
+    end();
+}
+
+/* A Watch was accepted before the drain, its request comes after it began. It ends like every other Watch; staying, it
+ * would hold the process up for drain_ms. */
+TEST(a_watch_whose_request_comes_late_ends_with_the_others)
+{
+    Grpc__Health__V1__HealthCheckRequest request = GRPC__HEALTH__V1__HEALTH_CHECK_REQUEST__INIT;
+    struct rpc_sync_stream *held, *watch = NULL;
+    const struct rpc_message *reply;
+    struct status st = { 0 };
+
+    begin();
+    held = hold();
+    CHECK_OK(rpc_sync_open(&watch, client, &late_watch_method, &patient, &st), st);
+    CHECK(is_serving()); /* comes after the Watch on the same connection */
+    fixture_drain(&fixture, 0, 600000);
+    for (int i = 0; i < 4000 && ask(&st) == STATUS_OK; i++)
+        test_pause_ms(5);
+    CHECK_OK(rpc_sync_write(watch, &request.base, NULL, &st), st);
+    CHECK(!rpc_sync_read(watch, &reply, &st));
+    CHECK_EQ(st.code, STATUS_UNAVAILABLE);
+    CHECK_HAS(st.text, "the server is going away");
+    rpc_sync_stream_destroy(watch);
+    fixture_release_held(&fixture);
+    CHECK_OK(rpc_sync_finish(held, &st), st);
+    rpc_sync_stream_destroy(held);
+    CHECK(wait_drained());
     end();
 }
 
