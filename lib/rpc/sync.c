@@ -14,6 +14,12 @@ struct rpc_sync {
     struct rpc_channel *channel;
 };
 
+/* A message that a writer had to receive to learn of the end; the reader's next. */
+struct unread {
+    struct unread *next;
+    grpc_byte_buffer *buffer;
+};
+
 struct rpc_sync_stream {
     const struct rpc_method *method;
     const char *address;
@@ -28,8 +34,10 @@ struct rpc_sync_stream {
     bool opened_early;              /* the initial metadata went by themselves, with tag_open */
     bool initial_sent, half_closed; /* the writer's */
     struct rpc_received received;   /* the reader's */
-    pthread_mutex_t batch_lock;     /* gRPC wants batches started one at a time */
-    pthread_mutex_t status_lock;    /* guards what follows */
+    pthread_mutex_t read_lock;      /* one receive at a time; guards what follows */
+    struct unread *unread, **unread_last;
+    pthread_mutex_t batch_lock;  /* gRPC wants batches started one at a time */
+    pthread_mutex_t status_lock; /* guards what follows */
     bool status_known;
     atomic_bool cancelled; /* by us */
     struct status failure; /* ours, goes before the server's */
@@ -131,6 +139,8 @@ bool rpc_sync_open(struct rpc_sync_stream **stream_p, struct rpc_sync *client,
     stream->address = client->channel->address;
     stream->max_message_bytes = client->channel->max_message_bytes;
     stream->timeout_ms = options->timeout_ms;
+    stream->unread_last = &stream->unread;
+    pthread_mutex_init(&stream->read_lock, NULL);
     pthread_mutex_init(&stream->batch_lock, NULL);
     pthread_mutex_init(&stream->status_lock, NULL);
     call_outcome_init(&stream->outcome);
@@ -147,6 +157,53 @@ bool rpc_sync_open(struct rpc_sync_stream **stream_p, struct rpc_sync *client,
     }
     *stream_p = stream;
     return true;
+}
+
+/* The next message, or NULL: there are no more. The caller holds read_lock. */
+static grpc_byte_buffer *receive(struct rpc_sync_stream *stream)
+{
+    grpc_byte_buffer *buffer = NULL;
+    grpc_op op = { .op = GRPC_OP_RECV_MESSAGE };
+
+    op.data.recv_message.recv_message = &buffer;
+    batch(stream, &op, 1, &stream->tag_read);
+    wait_for(stream, &stream->tag_read);
+    return buffer;
+}
+
+static grpc_byte_buffer *take_unread(struct rpc_sync_stream *stream)
+{
+    struct unread *first = stream->unread;
+    grpc_byte_buffer *buffer = first->buffer;
+
+    stream->unread = first->next;
+    if (stream->unread == NULL)
+        stream->unread_last = &stream->unread;
+    free(first);
+    return buffer;
+}
+
+/* gRPC tells the status only when every message has been received, and the writer may be the reader, too. Of a call
+ * that is over: what still comes is what flow control let through, RPC_LOOKAHEAD_BYTES. */
+static void set_unread_aside(struct rpc_sync_stream *stream)
+{
+    bool more = true;
+
+    while (more) {
+        struct unread *one = calloc(1, sizeof *one);
+
+        REQUIRE(one != NULL);
+        pthread_mutex_lock(&stream->read_lock);
+        one->buffer = receive(stream);
+        more = one->buffer != NULL;
+        if (more) {
+            *stream->unread_last = one;
+            stream->unread_last = &one->next;
+        }
+        pthread_mutex_unlock(&stream->read_lock);
+        if (!more)
+            free(one);
+    }
 }
 
 /* Sends what is given, the initial metadata before it the first time. False: the call is dead. */
@@ -188,6 +245,7 @@ static bool write_message(struct rpc_sync_stream *stream, const ProtobufCMessage
     grpc_byte_buffer_destroy(buffer);
     if (sent)
         return true;
+    set_unread_aside(stream);
     if (final_status(stream, st)) /* the server ended the call and did not want more */
         return status_fail(st, STATUS_ABORTED, "%s at %s ended before everything was sent",
                            stream->method->path, stream->address);
@@ -205,20 +263,22 @@ bool rpc_sync_half_close(struct rpc_sync_stream *stream, struct status *st)
     if (stream->half_closed)
         return true;
     stream->half_closed = true;
-    return send(stream, NULL, true) || final_status(stream, st);
+    if (send(stream, NULL, true))
+        return true;
+    set_unread_aside(stream);
+    return final_status(stream, st);
 }
 
 bool rpc_sync_read(struct rpc_sync_stream *stream, const struct rpc_message **message_p, struct status *st)
 {
-    grpc_byte_buffer *buffer = NULL;
-    grpc_op op = { .op = GRPC_OP_RECV_MESSAGE };
+    grpc_byte_buffer *buffer;
     struct status why = { 0 };
 
     *message_p = NULL;
     rpc_received_reset(&stream->received);
-    op.data.recv_message.recv_message = &buffer;
-    batch(stream, &op, 1, &stream->tag_read);
-    wait_for(stream, &stream->tag_read);
+    pthread_mutex_lock(&stream->read_lock);
+    buffer = stream->unread != NULL ? take_unread(stream) : receive(stream);
+    pthread_mutex_unlock(&stream->read_lock);
     if (buffer == NULL)
         return final_status(stream, st);
     if (!rpc_received_take(&stream->received, buffer, stream->method->reply, &stream->method->reply_payload,
@@ -265,10 +325,13 @@ void rpc_sync_stream_destroy(struct rpc_sync_stream *stream)
            GRPC_QUEUE_SHUTDOWN)
         ;
     grpc_completion_queue_destroy(stream->cq);
+    while (stream->unread != NULL)
+        grpc_byte_buffer_destroy(take_unread(stream));
     rpc_received_reset(&stream->received);
     call_outcome_deinit(&stream->outcome);
     if (stream->send_initial.data.send_initial_metadata.count > 0)
         grpc_slice_unref(stream->request_id.value);
+    pthread_mutex_destroy(&stream->read_lock);
     pthread_mutex_destroy(&stream->batch_lock);
     pthread_mutex_destroy(&stream->status_lock);
     free(stream);

@@ -24,11 +24,12 @@ bool rpc_sync_open(struct rpc_sync_stream **stream_p, struct rpc_sync *client,
                    const struct rpc_method *method, const struct rpc_stream_options *options,
                    struct status *st);
 
-/* Blocks while the peer does not take more. False: the call is over, *st says how (never OK). The attachment
- * is the stream's in either case. */
+/* Blocks while the peer does not take more. False: the call is over, *st says how (never OK); what was not read yet can
+ * still be. The attachment is the stream's in either case. */
 bool rpc_sync_write(struct rpc_sync_stream *stream, const ProtobufCMessage *message,
                     const struct rpc_attachment *attachment, struct status *st);
 
+/* False: the call is over and did not end with OK. */
 bool rpc_sync_half_close(struct rpc_sync_stream *stream, struct status *st);
 
 /* True with a message, valid until the next read or destroy. True with *message_p NULL: the server ended the

@@ -249,14 +249,27 @@ static void load_window(struct rpc_call *call, void *state)
 
 /* ---- payloads in ---- */
 
+static bool ends_badly(const Reelkv__V1__AppendRequest *request, struct status *st)
+{
+    if (request->item_case != REELKV__V1__APPEND_REQUEST__ITEM_END || request->end->trouble[0] == '\0')
+        return false;
+    status_fail(st, STATUS_ABORTED, "%s", request->end->trouble);
+    return true;
+}
+
 static void append_message(struct rpc_call *call, const struct rpc_message *message, void *user)
 {
     struct fixture *fixture = user;
     Reelkv__V1__AppendReply reply = REELKV__V1__APPEND_REPLY__INIT;
+    struct status st = { 0 };
     uint8_t *copy;
 
     if (message == NULL) {
         rpc_call_finish(call, NULL);
+        return;
+    }
+    if (ends_badly((const Reelkv__V1__AppendRequest *)message->body, &st)) {
+        rpc_call_finish(call, &st);
         return;
     }
     copy = malloc(message->payload.len + 1);
@@ -286,28 +299,54 @@ static void append(struct rpc_call *call, void *state)
     rpc_call_read(call, append_message);
 }
 
-static void push_rest(struct rpc_call *call, const struct rpc_message *message, void *user)
-{
-    struct fixture *fixture = user;
+struct collecting {
+    struct fixture *fixture;
+    uint64_t messages, bytes;
+};
 
-    if (message == NULL) {
-        rpc_call_finish(call, NULL);
+static void collect_message(struct rpc_call *call, const struct rpc_message *message, void *user)
+{
+    struct collecting *collecting = user;
+    Reelkv__V1__AppendReply reply = REELKV__V1__APPEND_REPLY__INIT;
+
+    if (message != NULL) {
+        collecting->messages++;
+        collecting->bytes += message->payload.len;
+        rpc_call_read(call, collect_message);
         return;
     }
-    atomic_fetch_add(&fixture->messages, 1);
-    rpc_call_read(call, push_rest);
+    reply.stored_seq = collecting->messages;
+    reply.durable_seq = collecting->bytes;
+    rpc_call_reply(call, &reply.base, NULL);
 }
 
-static void push_first(struct rpc_call *call, const struct rpc_message *message, void *user)
+static void collect_ended(struct rpc_call *call, void *user)
+{
+    count_end(call, ((struct collecting *)user)->fixture);
+}
+
+static void collect(struct rpc_call *call, void *state)
+{
+    struct collecting *collecting = arena_alloc(rpc_call_arena(call), sizeof *collecting);
+
+    REQUIRE(collecting != NULL);
+    collecting->fixture = state;
+    atomic_fetch_add(&collecting->fixture->opened, 1);
+    rpc_call_set_user(call, collecting);
+    rpc_call_on_end(call, collect_ended);
+    rpc_call_read(call, collect_message);
+}
+
+static void push_message(struct rpc_call *call, const struct rpc_message *message, void *user)
 {
     struct fixture *fixture = user;
 
-    if (message == NULL) {
+    if (message == NULL)
         rpc_call_finish(call, NULL);
-        return;
-    }
-    atomic_fetch_add(&fixture->messages, 1);
-    fixture->stalled = call;
+    else if (atomic_fetch_add(&fixture->messages, 1) == 0)
+        fixture->stalled = call;
+    else
+        rpc_call_read(call, push_message);
 }
 
 static void push_ended(struct rpc_call *call, void *user)
@@ -324,10 +363,18 @@ static void push(struct rpc_call *call, void *state)
 
     atomic_fetch_add(&fixture->opened, 1);
     rpc_call_on_end(call, push_ended);
-    rpc_call_read(call, push_first);
+    rpc_call_read(call, push_message);
 }
 
 /* ---- the server ---- */
+
+const struct rpc_method fixture_collect = {
+    .path = "/reelkv.v1.KvStore/Collect",
+    .shape = RPC_CLIENT_STREAM,
+    .request = &reelkv__v1__append_request__descriptor,
+    .reply = &reelkv__v1__append_reply__descriptor,
+    .request_payload = { { 15, 15 } },
+};
 
 static const struct rpc_handler kvstore_rows[] = {
     { &api_get_server_info, get_server_info },
@@ -336,6 +383,7 @@ static const struct rpc_handler kvstore_rows[] = {
     { &api_timeline, timeline },
     { &api_fetch, fetch },
     { &api_append, append },
+    { &fixture_collect, collect },
     { &api_load_window, load_window },
 };
 static const struct rpc_handler ingest_rows[] = { { &api_push, push } };
@@ -411,7 +459,7 @@ void fixture_release_held(struct fixture *fixture)
 static void read_on(struct fixture *fixture, const struct errand *errand)
 {
     if (fixture->stalled != NULL)
-        rpc_call_read(fixture->stalled, push_rest);
+        rpc_call_read(fixture->stalled, push_message);
 }
 
 void fixture_read_on(struct fixture *fixture)

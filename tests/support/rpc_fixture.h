@@ -1,13 +1,16 @@
 /* rpc_fixture.h - a server with made-up services on the real API, for tests of lib/rpc.
  *
- *   GetServerInfo  answers at once: name = the request id, version = the peer, streams = remaining ms
- * (capped) OpenStream     fails: code `geometry.layers`, sentence `writer`, retry_after_ms `expected_frames`
+ *   GetServerInfo  answers at once: name = the request id, version = the peer, streams = remaining ms (capped)
+ *   OpenStream     fails: code `geometry.layers`, sentence `writer`, retry_after_ms `expected_frames`
  *   Score          holds the call until it is over (or fixture_release_held()); counts ends
  *   Timeline       answers with page_size spans, then OK: a large reply on request
- *   Fetch          sends `first_layer` messages of `layers` KiB payload each, zero-copy, as fast as there is
- * room Append         for each message: stored_seq = payload bytes, durable_seq = fixture_sum(), credit_bytes
- * = item case Push           reads nothing until credits: only the first message, then waits for
- * fixture_read_on() LoadWindow     endless: `tokens` KiB each until the call is over
+ *   Fetch          sends `first_layer` messages of `layers` KiB payload each, zero-copy, as fast as there is room
+ *   Append         for each message: stored_seq = payload bytes, durable_seq = fixture_sum(), credit_bytes = item case;
+ *                  an End with a trouble ends the call at once as ABORTED with that sentence
+ *   Collect        the client-stream shape, which the real API does not have: one reply at the end, stored_seq = messages,
+ *                  durable_seq = payload bytes
+ *   Push           reads only the first message, then waits for fixture_read_on()
+ *   LoadWindow     endless: `tokens` KiB each until the call is over
  *
  * A fixture runs on a thread of its own (fixture_start) so that blocking clients can be used, or on a loop of
  * the test's (fixture_services). Counters are atomics: read them from anywhere. */
@@ -21,6 +24,8 @@
 #include "rpc/server.h"
 
 struct rpc_call;
+
+extern const struct rpc_method fixture_collect;
 
 enum { FIXTURE_HELD = 4096 };
 
