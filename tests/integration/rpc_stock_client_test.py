@@ -203,6 +203,15 @@ def test_a_bidirectional_stream_brings_payloads_whole():
         assert list(server.append(iter([]))) == []
 
 
+def test_a_client_stream_is_answered_at_its_end():
+    with Server() as server:
+        collect = server.channel.stream_unary("/reelkv.v1.KvStore/Collect", lambda m: m.SerializeToString(),
+                                              kvstore_pb2.AppendReply.FromString)
+        reply = collect(iter([chunk(bytes(1000)) for _ in range(40)]), timeout=WAIT_S)
+        assert (reply.stored_seq, reply.durable_seq) == (40, 40000)
+        assert collect(iter([]), timeout=WAIT_S).stored_seq == 0
+
+
 def test_fields_in_unusual_order_are_understood():
     """The payload first, twice, followed by an unknown field: the last one counts, as protobuf says."""
     inner = b"\x7a\x03abc" + b"\x7a\x04wxyz" + b"\xa2\x06\x01?"
@@ -261,6 +270,25 @@ def test_errors_carry_google_rpc_status():
         assert status.details[0].type_url == "type.googleapis.com/google.rpc.RetryInfo"
         retry = rpc_error_pb2.ErrorRetryInfo.FromString(status.details[0].value)
         assert (retry.retry_delay.seconds, retry.retry_delay.nanos) == (1, 250000000)
+
+
+def test_error_details_are_readable_whatever_the_sentence_quotes():
+    """Cut in the middle of a character, or with bytes that are no text: a string of protobuf must be UTF-8."""
+    with Server() as server:
+        call = server.channel.unary_unary("/reelkv.v1.KvStore/OpenStream", None,
+                                          kvstore_pb2.OpenStreamReply.FromString)
+        for writer, ending in ((b"\xc3\xa9" * 300, "\u00e9?"), (b"camera \xff", "camera ?")):
+            request = kvstore_pb2.OpenStreamRequest(writer="W", expected_frames=10)
+            request.geometry.layers = grpc.StatusCode.ABORTED.value[0]
+            raw = request.SerializeToString()
+            length = bytes([len(writer) & 127 | 128, len(writer) >> 7])
+            assert raw.count(b"\x22\x01W") == 1
+            raw = raw.replace(b"\x22\x01W", b"\x22" + length + writer)
+            error = expect(grpc.StatusCode.ABORTED, lambda: call(raw, timeout=WAIT_S))
+            trailer = dict(error.trailing_metadata())["grpc-status-details-bin"]
+            status = rpc_error_pb2.ErrorStatus.FromString(trailer)
+            assert status.message.endswith(ending), status.message
+            assert status.details[0].type_url == "type.googleapis.com/google.rpc.RetryInfo"
 
 
 def test_cancel_and_deadline_reach_the_work():
@@ -329,6 +357,16 @@ def test_sigterm_ends_open_streams_and_the_process():
         next(stream)
         server.process.send_signal(signal.SIGTERM)
         expect(grpc.StatusCode.UNAVAILABLE, lambda: [None for _ in stream])
+
+
+def test_silent_connections_do_not_hold_up_the_end():
+    """One that never spoke HTTP/2, one without calls: the process ends long before drain_ms."""
+    with Server("--drain-ms=600000") as server:
+        server.info()
+        host, port = server.address.rsplit(":", 1)
+        with socket.create_connection((host, int(port)), WAIT_S):
+            time.sleep(0.2)
+            assert server.stop() == 0
 
 
 def main():

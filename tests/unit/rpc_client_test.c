@@ -195,6 +195,23 @@ TEST(writes_queue_up_to_the_bound_and_then_say_no)
     CHECK(!seen.after_end);
 }
 
+TEST(a_client_stream_on_the_loop_is_answered_at_its_end)
+{
+    struct seen seen = { .want = 1 };
+    struct rpc_stream *stream;
+
+    begin(NULL);
+    stream = rpc_stream_open(channel, &fixture_collect, &patient, &events, &seen);
+    rpc_stream_read(stream);
+    for (int i = 0; i < 5; i++)
+        CHECK(write_chunk(stream, "0123456789", 10));
+    rpc_stream_half_close(stream);
+    turn_until(&seen.ends, 1);
+    CHECK_EQ(seen.status.code, STATUS_OK);
+    CHECK_EQ(seen.messages, 1);
+    end();
+}
+
 /* Large messages: the queue is bounded by its bytes, too. */
 TEST(the_write_queue_is_bounded_in_bytes)
 {
@@ -356,6 +373,8 @@ TEST(deadline_and_cancel_of_a_call_reach_the_calls_it_made)
             loop_run_once(fixture.loop);
         CHECK_EQ(seen.status.code, round == 0 ? STATUS_DEADLINE : STATUS_CANCELLED);
         CHECK(behind.status.code == STATUS_DEADLINE || behind.status.code == STATUS_CANCELLED);
+        if (behind.status.code == STATUS_DEADLINE)
+            CHECK_HAS(behind.status.text, "before the deadline of the call it was made for");
     }
     CHECK_EQ(atomic_load(&fixture.cancelled), 2);
     rpc_channel_destroy(to_front);

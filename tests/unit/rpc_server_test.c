@@ -9,6 +9,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "loop/child.h"
 #include "reelkv/v1/kvstore.pb-c.h"
 #include "rpc/api.h"
 #include "rpc/sync.h"
@@ -337,6 +338,38 @@ TEST(only_the_loops_thread_takes_signals)
     CHECK(threads > 0);
     rpc_server_destroy(server);
     end();
+}
+
+static int programs_ended, programs_failed;
+
+static void program_ended(struct loop_child *child, int exit_code, int signal, void *user)
+{
+    programs_ended++;
+    programs_failed += exit_code != 0 || signal != 0;
+}
+
+/* A fork without exec would leave the child with gRPC's locks and without its threads; loop_child's do exec at once. */
+TEST(programs_can_be_started_while_calls_go_on)
+{
+    char *argv[] = { (char *)"true", NULL };
+    struct loop_child_options options = { .path = "true", .argv = argv, .ended = program_ended };
+    struct status st = { 0 };
+
+    fixture_start(&fixture, NULL);
+    begin();
+    programs_ended = programs_failed = 0;
+    for (int i = 0; i < 20; i++) {
+        struct loop_child *child = NULL;
+
+        CHECK_OK(loop_child_spawn(&child, loop, &options, &st), st);
+        CHECK_OK(ask(fixture_address(&fixture), &st), st);
+        while (programs_ended <= i)
+            loop_run_once(loop);
+        loop_child_destroy(child);
+    }
+    CHECK_EQ(programs_failed, 0);
+    end();
+    fixture_stop(&fixture);
 }
 
 enum { STORM_THREADS = 4, STORM_CALLS = 150 };
