@@ -46,7 +46,9 @@ FNR == 1 { folder = folder_of(FILENAME); top = FILENAME; sub(/\/.*/, "", top) }
         if (folder == "services/kvstore") rule = rule " liburing"
         if (kind == "service " own) next
     } else { rule = services " dnnl"; if (kind ~ /^service/ && top == "tests") next }
-    if (index(" " rule " ", " " kind " ") == 0) {
+    owner = header; sub(/\/.*/, "", owner)
+    inner = header ~ /\/.*_internal\.h$/ && folder !~ ("/" owner "$")
+    if (inner || index(" " rule " ", " " kind " ") == 0) {
         printf "%s:%d: %s may not include %s\n", FILENAME, FNR, top == "services" ? "services/*" : folder, header
         bad = 1
     }

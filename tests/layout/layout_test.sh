@@ -3,30 +3,23 @@
 # Each check prints a sentence per finding. usage: layout_test.sh CHECK
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-shopt -s globstar nullglob
 
 c_files() { git ls-files --cached --others --exclude-standard -- "$@" | grep -E '\.(c|h|cu)$' || true; }
 
-case ${1:?usage: layout_test.sh includes|format|banned|sizes|words} in
-includes) # arrows point down; a vendor's header appears in one folder
+# Prints what it is given; fails when that is something.
+none() { local found; found=$(cat); [ -z "$found" ] || { printf '%s\n' "$found"; return 1; }; }
+
+case ${1:?usage: layout_test.sh includes|selftest|format|banned|sizes|words} in
+includes) # arrows point down; a vendor's header appears in one folder, a library's inner header in none but its own
     c_files lib services cli bench | xargs -r awk -f tests/layout/layout.awk
-    ;;
-selftest) # the includes check can fail: a service that reaches into another, a vendor header out of place
-    scratch=$(mktemp -d); trap 'rm -rf "$scratch"' EXIT
-    mkdir -p "$scratch/services/kvstore" "$scratch/lib/base"
-    echo '#include "qa/answer.h"' >"$scratch/services/kvstore/k.c"
-    echo '#include <uv.h>' >"$scratch/lib/base/b.c"
-    rules=$PWD/tests/layout/layout.awk
-    found=$(cd "$scratch" && awk -f "$rules" services/kvstore/k.c lib/base/b.c || true)
-    grep -qF 'services/kvstore/k.c:1: services/* may not include qa/answer.h' <<<"$found"
-    grep -qF 'lib/base/b.c:1: lib/base may not include uv.h' <<<"$found"
     ;;
 format) # clang-format finds nothing to change
     c_files . | xargs -r clang-format --dry-run --Werror
     ;;
 banned) # functions with a safer sibling in lib/base or libc
-    ! c_files lib services cli bench tools tests | xargs -r grep -nE \
-        '(^|[^[:alnum:]_>.])(strcpy|strcat|sprintf|vsprintf|strtok|atoi|atol|atof|gets|alloca|rand|srand|system)\(' /dev/null
+    { c_files lib services cli bench tools tests | xargs -r grep -nE \
+        '(^|[^[:alnum:]_>.])(strcpy|strcat|sprintf|vsprintf|strtok|atoi|atol|atof|gets|alloca|rand|srand|system)\(' \
+        /dev/null || true; } | none
     ;;
 sizes) # files end at 800 lines, functions at 70
     c_files lib services cli bench tools tests | xargs -r awk '
@@ -37,7 +30,37 @@ sizes) # files end at 800 lines, functions at 70
         END { exit bad }'
     ;;
 words) # nothing unfinished, no path of a developer machine
-    ! git grep -nIE '\b(TODO|FIXME|XXX|HACK)\b' -- . ':!tests/layout/layout_test.sh'
-    ! git grep -nIF "$PWD/" -- .
+    { git grep --untracked -nIE '\b(TODO|FIXME|XXX|HACK)\b' -- . ':!tests/layout/layout_test.sh' ||
+        git grep --untracked -nIF "$PWD/" -- . || true; } | none
+    ;;
+selftest) # every check can fail: a tree with one sin of each kind, and what is said of it
+    scratch=$(mktemp -d); trap 'rm -rf "$scratch"' EXIT
+    mkdir -p "$scratch/services/kvstore" "$scratch/services/qa" "$scratch/lib/base" "$scratch/tests"
+    cp -r tests/layout "$scratch/tests/"; cp .clang-format "$scratch/"; git -C "$scratch" init -q
+    expect() { # CHECK SENTENCE
+        local said
+        if said=$(bash "$scratch/tests/layout/layout_test.sh" "$1" 2>&1); then
+            echo "the $1 check lets '$2' pass"; exit 1
+        fi
+        grep -qF "$2" <<<"$said" || { echo "the $1 check does not say '$2' but: $said"; exit 1; }
+    }
+    echo '#include "qa/answer.h"' >"$scratch/services/kvstore/k.c"
+    expect includes 'services/kvstore/k.c:1: services/* may not include qa/answer.h'
+    echo '#include <uv.h>' >"$scratch/lib/base/b.c"
+    expect includes 'lib/base/b.c:1: lib/base may not include uv.h'
+    echo '#include "rpc/rpc_internal.h"' >"$scratch/services/qa/q.c"
+    expect includes 'services/qa/q.c:1: services/* may not include rpc/rpc_internal.h'
+    printf 'int  f( void );\n' >"$scratch/lib/base/form.c"
+    expect format 'lib/base/form.c:1:'
+    printf 'int f(char *to)\n{\n    return sprintf(to, "x");\n}\n' >"$scratch/lib/base/banned.c"
+    expect banned 'lib/base/banned.c:3:'
+    { echo 'int g(void)'; echo '{'; for i in {1..71}; do echo '    ;'; done; echo '}'; } >"$scratch/lib/base/long.c"
+    expect sizes 'lib/base/long.c:2: function of 71 lines'
+    for i in {1..801}; do echo; done >"$scratch/lib/base/tall.h"
+    expect sizes 'lib/base/tall.h has more than 800 lines'
+    echo "see $scratch/notes" >"$scratch/path.md"
+    expect words 'path.md:1:'
+    echo 'TO''DO later' >"$scratch/later.md"
+    expect words 'later.md:1:'
     ;;
 esac
