@@ -1,13 +1,12 @@
 #include "kvstore/block_read.h"
 
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "base/require.h"
+#include "kvstore/segment_job.h"
 
 static bool answer(struct block_read *read, enum frame_result result)
 {
@@ -19,18 +18,10 @@ static bool answer(struct block_read *read, enum frame_result result)
 
 static bool read_image(struct block_read *read, uint8_t *to)
 {
-    static const char *const suffixes[] = { ".seg", ".open", ".seg" };
     const struct disk_ops *disk = read->store->disk;
-    char path[PATH_MAX + 8];
-    int fd = -1;
+    int fd = segment_job_open(disk, read->segment->base, &read->st);
     bool ok;
 
-    for (size_t i = 0; fd < 0 && i < ARRAY_LEN(suffixes); i++) {
-        snprintf(path, sizeof path, "%s%s", read->segment->base, suffixes[i]);
-        fd = disk_open(disk, path, O_RDONLY, &read->st);
-        if (fd < 0 && read->st.code != STATUS_NOT_FOUND)
-            break;
-    }
     if (fd < 0)
         return false;
     ok = disk_read(disk, fd, to, read->bytes, read->offset, &read->st);

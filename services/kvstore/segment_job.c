@@ -67,6 +67,22 @@ int segment_job_create(const struct disk_ops *disk, const char *base, const stru
     return -1;
 }
 
+int segment_job_open(const struct disk_ops *disk, const char *base, struct status *st)
+{
+    static const char *const suffixes[] = { ".seg", ".open", ".seg" };
+    char path[PATH_MAX];
+    int fd = -1;
+
+    for (size_t i = 0; fd < 0 && i < ARRAY_LEN(suffixes); i++) {
+        if (!path_of(base, suffixes[i], path, st))
+            return -1;
+        fd = disk_open(disk, path, O_RDONLY, st);
+        if (fd < 0 && st->code != STATUS_NOT_FOUND)
+            break;
+    }
+    return fd;
+}
+
 /* --- sealing --- */
 
 static void place_footer(struct kv_footer *footer, const struct kv_geometry *geometry, uint64_t at)

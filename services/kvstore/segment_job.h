@@ -10,6 +10,9 @@
 int segment_job_create(const struct disk_ops *disk, const char *base, const struct kv_super *super,
                        uint64_t capacity, uint64_t *taken_p, struct status *st);
 
+/* For reading, by whichever name the file has now: one that is being sealed changes it. -1: *st says why. */
+int segment_job_open(const struct disk_ops *disk, const char *base, struct status *st);
+
 /* Everything a footer is made from. */
 struct segment_footer_parts {
     const struct kv_super *super;

@@ -269,13 +269,13 @@ uint8_t *segment_load_init(const struct segment *segment, struct kv_record *reco
 {
     const struct disk_ops *disk = segment->stream->store->disk;
     uint8_t *image = disk_buffer(segment->init_bytes);
-    char path[PATH_MAX + 8];
     uint32_t crc;
     bool ok;
     int fd;
 
-    snprintf(path, sizeof path, "%s%s", segment->base, segment->state == SEGMENT_SEALED ? ".seg" : ".open");
-    fd = image == NULL ? -1 : disk_open(disk, path, O_RDONLY, st);
+    if (image == NULL)
+        status_fail(st, STATUS_EXHAUSTED, "no memory for the system prompt's block");
+    fd = image == NULL ? -1 : segment_job_open(disk, segment->base, st);
     ok = fd >= 0 && disk_read(disk, fd, image, segment->init_bytes, segment->init_offset, st) &&
          kv_record_get(record, &crc, &segment->super, image, st) && kv_record_verify(record, image, st);
     if (fd >= 0)

@@ -1,8 +1,5 @@
 #include "kvstore/slice_read.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -10,6 +7,7 @@
 #include "base/log.h"
 #include "base/require.h"
 #include "kv/kv_crc.h"
+#include "kvstore/segment_job.h"
 
 enum frame_result frame_result_of_absence(enum stream_absence absence)
 {
@@ -89,25 +87,9 @@ static bool check_thumbnail(struct slice_read *read, const uint8_t *image)
     return true;
 }
 
-/* A segment that is being sealed changes its name. */
-static int open_segment(struct slice_read *read)
-{
-    static const char *const suffixes[] = { ".seg", ".open", ".seg" };
-    char path[PATH_MAX + 8];
-    int fd = -1;
-
-    for (size_t i = 0; fd < 0 && i < ARRAY_LEN(suffixes); i++) {
-        snprintf(path, sizeof path, "%s%s", read->segment->base, suffixes[i]);
-        fd = disk_open(read->store->disk, path, O_RDONLY, &read->st);
-        if (fd < 0 && read->st.code != STATUS_NOT_FOUND)
-            break;
-    }
-    return fd;
-}
-
 static bool read_from_disk(struct slice_read *read, uint8_t *to, uint64_t from, uint64_t bytes)
 {
-    int fd = open_segment(read);
+    int fd = segment_job_open(read->store->disk, read->segment->base, &read->st);
     bool ok;
 
     if (fd < 0)

@@ -324,6 +324,7 @@ TEST(recovery_scans_when_the_footer_is_damaged)
         picture.segment.data[at] ^= 4;
         stream = restore(&picture, picture.segment.data, picture.segment.len);
         CHECK_EQ(stream->next_seq, FRAMES);
+        CHECK(stream->init_record.layers != 0); /* for the next segments of its epoch */
         CHECK_EQ(count_all(&picture, stream).right, FRAMES);
         fixture_stop(&picture.fixture);
         picture.segment.data[at] ^= 4;
