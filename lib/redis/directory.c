@@ -22,6 +22,7 @@ struct directory {
     bool reading_lost;
     bool left;
     bool told_lost; /* one log line an outage */
+    bool told_unreadable;
     struct loop_timer heartbeat;
     uint64_t beats;
     char holder[LIMIT_NAME_BYTES + 1];
@@ -145,6 +146,7 @@ static void finish_reading(struct directory *directory)
         directory_view_deinit(&directory->reading);
         return;
     }
+    directory->told_unreadable = false;
     directory_view_finish(&directory->reading);
     directory_view_deinit(&directory->view);
     directory->view = directory->reading;
@@ -153,19 +155,31 @@ static void finish_reading(struct directory *directory)
         directory->events.refreshed(&directory->view, directory->events.user);
 }
 
+static void unreadable(struct directory *directory, const struct status *why)
+{
+    directory->reading_lost = true;
+    if (!directory->told_unreadable)
+        log_warn(NULL, "directory_unreadable", "%s; what was read before stays", why->text);
+    directory->told_unreadable = true;
+}
+
 /* Replies come in the order of the commands: the kinds, then the streams. */
 static void on_read(const redisReply *reply, void *user)
 {
     struct directory *directory = user;
     int which = REPLIES - (int)directory->replies_missing--;
-    bool ok = reply != NULL;
+    struct status st = { 0 };
+    bool ok = true;
 
-    if (ok && which < WORKER_KINDS)
+    if (reply == NULL)
+        directory->reading_lost = true;
+    else if (which < WORKER_KINDS)
         ok = directory_reply_workers(reply, (enum worker_kind)which, clock_utc_ns() / 1000000,
-                                     &directory->reading, NULL);
-    else if (ok)
-        ok = directory_reply_streams(reply, &directory->reading, NULL);
-    directory->reading_lost |= !ok;
+                                     &directory->reading, &st);
+    else
+        ok = directory_reply_streams(reply, &directory->reading, &st);
+    if (!ok)
+        unreadable(directory, &st);
     if (directory->replies_missing == 0)
         finish_reading(directory);
 }

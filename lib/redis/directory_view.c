@@ -97,15 +97,20 @@ static struct bytes text_of(const redisReply *reply)
     return (struct bytes){ (const uint8_t *)reply->str, reply->len };
 }
 
-static bool is_hash(const redisReply *reply)
+static bool check_hash(const redisReply *reply, struct status *st)
 {
-    return reply != NULL && reply->type == REDIS_REPLY_ARRAY && reply->elements % 2 == 0;
+    if (reply->type == REDIS_REPLY_ARRAY && reply->elements % 2 == 0)
+        return true;
+    return status_fail(st, STATUS_UNAVAILABLE, "redis gives no directory: %.200s",
+                       reply->type == REDIS_REPLY_ERROR ? reply->str : "its answer is no hash");
 }
 
 bool directory_reply_workers(const redisReply *reply, enum worker_kind kind, int64_t now_ms,
                              struct directory_view *view, struct status *st)
 {
-    for (size_t i = 0; is_hash(reply) && i < reply->elements; i += 2) {
+    if (!check_hash(reply, st))
+        return false;
+    for (size_t i = 0; i < reply->elements; i += 2) {
         struct worker_record record;
         struct worker_record *grown;
 
@@ -127,7 +132,9 @@ bool directory_reply_workers(const redisReply *reply, enum worker_kind kind, int
 
 bool directory_reply_streams(const redisReply *reply, struct directory_view *view, struct status *st)
 {
-    for (size_t i = 0; is_hash(reply) && i < reply->elements; i += 2) {
+    if (!check_hash(reply, st))
+        return false;
+    for (size_t i = 0; i < reply->elements; i += 2) {
         struct stream_record record;
         struct stream_record *grown;
 

@@ -9,13 +9,16 @@
 
 static void redis_cli(const char *key, const char *field, const char *value)
 {
+    const char *deed = field == NULL ? "SET" : "HSET", *socket = redis_address() + strlen("unix:");
     struct process cli;
 
-    CHECK_EQ(process_run(&cli, "cli",
-                         PROCESS_ARGS("redis-cli", "-s", redis_address() + strlen("unix:"), "HSET", key,
-                                      field, value),
-                         5000),
-             0);
+    if (field == NULL)
+        CHECK_EQ(process_run(&cli, "cli", PROCESS_ARGS("redis-cli", "-s", socket, deed, key, value), 5000),
+                 0);
+    else
+        CHECK_EQ(process_run(&cli, "cli", PROCESS_ARGS("redis-cli", "-s", socket, deed, key, field, value),
+                             5000),
+                 0);
 }
 
 static void put_worker(enum worker_kind kind, const char *name, int64_t age_ms)
@@ -56,6 +59,24 @@ TEST(view_shows_the_living_and_counts_what_it_skips)
     CHECK(directory_view_pick(&view, WORKER_KVSTORE, "default/dock", NULL) != NULL);
     CHECK(directory_view_pick(&view, WORKER_ANALYZER, "default/dock", NULL) == NULL);
     directory_view_deinit(&view);
+    CHECK_EQ(process_stop(&redis, SIGTERM, 5000), 0);
+}
+
+/* A Redis that answers with an error (it is loading, wants a password, holds something else there) is not an empty
+ * directory. */
+TEST(view_takes_no_error_for_an_empty_directory)
+{
+    struct directory_view view = { 0 };
+    struct status st = { 0 };
+    struct process redis;
+
+    redis_start(&redis);
+    put_worker(WORKER_QA, "qa-0", 0);
+    redis_cli("reelkv:1:streams", NULL, "no hash");
+    CHECK(!directory_read_once(redis_address(), 2000, &view, &st));
+    CHECK_EQ(st.code, STATUS_UNAVAILABLE);
+    CHECK_HAS(st.text, "WRONGTYPE");
+    CHECK_EQ(view.worker_count, 0);
     CHECK_EQ(process_stop(&redis, SIGTERM, 5000), 0);
 }
 
