@@ -9,6 +9,7 @@
 #include "base/json.h"
 #include "kv/kv_crc.h"
 #include "kv/kv_geometry.h"
+#include "kv/kv_select.h"
 #include "kv/kv_shm.h"
 #include "reelkv/v1/catalog.pb-c.h"
 #include "reelkv/v1/kvstore.pb-c.h"
@@ -387,6 +388,55 @@ static inline void client_expect_layer(const char *name, uint64_t seq, uint32_t 
         if (bytes[i] != client_byte(name, seq, at + i))
             test_fail(__FILE__, __LINE__, "%s frame %llu layer %u: byte %llu is wrong", name,
                       (unsigned long long)seq, layer, (unsigned long long)i);
+}
+
+static inline void client_selection(Reelkv__V1__Selection *message, const struct kv_selection *selection)
+{
+    reelkv__v1__selection__init(message);
+    message->kind = (Reelkv__V1__SelectorKind)selection->kind;
+    message->top_r = selection->top_r;
+    message->recent_window = selection->recent_window;
+}
+
+struct retrieval {
+    struct rpc_sync_stream *call;
+    struct kv_shm_peer *peer; /* NULL: inline */
+    uint64_t shared, inlined; /* slices that came each way */
+    struct status st;
+};
+
+static inline const Reelkv__V1__RetrieveReply *retrieval_read(struct retrieval *retrieval,
+                                                              struct rpc_payload *payload)
+{
+    const struct rpc_message *message;
+
+    CHECK_OK(rpc_sync_read(retrieval->call, &message, &retrieval->st), retrieval->st);
+    CHECK(message != NULL);
+    *payload = message->payload;
+    return (const Reelkv__V1__RetrieveReply *)message->body;
+}
+
+static inline void retrieval_open(struct retrieval *retrieval, struct server *server,
+                                  const char *const *names, size_t count,
+                                  const struct kv_selection *selection, bool pick)
+{
+    const struct rpc_stream_options options = { .timeout_ms = CLIENT_TIMEOUT_MS };
+    Reelkv__V1__RetrieveRequest request = REELKV__V1__RETRIEVE_REQUEST__INIT;
+    Reelkv__V1__RetrieveOpen open = REELKV__V1__RETRIEVE_OPEN__INIT;
+    Reelkv__V1__Selection wanted;
+    struct client_view view;
+
+    client_make_view(&view, names, count);
+    client_selection(&wanted, selection);
+    open.view = &view.view;
+    open.selection = &wanted;
+    open.pick = pick;
+    open.shm_session = retrieval->peer == NULL ? 0 : kv_shm_peer_session(retrieval->peer);
+    request.item_case = REELKV__V1__RETRIEVE_REQUEST__ITEM_OPEN;
+    request.open = &open;
+    CHECK_OK(rpc_sync_open(&retrieval->call, server->client, &api_retrieve, &options, &retrieval->st),
+             retrieval->st);
+    CHECK_OK(rpc_sync_write(retrieval->call, &request.base, NULL, &retrieval->st), retrieval->st);
 }
 
 #endif
