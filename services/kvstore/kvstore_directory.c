@@ -1,6 +1,7 @@
 #include "kvstore/kvstore_directory.h"
 
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "base/name.h"
@@ -45,11 +46,39 @@ static uint32_t streams(struct stream_record *records, uint32_t max, void *user)
     return count;
 }
 
+/* The first stream at or behind this name; both lists have the same order. */
+static const struct stream *skip_to(const struct stream *stream, const struct stream_record *record)
+{
+    while (stream != NULL && (strcmp(stream->ns, record->ns) < 0 || (strcmp(stream->ns, record->ns) == 0 &&
+                                                                     strcmp(stream->name, record->name) < 0)))
+        stream = store_after(stream);
+    return stream;
+}
+
+/* A stream that was removed while Redis was away stands there still, in this store's name. */
+static void refreshed(const struct directory_view *view, void *user)
+{
+    const struct kvstore *kvstore = ((struct kvstore_directory *)user)->kvstore;
+    const struct stream *stream = store_next(kvstore->store, NULL, NULL);
+
+    for (uint32_t i = 0; i < view->stream_count; i++) {
+        const struct stream_record *record = &view->streams[i];
+
+        if (strcmp(record->store, kvstore->options->name) != 0)
+            continue;
+        stream = skip_to(stream, record);
+        if (stream == NULL || strcmp(stream->ns, record->ns) != 0 || strcmp(stream->name, record->name) != 0)
+            kvstore_directory_removed(user, record->ns, record->name);
+    }
+}
+
 bool kvstore_directory_create(struct kvstore_directory **directory_p, struct kvstore *kvstore,
                               struct status *st)
 {
     struct kvstore_directory *made = calloc(1, sizeof *made);
-    const struct directory_events events = { .describe = describe, .streams = streams, .user = made };
+    const struct directory_events events = {
+        .describe = describe, .streams = streams, .refreshed = refreshed, .user = made
+    };
 
     if (made == NULL)
         return status_fail(st, STATUS_EXHAUSTED, "no memory for the directory");
