@@ -13,6 +13,8 @@
 #include "base/require.h"
 #include "kv/kv_shm.h"
 
+enum { ACCEPT_AGAIN_MS = 1000 };
+
 struct shm_pool {
     uint32_t refs;
     uint64_t number;
@@ -36,6 +38,7 @@ struct kvstore_shm {
     char path[LIMIT_SOCKET_PATH_BYTES + 1];
     int listener;
     struct loop_poll *listener_poll;
+    struct loop_timer accept_timer;
     struct session *sessions;
     uint32_t session_count;
 };
@@ -186,15 +189,25 @@ static void session_start(struct kvstore_shm *shm, int fd)
     loop_timer_start(shm->loop, &session->hello_timer, KVSTORE_SHM_HELLO_MS, hello_late);
 }
 
+static void accept_again(struct loop_timer *timer)
+{
+    loop_poll_want(container_of(timer, struct kvstore_shm, accept_timer)->listener_poll, LOOP_READABLE);
+}
+
+/* Out of descriptors, the peer stays in the queue: asked at once, the loop would turn for nothing else. */
 static void listener_ready(struct loop_poll *poll, unsigned events, void *user)
 {
     struct kvstore_shm *shm = user;
     int fd = accept4(shm->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 
-    if (fd >= 0)
+    if (fd >= 0) {
         session_start(shm, fd);
-    else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+    } else if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
         log_warn(NULL, "shm_accept_failed", "%s: %s", shm->path, strerror(errno));
+        loop_poll_want(poll, 0);
+        loop_timer_start(shm->loop, &shm->accept_timer, ACCEPT_AGAIN_MS, accept_again);
+        return;
+    }
     loop_poll_want(poll, LOOP_READABLE);
 }
 
@@ -226,6 +239,7 @@ void kvstore_shm_destroy(struct kvstore_shm *shm)
         return;
     while (shm->sessions != NULL)
         session_end(shm->sessions);
+    loop_timer_stop(&shm->accept_timer);
     loop_poll_destroy(shm->listener_poll);
     if (shm->listener >= 0) {
         close(shm->listener);
