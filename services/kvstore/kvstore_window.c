@@ -186,12 +186,12 @@ static void go_on(struct window *window)
 
 /* --- the call --- */
 
-/* Back from the newest, until there are enough tokens, or something is missing in between. */
-static void choose_frames(struct window *window, uint32_t tokens)
+/* Back from the newest, until there are enough tokens, or something is missing in between. Returns how many; with `end`
+ * they are put in front of it. */
+static uint32_t newest(const struct view *view, uint32_t tokens, struct index_frame **end)
 {
-    const struct view *view = window->view;
     uint64_t found = 0, next_token = UINT64_MAX;
-    uint32_t first = (uint32_t)view->frames, at = (uint32_t)view->frames;
+    uint32_t count = 0;
 
     for (uint32_t e = view->entry_count; e > 0 && found < tokens; e--) {
         const struct view_entry *entry = &view->entries[e - 1];
@@ -202,16 +202,15 @@ static void choose_frames(struct window *window, uint32_t tokens)
             if ((entry->mask >> (i - 1) & 1) == 0)
                 continue;
             if (next_token != UINT64_MAX && frame->token_index + frame->tokens != next_token)
-                goto out;
-            window->frames[--at] = frame;
+                return count;
+            count++;
+            if (end != NULL)
+                *(end - count) = frame;
             next_token = frame->token_index;
             found += frame->tokens;
-            first = at;
         }
     }
-out:
-    window->frames += first;
-    window->count = (uint32_t)view->frames - first;
+    return count;
 }
 
 static bool start(struct window *window, const Reelkv__V1__LoadWindowRequest *request, struct status *st)
@@ -230,11 +229,12 @@ static bool start(struct window *window, const Reelkv__V1__LoadWindowRequest *re
     name = (struct view_stream_name){ window->ns, window->name };
     if (!view_create(&window->view, window->kvstore->store, &view, st))
         return false;
+    window->count = newest(window->view, request->tokens, NULL);
     window->frames =
-        arena_alloc(rpc_call_arena(window->call), (window->view->frames + 1) * sizeof *window->frames);
+        arena_alloc(rpc_call_arena(window->call), ((size_t)window->count + 1) * sizeof *window->frames);
     if (window->frames == NULL)
         return status_fail(st, STATUS_EXHAUSTED, "stream %s: too many blocks for one call", window->name);
-    choose_frames(window, request->tokens);
+    newest(window->view, request->tokens, window->frames + window->count);
     return true;
 }
 
