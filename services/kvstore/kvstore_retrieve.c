@@ -12,14 +12,15 @@
 #include "kvstore/slice_sender.h"
 
 enum step {
-    STEP_OPEN,     /* reads Open */
-    STEP_OPENED,   /* writes Opened */
-    STEP_QUERY,    /* reads Query */
-    STEP_SCORE,    /* scoring */
-    STEP_HITS,     /* writes Hits */
-    STEP_PICK,     /* reads Pick */
-    STEP_SLICES,   /* writes slices */
-    STEP_LAYER_END /* writes LayerEnd */
+    STEP_OPEN,      /* reads Open */
+    STEP_OPENED,    /* writes Opened */
+    STEP_QUERY,     /* reads Query */
+    STEP_SCORE,     /* scoring */
+    STEP_HITS,      /* writes Hits */
+    STEP_PICK,      /* reads Pick */
+    STEP_SLICES,    /* writes slices */
+    STEP_LAYER_END, /* writes LayerEnd */
+    STEP_OVER       /* has failed; the end comes */
 };
 
 enum { BUSY_MS = 5 };
@@ -57,6 +58,7 @@ static void retrieve_free(struct retrieve *retrieve)
 
 static void fail(struct retrieve *retrieve, const struct status *st)
 {
+    retrieve->step = STEP_OVER;
     rpc_call_finish(retrieve->call, st);
 }
 
@@ -88,6 +90,7 @@ static bool write_hits(struct retrieve *retrieve)
     Reelkv__V1__RetrieveReply reply = REELKV__V1__RETRIEVE_REPLY__INIT;
     Reelkv__V1__RetrieveHits hits = REELKV__V1__RETRIEVE_HITS__INIT;
     struct arena arena = { .limit_bytes = LIMIT_CALL_BYTES };
+    struct status st = { 0 };
     bool written;
 
     hits.layer = retrieve->layer;
@@ -95,6 +98,10 @@ static bool write_hits(struct retrieve *retrieve)
     hits.hits = kvstore_make_hits(&arena, retrieve->hits, retrieve->hit_count);
     reply.item_case = REELKV__V1__RETRIEVE_REPLY__ITEM_HITS;
     reply.hits = &hits;
+    if (hits.hits == NULL) {
+        status_fail(&st, STATUS_EXHAUSTED, "no memory for %u hits", retrieve->hit_count);
+        fail(retrieve, &st);
+    }
     written = hits.hits != NULL && write_reply(retrieve, &reply);
     arena_reset(&arena);
     return written;
@@ -324,8 +331,9 @@ static void go_on(struct retrieve *retrieve)
         break;
     case STEP_OPEN:
     case STEP_QUERY:
-    case STEP_PICK:
-        break; /* the caller's turn */
+    case STEP_PICK: /* the caller's turn */
+    case STEP_OVER:
+        break;
     }
 }
 
