@@ -1,4 +1,7 @@
 /* The kvstore as a process: writers that are fenced, wrong, or start again; the catalog; what the store says of itself. */
+#include <pthread.h>
+#include <unistd.h>
+
 #include "kvstore_client.h"
 
 static struct server servers[1];
@@ -49,6 +52,106 @@ TEST(kvstore_fences_the_writer_before)
     rpc_sync_stream_destroy(first.call);
     CHECK_OK(writer_begin(&second), second.st);
     CHECK_OK(writer_frames(&second, 2), second.st);
+    CHECK_OK(writer_finish(&second), second.st);
+    server_stop(&servers[0]);
+}
+
+/* A model whose keys are so large that the index of a small store holds one file's. */
+static const struct kv_geometry large = {
+    .layers = 64, .kv_heads = 8, .head_dim = 64, .dtype = KV_DTYPE_F16
+};
+
+static void large_open(struct writer *writer)
+{
+    Reelkv__V1__OpenStreamRequest request = REELKV__V1__OPEN_STREAM_REQUEST__INIT;
+    Reelkv__V1__Geometry geometry = REELKV__V1__GEOMETRY__INIT;
+    Reelkv__V1__StreamId id = client_id("cam-1");
+    struct reply reply;
+
+    *writer = (struct writer){ .server = &servers[0], .name = "cam-1" };
+    geometry.layers = large.layers;
+    geometry.kv_heads = large.kv_heads;
+    geometry.head_dim = large.head_dim;
+    geometry.dtype = (Reelkv__V1__Dtype)large.dtype;
+    request.id = &id;
+    request.fingerprint = client_fingerprint();
+    request.geometry = &geometry;
+    request.writer = (char *)"analyzer-0";
+    client_call(&servers[0], &reply, &api_open_stream, &request.base);
+    CHECK_OK(reply.ok, reply.st);
+    writer->epoch = ((const Reelkv__V1__OpenStreamReply *)reply.body)->epoch;
+    writer->next_seq = ((const Reelkv__V1__OpenStreamReply *)reply.body)->next_seq;
+    writer->next_token = writer->next_seq;
+    client_done(&reply);
+}
+
+/* A frame of one token, all zeros; until it is stored. */
+static bool large_frame(struct writer *writer)
+{
+    uint64_t bytes = kv_payload_bytes(&large, 1);
+    uint8_t *payload = calloc(1, bytes);
+    const struct rpc_attachment attachment = { .data = payload, .len = bytes };
+    Reelkv__V1__AppendRequest request = REELKV__V1__APPEND_REQUEST__INIT;
+    Reelkv__V1__Block block = REELKV__V1__BLOCK__INIT;
+    Reelkv__V1__Chunk chunk = REELKV__V1__CHUNK__INIT;
+    bool ok;
+
+    block.seq = writer->next_seq;
+    block.pts_ns = client_pts(block.seq);
+    block.token_index = writer->next_token++;
+    block.tokens = 1;
+    block.payload_bytes = bytes;
+    block.payload_crc32c = kv_crc(0, payload, bytes);
+    request.item_case = REELKV__V1__APPEND_REQUEST__ITEM_BLOCK;
+    request.block = &block;
+    ok = writer_send(writer, &request, NULL);
+    request.item_case = REELKV__V1__APPEND_REQUEST__ITEM_CHUNK;
+    request.chunk = &chunk;
+    ok = ok && writer_send(writer, &request, &attachment);
+    free(payload);
+    writer->next_seq++;
+    while (ok && writer->stored_seq < writer->next_seq)
+        ok = writer_read(writer);
+    return ok;
+}
+
+static void *large_frames(void *writer)
+{
+    while (large_frame(writer))
+        ;
+    return NULL;
+}
+
+/* A question holds the index, so that a writer waits for room in it; then another takes the stream. The first is told,
+ * what it waited for is forgotten, and the second goes on. */
+TEST(kvstore_fences_a_writer_that_waits_for_the_index)
+{
+    static const char *const options[] = { "--ram-budget-bytes=8M", "--append-wait-ms=60000", NULL };
+    static const char *const names[] = { "cam-1" };
+    static const struct kv_selection best = { KV_SELECT_REKV, 1, 0 };
+    struct writer first, second;
+    struct retrieval question = { 0 };
+    struct rpc_payload payload;
+    pthread_t thread;
+
+    server_start(&servers[0], "kv-a", options);
+    client_create(&servers[0], "cam-1");
+    large_open(&first);
+    CHECK_OK(writer_begin(&first), first.st);
+    CHECK_OK(large_frame(&first), first.st);
+    retrieval_open(&question, &servers[0], names, 1, &best, false);
+    CHECK_EQ(retrieval_read(&question, &payload)->opened->frames, 1);
+    CHECK_EQ(pthread_create(&thread, NULL, large_frames, &first), 0);
+    usleep(500000); /* by then it waits; if not, it is fenced all the same */
+    large_open(&second);
+    pthread_join(thread, NULL);
+    CHECK_EQ(first.st.code, STATUS_ABORTED);
+    CHECK(second.next_seq >= 1);
+    rpc_sync_stream_destroy(first.call);
+    rpc_sync_cancel(question.call);
+    rpc_sync_stream_destroy(question.call);
+    CHECK_OK(writer_begin(&second), second.st);
+    CHECK_OK(large_frame(&second), second.st);
     CHECK_OK(writer_finish(&second), second.st);
     server_stop(&servers[0]);
 }

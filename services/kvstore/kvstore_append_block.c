@@ -1,0 +1,233 @@
+/* The block a writer is sending: room for it, its bytes, their check, and its storing. */
+#include <string.h>
+
+#include "base/require.h"
+#include "kv/kv_crc.h"
+#include "kvstore/kvstore_append.h"
+
+enum { RETRY_AFTER_MS = 1000 };
+
+/* --- waiting for room --- */
+
+static void room_is_late(struct loop_timer *timer)
+{
+    struct append *append = container_of(timer, struct append, wait_timer);
+    struct status st = { .retry_after_ms = RETRY_AFTER_MS };
+
+    store_stop_waiting(append->kvstore->store, &append->waiter);
+    status_fail(&st, STATUS_EXHAUSTED, "store %s has no room for a block now: its disk is behind, or full",
+                append->kvstore->options->name);
+    st.retry_after_ms = RETRY_AFTER_MS;
+    append_finish(append, &st);
+}
+
+static void wait_for_room(struct append *append)
+{
+    store_wait_for_ram(append->kvstore->store, &append->waiter);
+    if (!loop_timer_is_running(&append->wait_timer))
+        loop_timer_start(append->kvstore->loop, &append->wait_timer, append->kvstore->options->append_wait_ms,
+                         room_is_late);
+}
+
+void append_stop_waiting(struct append *append)
+{
+    loop_timer_stop(&append->wait_timer);
+    store_stop_waiting(append->kvstore->store, &append->waiter);
+}
+
+bool append_wants_chunk(const struct append *append)
+{
+    return append->slot != NULL || append->skip_bytes > 0;
+}
+
+/* --- a block --- */
+
+static void store_block(struct append *append)
+{
+    struct stream *stream = append->stream;
+    struct status st = { 0 };
+
+    if (!stream_append(stream, &append->record, append->slot, &st)) {
+        if (st.code == STATUS_EXHAUSTED)
+            wait_for_room(append);
+        else
+            append_finish(append, &st);
+        return;
+    }
+    loop_timer_stop(&append->wait_timer);
+    ram_unref(append->kvstore->store->arena, append->slot);
+    append->slot = NULL;
+    append_send_ack(append);
+    append_read_next(append);
+}
+
+/* On a reading thread: from here on only the store's own copy counts. */
+static void work_run(struct work *work)
+{
+    struct append *append = container_of(work, struct append, work);
+    uint8_t *image = ram_bytes(append->kvstore->store->arena, append->slot);
+
+    if (append->place.length > 0)
+        kv_record_scatter(&append->record, 0,
+                          kv_pool_reader_at(shm_pool_reader(append->pool), &append->place),
+                          append->place.length, image);
+    append->found_crc = kv_record_checksum(&append->record, image);
+}
+
+static void work_done(struct work *work)
+{
+    struct append *append = container_of(work, struct append, work);
+    struct status st = { 0 };
+
+    append->is_working = false;
+    if (append->call == NULL) {
+        append_free(append);
+        return;
+    }
+    if (append->stream == NULL)
+        return; /* fenced: on_end comes */
+    if (append->found_crc != append->payload_crc) {
+        status_fail(&st, STATUS_DATA_LOSS, "block %llu: its checksum is %08x, the writer said %08x",
+                    (unsigned long long)append->record.seq, append->found_crc, append->payload_crc);
+        append_finish(append, &st);
+        return;
+    }
+    append->is_checked = true;
+    store_block(append);
+}
+
+static void check_block(struct append *append)
+{
+    append->work = (struct work){ .run = work_run, .done = work_done };
+    append->is_working = work_pool_submit(append->kvstore->store->reading, &append->work);
+    if (!append->is_working)
+        wait_for_room(append);
+}
+
+/* The slot is there: the thumbnail goes in now, while its message lives. */
+static void receive_block(struct append *append, const Reelkv__V1__Block *block)
+{
+    struct kv_layout layout;
+
+    kv_record_layout(&append->record, &layout);
+    if (block->thumbnail.len > 0)
+        memcpy(ram_bytes(append->kvstore->store->arena, append->slot) + layout.thumbnail,
+               block->thumbnail.data, block->thumbnail.len);
+    if (append->place.length > 0)
+        check_block(append);
+    else
+        append_read_next(append);
+}
+
+bool append_retry(struct ram_waiter *waiter)
+{
+    struct append *append = container_of(waiter, struct append, waiter);
+    struct kv_layout layout;
+
+    if (append->slot == NULL) {
+        kv_record_layout(&append->record, &layout);
+        append->slot = ram_take(append->kvstore->store->arena, RAM_IMAGES, layout.record_bytes);
+        if (append->slot == NULL)
+            return false;
+        loop_timer_stop(&append->wait_timer);
+        receive_block(append, append->block);
+    } else if (append->is_checked) {
+        store_block(append);
+    } else {
+        check_block(append);
+    }
+    if (!waiter->is_waiting)
+        return true;
+    store_stop_waiting(append->kvstore->store, waiter);
+    return false;
+}
+
+static bool find_place(struct append *append, const Reelkv__V1__Block *block, struct status *st)
+{
+    append->place = (struct kv_place){ 0 };
+    if (append->pool == NULL)
+        return true;
+    append->place = (struct kv_place){ .offset = block->shm_offset, .length = block->payload_bytes };
+    return kv_pool_reader_check(shm_pool_reader(append->pool), &append->place, st);
+}
+
+void append_on_block(struct append *append, const Reelkv__V1__Block *block)
+{
+    const struct stream_block said = { .is_init = block->kind == REELKV__V1__BLOCK_KIND__BLOCK_KIND_INIT,
+                                       .seq = block->seq,
+                                       .pts_ns = block->pts_ns,
+                                       .token_index = block->token_index,
+                                       .tokens = block->tokens,
+                                       .thumbnail_bytes = block->thumbnail.len > UINT32_MAX
+                                                              ? UINT32_MAX
+                                                              : (uint32_t)block->thumbnail.len,
+                                       .payload_bytes = block->payload_bytes };
+    struct ram_arena *arena = append->kvstore->store->arena;
+    struct kv_layout layout;
+    struct status st = { 0 };
+    bool is_known;
+
+    if (!stream_check_block(append->stream, &said, &is_known, &append->record, &st) ||
+        !find_place(append, block, &st)) {
+        append_finish(append, &st);
+        return;
+    }
+    kv_record_layout(&append->record, &layout);
+    if (layout.record_bytes > ram_slot_bytes_max(arena, RAM_IMAGES)) {
+        status_fail(&st, STATUS_PRECONDITION, "block of %llu bytes; ram_budget_bytes takes blocks up to %llu",
+                    (unsigned long long)layout.record_bytes,
+                    (unsigned long long)ram_slot_bytes_max(arena, RAM_IMAGES));
+        append_finish(append, &st);
+        return;
+    }
+    append->received_bytes = 0;
+    append->is_checked = false;
+    append->payload_crc = block->payload_crc32c;
+    if (is_known) {
+        append->skip_bytes = append->place.length > 0 ? 0 : block->payload_bytes;
+        append_send_ack(append);
+        append_read_next(append);
+        return;
+    }
+    append->slot = ram_take(arena, RAM_IMAGES, layout.record_bytes);
+    append->block = block;
+    if (append->slot == NULL)
+        wait_for_room(append);
+    else
+        receive_block(append, block);
+}
+
+void append_on_chunk(struct append *append, const struct rpc_payload *payload)
+{
+    uint64_t left =
+        append->slot == NULL
+            ? append->skip_bytes
+            : kv_payload_bytes(&append->stream->geometry, append->record.tokens) - append->received_bytes;
+    size_t done = 0;
+    struct status st = { 0 };
+
+    if (payload->len == 0 || payload->len > left || append->place.length > 0) {
+        status_fail(&st, STATUS_INVALID, "a chunk of %zu bytes, %llu were to come", payload->len,
+                    (unsigned long long)left);
+        append_finish(append, &st);
+        return;
+    }
+    if (append->slot == NULL) {
+        append->skip_bytes -= payload->len;
+        append_read_next(append);
+        return;
+    }
+    while (done < payload->len) {
+        struct kv_run run = kv_record_run(&append->record, append->received_bytes);
+        size_t part = run.bytes < payload->len - done ? run.bytes : payload->len - done;
+
+        rpc_payload_copy(payload, done, ram_bytes(append->kvstore->store->arena, append->slot) + run.image,
+                         part);
+        done += part;
+        append->received_bytes += part;
+    }
+    if (payload->len == left)
+        check_block(append);
+    else
+        append_read_next(append);
+}
