@@ -1,7 +1,9 @@
 #include "kvstore/segment_scan.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/require.h"
 #include "kvstore/store.h"
@@ -190,6 +192,16 @@ static bool take_record(struct segment_scan *scan, struct segment *segment, uint
     return true;
 }
 
+/* A file is made at its full length: what was never written of it is a hole, and can be long. */
+static uint64_t skip_hole(const struct segment_scan *scan, uint64_t at)
+{
+    off_t data = lseek(scan->fd, (off_t)at, SEEK_DATA);
+
+    if (data < 0)
+        return errno == ENXIO ? scan->file_bytes : at;
+    return (uint64_t)data > at ? (uint64_t)data / KV_PAGE_BYTES * KV_PAGE_BYTES : at;
+}
+
 /* A damaged record ends where its header says; without a header the next one may stand on any page. */
 bool segment_scan_run(struct segment_scan *scan, struct segment *segment, struct status *st)
 {
@@ -211,10 +223,13 @@ bool segment_scan_run(struct segment_scan *scan, struct segment *segment, struct
             at = scan->end;
             continue;
         }
-        if (finding == FOUND_DAMAGE)
+        if (finding == FOUND_DAMAGE) {
             torn_from = at;
-        kv_record_layout(&scan->record, &layout);
-        at += finding == FOUND_DAMAGE ? layout.record_bytes : KV_PAGE_BYTES;
+            kv_record_layout(&scan->record, &layout);
+            at += layout.record_bytes;
+        } else {
+            at = skip_hole(scan, at + KV_PAGE_BYTES);
+        }
     }
     if (torn_from >= scan->end && torn_from > 0)
         scan->torn_bytes = at - torn_from;
