@@ -304,7 +304,7 @@ static void job_done(struct work *work)
         synced(segment);
     else
         sealed(segment);
-    segment_pump(segment);
+    stream_pump(stream); /* this one, and those that waited for it */
     stream_progress(stream);
 }
 
@@ -342,6 +342,21 @@ static void start_seal(struct segment *segment)
     start_job(segment, JOB_SEAL);
 }
 
+/* Files are made ahead, but in order: the room that is left goes to the one that must be written first. */
+static void make(struct segment *segment)
+{
+    struct segment_writer *writer = segment->writer;
+    const struct segment *before = stream_segment_before(segment->stream, segment);
+
+    if (writer->make_at_ns > clock_mono_ns() || (before != NULL && segment_is_creating(before)))
+        return;
+    if (!writer->has_disk)
+        writer->has_disk =
+            store_reserve_disk(segment->stream->store, segment, segment->capacity + STORE_FILE_SLACK_BYTES);
+    if (writer->has_disk)
+        start_job(segment, JOB_CREATE);
+}
+
 void segment_pump(struct segment *segment)
 {
     struct segment_writer *writer = segment->writer;
@@ -350,19 +365,16 @@ void segment_pump(struct segment *segment)
     if (writer == NULL || writer->job != JOB_NONE || writer->is_abandoned || segment->state == SEGMENT_FENCED)
         return;
     if (segment->state == SEGMENT_CREATING) {
-        if (writer->make_at_ns > clock_mono_ns())
-            return;
-        if (!writer->has_disk)
-            writer->has_disk = store_reserve_disk(segment->stream->store, segment,
-                                                  segment->capacity + STORE_FILE_SLACK_BYTES);
-        if (writer->has_disk)
-            start_job(segment, JOB_CREATE);
+        make(segment);
         return;
     }
     if (segment->state == SEGMENT_SEALING) { /* could not be started before */
         start_seal(segment);
         return;
     }
+    /* What a crash leaves has no hole: its writer would not send again what lies below the last number found. */
+    if (!stream_is_durable_before(segment->stream, segment))
+        return;
     wants_sync = writer->written.count > 0 && (writer->sync_wanted || writer->close_wanted);
     if (writer->unwritten.count > 0 && !(wants_sync && writer->unsynced_bytes >= SEGMENT_SYNC_BYTES)) {
         while (writer->unwritten.count > 0 && writer->writing.count < SEGMENT_WRITE_RECORDS)

@@ -59,7 +59,7 @@ struct stream {
     bool has_ended;
     char trouble[STREAM_TROUBLE_BYTES];
 
-    struct segment **segments; /* by seq; the last may be open */
+    struct segment **segments; /* by seq; each is written when those before it are durable */
     uint32_t segment_count, segment_room;
     struct history history;
     struct ram_share share;
@@ -136,6 +136,7 @@ bool stream_end(struct stream *stream, const char *trouble, struct status *st);
 /* --- reading --- */
 
 uint64_t stream_durable_seq(const struct stream *stream);
+bool stream_is_durable_before(const struct stream *stream, const struct segment *segment);
 bool stream_is_durable(const struct stream *stream); /* nothing is on its way to the disk */
 uint64_t stream_disk_bytes(const struct stream *stream);
 uint64_t stream_frame_count(const struct stream *stream);
@@ -164,6 +165,7 @@ void stream_pump_saves(struct stream *stream);
 bool stream_load_file(struct stream *stream, struct status *st);
 void stream_continue_deletion(struct stream *stream);
 struct segment *stream_last_segment(const struct stream *stream); /* NULL: none */
+struct segment *stream_segment_before(const struct stream *stream, const struct segment *segment);
 /* A new segment at the end of the list; NULL: no memory. */
 struct segment *stream_begin_segment(struct stream *stream, uint64_t epoch, uint64_t first_seq,
                                      uint64_t capacity);

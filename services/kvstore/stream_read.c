@@ -11,6 +11,22 @@ uint64_t stream_durable_seq(const struct stream *stream)
     return stream->next_seq;
 }
 
+struct segment *stream_segment_before(const struct stream *stream, const struct segment *segment)
+{
+    for (uint32_t i = 1; i < stream->segment_count; i++)
+        if (stream->segments[i] == segment)
+            return stream->segments[i - 1];
+    return NULL;
+}
+
+bool stream_is_durable_before(const struct stream *stream, const struct segment *segment)
+{
+    for (uint32_t i = 0; i < stream->segment_count && stream->segments[i] != segment; i++)
+        if (!segment_is_durable(stream->segments[i]))
+            return false;
+    return true;
+}
+
 bool stream_is_durable(const struct stream *stream)
 {
     for (uint32_t i = 0; i < stream->segment_count; i++)
