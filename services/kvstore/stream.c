@@ -76,13 +76,25 @@ static uint64_t random_u64(void)
     return value;
 }
 
+/* Later than that of every segment of the stream, though the clock be set back: of two that begin with the same
+ * number the later one counts. */
+static int64_t created_now(const struct stream *stream)
+{
+    int64_t now = clock_utc_ns();
+
+    for (uint32_t i = 0; i < stream->segment_count; i++)
+        if (stream->segments[i]->super.created_ns >= now)
+            now = stream->segments[i]->super.created_ns + 1;
+    return now;
+}
+
 struct segment *stream_begin_segment(struct stream *stream, uint64_t epoch, uint64_t first_seq,
                                      uint64_t capacity)
 {
     struct kv_super super = { .salt = random_u64(),
                               .epoch = epoch,
                               .geometry = stream->geometry,
-                              .created_ns = clock_utc_ns(),
+                              .created_ns = created_now(stream),
                               .first_seq = first_seq };
     struct segment *segment;
 

@@ -1,8 +1,8 @@
 /* After a failed write or sync: what was not durable is written again, from RAM, to a new segment right behind the one
- * that was fenced. */
+ * that was fenced. Without memory for that the process ends: its writers were told of none of it that it is durable,
+ * and send it again. */
 #include <stdlib.h>
 
-#include "base/log.h"
 #include "base/require.h"
 #include "kvstore/segment_job.h"
 #include "kvstore/store.h"
@@ -39,12 +39,7 @@ static void append_again(struct segment *fenced, struct segment *segment, struct
     REQUIRE(kv_record_get(&record, &crc, &fenced->super, image, &st));
     append.record = &record;
     old = record.type == KV_RECORD_FRAME ? index_part_find(&fenced->index, record.seq) : NULL;
-    if (!segment_append(segment, &append, &frame, &st)) {
-        const struct log_context context = { .stream = segment->super.stream };
-
-        log_error(&context, "record_lost", "record %llu: %s", (unsigned long long)record.seq, st.text);
-        return;
-    }
+    REQUIRE(segment_append(segment, &append, &frame, &st));
     queued->buffer = NULL;
     if (frame != NULL && old != NULL && old->image != NULL)
         ram_move_owner(old->image, &frame->image);
@@ -66,8 +61,7 @@ static struct segment *begin_segment_behind(struct stream *stream, const struct 
 
     segment = stream_begin_segment(stream, fenced->super.epoch, fenced->durable_end_seq,
                                    bytes_for(stream, records));
-    if (segment == NULL)
-        return NULL;
+    REQUIRE(segment != NULL);
     for (; stream->segments[at - 1] != fenced; at--)
         stream->segments[at] = stream->segments[at - 1];
     stream->segments[at] = segment;
@@ -76,7 +70,8 @@ static struct segment *begin_segment_behind(struct stream *stream, const struct 
 
 void stream_segment_fenced(struct stream *stream, struct segment *fenced)
 {
-    bool is_last = stream_last_segment(stream) == fenced;
+    bool is_written = stream_last_segment(stream) == fenced && stream->writer != NULL &&
+                      fenced->super.epoch == stream->epoch;
     struct segment_record *record = segment_take_undurable(fenced), *next;
     struct segment *segment = NULL;
     uint64_t frames = 0;
@@ -85,19 +80,19 @@ void stream_segment_fenced(struct stream *stream, struct segment *fenced)
     forget_marks(fenced, record);
     if (record != NULL) {
         segment = begin_segment_behind(stream, fenced, record);
-        if (segment != NULL && segment->super.epoch == stream->epoch)
-            stream_append_init_copy(stream, segment, &st);
+        if (segment->super.epoch == stream->epoch)
+            REQUIRE(stream_append_init_copy(stream, segment, &st));
     }
     for (; record != NULL; record = next) {
         next = record->next;
         frames += record->entry.type == KV_RECORD_FRAME;
-        if (segment != NULL && record->entry.type != KV_RECORD_INIT)
+        if (record->entry.type != KV_RECORD_INIT)
             append_again(fenced, segment, record);
         segment_record_free(stream->store->arena, record);
     }
     fenced->end_seq = fenced->durable_end_seq;
     index_part_cut(&fenced->index, fenced->index.frame_count - frames);
-    if (segment != NULL && !is_last)
-        segment_close(segment);
+    if (segment != NULL && !is_written)
+        segment_close(segment); /* nothing more will come */
     stream_pump(stream);
 }

@@ -201,6 +201,27 @@ TEST(fault_any_failed_write_loses_nothing)
     fail_every_call(FAULT_WRITE, EIO);
 }
 
+/* The writer has left when the disk fails: what is written again is sealed as the rest was to be. */
+TEST(fault_after_the_writer_left_leaves_no_file_open)
+{
+    struct fixture fixture;
+    struct fixture_writer writer;
+    struct stream *stream;
+
+    start(&fixture);
+    stream = fixture_define(&fixture, "cam-1");
+    fixture_attach(&fixture, stream, &writer);
+    plan_fault(FAULT_SYNC, EIO, 2, 1); /* the first is of the new file's superblock */
+    fixture.store->options.commit_ms = 60000;
+    fixture_append(&fixture, stream, 20);
+    stream_detach(stream, &writer.base);
+    fixture_wait_durable(&fixture, stream);
+    fixture_wait_sealed(&fixture, stream);
+    CHECK_EQ(fault.failed, 1);
+    fixture_check_all(&fixture, stream, 0, 20);
+    fixture_stop(&fixture);
+}
+
 TEST(fault_short_writes_are_continued)
 {
     CHECK(run_with_fault(FAULT_WRITE, 0, 1, 1000) > 10);
