@@ -55,7 +55,9 @@ static void block_run(struct work *work)
 static void fail(struct block_read *read)
 {
     const struct log_context context = { .stream = read->segment->super.stream };
-    bool is_damage = read->st.code == STATUS_DATA_LOSS;
+    bool has_moved =
+        read->frame != NULL && read->frame->is_moved; /* written again: asked again, it is found */
+    bool is_damage = read->st.code == STATUS_DATA_LOSS && !has_moved;
 
     log_error(&context, is_damage ? "block_quarantined" : "block_unavailable", "%s in %s", read->st.text,
               read->segment->base);

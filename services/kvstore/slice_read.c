@@ -155,15 +155,18 @@ static bool can_try_disk(const struct slice_read *read)
            !read->slot->is_pinned && read->chunk->segment != NULL && !read->segment->is_leaving;
 }
 
-static void drop_ram_copy(struct slice_read *read)
+/* A moved frame's copy is sound: its header was being written for another segment. */
+static void let_go_of_copy(struct slice_read *read)
 {
     struct ram_arena *arena = read->store->arena;
     const struct log_context context = { .stream = read->segment->super.stream };
 
-    log_error(&context, "ram_copy_damaged", "frame %llu: %s; reading it from the disk",
-              (unsigned long long)read->frame->seq, read->st.text);
-    if (read->slot->owner != NULL)
-        ram_drop(arena, read->slot->owner);
+    if (!read->frame->is_moved) {
+        log_error(&context, "ram_copy_damaged", "frame %llu: %s; reading it from the disk",
+                  (unsigned long long)read->frame->seq, read->st.text);
+        if (read->slot->owner != NULL)
+            ram_drop(arena, read->slot->owner);
+    }
     ram_unref(arena, read->slot);
     read->slot = NULL;
 }
@@ -197,8 +200,8 @@ static void read_done(struct work *work)
         answer(read, FRAME_OK);
         if (read->is_from_disk)
             keep_slice(read);
-    } else if (can_try_disk(read)) {
-        drop_ram_copy(read);
+    } else if (read->frame->is_moved || can_try_disk(read)) {
+        let_go_of_copy(read);
         if (!slice_read_start(read))
             return;
     } else if (read->st.code == STATUS_DATA_LOSS) {
@@ -214,8 +217,11 @@ static void read_done(struct work *work)
     read->done(read);
 }
 
+/* What was taken is given back: by its turn the frame may have moved, or its RAM copy been dropped. */
 static bool wait_for_room(struct slice_read *read)
 {
+    ram_unref(read->store->arena, read->slot);
+    read->slot = NULL;
     read->is_waiting = true;
     read->next_waiter = NULL;
     *read->store->read_waiters_end = read;
@@ -237,8 +243,6 @@ static bool submit(struct slice_read *read)
 
 static void use_slot(struct slice_read *read, struct ram_slot *slot, uint64_t at)
 {
-    if (read->slot == slot)
-        return; /* it waited for a thread, with the slot in hand */
     REQUIRE(read->slot == NULL);
     ram_ref(read->store->arena, slot);
     ram_touch(slot);
@@ -289,8 +293,8 @@ static bool start_layer(struct slice_read *read)
     bytes = round_up(at + read->length) - round_down(at);
     if (bytes > ram_slot_bytes_max(read->store->arena, RAM_SLICES))
         return answer(read, FRAME_UNAVAILABLE);
-    if (read->slot == NULL)
-        read->slot = ram_take(read->store->arena, RAM_SLICES, bytes);
+    REQUIRE(read->slot == NULL);
+    read->slot = ram_take(read->store->arena, RAM_SLICES, bytes);
     return read->slot == NULL ? wait_for_room(read) : submit(read);
 }
 
@@ -305,14 +309,23 @@ static bool find_again(struct slice_read *read)
     return frame != NULL;
 }
 
+static void hold_chunk(struct slice_read *read)
+{
+    struct index_chunk *held = read->chunk;
+
+    if (held == read->frame->chunk)
+        return;
+    read->chunk = read->frame->chunk;
+    index_chunk_ref(read->chunk);
+    if (held != NULL)
+        index_chunk_unref(held);
+}
+
 bool slice_read_start(struct slice_read *read)
 {
-    if (read->chunk == NULL) {
-        if (read->frame->is_moved && !find_again(read))
-            return answer(read, FRAME_UNAVAILABLE);
-        read->chunk = read->frame->chunk;
-        index_chunk_ref(read->chunk);
-    }
+    if (read->frame->is_moved && !find_again(read))
+        return answer(read, FRAME_UNAVAILABLE);
+    hold_chunk(read);
     if (read->chunk->segment == NULL || read->chunk->segment->is_leaving)
         return answer(read, FRAME_EVICTED);
     if (read->frame->is_quarantined)
