@@ -29,7 +29,7 @@ static bool remove_folder(const struct stream *stream, struct status *st)
     snprintf(gone, sizeof gone, "%s/.gone-%s", parent, stream->name);
     if (!file_remove_tree(gone, st))
         return false;
-    if (rename(stream->folder, gone) != 0 && errno != ENOENT)
+    if (stream->store->disk->rename(stream->folder, gone) != 0 && errno != ENOENT)
         return status_fail(st, status_code_of_errno(errno), "rename %s: %m", stream->folder);
     return file_sync_folder(parent, st) && file_remove_tree(gone, st);
 }
@@ -41,23 +41,34 @@ static void deletion_run(struct work *work)
     deletion->ok = remove_folder(deletion->stream, &deletion->st);
 }
 
+static void forget(struct stream *stream)
+{
+    struct store *store = stream->store;
+
+    while (stream->segment_count > 0)
+        store_segment_gone(store, stream->segments[--stream->segment_count]);
+    store_remove_stream(store, stream);
+    stream_free(stream);
+}
+
 static void deletion_done(struct work *work)
 {
     struct stream_deletion *deletion = container_of(work, struct stream_deletion, work);
     struct stream *stream = deletion->stream;
     struct store *store = stream->store;
 
-    if (!deletion->ok)
-        log_error(NULL, "stream_not_removed", "%s/%s: %s", stream->ns, stream->name, deletion->st.text);
-    while (stream->segment_count > 0) {
-        store_segment_gone(store, stream->segments[stream->segment_count - 1]);
-        stream->segment_count--;
-    }
-    store_remove_stream(store, stream);
-    deletion->done(deletion->user, NULL, deletion->ok ? NULL : &deletion->st);
     stream->deletion = NULL;
+    if (deletion->ok) {
+        forget(stream);
+    } else {
+        /* Its bytes stay counted, and no other takes its name and folder: the next start finds what is left. */
+        log_error(NULL, "stream_not_removed", "%s/%s: %s", stream->ns, stream->name, deletion->st.text);
+        stream->is_ready = false;
+        for (uint32_t i = 0; i < stream->segment_count; i++)
+            index_part_drop(&stream->segments[i]->index, store->arena);
+    }
+    deletion->done(deletion->user, NULL, deletion->ok ? NULL : &deletion->st);
     free(deletion);
-    stream_free(stream);
     store_ram_freed(store);
 }
 

@@ -398,4 +398,36 @@ TEST(fault_failed_removal_keeps_the_budget)
     fixture_stop(&fixture);
 }
 
+/* A stream whose folder could not be taken away: its bytes stay counted, nobody gets its name, and it is there again at
+ * the next start. */
+TEST(fault_failed_deletion_forgets_nothing)
+{
+    struct stream_definition definition = { .source = "x", .kind = STREAM_LIVE, .sample_fps = 1 };
+    struct fixture_answer answer = { 0 };
+    struct stream_removed removed;
+    struct fixture fixture;
+    struct stream *stream;
+    uint64_t used;
+
+    start(&fixture);
+    stream = fixture_define(&fixture, "cam-1");
+    write_all(&fixture, stream);
+    fixture_stop(&fixture);
+    fixture_open(&fixture);
+    stream = store_find(fixture.store, "default", "cam-1");
+    used = fixture.store->disk_used_bytes;
+    plan_fault(FAULT_RENAME, EIO, 1, 1);
+    CHECK_OK(stream_delete(stream, &removed, fixture_done, &answer, &fixture.st), fixture.st);
+    FIXTURE_TURN_UNTIL(&fixture, answer.came);
+    CHECK(!answer.ok);
+    CHECK_EQ(fixture.store->disk_used_bytes, used);
+    CHECK(store_find(fixture.store, "default", "cam-1") == NULL);
+    CHECK(!stream_define(fixture.store, "default", "cam-1", &definition, fixture_done, NULL, &fixture.st));
+    CHECK_EQ(fixture.st.code, STATUS_EXISTS);
+    fixture_stop(&fixture);
+    fixture_open(&fixture);
+    check_all(&fixture, store_find(fixture.store, "default", "cam-1"));
+    fixture_stop(&fixture);
+}
+
 TEST_MAIN()
