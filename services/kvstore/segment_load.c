@@ -160,6 +160,8 @@ static bool load_by_scan(struct loader *loader)
     loader->load->damaged_frames = scan.damaged_frames;
     loader->load->is_empty = ok && scan.entry_count == 0;
     loader->segment->state = SEGMENT_FENCED;
+    if (ok && loader->load->is_empty && !loader->load->was_open)
+        ok = status_fail(loader->st, STATUS_DATA_LOSS, "no record of it fits");
     if (ok && loader->load->was_open && scan.entry_count > 0) {
         if (seal(loader, &scan))
             loader->segment->state = SEGMENT_SEALED;

@@ -22,7 +22,7 @@ struct segment_load {
     bool was_open, was_scanned, is_empty; /* empty: no record; the file was removed */
 };
 
-/* base: the path without suffix. *segment_p: NULL when empty. */
+/* base: the path without suffix. *segment_p: NULL when empty, which only an .open one may be. */
 bool segment_load(struct stream *stream, const char *base, bool is_open, struct segment **segment_p,
                   struct segment_load *load, struct status *st);
 

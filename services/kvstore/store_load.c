@@ -136,51 +136,50 @@ static bool is_segment_name(const char *name, const char *suffix)
            strspn(name, "0123456789") == NAME_DIGITS && name[NAME_DIGITS] == '-';
 }
 
-static void load_segment(struct stream *stream, const char *folder, const char *name)
+/* False when memory or descriptors are short: the file may be sound, and its numbers must not be given again. */
+static bool load_segment(struct stream *stream, const char *folder, const char *name, struct status *st)
 {
     bool is_open = is_segment_name(name, ".open");
     char base[PATH_MAX], path[PATH_MAX + 8];
     struct segment *segment;
     struct segment_load load;
-    struct status st;
 
     if ((!is_open && !is_segment_name(name, ".seg")) ||
         snprintf(path, sizeof path, "%s/%s", folder, name) >= PATH_MAX)
-        return;
+        return true;
     snprintf(base, sizeof base, "%.*s", (int)(strrchr(path, '.') - path), path);
-    if (!segment_load(stream, base, is_open, &segment, &load, &st)) {
-        count_unusable(stream, path, &st);
-        return;
+    if (!segment_load(stream, base, is_open, &segment, &load, st)) {
+        if (st->code == STATUS_EXHAUSTED)
+            return false;
+        count_unusable(stream, path, st);
+        return true;
     }
     report(stream, base, &load);
     if (segment == NULL)
-        return;
+        return true;
     push_in_order(stream, segment);
     stream->store->disk_used_bytes += segment->disk_bytes;
     store_segment_sealed(stream->store, segment);
+    return true;
 }
 
 static bool load_epochs(struct stream *stream, struct status *st)
 {
     struct names epochs, files;
     char folder[PATH_MAX];
+    bool ok = names_read(&epochs, stream->folder, st);
 
-    if (!names_read(&epochs, stream->folder, st))
-        return false;
-    for (uint32_t i = 0; i < epochs.count; i++) {
+    for (uint32_t i = 0; ok && i < epochs.count; i++) {
         if (strlen(epochs.list[i]) != NAME_DIGITS || !isdigit((unsigned char)epochs.list[i][0]))
             continue;
         snprintf(folder, sizeof folder, "%s/%s", stream->folder, epochs.list[i]);
-        if (!names_read(&files, folder, st)) {
-            names_free(&epochs);
-            return false;
-        }
-        for (uint32_t n = 0; n < files.count; n++)
-            load_segment(stream, folder, files.list[n]);
+        ok = names_read(&files, folder, st);
+        for (uint32_t n = 0; ok && n < files.count; n++)
+            ok = load_segment(stream, folder, files.list[n], st);
         names_free(&files);
     }
     names_free(&epochs);
-    return true;
+    return ok;
 }
 
 /* What follows from the segments. */
@@ -326,7 +325,7 @@ static bool take_lock(struct store *store, struct status *st)
 
     if (snprintf(path, sizeof path, "%s/v1", store->options.root) >= PATH_MAX - 256)
         return status_fail(st, STATUS_INVALID, "data folder: its path is too long");
-    if (!file_make_folders(path, st))
+    if (!file_make_folders(path, st) || !file_sync_folder(store->options.root, st))
         return false;
     snprintf(path, sizeof path, "%s/lock", store->options.root);
     store->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
