@@ -1,0 +1,260 @@
+/* The store's budgets: what is counted, and which segments go when there is no room. */
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "base/require.h"
+#include "kvstore/store.h"
+
+enum {
+    SEGMENT_SHARE = 4, /* open segments together take at most this part of the disk */
+    SEGMENT_BYTES_MIN = 1 << 20,
+};
+
+uint64_t store_segment_bytes(const struct store *store)
+{
+    uint64_t writers = store->writer_count == 0 ? 1 : store->writer_count;
+    uint64_t bytes = store->options.disk_bytes / SEGMENT_SHARE / writers;
+
+    if (bytes > store->options.segment_bytes_max)
+        bytes = store->options.segment_bytes_max;
+    return bytes < SEGMENT_BYTES_MIN ? SEGMENT_BYTES_MIN : bytes;
+}
+
+static void age_add(struct store *store, struct segment *segment)
+{
+    struct segment *after = store->newest;
+
+    while (after != NULL && after->super.created_ns > segment->super.created_ns)
+        after = after->age_prev;
+    segment->age_prev = after;
+    segment->age_next = after == NULL ? store->oldest : after->age_next;
+    if (segment->age_next != NULL)
+        segment->age_next->age_prev = segment;
+    else
+        store->newest = segment;
+    if (after != NULL)
+        after->age_next = segment;
+    else
+        store->oldest = segment;
+}
+
+static void age_remove(struct store *store, struct segment *segment)
+{
+    if (segment->age_prev != NULL)
+        segment->age_prev->age_next = segment->age_next;
+    else if (store->oldest == segment)
+        store->oldest = segment->age_next;
+    if (segment->age_next != NULL)
+        segment->age_next->age_prev = segment->age_prev;
+    else if (store->newest == segment)
+        store->newest = segment->age_prev;
+    segment->age_next = segment->age_prev = NULL;
+}
+
+void store_segment_sealed(struct store *store, struct segment *segment)
+{
+    age_add(store, segment);
+    store_room_changed(store);
+}
+
+void store_segment_gone(struct store *store, struct segment *segment)
+{
+    age_remove(store, segment);
+    store->disk_used_bytes -= segment->disk_bytes;
+    segment_destroy(segment);
+}
+
+void store_adjust_disk(struct store *store, struct segment *segment, uint64_t bytes)
+{
+    store->disk_used_bytes += bytes - segment->disk_bytes;
+    segment->disk_bytes = bytes;
+}
+
+/* Segments that wait for room ask again. */
+void store_room_changed(struct store *store)
+{
+    for (struct stream *stream = store->streams; stream != NULL; stream = stream->next)
+        if (stream->waits_for_room)
+            stream_pump(stream);
+}
+
+/* Removes one segment's file; the store does one at a time. */
+struct removal {
+    struct work work;
+    struct store *store;
+    struct segment *segment; /* out of its stream already */
+    char *history;
+    bool ok;
+    struct status st;
+};
+
+static bool save_history(const struct removal *removal, struct status *st)
+{
+    char path[PATH_MAX + 16];
+
+    snprintf(path, sizeof path, "%s/history.json", removal->segment->stream->folder);
+    return file_write_durable(path, removal->history, strlen(removal->history), st);
+}
+
+static bool unlink_segment(const struct removal *removal, struct status *st)
+{
+    static const char *const suffixes[] = { ".seg", ".open" };
+    const struct disk_ops *disk = removal->store->disk;
+    char path[PATH_MAX + 8];
+
+    for (size_t i = 0; i < ARRAY_LEN(suffixes); i++) {
+        snprintf(path, sizeof path, "%s%s", removal->segment->base, suffixes[i]);
+        if (disk->unlink(path) != 0 && errno != ENOENT)
+            return status_fail(st, status_code_of_errno(errno), "remove %s: %m", path);
+    }
+    *strrchr(path, '/') = '\0';
+    rmdir(path); /* the epoch's folder, when this was its last */
+    return true;
+}
+
+/* What the history says must be on the disk before the file has gone; only a disk without room for even that
+ * turns the order round. */
+static void removal_run(struct work *work)
+{
+    struct removal *removal = container_of(work, struct removal, work);
+    bool is_saved = save_history(removal, &removal->st);
+
+    if (!is_saved && removal->st.code != STATUS_EXHAUSTED)
+        return;
+    removal->ok = unlink_segment(removal, &removal->st) && (is_saved || save_history(removal, &removal->st));
+}
+
+static void removal_done(struct work *work)
+{
+    struct removal *removal = container_of(work, struct removal, work);
+    struct store *store = removal->store;
+    struct stream *stream = removal->segment->stream;
+    const struct log_context context = { .stream = stream->name };
+
+    store->removal = NULL;
+    if (removal->ok) {
+        store_segment_gone(store, removal->segment);
+    } else {
+        /* Its bytes stay counted; the next start finds the file again. */
+        log_error(&context, "segment_not_removed", "%s", removal->st.text);
+        age_remove(store, removal->segment);
+        segment_destroy(removal->segment);
+    }
+    free(removal->history);
+    free(removal);
+    if (stream->deletion != NULL)
+        stream_continue_deletion(stream);
+    store_room_changed(store);
+    store_ram_freed(store);
+}
+
+bool store_is_removing_from(const struct store *store, const struct stream *stream)
+{
+    return store->removal != NULL && store->removal->segment->stream == stream;
+}
+
+static struct segment *oldest_removable(const struct store *store)
+{
+    struct segment *segment = store->oldest;
+
+    while (segment != NULL && (segment->is_leaving || segment_is_busy(segment)))
+        segment = segment->age_next;
+    return segment;
+}
+
+static bool start_removal(struct store *store, struct segment *segment)
+{
+    struct removal *removal = calloc(1, sizeof *removal);
+    struct stream *stream = segment->stream;
+    const struct log_context context = { .stream = stream->name };
+
+    if (removal == NULL)
+        return false;
+    segment->is_leaving = true;
+    log_debug(&context, "segment_leaves", "%s with %llu frames makes room", segment->base,
+              (unsigned long long)segment->index.frame_count);
+    stream_release_segment(stream, segment);
+    removal->store = store;
+    removal->segment = segment;
+    removal->history = history_text(&stream->history);
+    removal->work = (struct work){ .run = removal_run, .done = removal_done };
+    store->removal = removal;
+    REQUIRE(work_pool_submit(store->writing, &removal->work));
+    return true;
+}
+
+/* Writers that reserved more than new ones get now are asked to seal, and give the rest back. */
+static bool close_large_segments(struct store *store)
+{
+    bool any = false;
+
+    for (struct stream *stream = store->streams; stream != NULL; stream = stream->next)
+        for (uint32_t i = 0; i < stream->segment_count; i++) {
+            struct segment *segment = stream->segments[i];
+
+            if (segment->writer == NULL || segment_is_creating(segment))
+                continue;
+            if (segment_is_open(segment) &&
+                (stream->writer == NULL || segment->capacity > 2 * store_segment_bytes(store)))
+                segment_close(segment);
+            any |= !segment_is_open(segment);
+        }
+    return any;
+}
+
+static void make_room(struct store *store)
+{
+    struct segment *segment;
+
+    if (store->removal != NULL)
+        return;
+    segment = oldest_removable(store);
+    if (segment != NULL && start_removal(store, segment))
+        return;
+    if (!close_large_segments(store))
+        store_retry_later(store);
+}
+
+bool store_reserve_disk(struct store *store, struct segment *segment, uint64_t bytes)
+{
+    if (store->disk_used_bytes + bytes <= store->options.disk_bytes) {
+        store->disk_used_bytes += bytes;
+        segment->disk_bytes = bytes;
+        return true;
+    }
+    segment->stream->waits_for_room = true;
+    make_room(store);
+    return false;
+}
+
+bool store_has_index_room(struct store *store, const struct segment *segment)
+{
+    uint64_t growth = index_part_growth(&segment->index, &segment->super.geometry);
+
+    if (store->index_memory.used_bytes + growth <= store->index_memory.limit_bytes)
+        return true;
+    make_room(store);
+    return false;
+}
+
+bool store_fit_budget(struct store *store, struct status *st)
+{
+    while (store->disk_used_bytes > store->options.disk_bytes) {
+        struct segment *segment = oldest_removable(store);
+
+        if (segment == NULL || !start_removal(store, segment))
+            return status_fail(st, STATUS_PRECONDITION,
+                               "what cannot be removed takes %llu bytes, more than disk_budget_bytes %llu",
+                               (unsigned long long)store->disk_used_bytes,
+                               (unsigned long long)store->options.disk_bytes);
+        while (store->removal != NULL)
+            loop_run_once(store->loop);
+    }
+    return true;
+}
