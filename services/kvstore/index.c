@@ -56,6 +56,8 @@ void index_chunk_unref(struct index_chunk *chunk)
     if (--chunk->refs > 0)
         return;
     chunk->memory->used_bytes -= chunk->bytes;
+    if (chunk->segment == NULL)
+        chunk->memory->gone_bytes -= chunk->bytes;
     free(chunk);
 }
 
@@ -156,6 +158,7 @@ static void chunk_drop(struct index_chunk *chunk, struct ram_arena *arena)
     for (uint32_t i = 0; i < chunk->count; i++)
         frame_drop(&chunk->frames[i], arena);
     chunk->segment = NULL;
+    chunk->memory->gone_bytes += chunk->bytes;
     index_chunk_unref(chunk);
 }
 

@@ -23,6 +23,7 @@ enum { INDEX_CHUNK_FRAMES = 16 };
 
 struct index_memory {
     uint64_t used_bytes, limit_bytes;
+    uint64_t gone_bytes; /* of these, chunks whose segment has gone: free when the last question lets go */
 };
 
 struct index_chunk;

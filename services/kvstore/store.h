@@ -117,7 +117,8 @@ void store_start_commits(struct store *store);
 bool store_add_stream(struct store *store, struct stream *stream, struct status *st);
 void store_remove_stream(struct store *store, struct stream *stream);
 
-/* Room in the index for one more frame of this segment? Starts removing old ones when not. */
+/* Room in the index for one more frame of this segment? Starts removing old ones when not, unless waiting for
+ * questions to end will do. */
 bool store_has_index_room(struct store *store, const struct segment *segment);
 
 #endif

@@ -235,11 +235,14 @@ bool store_reserve_disk(struct store *store, struct segment *segment, uint64_t b
 
 bool store_has_index_room(struct store *store, const struct segment *segment)
 {
-    uint64_t growth = index_part_growth(&segment->index, &segment->super.geometry);
+    const struct index_memory *memory = &store->index_memory;
+    uint64_t wanted = memory->used_bytes + index_part_growth(&segment->index, &segment->super.geometry);
 
-    if (store->index_memory.used_bytes + growth <= store->index_memory.limit_bytes)
+    if (wanted <= memory->limit_bytes)
         return true;
-    make_room(store);
+    /* What questions alone hold comes free with them: more segments must not go for it. */
+    if (wanted - memory->gone_bytes > memory->limit_bytes)
+        make_room(store);
     return false;
 }
 
