@@ -22,22 +22,82 @@ static void merge_into(struct history_span *a, const struct history_span *b)
     a->frames += b->frames;
 }
 
+static void remove_at(struct history *history, uint32_t at)
+{
+    history->count--;
+    memmove(&history->spans[at], &history->spans[at + 1], (history->count - at) * sizeof history->spans[0]);
+}
+
+static void make_room(struct history *history)
+{
+    if (history->count < HISTORY_SPANS_MAX)
+        return;
+    merge_into(&history->spans[0], &history->spans[1]);
+    remove_at(history, 1);
+}
+
 void history_add(struct history *history, const struct history_span *span)
 {
-    struct history_span *last = history->count == 0 ? NULL : &history->spans[history->count - 1];
+    struct history_span *spans = history->spans;
+    uint32_t at;
 
     if (span->from_seq == span->to_seq)
         return;
-    if (last != NULL && is_mergeable(last, span)) {
-        merge_into(last, span);
+    make_room(history);
+    for (at = history->count; at > 0 && spans[at - 1].from_seq > span->from_seq; at--)
+        ;
+    if (at > 0 && span->to_seq <= spans[at - 1].to_seq) { /* it lay between two that became one */
+        spans[at - 1].frames += span->frames;
         return;
     }
-    if (history->count == HISTORY_SPANS_MAX) {
-        merge_into(&history->spans[0], &history->spans[1]);
-        history->count--;
-        memmove(&history->spans[1], &history->spans[2], (history->count - 1) * sizeof *span);
+    if (at > 0 && is_mergeable(&spans[at - 1], span)) {
+        merge_into(&spans[--at], span);
+    } else {
+        memmove(&spans[at + 1], &spans[at], (history->count - at) * sizeof *spans);
+        spans[at] = *span;
+        history->count++;
     }
-    history->spans[history->count++] = *span;
+    if (at + 1 < history->count && is_mergeable(&spans[at], &spans[at + 1])) {
+        merge_into(&spans[at], &spans[at + 1]);
+        remove_at(history, at + 1);
+    }
+}
+
+/* The span's numbers [from, to), with their share of its frames; when exactly they were is not known any more. */
+static struct history_span part_of(const struct history_span *span, uint64_t from, uint64_t to)
+{
+    struct history_span part = *span;
+
+    part.from_seq = from;
+    part.to_seq = to;
+    part.frames =
+        (uint64_t)((double)span->frames * (double)(to - from) / (double)(span->to_seq - span->from_seq) +
+                   0.5);
+    return part;
+}
+
+void history_take_back(struct history *history, uint64_t from_seq, uint64_t to_seq)
+{
+    const struct history before = *history;
+
+    history->count = 0;
+    for (uint32_t i = 0; i < before.count; i++) {
+        const struct history_span *span = &before.spans[i];
+        struct history_span part;
+
+        if (span->to_seq <= from_seq || span->from_seq >= to_seq) {
+            history_add(history, span);
+            continue;
+        }
+        if (span->from_seq < from_seq) {
+            part = part_of(span, span->from_seq, from_seq);
+            history_add(history, &part);
+        }
+        if (span->to_seq > to_seq) {
+            part = part_of(span, to_seq, span->to_seq);
+            history_add(history, &part);
+        }
+    }
 }
 
 const struct history_span *history_find(const struct history *history, uint64_t seq)
@@ -66,17 +126,20 @@ uint64_t history_gap_frames(const struct history *history)
     return frames;
 }
 
-/* The part of [a, b] that lies in [from, to). */
+/* The part of the span's time that lies in [from, to). A time may be any number: differences are unsigned. */
 static double share_of(const struct history_span *span, int64_t from_ns, int64_t to_ns)
 {
-    double a = (double)span->from_pts_ns, b = (double)span->to_pts_ns, from = (double)from_ns,
-           to = (double)to_ns;
+    int64_t first = span->from_pts_ns > from_ns ? span->from_pts_ns : from_ns;
+    int64_t end = span->to_pts_ns < to_ns ? span->to_pts_ns : to_ns;
 
     if (span->to_pts_ns < from_ns || span->from_pts_ns >= to_ns)
         return 0;
     if (span->from_pts_ns >= from_ns && span->to_pts_ns < to_ns)
         return 1;
-    return ((to < b ? to : b) - (from > a ? from : a)) / (b - a);
+    if (end <= first)
+        return 0;
+    return (double)((uint64_t)end - (uint64_t)first) /
+           (double)((uint64_t)span->to_pts_ns - (uint64_t)span->from_pts_ns);
 }
 
 void history_in_range(const struct history *history, int64_t from_ns, int64_t to_ns, uint64_t *frames_p,

@@ -4,7 +4,7 @@
  * JSON in <stream>/history.json, durable before a segment is unlinked:
  *   { "next_seq": N, "next_token_index": N,
  *     "spans": [{ "from_seq": N, "to_seq": N, "from_pts_ns": N, "to_pts_ns": N, "frames": N }, ...] }
- * A span with frames 0 is a gap. At most HISTORY_SPANS_MAX: then the two oldest become one.
+ * A span with frames 0 is a gap. At most HISTORY_SPANS_MAX: then the two oldest become one, with what lies between.
  *
  * Thread: loop (a copy of the text goes to the disk). */
 #ifndef REELKV_KVSTORE_HISTORY_H
@@ -24,13 +24,16 @@ struct history_span {
 };
 
 struct history {
-    uint64_t next_seq, next_token_index; /* at least; as of the last segment that went */
+    uint64_t next_seq, next_token_index; /* behind the last number and token that went; never go back */
     uint32_t count;
     struct history_span spans[HISTORY_SPANS_MAX]; /* by seq */
 };
 
-/* Appends; neighbours of one kind become one. */
+/* Adds, in the order of numbers (segments may go in another); neighbours of one kind become one. */
 void history_add(struct history *history, const struct history_span *span);
+
+/* The numbers of a segment that is there after all: its file outlived the process that was removing it. */
+void history_take_back(struct history *history, uint64_t from_seq, uint64_t to_seq);
 
 /* The span of this number, or NULL. */
 const struct history_span *history_find(const struct history *history, uint64_t seq);

@@ -45,10 +45,12 @@ static bool add(struct timeline *timeline, const Reelkv__V1__TimelineSpan *span)
     return true;
 }
 
-static bool add_history(struct timeline *timeline, const struct history *history)
+/* Spans that begin before this number, from the i-th on. */
+static bool add_history(struct timeline *timeline, const struct history *history, uint32_t *i_p,
+                        uint64_t end_seq)
 {
-    for (uint32_t i = 0; i < history->count; i++) {
-        const struct history_span *from = &history->spans[i];
+    for (; *i_p < history->count && history->spans[*i_p].from_seq < end_seq; (*i_p)++) {
+        const struct history_span *from = &history->spans[*i_p];
         Reelkv__V1__TimelineSpan span = REELKV__V1__TIMELINE_SPAN__INIT;
 
         span.from_seq = from->from_seq;
@@ -115,12 +117,16 @@ static bool add_segment(struct timeline *timeline, const struct segment *segment
 
 static bool fill(struct timeline *timeline, const struct stream *stream)
 {
-    if (!add_history(timeline, &stream->history))
-        return false;
-    for (uint32_t i = 0; i < stream->segment_count; i++)
-        if (!add_segment(timeline, stream->segments[i]))
+    uint32_t gone = 0;
+
+    for (uint32_t i = 0; i < stream->segment_count; i++) {
+        const struct segment *segment = stream->segments[i];
+
+        if (!add_history(timeline, &stream->history, &gone, segment->super.first_seq) ||
+            !add_segment(timeline, segment))
             return false;
-    return true;
+    }
+    return add_history(timeline, &stream->history, &gone, UINT64_MAX);
 }
 
 void kvstore_timeline(struct rpc_call *call, void *state)

@@ -136,4 +136,7 @@ void segment_record_free(struct ram_arena *arena, struct segment_record *record)
 
 bool segment_add_mark(struct segment *segment, const struct kv_entry *entry, const char *note);
 
+/* Numbers that were never stored, and those that were and cannot be read. */
+void segment_count_marks(const struct segment *segment, uint64_t *gap_frames_p, uint64_t *damaged_frames_p);
+
 #endif

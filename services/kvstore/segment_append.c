@@ -43,6 +43,19 @@ bool segment_add_mark(struct segment *segment, const struct kv_entry *entry, con
     return true;
 }
 
+void segment_count_marks(const struct segment *segment, uint64_t *gap_frames_p, uint64_t *damaged_frames_p)
+{
+    *gap_frames_p = *damaged_frames_p = 0;
+    for (uint32_t i = 0; i < segment->mark_count; i++) {
+        const struct segment_mark *mark = &segment->marks[i];
+
+        if (mark->is_damaged)
+            *damaged_frames_p += mark->end_seq - mark->seq;
+        else if (mark->type == KV_RECORD_GAP)
+            *gap_frames_p += mark->end_seq - mark->seq;
+    }
+}
+
 /* Room for one more of everything the append needs, so that nothing can fail halfway. */
 static bool make_room(struct segment_writer *writer, uint32_t note_bytes)
 {

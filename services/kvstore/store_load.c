@@ -92,7 +92,15 @@ static void cut_segment(struct segment *segment, uint64_t seq)
     index_part_cut(&segment->index, keep);
     while (segment->mark_count > 0 && segment->marks[segment->mark_count - 1].seq >= seq)
         free(segment->marks[--segment->mark_count].note);
+    if (segment->mark_count > 0 && segment->marks[segment->mark_count - 1].end_seq > seq)
+        segment->marks[segment->mark_count - 1].end_seq = seq;
     segment->end_seq = segment->durable_end_seq = seq;
+    segment->end_token_index = 0;
+    if (keep > 0) {
+        const struct index_frame *last = index_part_at(&segment->index, keep - 1);
+
+        segment->end_token_index = last->token_index + last->tokens;
+    }
 }
 
 /* Records written again after their file was fenced are in two segments: the one that was begun later counts. */
@@ -182,23 +190,19 @@ static bool load_epochs(struct stream *stream, struct status *st)
     return ok;
 }
 
-/* What follows from the segments. */
+/* What follows from the segments. The history may count one whose file could not be removed any more. */
 static void sum_up(struct stream *stream)
 {
     stream->next_seq = stream->history.next_seq;
     stream->next_token_index = stream->history.next_token_index;
     for (uint32_t i = 0; i < stream->segment_count; i++) {
         const struct segment *segment = stream->segments[i];
+        uint64_t gap_frames, damaged_frames;
 
-        for (uint32_t n = 0; n < segment->mark_count; n++) {
-            const struct segment_mark *mark = &segment->marks[n];
-            uint64_t frames = mark->end_seq - mark->seq;
-
-            if (mark->is_damaged)
-                stream->damaged_frames += frames;
-            else if (mark->type == KV_RECORD_GAP)
-                stream->gap_frames += frames;
-        }
+        history_take_back(&stream->history, segment->super.first_seq, segment->end_seq);
+        segment_count_marks(segment, &gap_frames, &damaged_frames);
+        stream->gap_frames += gap_frames;
+        stream->damaged_frames += damaged_frames;
         stream->stored_frames += segment->index.frame_count;
         if (segment->end_seq > stream->next_seq)
             stream->next_seq = segment->end_seq;

@@ -450,23 +450,15 @@ static void add_to_history(struct stream *stream, const struct segment *segment)
         }
         history_add(history, &span);
     }
-    history->next_seq = segment->end_seq;
+    if (segment->end_seq > history->next_seq)
+        history->next_seq = segment->end_seq;
     if (segment->end_token_index > history->next_token_index)
         history->next_token_index = segment->end_token_index;
 }
 
-static uint64_t gaps_of(const struct segment *segment)
-{
-    uint64_t gaps = 0;
-
-    for (uint32_t i = 0; i < segment->mark_count; i++)
-        if (segment->marks[i].type == KV_RECORD_GAP && !segment->marks[i].is_damaged)
-            gaps += segment->marks[i].end_seq - segment->marks[i].seq;
-    return gaps;
-}
-
 void stream_release_segment(struct stream *stream, struct segment *segment)
 {
+    uint64_t gap_frames, damaged_frames;
     uint32_t at = 0;
 
     while (at < stream->segment_count && stream->segments[at] != segment)
@@ -474,7 +466,9 @@ void stream_release_segment(struct stream *stream, struct segment *segment)
     REQUIRE(at < stream->segment_count);
     add_to_history(stream, segment);
     stream->stored_frames -= segment->index.frame_count;
-    stream->gap_frames -= gaps_of(segment);
+    segment_count_marks(segment, &gap_frames, &damaged_frames);
+    stream->gap_frames -= gap_frames;
+    stream->damaged_frames -= damaged_frames;
     stream->segment_count--;
     memmove(&stream->segments[at], &stream->segments[at + 1], (stream->segment_count - at) * sizeof segment);
     index_part_drop(&segment->index, stream->store->arena);

@@ -77,6 +77,71 @@ TEST(history_stays_bounded)
         CHECK_EQ(history.spans[i].from_seq, history.spans[i - 1].to_seq);
 }
 
+/* A segment with a read in flight stays behind and goes later than the one after it. */
+TEST(history_is_in_the_order_of_numbers_whatever_goes_first)
+{
+    start();
+    add(0, 10, 10);
+    add(20, 30, 10);
+    add(30, 33, 0);
+    add(10, 20, 10);
+    CHECK_EQ(history.count, 2);
+    CHECK_EQ(history.spans[0].to_seq, 30);
+    CHECK_EQ(history.spans[1].to_seq, 33);
+    CHECK_EQ(history_frames(&history), 30);
+    CHECK(history_find(&history, 15) != NULL);
+
+    start(); /* what lay between the two oldest when they became one is counted there */
+    add(0, 10, 10);
+    for (uint64_t i = 2; i <= HISTORY_SPANS_MAX + 1; i++)
+        add(i * 10, i * 10 + 10, i % 2 == 0 ? 10 : 0);
+    CHECK_EQ(history.spans[0].from_seq, 0);
+    CHECK_EQ(history.spans[0].to_seq, 30);
+    add(10, 20, 10);
+    CHECK_EQ(history.spans[0].frames, 30);
+    for (uint32_t i = 1; i < history.count; i++)
+        CHECK(history.spans[i].from_seq >= history.spans[i - 1].to_seq);
+}
+
+TEST(history_takes_back_what_is_there_after_all)
+{
+    start();
+    add(0, 100, 100);
+    add(100, 110, 0);
+    history_take_back(&history, 80, 110);
+    CHECK_EQ(history.count, 1);
+    CHECK_EQ(history.spans[0].to_seq, 80);
+    CHECK_EQ(history_frames(&history), 80);
+    CHECK_EQ(history_gap_frames(&history), 0);
+    history_take_back(&history, 20, 30);
+    CHECK_EQ(history.count, 2);
+    CHECK_EQ(history_frames(&history), 70);
+    CHECK(history_find(&history, 25) == NULL);
+    add(20, 30, 10);
+    CHECK_EQ(history.count, 1);
+    CHECK_EQ(history_frames(&history), 80);
+}
+
+/* Times are the writer's word: two that are closer than a double can tell, or as far apart as can be. */
+TEST(history_counts_a_range_whatever_the_times)
+{
+    const int64_t now = 1700000000000000000;
+    const struct history_span close = { 0, 10, now, now + 1, 10 };
+    const struct history_span far = { 10, 20, INT64_MIN, INT64_MAX, 10 };
+    uint64_t frames, gaps;
+
+    start();
+    history_add(&history, &close);
+    history_in_range(&history, INT64_MIN, now + 1, &frames, &gaps);
+    CHECK(frames <= 10);
+    start();
+    history_add(&history, &far);
+    history_in_range(&history, 0, INT64_MAX, &frames, &gaps);
+    CHECK(frames >= 4 && frames <= 6);
+    history_in_range(&history, 500, 100, &frames, &gaps); /* as_of before the range */
+    CHECK_EQ(frames, 0);
+}
+
 TEST(history_counts_what_lies_in_a_range)
 {
     uint64_t frames, gaps;
