@@ -1,6 +1,8 @@
 /* OpenStream: a writer takes a stream, and with it a new epoch. */
 #include <stdlib.h>
+#include <string.h>
 
+#include "base/name.h"
 #include "base/require.h"
 #include "kvstore/kvstore.h"
 
@@ -42,6 +44,12 @@ void kvstore_open_stream(struct rpc_call *call, void *state)
     stream = kvstore_stream_of(state, request->id, &st);
     if (stream != NULL && request->geometry == NULL) {
         status_fail(&st, STATUS_INVALID, "the request has no geometry");
+        stream = NULL;
+    }
+    if (stream != NULL && (strlen(request->writer) >= STREAM_WRITER_BYTES ||
+                           !utf8_is_valid(request->writer, strlen(request->writer)))) {
+        status_fail(&st, STATUS_INVALID, "writer must be a name of at most %d bytes of UTF-8",
+                    STREAM_WRITER_BYTES - 1);
         stream = NULL;
     }
     if (stream == NULL || !kvstore_read_fingerprint(&request->fingerprint, open.fingerprint, &st)) {

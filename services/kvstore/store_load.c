@@ -246,7 +246,7 @@ static void find_end(struct stream *stream)
         mark->seq != stream->next_seq)
         return;
     stream->has_ended = true;
-    snprintf(stream->trouble, sizeof stream->trouble, "%s", mark->note == NULL ? "" : mark->note);
+    stream_set_trouble(stream, mark->note == NULL ? "" : mark->note);
 }
 
 bool stream_load(struct stream *stream, struct status *st)

@@ -166,7 +166,11 @@ static struct segment *segment_for(struct stream *stream, const struct kv_record
         status_fail(st, STATUS_EXHAUSTED, "no memory for a segment of stream %s", stream->name);
         return NULL;
     }
-    return stream_append_init_copy(stream, segment, st) ? segment : NULL;
+    if (stream_append_init_copy(stream, segment, st))
+        return segment;
+    stream->segment_count--; /* without its INIT it would be used for what comes next */
+    segment_destroy(segment);
+    return NULL;
 }
 
 /* --- appending --- */
@@ -192,10 +196,13 @@ bool stream_check_block(const struct stream *stream, const struct stream_block *
         return status_fail(st, STATUS_INVALID,
                            "block %llu: number %llu is next; say what is missing as a gap",
                            (unsigned long long)block->seq, (unsigned long long)stream->next_seq);
-    if (!is_known && block->token_index < least)
+    if (!is_known && (block->token_index < least || block->token_index >= STREAM_NUMBER_MAX))
         return status_fail(st, STATUS_INVALID, "block %llu: token index %llu; the stream is at %llu",
                            (unsigned long long)block->seq, (unsigned long long)block->token_index,
                            (unsigned long long)least);
+    if (block->seq >= STREAM_NUMBER_MAX)
+        return status_fail(st, STATUS_INVALID, "block %llu: a stream has no more numbers than %llu",
+                           (unsigned long long)block->seq, STREAM_NUMBER_MAX);
     if (block->payload_bytes > UINT32_MAX / 2)
         return status_fail(st, STATUS_INVALID, "block %llu: payload of %llu bytes; at most 2 GiB",
                            (unsigned long long)block->seq, (unsigned long long)block->payload_bytes);
@@ -256,6 +263,19 @@ static bool append_init(struct stream *stream, struct kv_record *record, const s
     return true;
 }
 
+/* Its file says that it ended; more came. */
+static void take_back_end(struct stream *stream)
+{
+    struct status st;
+
+    if (!stream->has_ended)
+        return;
+    stream->has_ended = false;
+    stream->trouble[0] = '\0';
+    if (!stream_save(stream, NULL, NULL, &st))
+        log_error(NULL, "stream_not_saved", "%s/%s: %s", stream->ns, stream->name, st.text);
+}
+
 bool stream_append(struct stream *stream, struct kv_record *record, struct ram_slot *slot, struct status *st)
 {
     struct segment_append append = { .record = record, .slot = slot };
@@ -274,7 +294,7 @@ bool stream_append(struct stream *stream, struct kv_record *record, struct ram_s
     ram_publish(stream->store->arena, slot, &frame->image, &stream->share);
     stream->next_seq = record->end_seq;
     stream->stored_frames++;
-    stream->has_ended = false;
+    take_back_end(stream);
     stream->last_pts_ns = record->pts_ns;
     advance_tokens(stream, record);
     segment_pump(segment);
@@ -286,10 +306,11 @@ bool stream_append(struct stream *stream, struct kv_record *record, struct ram_s
 static bool append_note(struct stream *stream, struct kv_record *record, const char *note, struct status *st)
 {
     struct segment_append append = { .record = record };
+    char text[KV_NOTE_BYTES_MAX];
     struct segment *segment;
     struct kv_layout layout;
 
-    record->note_bytes = (uint32_t)strnlen(note, KV_NOTE_BYTES_MAX);
+    record->note_bytes = (uint32_t)stream_copy_text(text, sizeof text, note);
     segment = segment_for(stream, record, st);
     if (segment == NULL)
         return false;
@@ -297,7 +318,7 @@ static bool append_note(struct stream *stream, struct kv_record *record, const c
     append.buffer = disk_buffer(layout.record_bytes);
     if (append.buffer == NULL)
         return status_fail(st, STATUS_EXHAUSTED, "no memory for a note of stream %s", stream->name);
-    memcpy((char *)append.buffer + layout.note, note, record->note_bytes);
+    memcpy((char *)append.buffer + layout.note, text, record->note_bytes);
     kv_record_checksum(record, append.buffer);
     if (!segment_append(segment, &append, NULL, st)) {
         free(append.buffer);
@@ -317,7 +338,7 @@ bool stream_append_gap(struct stream *stream, const struct stream_gap *gap, stru
                                 .pts_ns = gap->from_pts_ns,
                                 .end_pts_ns = gap->to_pts_ns };
 
-    if (gap->to_seq <= gap->from_seq || gap->from_seq > stream->next_seq)
+    if (gap->to_seq <= gap->from_seq || gap->from_seq > stream->next_seq || gap->to_seq > STREAM_NUMBER_MAX)
         return status_fail(st, STATUS_INVALID, "gap %llu to %llu: number %llu is next",
                            (unsigned long long)gap->from_seq, (unsigned long long)gap->to_seq,
                            (unsigned long long)stream->next_seq);
@@ -327,7 +348,7 @@ bool stream_append_gap(struct stream *stream, const struct stream_gap *gap, stru
     if (!append_note(stream, &record, gap->reason, st))
         return false;
     stream->gap_frames += record.end_seq - record.seq;
-    stream->has_ended = false;
+    take_back_end(stream);
     return true;
 }
 
@@ -343,7 +364,7 @@ bool stream_end(struct stream *stream, const char *trouble, struct status *st)
     if (!append_note(stream, &record, trouble, st))
         return false;
     stream->has_ended = true;
-    snprintf(stream->trouble, sizeof stream->trouble, "%s", trouble);
+    stream_set_trouble(stream, trouble);
     free(stream->init_image);
     stream->init_image = NULL;
     stream->init_record.layers = 0;

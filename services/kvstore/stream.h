@@ -16,6 +16,9 @@
 #include "kvstore/segment.h"
 #include "loop/loop.h"
 
+/* Numbers and token indices a writer may reach: no sum of them wraps, and JSON holds them. */
+#define STREAM_NUMBER_MAX (1ull << 56)
+
 enum { STREAM_TROUBLE_BYTES = 512, STREAM_WRITER_BYTES = 128, STREAM_FOLDER_BYTES = PATH_MAX - 256 };
 
 enum stream_source_kind { STREAM_FILE = 1, STREAM_LIVE = 2 }; /* numbers of proto SourceKind */
@@ -158,6 +161,10 @@ bool stream_create(struct stream **stream_p, struct store *store, const char *ns
                    struct status *st);
 void stream_free(struct stream *stream);
 bool stream_load(struct stream *stream, struct status *st); /* blocks; at start */
+/* A writer's text, as far as it fits and in whole characters; of what is no UTF-8 '?' remains, for readers refuse it.
+ * Returns its length; no NUL. */
+size_t stream_copy_text(char *out, size_t room, const char *text);
+void stream_set_trouble(struct stream *stream, const char *trouble);
 void stream_fence_writer(struct stream *stream, const struct status *why);
 /* Writes stream.json durably; done may be NULL. Saves of a stream follow each other. */
 bool stream_save(struct stream *stream, stream_done_fn *done, void *user, struct status *st);

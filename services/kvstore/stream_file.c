@@ -19,6 +19,26 @@
 
 enum { FILE_BYTES_MAX = 64 << 10 };
 
+size_t stream_copy_text(char *out, size_t room, const char *text)
+{
+    size_t len = strnlen(text, room);
+    bool is_valid;
+
+    while (len == room && len > 0 && ((uint8_t)text[len] & 0xc0) == 0x80)
+        room = --len;
+    memcpy(out, text, len);
+    is_valid = utf8_is_valid(out, len);
+    for (size_t i = 0; !is_valid && i < len; i++)
+        if ((uint8_t)out[i] >= 0x80)
+            out[i] = '?';
+    return len;
+}
+
+void stream_set_trouble(struct stream *stream, const char *trouble)
+{
+    stream->trouble[stream_copy_text(stream->trouble, sizeof stream->trouble - 1, trouble)] = '\0';
+}
+
 struct stream_save {
     struct work work;
     struct stream *stream;
@@ -162,14 +182,17 @@ bool stream_define(struct store *store, const char *ns, const char *name,
     return false;
 }
 
-static bool check_shape(const struct stream *stream, const struct stream_open_request *request,
-                        struct status *st)
+static bool check_request(const struct stream *stream, const struct stream_open_request *request,
+                          struct status *st)
 {
     char held[2 * KV_FINGERPRINT_BYTES + 1], wanted[2 * KV_FINGERPRINT_BYTES + 1];
     char text[KV_GEOMETRY_TEXT_BYTES];
 
     if (!kv_geometry_check(&request->geometry, st))
         return false;
+    if (request->expected_frames > STREAM_NUMBER_MAX)
+        return status_fail(st, STATUS_INVALID, "stream %s: %llu frames expected; a stream has at most %llu",
+                           stream->name, (unsigned long long)request->expected_frames, STREAM_NUMBER_MAX);
     if (!stream->has_shape || stream_frame_count(stream) == 0)
         return true;
     hex_write(stream->fingerprint, KV_FINGERPRINT_BYTES, held);
@@ -191,7 +214,7 @@ bool stream_open(struct stream *stream, const struct stream_open_request *reques
 
     if (stream->deletion != NULL)
         return status_fail(st, STATUS_NOT_FOUND, "stream %s is being removed", stream->name);
-    if (!check_shape(stream, request, st))
+    if (!check_request(stream, request, st))
         return false;
     status_fail(&why, STATUS_ABORTED, "stream %s was taken over by %s", stream->name, request->writer);
     stream_fence_writer(stream, &why);
@@ -232,7 +255,7 @@ static bool read_fields(struct stream *stream, const struct json *object, struct
     definition->kind = strcmp(kind, "file") == 0 ? STREAM_FILE : STREAM_LIVE;
     stream->has_ended = json_bool(json_get(object, "ended"));
     snprintf(stream->writer_name, sizeof stream->writer_name, "%s", writer);
-    snprintf(stream->trouble, sizeof stream->trouble, "%s", trouble);
+    stream_set_trouble(stream, trouble);
     return true;
 }
 

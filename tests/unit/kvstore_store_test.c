@@ -1,4 +1,5 @@
-/* The store without RPCs: what is stored comes back, after restarts too; budgets hold; writers are fenced. */
+/* The store without RPCs: what is stored comes back, after restarts too; writers are fenced. Budgets are in
+ * kvstore_eviction_test.c. */
 #include "kvstore/store.h"
 
 #include <dirent.h>
@@ -7,32 +8,8 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/name.h"
 #include "kvstore_fixture.h"
-
-/* What the file system says everything under the folder takes. */
-static uint64_t disk_usage(const char *path)
-{
-    struct dirent *entry;
-    struct stat info;
-    uint64_t bytes;
-    DIR *dir;
-
-    if (lstat(path, &info) != 0)
-        return 0;
-    bytes = (uint64_t)info.st_blocks * 512;
-    if (!S_ISDIR(info.st_mode) || (dir = opendir(path)) == NULL)
-        return bytes;
-    while ((entry = readdir(dir)) != NULL) {
-        char below[1024];
-
-        if (entry->d_name[0] == '.' && (entry->d_name[1] == '\0' || entry->d_name[1] == '.'))
-            continue;
-        snprintf(below, sizeof below, "%s/%s", path, entry->d_name);
-        bytes += disk_usage(below);
-    }
-    closedir(dir);
-    return bytes;
-}
 
 TEST(store_keeps_blocks_through_a_restart)
 {
@@ -210,83 +187,68 @@ TEST(store_refuses_blocks_that_make_no_sense)
     fixture_stop(&fixture);
 }
 
-/* Two cameras write several times the budget; looked at after every few blocks, the folder is never larger. What
- * has gone says so, what is left is right, and so it is after a restart. */
-TEST(store_never_passes_its_disk_budget)
+/* Numbers so large that sums of them would wrap, or that JSON does not hold: refused, and the store opens again. */
+TEST(store_refuses_numbers_beyond_all_streams)
 {
-    struct fixture fixture;
-    struct fixture_writer writers[2];
-    struct stream *streams[2];
-    uint64_t most = 0, evicted;
-
-    fixture_start(&fixture);
-    fixture_stop(&fixture);
-    fixture.options.disk_bytes = 8 << 20;
-    fixture_open(&fixture);
-    streams[0] = fixture_define(&fixture, "cam-0");
-    streams[1] = fixture_define(&fixture, "cam-1");
-    for (unsigned i = 0; i < 2; i++) {
-        fixture_attach(&fixture, streams[i], &writers[i]);
-        fixture_append_init(&fixture, streams[i]);
-    }
-    for (unsigned round = 0; round < 200; round++) {
-        uint64_t now;
-
-        fixture_append(&fixture, streams[round % 2], 8);
-        now = disk_usage(fixture.root);
-        if (now > most)
-            most = now;
-        CHECK(now <= fixture.options.disk_bytes);
-        CHECK(fixture.store->disk_used_bytes <= fixture.options.disk_bytes);
-    }
-    CHECK(most > fixture.options.disk_bytes / 2);
-    for (unsigned i = 0; i < 2; i++)
-        stream_detach(streams[i], &writers[i].base);
-    for (unsigned i = 0; i < 2; i++)
-        fixture_wait_sealed(&fixture, streams[i]);
-    for (unsigned i = 0; i < 2; i++) {
-        evicted = history_frames(&streams[i]->history);
-        CHECK(evicted > 100);
-        CHECK_EQ(evicted + stream_frame_count(streams[i]), 800);
-        CHECK_EQ(fixture_read_layer(&fixture, streams[i], 0, 1), FRAME_EVICTED);
-        fixture_check_all(&fixture, streams[i], evicted, 800);
-    }
-    fixture_stop(&fixture);
-    CHECK(disk_usage(fixture.root) <= fixture.options.disk_bytes);
-    fixture_open(&fixture);
-    for (unsigned i = 0; i < 2; i++) {
-        struct stream *stream = store_find(fixture.store, "default", i == 0 ? "cam-0" : "cam-1");
-
-        evicted = history_frames(&stream->history);
-        CHECK_EQ(stream->next_seq, 800);
-        CHECK_EQ(evicted + stream_frame_count(stream), 800);
-        CHECK_EQ(fixture_read_layer(&fixture, stream, 3, 1), FRAME_EVICTED);
-        fixture_check_all(&fixture, stream, evicted, 800);
-    }
-    fixture_stop(&fixture);
-}
-
-/* The disk budget was lowered: the next start removes the oldest until it fits. */
-TEST(store_fits_a_lowered_budget_at_start)
-{
+    struct stream_open_request request = { .geometry = fixture_geometry,
+                                           .writer = "analyzer-1",
+                                           .expected_frames = 1ull << 63 };
+    const struct stream_gap gaps[] = { { .from_seq = 1, .to_seq = UINT64_MAX, .reason = "away" },
+                                       { .from_seq = 1, .to_seq = 1ull << 63, .reason = "away" } };
     struct fixture fixture;
     struct fixture_writer writer;
+    struct stream_block block;
     struct stream *stream;
 
     fixture_start(&fixture);
     stream = fixture_define(&fixture, "cam-1");
+    CHECK(!stream_open(stream, &request, fixture_done, NULL, &fixture.st));
+    CHECK_EQ(fixture.st.code, STATUS_INVALID);
     fixture_attach(&fixture, stream, &writer);
-    fixture_append(&fixture, stream, 1000);
-    fixture_wait_durable(&fixture, stream);
+    fixture_append(&fixture, stream, 1);
+    for (size_t i = 0; i < ARRAY_LEN(gaps); i++) {
+        CHECK(!stream_append_gap(stream, &gaps[i], &fixture.st));
+        CHECK_EQ(fixture.st.code, STATUS_INVALID);
+    }
+    block = fixture_block(stream, 1);
+    block.token_index = UINT64_MAX - 3;
+    CHECK(!fixture_append_block(&fixture, stream, &block, &fixture.st));
+    CHECK_EQ(fixture.st.code, STATUS_INVALID);
+    fixture_append(&fixture, stream, 1);
     stream_detach(stream, &writer.base);
     fixture_stop(&fixture);
-    CHECK(disk_usage(fixture.root) > 8 << 20);
-    fixture.options.disk_bytes = 8 << 20;
     fixture_open(&fixture);
-    CHECK(disk_usage(fixture.root) <= 8 << 20);
+    CHECK_EQ(store_find(fixture.store, "default", "cam-1")->next_seq, 2);
+    fixture_stop(&fixture);
+}
+
+/* Readers of other languages refuse a message with text that is no UTF-8: what a writer says is cut between
+ * characters, and shown with '?' where it is none. */
+TEST(store_keeps_no_text_that_is_no_utf8)
+{
+    struct fixture fixture;
+    struct fixture_writer writer;
+    struct stream *stream;
+    char trouble[2 * STREAM_TROUBLE_BYTES];
+
+    for (size_t i = 0; i + 1 < sizeof trouble; i += 3)
+        memcpy(trouble + i, "\xe2\x82\xac", i + 3 < sizeof trouble ? 3 : sizeof trouble - i);
+    trouble[sizeof trouble - 1] = '\0';
+    fixture_start(&fixture);
+    stream = fixture_define(&fixture, "cam-1");
+    stream_set_trouble(stream, trouble);
+    CHECK(utf8_is_valid(stream->trouble, strlen(stream->trouble)));
+    CHECK(strlen(stream->trouble) > STREAM_TROUBLE_BYTES - 4);
+    stream_set_trouble(stream, "no file \xff\xfe.mp4");
+    CHECK_STR(stream->trouble, "no file ??.mp4");
+    fixture_attach(&fixture, stream, &writer);
+    CHECK_OK(stream_end(stream, trouble, &fixture.st), fixture.st);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+    fixture_open(&fixture);
     stream = store_find(fixture.store, "default", "cam-1");
-    CHECK_EQ(fixture_read_layer(&fixture, stream, 0, 0), FRAME_EVICTED);
-    CHECK_EQ(fixture_read_layer(&fixture, stream, 999, 0), FRAME_OK);
+    CHECK(utf8_is_valid(stream->trouble, strlen(stream->trouble)));
+    CHECK(strlen(stream->trouble) > STREAM_TROUBLE_BYTES - 4);
     fixture_stop(&fixture);
 }
 
@@ -369,6 +331,9 @@ TEST(store_remembers_the_end)
     fixture_append(&fixture, stream, 1);
     CHECK(!stream->has_ended);
     stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+    fixture_open(&fixture);
+    CHECK(!store_find(fixture.store, "default", "film")->has_ended);
     fixture_stop(&fixture);
 }
 
