@@ -98,20 +98,13 @@ static bool add_mark(struct timeline *timeline, const struct segment_mark *mark)
 
 static bool add_segment(struct timeline *timeline, const struct segment *segment)
 {
-    uint64_t n = 0;
-    uint32_t i = 0;
+    struct segment_cursor cursor = { 0 };
+    const struct segment_mark *mark;
+    const struct index_frame *frame;
 
-    while (n < segment->index.frame_count || i < segment->mark_count) {
-        const struct index_frame *frame =
-            n < segment->index.frame_count ? index_part_at(&segment->index, n) : NULL;
-        const struct segment_mark *mark = i < segment->mark_count ? &segment->marks[i] : NULL;
-        bool is_frame = frame != NULL && (mark == NULL || frame->seq < mark->end_seq);
-
-        if (is_frame ? !add_frame(timeline, frame) : !add_mark(timeline, mark))
+    while (segment_next(segment, &cursor, &frame, &mark))
+        if (frame != NULL ? !add_frame(timeline, frame) : !add_mark(timeline, mark))
             return false;
-        n += is_frame;
-        i += !is_frame;
-    }
     return true;
 }
 

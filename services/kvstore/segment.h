@@ -136,6 +136,14 @@ void segment_record_free(struct ram_arena *arena, struct segment_record *record)
 
 bool segment_add_mark(struct segment *segment, const struct kv_entry *entry, const char *note);
 
+/* What stands next in the order of numbers: a frame or, with *frame_p NULL, a mark. False: nothing more. Starts zeroed. */
+struct segment_cursor {
+    uint64_t frame;
+    uint32_t mark;
+};
+bool segment_next(const struct segment *segment, struct segment_cursor *cursor,
+                  const struct index_frame **frame_p, const struct segment_mark **mark_p);
+
 /* Numbers that were never stored, and those that were and cannot be read. */
 void segment_count_marks(const struct segment *segment, uint64_t *gap_frames_p, uint64_t *damaged_frames_p);
 

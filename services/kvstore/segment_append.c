@@ -43,6 +43,23 @@ bool segment_add_mark(struct segment *segment, const struct kv_entry *entry, con
     return true;
 }
 
+bool segment_next(const struct segment *segment, struct segment_cursor *cursor,
+                  const struct index_frame **frame_p, const struct segment_mark **mark_p)
+{
+    const struct index_part *index = &segment->index;
+    bool has_mark = cursor->mark < segment->mark_count;
+
+    *frame_p = cursor->frame < index->frame_count ? index_part_at(index, cursor->frame) : NULL;
+    *mark_p = has_mark ? &segment->marks[cursor->mark] : NULL;
+    if (*frame_p != NULL && (!has_mark || (*frame_p)->seq < (*mark_p)->end_seq)) {
+        cursor->frame++;
+        return true;
+    }
+    *frame_p = NULL;
+    cursor->mark += has_mark;
+    return has_mark;
+}
+
 void segment_count_marks(const struct segment *segment, uint64_t *gap_frames_p, uint64_t *damaged_frames_p)
 {
     *gap_frames_p = *damaged_frames_p = 0;

@@ -451,23 +451,19 @@ void stream_progress(struct stream *stream)
 static void add_to_history(struct stream *stream, const struct segment *segment)
 {
     struct history *history = &stream->history;
-    uint64_t n = 0;
-    uint32_t i = 0;
+    struct segment_cursor cursor = { 0 };
+    const struct segment_mark *mark;
+    const struct index_frame *frame;
 
-    while (n < segment->index.frame_count || i < segment->mark_count) {
-        const struct index_frame *frame =
-            n < segment->index.frame_count ? index_part_at(&segment->index, n) : NULL;
-        const struct segment_mark *mark = i < segment->mark_count ? &segment->marks[i] : NULL;
+    while (segment_next(segment, &cursor, &frame, &mark)) {
         struct history_span span;
 
-        if (frame != NULL && (mark == NULL || frame->seq < mark->end_seq)) {
+        if (frame != NULL) {
             span = (struct history_span){ frame->seq, frame->seq + 1, frame->pts_ns, frame->pts_ns, 1 };
-            n++;
         } else {
             span = (struct history_span){ mark->seq, mark->end_seq, mark->pts_ns, mark->end_pts_ns, 0 };
             if (mark->is_damaged)
                 span.frames = mark->end_seq - mark->seq;
-            i++;
         }
         history_add(history, &span);
     }
