@@ -53,10 +53,10 @@ static void fill(const struct model *model, struct model_facts *facts)
 bool model_facts_read(const struct cluster_plan *plan, struct model_facts *facts, struct status *st)
 {
     bool small = checkpoint_bytes(plan->model) < machine_memory_available() / 4;
-    struct model_options options = {
-        .ops = &tensor_ops_cpu,
+    const struct model_spec spec = {
+        .folder = plan->model,
+        .dtype = plan->dtype,
         .threads = plan->threads,
-        .dtype = strcmp(plan->dtype, "f32") == 0 ? TENSOR_F32 : TENSOR_BF16,
         .n_local = plan->n_local > 0 ? plan->n_local : N_LOCAL_DEFAULT,
         .parts = small ? MODEL_VISION | MODEL_LANGUAGE : MODEL_VISION,
         .batch_frames = small ? 8 : 1,
@@ -66,7 +66,7 @@ bool model_facts_read(const struct cluster_plan *plan, struct model_facts *facts
     bool ok;
 
     memset(facts, 0, sizeof *facts);
-    if (!model_open(&model, plan->model, &options, st))
+    if (!model_open_spec(&model, &spec, st))
         return false;
     fill(model, facts);
     ok = !small || model_measure(model, MEASURE_SECONDS, &speed, st);

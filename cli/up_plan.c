@@ -12,6 +12,7 @@
 #include "base/name.h"
 #include "cli_output.h"
 #include "machine.h"
+#include "model/model.h"
 
 enum { ADVICE_BYTES_MAX = 64 << 10 };
 
@@ -178,6 +179,7 @@ static bool set_counts(const struct up_request *request, uint32_t remembered, st
 bool up_plan_resolve(const struct up_request *request, struct cluster_plan *plan, struct status *st)
 {
     struct cluster_plan last;
+    enum tensor_dtype dtype;
 
     memset(plan, 0, sizeof *plan);
     if (!cluster_settings_read(request->data, &last, st) || !find_programs(plan, st) ||
@@ -199,9 +201,8 @@ bool up_plan_resolve(const struct up_request *request, struct cluster_plan *plan
         return false;
     if (plan->dtype[0] == '\0')
         text_copy(plan->dtype, sizeof plan->dtype, "bf16");
-    if (strcmp(plan->dtype, "bf16") != 0 && strcmp(plan->dtype, "f32") != 0)
-        return status_fail(st, STATUS_INVALID, "dtype must be bf16 or f32, not '%s'", plan->dtype);
-    return set_counts(request, last.counts[CLUSTER_KVSTORE], plan, st) && set_budgets(request, plan, st);
+    return model_dtype_read(&dtype, plan->dtype, st) &&
+           set_counts(request, last.counts[CLUSTER_KVSTORE], plan, st) && set_budgets(request, plan, st);
 }
 
 bool up_plan_make_run(const char *data, struct cluster_plan *plan, struct status *st)

@@ -138,6 +138,31 @@ bool model_open(struct model **model_p, const char *folder, const struct model_o
     return true;
 }
 
+bool model_dtype_read(enum tensor_dtype *dtype_p, const char *word, struct status *st)
+{
+    if (strcmp(word, "f32") == 0)
+        *dtype_p = TENSOR_F32;
+    else if (strcmp(word, "bf16") == 0)
+        *dtype_p = TENSOR_BF16;
+    else
+        return status_fail(st, STATUS_INVALID, "dtype must be f32 or bf16, not '%s'", word);
+    return true;
+}
+
+bool model_open_spec(struct model **model_p, const struct model_spec *spec, struct status *st)
+{
+    struct model_options options = {
+        .ops = &tensor_ops_cpu,
+        .threads = spec->threads,
+        .n_local = spec->n_local,
+        .parts = spec->parts,
+        .batch_frames = spec->batch_frames,
+    };
+
+    return model_dtype_read(&options.dtype, spec->dtype, st) &&
+           model_open(model_p, spec->folder, &options, st);
+}
+
 void model_close(struct model *model)
 {
     if (model == NULL)

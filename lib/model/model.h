@@ -75,6 +75,26 @@ struct model;
 
 bool model_open(struct model **model_p, const char *folder, const struct model_options *options,
                 struct status *st);
+
+/* "f32" or "bf16", as people write it. INVALID for another word. */
+bool model_dtype_read(enum tensor_dtype *dtype_p, const char *word, struct status *st);
+
+/* A model as options and settings name it, to be computed on the CPU. */
+struct model_spec {
+    const char *folder, *dtype;
+    uint32_t threads, n_local;
+    unsigned parts;
+    uint32_t batch_frames;
+};
+
+/* From a service's options struct whose .def includes model/model_options.def. */
+#define MODEL_SPEC(options, model_parts, frames)                                              \
+    {                                                                                         \
+        .folder = (options)->model, .dtype = (options)->dtype, .threads = (options)->threads, \
+        .n_local = (options)->n_local, .parts = (model_parts), .batch_frames = (frames)       \
+    }
+
+bool model_open_spec(struct model **model_p, const struct model_spec *spec, struct status *st);
 void model_close(struct model *model); /* NULL is fine */
 
 const struct model_geometry *model_geometry(const struct model *model);

@@ -57,35 +57,16 @@ static void slot_freed(void *user)
     feeds_slot_freed(user);
 }
 
-static bool open_model(struct analyzer *analyzer, struct status *st)
-{
-    const struct analyzer_options *options = analyzer->options;
-    struct model_options model = {
-        .ops = &tensor_ops_cpu,
-        .threads = options->threads,
-        .n_local = options->n_local,
-        .parts = MODEL_LANGUAGE,
-        .batch_frames = options->batch_frames,
-    };
-
-    if (strcmp(options->dtype, "f32") == 0)
-        model.dtype = TENSOR_F32;
-    else if (strcmp(options->dtype, "bf16") == 0)
-        model.dtype = TENSOR_BF16;
-    else
-        return status_fail(st, STATUS_INVALID, "dtype must be f32 or bf16, not '%s'", options->dtype);
-    return model_open(&analyzer->model, options->model, &model, st);
-}
-
 static bool open_parts(struct analyzer *analyzer, struct status *st)
 {
     struct work_pool_options links = { .name = "links", .threads = 1, .queue_max = 64 };
     struct directory_events events = { .describe = describe, .user = analyzer };
     struct rpc_service service = { "reelkv.v1.Ingest", handlers, ARRAY_LEN(handlers), analyzer };
     const struct analyzer_options *options = analyzer->options;
+    const struct model_spec spec = MODEL_SPEC(options, MODEL_LANGUAGE, options->batch_frames);
     uint64_t slot_bytes;
 
-    if (!name_check("analyzer", options->name, st) || !open_model(analyzer, st))
+    if (!name_check("analyzer", options->name, st) || !model_open_spec(&analyzer->model, &spec, st))
         return false;
     slot_bytes = model_block_bytes(analyzer->model, model_geometry(analyzer->model)->frame_tokens);
     if (model_geometry(analyzer->model)->init_tokens > model_geometry(analyzer->model)->frame_tokens)

@@ -56,21 +56,9 @@ static bool find_capture_program(char path[PROGRAM_PATH_BYTES], struct status *s
 static bool open_model(struct encoder_server *server, struct status *st)
 {
     const struct encoder_options *options = server->options;
-    struct model_options model = {
-        .ops = &tensor_ops_cpu,
-        .threads = options->threads,
-        .n_local = options->n_local,
-        .parts = MODEL_VISION,
-        .batch_frames = options->batch_frames,
-    };
+    const struct model_spec spec = MODEL_SPEC(options, MODEL_VISION, options->batch_frames);
 
-    if (strcmp(options->dtype, "f32") == 0)
-        model.dtype = TENSOR_F32;
-    else if (strcmp(options->dtype, "bf16") == 0)
-        model.dtype = TENSOR_BF16;
-    else
-        return status_fail(st, STATUS_INVALID, "dtype must be f32 or bf16, not '%s'", options->dtype);
-    if (!model_open(&server->model, options->model, &model, st))
+    if (!model_open_spec(&server->model, &spec, st))
         return false;
     server->vision = vision_of_model(server->model);
     return true;

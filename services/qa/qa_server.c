@@ -50,26 +50,6 @@ static void on_drain(void *user)
     directory_leave(qa->directory);
 }
 
-static bool open_model(struct qa *qa, struct status *st)
-{
-    const struct qa_options *options = qa->options;
-    struct model_options model = {
-        .ops = &tensor_ops_cpu,
-        .threads = options->threads,
-        .n_local = options->n_local,
-        .parts = MODEL_LANGUAGE,
-        .batch_frames = 1,
-    };
-
-    if (strcmp(options->dtype, "f32") == 0)
-        model.dtype = TENSOR_F32;
-    else if (strcmp(options->dtype, "bf16") == 0)
-        model.dtype = TENSOR_BF16;
-    else
-        return status_fail(st, STATUS_INVALID, "dtype must be f32 or bf16, not '%s'", options->dtype);
-    return model_open(&qa->model, options->model, &model, st);
-}
-
 static bool open_parts(struct qa *qa, struct status *st)
 {
     struct work_pool_options answering = { .name = "question",
@@ -78,8 +58,9 @@ static bool open_parts(struct qa *qa, struct status *st)
     struct work_pool_options links = { .name = "links", .threads = 1, .queue_max = 64 };
     struct directory_events events = { .describe = describe, .user = qa };
     struct rpc_service service = { "reelkv.v1.Qa", handlers, ARRAY_LEN(handlers), qa };
+    const struct model_spec spec = MODEL_SPEC(qa->options, MODEL_LANGUAGE, 1);
 
-    if (!name_check("qa", qa->options->name, st) || !open_model(qa, st) ||
+    if (!name_check("qa", qa->options->name, st) || !model_open_spec(&qa->model, &spec, st) ||
         !work_pool_create(&qa->answering, qa->loop, &answering, st) ||
         !work_pool_create(&qa->links_pool, qa->loop, &links, st))
         return false;

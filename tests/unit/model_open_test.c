@@ -269,4 +269,16 @@ TEST(options_out_of_bounds_are_refused)
 #undef CHECK_BAD
 }
 
+TEST(a_dtype_is_f32_or_bf16_and_nothing_else)
+{
+    enum tensor_dtype dtype;
+    struct status st = { 0 };
+
+    CHECK(model_dtype_read(&dtype, "f32", &st) && dtype == TENSOR_F32);
+    CHECK(model_dtype_read(&dtype, "bf16", &st) && dtype == TENSOR_BF16);
+    CHECK(!model_dtype_read(&dtype, "f16", &st));
+    CHECK_EQ(st.code, STATUS_INVALID);
+    CHECK_STR(st.text, "dtype must be f32 or bf16, not 'f16'");
+}
+
 TEST_MAIN()
