@@ -18,11 +18,11 @@ struct batch {
     bool closing;
     /* The batch under way. */
     struct work work;
-    bool running, ok;
+    bool running;
     uint32_t count;
     struct batch_item *items[MODEL_BATCH_FRAMES_MAX];
     struct model_picture pictures[MODEL_BATCH_FRAMES_MAX];
-    struct status failure;
+    struct status failures[MODEL_BATCH_FRAMES_MAX]; /* of each item; OK: its results are there */
     uint64_t took_ns;
     struct batch_totals totals;
 };
@@ -89,16 +89,32 @@ static bool fill_result(struct batch *batch, struct batch_item *item, float *emb
     return true;
 }
 
+/* Items [from, from + count): together, and where that fails each alone. */
+static void encode(struct batch *batch, uint32_t from, uint32_t count)
+{
+    const struct vision *vision = batch->vision;
+    size_t frame = (size_t)vision->frame_tokens * vision->hidden;
+    float *out = batch->out + from * frame;
+    struct status st = { 0 };
+
+    if (vision->encode(vision->arg, batch->pictures + from, count, out, &st)) {
+        for (uint32_t i = 0; i < count; i++)
+            fill_result(batch, batch->items[from + i], out + i * frame, &batch->failures[from + i]);
+    } else if (count == 1) {
+        batch->failures[from] = st;
+    } else {
+        for (uint32_t i = 0; i < count; i++)
+            encode(batch, from + i, 1);
+    }
+}
+
 static void run_batch(struct work *work)
 {
     struct batch *batch = container_of(work, struct batch, work);
-    size_t frame = (size_t)batch->vision->frame_tokens * batch->vision->hidden;
     uint64_t started_ns = clock_mono_ns();
 
-    batch->ok =
-        batch->vision->encode(batch->vision->arg, batch->pictures, batch->count, batch->out, &batch->failure);
-    for (uint32_t i = 0; batch->ok && i < batch->count; i++)
-        batch->ok = fill_result(batch, batch->items[i], batch->out + i * frame, &batch->failure);
+    memset(batch->failures, 0, batch->count * sizeof *batch->failures);
+    encode(batch, 0, batch->count);
     batch->took_ns = clock_mono_ns() - started_ns;
 }
 
@@ -107,16 +123,17 @@ static void start_batch(struct batch *batch);
 static void batch_done(struct work *work)
 {
     struct batch *batch = container_of(work, struct batch, work);
-    struct batch_item *items[MODEL_BATCH_FRAMES_MAX];
-    uint32_t count = batch->count;
 
-    batch->running = false;
     batch->totals.batches++;
-    batch->totals.frames += batch->ok ? count : 0;
     batch->totals.busy_ns += batch->took_ns;
-    memcpy(items, batch->items, count * sizeof *items); /* done() may offer, and start the next batch */
-    for (uint32_t i = 0; i < count; i++)
-        items[i]->done(items[i], batch->ok ? NULL : &batch->failure);
+    /* done() may offer; the next batch waits until all have been told of this one. */
+    for (uint32_t i = 0; i < batch->count; i++) {
+        bool ok = batch->failures[i].code == STATUS_OK;
+
+        batch->totals.frames += ok;
+        batch->items[i]->done(batch->items[i], ok ? NULL : &batch->failures[i]);
+    }
+    batch->running = false;
     start_batch(batch);
 }
 

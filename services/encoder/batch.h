@@ -3,7 +3,8 @@
  *   item: offered -> (with others, on the batch's thread) -> done(), on the loop
  *
  * A batch starts as soon as the one before is done, with what waits then, in the order of offering: alone when the
- * machine is idle, full when it is not. A frame's embeddings never depend on its company (model/model.h).
+ * machine is idle, full when it is not. A frame's embeddings never depend on its company (model/model.h), and a
+ * picture that cannot be encoded fails alone.
  *
  * Owner:  encoder. Thread: the loop's.
  * Bounds: frames_max a batch; each stream offers at most as many as its capture has slots. */

@@ -5,6 +5,7 @@
 
 #include "base/name.h"
 #include "base/require.h"
+#include "media/media_source.h"
 
 static const uint32_t magic = 0x31434b52; /* "RKC1" */
 enum { WIRE_VERSION = 1 };
@@ -120,7 +121,7 @@ static bool accept_frame(struct capture_session *session, const struct capture_m
 {
     if (m->slot >= session->slots || (session->held >> m->slot & 1) != 0)
         return status_fail(st, STATUS_INVALID, "a frame in slot %u, which is not free", m->slot);
-    if (m->width == 0 || m->height == 0 || m->width > UINT16_MAX || m->height > UINT16_MAX ||
+    if (m->width == 0 || m->height == 0 || m->width > MEDIA_SIDE_MAX || m->height > MEDIA_SIDE_MAX ||
         (uint64_t)m->width * m->height * 3 > session->slot_bytes)
         return status_fail(st, STATUS_INVALID, "a frame of %u x %u, which no slot can hold", m->width,
                            m->height);

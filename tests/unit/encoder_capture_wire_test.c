@@ -133,6 +133,8 @@ TEST(a_child_that_breaks_a_rule_is_found_out)
         { { .kind = CAPTURE_FRAME, .seq = 10, .width = 0, .height = 8, .pts_ns = 100 }, "no slot can hold" },
         { { .kind = CAPTURE_FRAME, .seq = 10, .width = 1024, .height = 1024, .pts_ns = 100 },
           "no slot can hold" },
+        { { .kind = CAPTURE_FRAME, .seq = 10, .width = 9000, .height = 8, .pts_ns = 100 },
+          "no slot can hold" }, /* it could, but nothing that decodes here gives it */
         { { .kind = CAPTURE_FRAME, .seq = 10, .width = 1u << 31, .height = 1u << 31 }, "no slot can hold" },
         { { .kind = CAPTURE_FRAME, .seq = 10, .width = 8, .height = 8, .pts_ns = 99 }, "goes back" },
         { { .kind = CAPTURE_FRAME, .seq = 10, .to_seq = 1, .width = 8, .height = 8 }, "does not have" },
