@@ -11,6 +11,9 @@
 #include "base/require.h"
 #include "media/media_internal.h"
 
+/* A file that claims a longer video does not know. */
+#define EXPECTED_FRAMES_MAX 1e12
+
 /* Containers that cameras and recorders write. Not on the list, on purpose: what names other files (concat,
  * image patterns), what takes any text for a picture (tty), devices. Sound formats are here so that a sound
  * file is refused as one. */
@@ -247,6 +250,7 @@ static void fill_info(struct media_source *source, const AVStream *stream)
 {
     AVRational rate = stream->avg_frame_rate.num > 0 ? stream->avg_frame_rate : stream->r_frame_rate;
     struct media_info *info = &source->info;
+    double frames;
 
     text_copy(info->codec, sizeof info->codec, avcodec_get_name(stream->codecpar->codec_id));
     info->width = stream->codecpar->width > 0 ? (uint32_t)stream->codecpar->width : 0;
@@ -254,11 +258,11 @@ static void fill_info(struct media_source *source, const AVStream *stream)
     info->average_fps = rate.num > 0 && rate.den > 0 ? av_q2d(rate) : 0;
     if (source->live)
         return;
+    frames = (double)source->format->duration / AV_TIME_BASE * info->average_fps + 0.5;
     if (stream->nb_frames > 0)
         info->expected_frames = (uint64_t)stream->nb_frames;
-    else if (source->format->duration > 0)
-        info->expected_frames =
-            (uint64_t)((double)source->format->duration / AV_TIME_BASE * info->average_fps + 0.5);
+    else if (source->format->duration > 0 && frames < EXPECTED_FRAMES_MAX)
+        info->expected_frames = (uint64_t)frames;
 }
 
 bool media_open_decoder(struct media_source *source, struct status *st)

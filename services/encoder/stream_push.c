@@ -195,6 +195,15 @@ static bool prepend_gap(struct stream *stream, uint64_t from_seq, uint64_t to_se
     return true;
 }
 
+/* The store has the beginning of this gap, which has grown since: what is left begins later. */
+static void trim_gap(struct item *gap, uint64_t from_seq)
+{
+    double share = (double)(from_seq - gap->seq) / (double)(gap->to_seq - gap->seq);
+
+    gap->pts_ns += (int64_t)((double)(gap->to_pts_ns - gap->pts_ns) * share);
+    gap->seq = from_seq;
+}
+
 /* The store wants next_seq. What it has is let go of; what we no longer have is read again or becomes a gap. */
 static bool align(struct stream *stream, uint64_t next_seq, struct status *st)
 {
@@ -203,7 +212,7 @@ static bool align(struct stream *stream, uint64_t next_seq, struct status *st)
     stream->unsent = stream->first;
     items_free_below(stream, next_seq);
     if (stream->first != NULL && stream->first->kind == ITEM_GAP && stream->first->seq < next_seq)
-        stream->first->seq = next_seq;
+        trim_gap(stream->first, next_seq);
     have_seq = items_next_seq(stream);
     if (have_seq == next_seq)
         return true;
