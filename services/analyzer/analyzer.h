@@ -31,6 +31,8 @@ struct analyzer {
     struct work_pool *links_pool; /* handshakes with stores */
     struct store_links links;
     struct block_pool *blocks;
+    struct block_slot *init_slot; /* the system prompt's block, the same for every stream */
+    uint64_t slot_tickets;        /* given to feeds that wait for a slot */
     struct directory *directory;
     struct feed *feeds;
     uint32_t feed_count;

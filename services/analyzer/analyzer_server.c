@@ -57,6 +57,26 @@ static void slot_freed(void *user)
     feeds_slot_freed(user);
 }
 
+/* Memory for blocks: one slot holds the system prompt's for good, at least one is left for frames. */
+static bool make_pool(struct analyzer *analyzer, struct status *st)
+{
+    const struct model_geometry *geometry = model_geometry(analyzer->model);
+    const struct model_block *init = model_init_block(analyzer->model);
+    uint32_t tokens = init->tokens > geometry->frame_tokens ? init->tokens : geometry->frame_tokens;
+    uint64_t pool_bytes = analyzer->options->pool_bytes;
+
+    if (!block_pool_create(&analyzer->blocks, pool_bytes, model_block_bytes(analyzer->model, tokens),
+                           slot_freed, analyzer, st))
+        return false;
+    analyzer->init_slot = block_pool_take(analyzer->blocks);
+    if (!block_pool_has_free(analyzer->blocks))
+        return status_fail(st, STATUS_EXHAUSTED,
+                           "pool_bytes %llu holds no frame's block beside the system prompt's; give it more",
+                           (unsigned long long)pool_bytes);
+    memcpy(analyzer->init_slot->bytes, init->payload, model_block_bytes(analyzer->model, init->tokens));
+    return true;
+}
+
 static bool open_parts(struct analyzer *analyzer, struct status *st)
 {
     struct work_pool_options links = { .name = "links", .threads = 1, .queue_max = 64 };
@@ -64,16 +84,11 @@ static bool open_parts(struct analyzer *analyzer, struct status *st)
     struct rpc_service service = { "reelkv.v1.Ingest", handlers, ARRAY_LEN(handlers), analyzer };
     const struct analyzer_options *options = analyzer->options;
     const struct model_spec spec = MODEL_SPEC(options, MODEL_LANGUAGE, options->batch_frames);
-    uint64_t slot_bytes;
 
     if (!name_check("analyzer", options->name, st) || !model_open_spec(&analyzer->model, &spec, st))
         return false;
-    slot_bytes = model_block_bytes(analyzer->model, model_geometry(analyzer->model)->frame_tokens);
-    if (model_geometry(analyzer->model)->init_tokens > model_geometry(analyzer->model)->frame_tokens)
-        slot_bytes = model_block_bytes(analyzer->model, model_geometry(analyzer->model)->init_tokens);
     if (!engine_create(&analyzer->engine, analyzer->loop, analyzer->model, options->batch_frames, st) ||
-        !block_pool_create(&analyzer->blocks, options->pool_bytes, slot_bytes, slot_freed, analyzer, st) ||
-        !work_pool_create(&analyzer->links_pool, analyzer->loop, &links, st))
+        !make_pool(analyzer, st) || !work_pool_create(&analyzer->links_pool, analyzer->loop, &links, st))
         return false;
     analyzer->links.rpc = rpc_host_rpc(analyzer->host);
     analyzer->links.pool = analyzer->links_pool;
@@ -110,6 +125,8 @@ void analyzer_server_destroy(struct analyzer *analyzer)
     directory_destroy(analyzer->directory);
     engine_destroy(analyzer->engine);
     work_pool_destroy(analyzer->links_pool);
+    if (analyzer->init_slot != NULL)
+        block_slot_unref(analyzer->init_slot);
     block_pool_destroy(analyzer->blocks);
     model_close(analyzer->model);
     free(analyzer);

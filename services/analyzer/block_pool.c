@@ -84,6 +84,11 @@ uint64_t block_pool_slot_bytes(const struct block_pool *pool)
     return pool->slot_bytes;
 }
 
+bool block_pool_has_free(const struct block_pool *pool)
+{
+    return pool->first_free != NULL;
+}
+
 struct block_slot *block_pool_take(struct block_pool *pool)
 {
     struct block_slot *slot = pool->first_free;

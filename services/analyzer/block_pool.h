@@ -31,6 +31,7 @@ void block_pool_destroy(struct block_pool *pool); /* NULL is fine */
 const struct kv_pool *block_pool_memory(const struct block_pool *pool);
 uint64_t block_pool_slot_bytes(const struct block_pool *pool);
 
+bool block_pool_has_free(const struct block_pool *pool);
 struct block_slot *block_pool_take(struct block_pool *pool); /* one reference; NULL: none is free */
 void block_slot_ref(struct block_slot *slot);
 void block_slot_unref(void *slot); /* void *: an attachment's release */

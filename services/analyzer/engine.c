@@ -6,7 +6,7 @@
 #include "base/clock.h"
 #include "base/require.h"
 
-enum { ENGINE_QUEUE_MAX = LIMIT_STREAMS + 1 };
+enum { ENGINE_QUEUE_MAX = LIMIT_STREAMS + 1 /* windows to fill, and the batch */ };
 
 struct engine {
     struct model *model;
@@ -19,8 +19,7 @@ struct engine {
     uint32_t count;
     struct engine_job *jobs[MODEL_BATCH_FRAMES_MAX];
     struct model_push pushes[MODEL_BATCH_FRAMES_MAX];
-    bool ok;
-    struct status failure;
+    struct status failures[MODEL_BATCH_FRAMES_MAX]; /* of each job; OK: pushed */
     uint64_t took_ns;
     struct engine_totals totals;
 };
@@ -58,8 +57,16 @@ static void run_batch(struct work *work)
 {
     struct engine *engine = container_of(work, struct engine, batch);
     uint64_t started_ns = clock_mono_ns();
+    bool ok;
 
-    engine->ok = model_window_push(engine->model, engine->pushes, engine->count, &engine->failure);
+    memset(engine->failures, 0, engine->count * sizeof *engine->failures);
+    ok = model_window_push(engine->model, engine->pushes, engine->count, &engine->failures[0]);
+    if (!ok && engine->count > 1) {
+        /* The windows are as they were. */
+        engine->failures[0].code = STATUS_OK;
+        for (uint32_t i = 0; i < engine->count; i++)
+            model_window_push(engine->model, &engine->pushes[i], 1, &engine->failures[i]);
+    }
     engine->took_ns = clock_mono_ns() - started_ns;
 }
 
@@ -68,18 +75,18 @@ static void start_batch(struct engine *engine);
 static void batch_done(struct work *work)
 {
     struct engine *engine = container_of(work, struct engine, batch);
-    struct engine_job *jobs[MODEL_BATCH_FRAMES_MAX];
-    uint32_t count = engine->count;
 
-    engine->batch_running = false;
     engine->totals.batches++;
-    engine->totals.frames += engine->ok ? count : 0;
     engine->totals.busy_ns += engine->took_ns;
-    memcpy(jobs, engine->jobs, count * sizeof *jobs); /* a job's pushed() may offer it again */
-    for (uint32_t i = 0; i < count; i++) {
-        jobs[i]->running = false;
-        jobs[i]->pushed(jobs[i], engine->ok ? NULL : &engine->failure);
+    /* A job's pushed() may offer it again; the next batch waits until all have been told of this one. */
+    for (uint32_t i = 0; i < engine->count; i++) {
+        bool ok = engine->failures[i].code == STATUS_OK;
+
+        engine->totals.frames += ok;
+        engine->jobs[i]->running = false;
+        engine->jobs[i]->pushed(engine->jobs[i], ok ? NULL : &engine->failures[i]);
     }
+    engine->batch_running = false;
     start_batch(engine);
 }
 
@@ -101,7 +108,7 @@ static void start_batch(struct engine *engine)
     engine->batch.run = run_batch;
     engine->batch.done = batch_done;
     engine->batch_running = true;
-    REQUIRE(work_pool_submit(engine->pool, &engine->batch)); /* windows to fill are bounded by the streams */
+    REQUIRE(work_pool_submit(engine->pool, &engine->batch)); /* engine_run() leaves room for it */
 }
 
 void engine_offer(struct engine *engine, struct engine_job *job)
@@ -132,7 +139,12 @@ bool engine_withdraw(struct engine *engine, struct engine_job *job)
 
 bool engine_run(struct engine *engine, struct work *work)
 {
-    return work_pool_submit(engine->pool, work);
+    return work_pool_waiting(engine->pool) < LIMIT_STREAMS && work_pool_submit(engine->pool, work);
+}
+
+bool engine_forget(struct engine *engine, struct work *work)
+{
+    return work_pool_withdraw(engine->pool, work);
 }
 
 struct engine_totals engine_totals(const struct engine *engine)

@@ -3,10 +3,11 @@
  *   feed --engine_offer--> waiting --batch--> engine thread --done--> loop --feed's pushed()
  *
  * One batch runs at a time and takes at most one frame of each stream, so that a window is never touched by two
- * threads. What a frame's block contains never depends on what shares its batch (model/model.h).
+ * threads. What a frame's block contains never depends on what shares its batch (model/model.h), and a frame that
+ * cannot be computed fails alone.
  *
  * Owner:  analyzer. Thread: the loop's; model work runs on the engine's own thread.
- * Bounds: batch_frames a batch; each stream offers at most one job at a time. */
+ * Bounds: batch_frames a batch; each stream offers at most one job at a time; LIMIT_STREAMS windows to fill. */
 #ifndef REELKV_ANALYZER_ENGINE_H
 #define REELKV_ANALYZER_ENGINE_H
 
@@ -36,8 +37,10 @@ void engine_offer(struct engine *engine, struct engine_job *job);
 /* True: it had not started and will not be called. False: it is running (pushed() comes) or idle. */
 bool engine_withdraw(struct engine *engine, struct engine_job *job);
 
-/* Runs work on the engine's thread, between batches: filling a window. As work_pool_submit(). */
+/* Runs work on the engine's thread, between batches: filling a window. As work_pool_submit() and
+ * work_pool_withdraw(). */
 bool engine_run(struct engine *engine, struct work *work);
+bool engine_forget(struct engine *engine, struct work *work);
 
 /* Frames pushed since the start, and the time the model took for them. */
 struct engine_totals {

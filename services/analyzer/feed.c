@@ -264,6 +264,8 @@ static void on_message(struct rpc_call *call, const struct rpc_message *message,
     read_more(feed);
 }
 
+static void on_writable(struct rpc_call *call, void *user);
+
 void feed_open(struct rpc_call *call, void *analyzer_)
 {
     struct analyzer *analyzer = analyzer_;
@@ -293,15 +295,15 @@ void feed_open(struct rpc_call *call, void *analyzer_)
     analyzer->feed_count++;
     rpc_call_set_user(call, feed);
     rpc_call_on_end(call, on_call_end);
+    rpc_call_on_writable(call, on_writable);
     read_more(feed);
 }
 
 /* -------------------------------------------------------------------------- queue -> engine -> store */
 
-static void reply(struct feed *feed, const Reelkv__V1__PushReply *message)
+static bool reply(struct feed *feed, const Reelkv__V1__PushReply *message)
 {
-    if (feed->call != NULL)
-        rpc_call_write(feed->call, &message->base, NULL); /* full: a later Ack says the same and more */
+    return feed->call != NULL && rpc_call_write(feed->call, &message->base, NULL);
 }
 
 void feed_running(struct feed *feed)
@@ -332,14 +334,23 @@ void feed_acknowledge(struct feed *feed)
     ack.credits = feed->analyzer->options->credits;
     message.item_case = REELKV__V1__PUSH_REPLY__ITEM_ACK;
     message.ack = &ack;
-    reply(feed, &message);
+    feed->ack_due = !reply(feed, &message); /* full: once there is room again */
+    if (feed->finished && !feed->ack_due)
+        rpc_call_finish(feed->call, NULL);
+}
+
+static void on_writable(struct rpc_call *call, void *user)
+{
+    struct feed *feed = user;
+
+    if (feed->ack_due)
+        feed_acknowledge(feed);
 }
 
 void feed_finished(struct feed *feed)
 {
+    feed->finished = true;
     feed_acknowledge(feed);
-    if (feed->call != NULL)
-        rpc_call_finish(feed->call, NULL);
 }
 
 static void pop(struct feed *feed)
@@ -378,9 +389,12 @@ static void push_frame(struct feed *feed)
     struct feed_item *item = feed->first;
 
     feed->job_slot = block_pool_take(feed->analyzer->blocks);
-    feed->waits_for_slot = feed->job_slot == NULL;
-    if (feed->waits_for_slot)
+    if (feed->job_slot == NULL) {
+        if (feed->slot_ticket == 0)
+            feed->slot_ticket = ++feed->analyzer->slot_tickets;
         return;
+    }
+    feed->slot_ticket = 0;
     feed->job.push =
         (struct model_push){ feed->window, item->embeddings, item->tokens, feed->job_slot->bytes };
     feed->job.pushed = on_pushed;
@@ -411,15 +425,24 @@ void feed_advance(struct feed *feed)
     }
 }
 
+static struct feed *longest_waiting(const struct analyzer *analyzer)
+{
+    struct feed *longest = NULL;
+
+    for (struct feed *feed = analyzer->feeds; feed != NULL; feed = feed->next)
+        if (feed->slot_ticket != 0 && (longest == NULL || feed->slot_ticket < longest->slot_ticket))
+            longest = feed;
+    return longest;
+}
+
+/* Whose call to the store has ended takes none: then it is the next one's. */
 void feeds_slot_freed(struct analyzer *analyzer)
 {
-    for (struct feed *feed = analyzer->feeds, *next; feed != NULL; feed = next) {
-        next = feed->next;
-        if (!feed->waits_for_slot)
-            continue;
-        feed->waits_for_slot = false;
+    struct feed *feed;
+
+    while (block_pool_has_free(analyzer->blocks) && (feed = longest_waiting(analyzer)) != NULL) {
+        feed->slot_ticket = 0;
         feed_advance(feed);
-        return; /* one slot, one taker; it asks again when it gets none */
     }
 }
 

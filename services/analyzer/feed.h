@@ -19,7 +19,7 @@
 /* Takes a new Push call. */
 void feed_open(struct rpc_call *call, void *analyzer);
 
-/* A block slot came free: whoever waits for one goes on. */
+/* A block slot came free: whoever has waited longest for one goes on. */
 void feeds_slot_freed(struct analyzer *analyzer);
 
 /* Ends every feed with UNAVAILABLE, so that the encoders go elsewhere. */

@@ -9,7 +9,7 @@
 static void on_reply(struct rpc_stream *stream, const struct rpc_message *message, void *user);
 static void on_end(struct rpc_stream *stream, const struct status *status, void *user);
 static void on_writable(struct rpc_stream *stream, void *user);
-static bool send_init(struct feed *feed);
+static void send_init(struct feed *feed);
 
 static bool write_item(struct feed *feed, Reelkv__V1__AppendRequest *request,
                        const struct rpc_attachment *payload)
@@ -36,8 +36,8 @@ void feed_append_open(struct feed *feed)
     request.begin = &begin;
     write_item(feed, &request, NULL);
     rpc_stream_read(feed->store_call);
-    if (send_init(feed))
-        feed_running(feed);
+    send_init(feed);
+    feed_running(feed);
 }
 
 bool feed_append_ready(const struct feed *feed)
@@ -99,23 +99,17 @@ static void remember_sent(struct feed *feed, uint64_t seq, struct block_slot *sl
     feed->sent_link = &sent->next;
 }
 
-/* The system prompt's block opens every epoch. Its slot is let go with the first frame's. */
-static bool send_init(struct feed *feed)
+/* The system prompt's block opens every epoch. */
+static void send_init(struct feed *feed)
 {
     const struct model_block *init = model_init_block(feed->analyzer->model);
-    struct block_slot *slot = block_pool_take(feed->analyzer->blocks);
     Reelkv__V1__Block block = REELKV__V1__BLOCK__INIT;
 
-    if (slot == NULL)
-        return feed_fail_now(feed, STATUS_EXHAUSTED, "no free block slot; give the analyzer more pool_bytes");
     block.kind = REELKV__V1__BLOCK_KIND__BLOCK_KIND_INIT;
     block.tokens = init->tokens;
     block.token_index = init->token_index;
     block.payload_bytes = model_block_bytes(feed->analyzer->model, init->tokens);
-    memcpy(slot->bytes, init->payload, block.payload_bytes);
-    remember_sent(feed, feed->appended_seq, slot);
-    send_block(feed, &block, slot);
-    return true;
+    send_block(feed, &block, feed->analyzer->init_slot);
 }
 
 void feed_append_block(struct feed *feed, const struct feed_item *item, struct block_slot *slot)

@@ -74,7 +74,9 @@ struct feed {
     bool reading;     /* a read of the call is under way */
     bool half_closed; /* the encoder says no more */
     bool end_sent;
-    bool waits_for_slot;
+    bool ack_due;          /* the call had no room for the newest one */
+    bool finished;         /* the store has everything: the call ends with the last Ack */
+    uint64_t slot_ticket;  /* in the queue for a slot; 0: does not wait */
     struct engine_job job; /* the first item's frame, while the engine has it */
     struct block_slot *job_slot;
     struct feed_sent *sent;

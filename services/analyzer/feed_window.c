@@ -140,11 +140,20 @@ static void on_opened(const struct status *status, const struct rpc_message *rep
     start_load(feed);
 }
 
+/* The last block's bytes have all come. */
+static bool load_is_whole(const struct feed_load *load)
+{
+    return load->count == 0 || load->blocks[load->count - 1].got == load->blocks[load->count - 1].bytes;
+}
+
 static bool take_block(struct feed *feed, const Reelkv__V1__Block *block)
 {
     struct feed_load *load = feed->load;
     struct load_block *loaded;
 
+    if (!load_is_whole(load))
+        return feed_fail_now(feed, STATUS_DATA_LOSS, "kvstore %s began a block in the middle of another",
+                             feed->store);
     if (block->tokens == 0 || block->tokens > LIMIT_FRAME_TOKENS ||
         block->payload_bytes != model_block_bytes(feed->analyzer->model, block->tokens) ||
         load->total_bytes + block->payload_bytes > load->limit_bytes)
@@ -206,23 +215,35 @@ static void on_load_message(struct rpc_stream *stream, const struct rpc_message 
         rpc_stream_read(stream);
 }
 
+/* What the store has; of a stream that is new, or whose every block was evicted, the system prompt alone. */
+static bool fill_window(struct feed *feed, struct status *st)
+{
+    const struct feed_load *load = feed->load;
+    const struct model_block *init = model_init_block(feed->analyzer->model);
+    uint64_t next = feed->next_token_index > init->tokens ? feed->next_token_index : init->tokens;
+    struct model_block *blocks;
+    bool ok;
+
+    if (load->count == 0)
+        return model_window_restore(feed->window, init, 1, next, st);
+    blocks = calloc(load->count, sizeof *blocks);
+    if (blocks == NULL)
+        return status_fail(st, STATUS_EXHAUSTED, "no memory for %zu blocks", load->count);
+    for (size_t i = 0; i < load->count; i++)
+        blocks[i] = (struct model_block){ load->blocks[i].token_index, load->blocks[i].tokens,
+                                          load->blocks[i].payload };
+    ok = model_window_restore(feed->window, blocks, load->count, next, st);
+    free(blocks);
+    return ok;
+}
+
 /* Engine thread: the feed's window and blocks are nobody else's meanwhile. */
 static void run_restore(struct work *work)
 {
     struct feed *feed = container_of(work, struct feed, restore);
-    struct feed_load *load = feed->load;
-    struct model_block *blocks = calloc(load->count + 1, sizeof *blocks);
+    struct status *st = &feed->restore_failure;
 
-    feed->restore_ok = blocks != NULL || status_fail(&feed->restore_failure, STATUS_EXHAUSTED, "no memory");
-    for (size_t i = 0; feed->restore_ok && i < load->count; i++)
-        blocks[i] = (struct model_block){ load->blocks[i].token_index, load->blocks[i].tokens,
-                                          load->blocks[i].payload };
-    feed->restore_ok =
-        feed->restore_ok &&
-        model_window_create(&feed->window, feed->analyzer->model, &feed->restore_failure) &&
-        (load->count == 0 || model_window_restore(feed->window, blocks, load->count, feed->next_token_index,
-                                                  &feed->restore_failure));
-    free(blocks);
+    feed->restore_ok = model_window_create(&feed->window, feed->analyzer->model, st) && fill_window(feed, st);
 }
 
 static void restore_done(struct work *work)
@@ -247,7 +268,6 @@ static void restore_done(struct work *work)
 static void on_load_end(struct rpc_stream *stream, const struct status *status, void *user)
 {
     struct feed *feed = user;
-    struct feed_load *load = feed->load;
 
     feed->store_call = NULL;
     if (feed->over) {
@@ -258,7 +278,7 @@ static void on_load_end(struct rpc_stream *stream, const struct status *status, 
         feed_fail(feed, status);
         return;
     }
-    if (load->count > 0 && load->blocks[load->count - 1].got != load->blocks[load->count - 1].bytes) {
+    if (!load_is_whole(feed->load)) {
         feed_fail_now(feed, STATUS_DATA_LOSS, "kvstore %s ended in the middle of a block", feed->store);
         return;
     }
@@ -274,6 +294,8 @@ void feed_window_abandon(struct feed *feed)
 {
     if (feed->store_call != NULL && feed->state <= FEED_LOADING)
         rpc_stream_cancel(feed->store_call);
+    if (feed->restoring && engine_forget(feed->analyzer->engine, &feed->restore))
+        feed->restoring = false;
     if (!feed->restoring) {
         load_free(feed->load);
         feed->load = NULL;
