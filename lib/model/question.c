@@ -421,6 +421,20 @@ static bool run_tokens(struct model_question *question, const uint32_t *ids, uin
     return true;
 }
 
+/* The prompt is longer than the question that chose the blocks. */
+static bool check_prompt(const struct model_question *question, size_t count, struct status *st)
+{
+    uint64_t all =
+        (uint64_t)model_question_context_tokens(question) + count + question->options.answer_tokens_max;
+
+    return all <= question->options.context_tokens_max ||
+           status_fail(
+               st, STATUS_INVALID,
+               "the blocks, the prompt and its answer take %llu tokens; the limit is %u: choose fewer "
+               "blocks",
+               (unsigned long long)all, question->options.context_tokens_max);
+}
+
 bool model_question_prompt(struct model_question *question, const uint32_t *ids, size_t count, uint32_t *id_p,
                            struct status *st)
 {
@@ -429,7 +443,7 @@ bool model_question_prompt(struct model_question *question, const uint32_t *ids,
     if (count == 0 || count > 2 * LIMIT_QUESTION_BYTES)
         return status_fail(st, STATUS_INVALID, "a prompt of %zu tokens; expected 1 to %d", count,
                            2 * LIMIT_QUESTION_BYTES);
-    if (!ensure_pass(question, (uint32_t)count, st) ||
+    if (!check_prompt(question, count, st) || !ensure_pass(question, (uint32_t)count, st) ||
         !make_tails(question, (uint32_t)count + question->options.answer_tokens_max, st) ||
         !run_tokens(question, ids, (uint32_t)count, id_p, st))
         return status_wrap(st, "prompt");

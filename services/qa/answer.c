@@ -206,7 +206,8 @@ static bool send_evidence(struct question *question)
         return false;
     for (; question->ask->thumbnails && pictures < count && pictures < EVIDENCE_THUMBNAILS_MAX; pictures++)
         pictured[pictures] = frames[pictures].hit;
-    if (!retriever_thumbnails(question->retriever, pictured, pictures, thumbnails, &st))
+    if (!retriever_thumbnails(question->retriever, pictured, pictures, thumbnails, &st) &&
+        st.code != STATUS_CANCELLED)
         log_warn(&question->log, "thumbnails_missing", "%s", st.text); /* an answer without pictures is one */
     ok = send_ranked(question, frames, count, thumbnails);
     for (uint32_t i = 0; i < EVIDENCE_THUMBNAILS_MAX; i++)
@@ -253,7 +254,7 @@ static bool pass_one(struct question *question)
         .full_attention = question->retrieve.selection.kind == KV_SELECT_ALL,
         .context_tokens_max = question->qa->options->context_tokens,
         .answer_tokens_max = question->max_tokens,
-        .cancel = &question->cancel,
+        .cancel = &question->calls.cancelled,
     };
     const char *words = question->ask->question;
     struct status *st = &question->failure;
@@ -314,7 +315,7 @@ static bool decode(struct question *question, uint32_t id, Reelkv__V1__StopReaso
 
     *stop_p = REELKV__V1__STOP_REASON__STOP_REASON_LENGTH;
     for (;;) {
-        if (atomic_load(&question->cancel))
+        if (atomic_load(&question->calls.cancelled))
             return status_fail(&question->failure, STATUS_CANCELLED, "the question was cancelled");
         if (model_is_end(question->qa->model, id)) {
             *stop_p = REELKV__V1__STOP_REASON__STOP_REASON_EOS;
@@ -373,6 +374,7 @@ static bool answer_in_order(struct question *question)
     if (!open_view(question) || !pass_one(question))
         return false;
     question->pass1_ns = clock_mono_ns() - mark_ns;
+    retriever_let_go(question->retriever);
     if (!send_evidence(question))
         return false;
     mark_ns = clock_mono_ns();

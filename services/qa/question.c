@@ -26,6 +26,7 @@ static void question_free(struct question *question)
     }
     for (uint32_t i = 0; i < question->stream_count; i++)
         store_link_unref(question->streams[i].link);
+    store_calls_deinit(&question->calls);
     question->qa->questions--;
     free(question);
 }
@@ -46,7 +47,7 @@ static void on_call_end(struct rpc_call *call, void *user)
     struct question *question = user;
 
     question->over = true;
-    atomic_store(&question->cancel, true);
+    store_calls_cancel(&question->calls);
     for (uint32_t i = 0; i < question->stream_count; i++)
         if (question->streams[i].link != NULL)
             store_link_forget(question->streams[i].link, question);
@@ -203,7 +204,9 @@ static void fill_retrieve(struct question *question)
     retrieve->fingerprint = geometry->fingerprint;
     retrieve->geometry = (struct kv_geometry){ geometry->layers, geometry->kv_heads, geometry->head_dim,
                                                (enum kv_dtype)geometry->dtype };
+    retrieve->tokens_max = question->qa->options->context_tokens;
     retrieve->timeout_ms = question->qa->options->retrieve_ms;
+    retrieve->calls = &question->calls;
     retrieve->request_id = rpc_call_request_id(question->call);
 }
 
@@ -290,6 +293,7 @@ void question_open(struct rpc_call *call, void *qa_)
     question->ask = (const Reelkv__V1__AskRequest *)rpc_call_request(call)->body;
     question->log.request = rpc_call_request_id(call);
     question->last_link = &question->first;
+    store_calls_init(&question->calls);
     qa->questions++;
     rpc_call_ref(call);
     rpc_call_set_user(call, question);

@@ -10,7 +10,7 @@
  * Thread: as drawn. Between the two go letters: the replies.
  * Fails:  INVALID with what to change, NOT_FOUND for unknown streams and views with nothing in them, EXHAUSTED
  *         when max_waiting questions wait, UNAVAILABLE naming the store.
- * Bounds: max_questions at once; a cancelled one stops at the next layer or token. */
+ * Bounds: max_questions at once; a cancelled one stops at the next layer or token, and waits for no store. */
 #ifndef REELKV_QA_QUESTION_H
 #define REELKV_QA_QUESTION_H
 

@@ -3,8 +3,6 @@
 #ifndef REELKV_QA_QUESTION_INTERNAL_H
 #define REELKV_QA_QUESTION_INTERNAL_H
 
-#include <stdatomic.h>
-
 #include "evidence.h"
 #include "question.h"
 #include "reelkv/v1/qa.pb-c.h"
@@ -19,7 +17,7 @@ struct question {
     const Reelkv__V1__AskRequest *ask; /* as long as the call */
     struct log_context log;
     bool over; /* the call has ended */
-    atomic_bool cancel;
+    struct store_calls calls;
 
     struct retriever_stream streams[LIMIT_STREAMS_PER_QUESTION];
     uint32_t stream_count;

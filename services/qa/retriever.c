@@ -48,7 +48,8 @@ static bool send_open(struct retriever *retriever, struct retriever_store *store
                                        .request_id = retriever->options->request_id };
     struct view_parts parts;
 
-    if (!rpc_sync_open(&store->call, store_link_sync(store->link), &api_retrieve, &call, st))
+    if (!store_calls_open(retriever->options->calls, &store->call, store_link_sync(store->link),
+                          &api_retrieve, &call, st))
         return false;
     retriever_fill_view(retriever, store, &parts);
     wanted.kind = (Reelkv__V1__SelectorKind)selection->kind;
@@ -167,6 +168,7 @@ bool retriever_open(struct retriever **retriever_p, const struct retriever_optio
     if (retriever == NULL)
         return status_fail(st, STATUS_EXHAUSTED, "no memory to retrieve");
     retriever->options = options;
+    retriever->due_ns = started_ns + (uint64_t)options->timeout_ms * 1000000;
     for (uint32_t i = 0; i < options->stream_count; i++)
         add_stream(retriever, i);
     memset(view, 0, sizeof *view);
@@ -179,12 +181,19 @@ bool retriever_open(struct retriever **retriever_p, const struct retriever_optio
     return true;
 }
 
+void retriever_let_go(struct retriever *retriever)
+{
+    for (uint32_t i = 0; i < retriever->store_count; i++) {
+        store_calls_close(retriever->options->calls, retriever->stores[i].call);
+        retriever->stores[i].call = NULL;
+    }
+}
+
 void retriever_close(struct retriever *retriever)
 {
     if (retriever == NULL)
         return;
-    for (uint32_t i = 0; i < retriever->store_count; i++)
-        rpc_sync_stream_destroy(retriever->stores[i].call);
+    retriever_let_go(retriever);
     free(retriever->bytes);
     free(retriever);
 }
@@ -301,7 +310,7 @@ static bool merge(struct retriever *retriever, uint32_t layer, struct status *st
 static void share_out(struct retriever *retriever)
 {
     for (uint32_t i = 0; i < retriever->store_count; i++)
-        retriever->stores[i].picked = 0;
+        retriever->stores[i].picked = retriever->stores[i].told = 0;
     for (uint32_t i = 0; i < retriever->hit_count; i++) {
         struct retriever_store *store = retriever->hits[i].tag;
 
@@ -329,12 +338,28 @@ static bool choose(struct retriever *retriever, uint32_t layer, const float *fol
     return true;
 }
 
+/* What has come of the layer. */
+static void gather(struct retriever *retriever)
+{
+    retriever->chosen_count = 0;
+    for (uint32_t i = 0; i < retriever->hit_count; i++) {
+        const struct kv_hit *hit = &retriever->hits[i];
+        uint32_t at = retriever->chosen_count;
+
+        if (!retriever->have[i])
+            continue;
+        retriever->chosen[at] =
+            (struct model_chosen){ retriever->bytes + retriever->offset_of[i], hit->tokens };
+        retriever->chosen_hits[at] = *hit;
+        retriever->chosen_count++;
+    }
+}
+
 bool retriever_layer(void *retriever_, uint32_t layer, const float *folded,
                      const struct model_chosen **chosen_p, size_t *count_p, struct status *st)
 {
     struct retriever *retriever = retriever_;
     uint64_t started_ns = clock_mono_ns();
-    size_t count = 0;
 
     REQUIRE(layer == retriever->next_layer);
     if (retriever->options->external)
@@ -350,21 +375,18 @@ bool retriever_layer(void *retriever_, uint32_t layer, const float *folded,
                                          : !retriever_read_layer(retriever, store, layer, st))
             return status_wrap(st, "retrieve layer %u", layer);
     }
-    for (uint32_t i = 0; i < retriever->hit_count; i++)
-        if (retriever->have[i])
-            retriever->chosen[count++] = (struct model_chosen){ retriever->bytes + retriever->offset_of[i],
-                                                                retriever->hits[i].tokens };
+    gather(retriever);
     retriever->next_layer++;
     retriever->totals.took_ns += clock_mono_ns() - started_ns;
     *chosen_p = retriever->chosen;
-    *count_p = count;
+    *count_p = retriever->chosen_count;
     return true;
 }
 
 const struct kv_hit *retriever_hits(const struct retriever *retriever, uint32_t *count_p)
 {
-    *count_p = retriever->hit_count;
-    return retriever->hits;
+    *count_p = retriever->chosen_count;
+    return retriever->chosen_hits;
 }
 
 const struct retriever_totals *retriever_totals(const struct retriever *retriever)

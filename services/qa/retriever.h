@@ -1,13 +1,16 @@
 /* retriever.h - one question's conversation with the stores that hold its streams: layer by layer, send the folded
  * query, learn which blocks won, get their bytes.
  *
- * With selector external the frames are named by the asker, and only fetched. With one store the store chooses and sends at once. With several, each offers its best, the choices are merged
- * exactly (kv/kv_select.h), and each sends what was picked from it.
+ * With selector external the frames are named by the asker, and only fetched. With one store the store chooses and
+ * sends at once. With several, each offers its best, the choices are merged exactly (kv/kv_select.h), and each sends
+ * what was picked from it.
  *
  * Owner:  the question. Thread: the question's, blocking.
- * Fails:  the store's status with its name. A single block that cannot be had (evicted between choosing and
- *         reading, damaged) is left out of that layer and counted: wrong bytes never come back.
- * Bounds: LIMIT_STREAMS_PER_QUESTION streams, LIMIT_TOP_BLOCKS blocks a layer, retrieve_ms in all. */
+ * Fails:  the store's status with its name; INVALID for more blocks than the context holds; CANCELLED. A single block
+ *         that cannot be had (evicted between choosing and reading, damaged) is left out of that layer and counted:
+ *         wrong bytes never come back.
+ * Bounds: LIMIT_STREAMS_PER_QUESTION streams, LIMIT_TOP_BLOCKS blocks and tokens_max tokens a layer, timeout_ms for all
+ *         layers together. */
 #ifndef REELKV_QA_RETRIEVER_H
 #define REELKV_QA_RETRIEVER_H
 
@@ -15,6 +18,7 @@
 #include "kv/kv_select.h"
 #include "model/model.h"
 #include "store/store_link.h"
+#include "store_calls.h"
 
 struct retriever;
 
@@ -40,7 +44,9 @@ struct retriever_options {
     bool external;                    /* the frames below, in every layer; none: no frames at all */
     const struct retriever_frame *frames;
     uint32_t frame_count; /* at most LIMIT_TOP_BLOCKS, none twice */
+    uint32_t tokens_max;
     uint32_t timeout_ms;
+    struct store_calls *calls; /* every call is one of these */
     const char *request_id;
 };
 
@@ -59,7 +65,7 @@ void retriever_close(struct retriever *retriever); /* NULL is fine */
 bool retriever_layer(void *retriever, uint32_t layer, const float *folded,
                      const struct model_chosen **chosen_p, size_t *count_p, struct status *st);
 
-/* The last layer's choice: hits in time order, `stream` an index into options->streams. */
+/* Behind chosen[] of the last layer: its hits, `stream` an index into options->streams. */
 const struct kv_hit *retriever_hits(const struct retriever *retriever, uint32_t *count_p);
 
 struct retriever_totals {
@@ -67,6 +73,9 @@ struct retriever_totals {
     uint64_t missing[16]; /* blocks left out, by proto FrameResult, over all layers */
 };
 const struct retriever_totals *retriever_totals(const struct retriever *retriever);
+
+/* No more layers: the stores need not keep the blocks for this question any longer. */
+void retriever_let_go(struct retriever *retriever);
 
 /* Thumbnails of up to `count` frames: thumbnails[i] is malloc'd bytes of frames[i], NULL when there is none. */
 struct retriever_thumbnail {

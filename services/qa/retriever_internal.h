@@ -15,7 +15,7 @@ struct retriever_store {
     uint32_t stream_count;
     uint32_t to_question[LIMIT_STREAMS_PER_QUESTION];
     struct rpc_sync_stream *call;
-    uint32_t picked;                    /* hits of this layer that come from this store */
+    uint32_t picked, told;              /* hits of this layer that come from this store; of these, answered */
     uint32_t pick_of[LIMIT_TOP_BLOCKS]; /* index in hits[] of the store's i-th slice */
 };
 
@@ -23,12 +23,15 @@ struct retriever {
     const struct retriever_options *options;
     struct retriever_store stores[STORES_MAX];
     uint32_t store_count;
+    uint64_t due_ns; /* monotonic: options->timeout_ms are over */
     uint32_t next_layer;
     struct kv_hit hits[LIMIT_TOP_BLOCKS]; /* the layer's choice, in time order; tag: its store */
     uint64_t offset_of[LIMIT_TOP_BLOCKS]; /* in bytes[] */
-    bool have[LIMIT_TOP_BLOCKS];
+    bool told[LIMIT_TOP_BLOCKS], have[LIMIT_TOP_BLOCKS];
     uint32_t hit_count;
-    struct model_chosen chosen[LIMIT_TOP_BLOCKS];
+    struct model_chosen chosen[LIMIT_TOP_BLOCKS]; /* those we have */
+    struct kv_hit chosen_hits[LIMIT_TOP_BLOCKS];
+    uint32_t chosen_count;
     uint8_t *bytes;
     uint64_t bytes_room;
     struct retriever_totals totals;

@@ -1,19 +1,26 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/require.h"
 #include "kv/kv_crc.h"
 #include "retriever_internal.h"
 
-enum { FETCH_TIMEOUT_MS = 10000 };
+enum { THUMBNAILS_TIMEOUT_MS = 10000 };
 
 bool retriever_make_room(struct retriever *retriever, struct status *st)
 {
-    uint64_t total = 0;
+    uint64_t total = 0, tokens = 0;
 
+    for (uint32_t i = 0; i < retriever->hit_count; i++)
+        tokens += retriever->hits[i].tokens;
+    if (tokens > retriever->options->tokens_max)
+        return status_fail(st, STATUS_INVALID,
+                           "%u blocks have %llu tokens; the limit is %u: choose fewer blocks",
+                           retriever->hit_count, (unsigned long long)tokens, retriever->options->tokens_max);
     for (uint32_t i = 0; i < retriever->hit_count; i++) {
         retriever->offset_of[i] = total;
-        retriever->have[i] = false;
+        retriever->told[i] = retriever->have[i] = false;
         total += 2 * kv_slice_bytes(&retriever->options->geometry, retriever->hits[i].tokens);
         total = (total + 63) / 64 * 64;
     }
@@ -64,9 +71,13 @@ static bool take_head(struct retriever *retriever, struct retriever_store *store
 {
     uint32_t hit;
 
-    if (head->index >= store->picked)
+    if (head->index >= store->picked || retriever->told[store->pick_of[head->index]])
         return status_fail(st, STATUS_DATA_LOSS, "the store sent a slice nobody asked for");
+    if (arriving->got < arriving->length)
+        return status_fail(st, STATUS_DATA_LOSS, "the store began a slice in the middle of another");
     hit = store->pick_of[head->index];
+    retriever->told[hit] = true;
+    store->told++;
     if (head->result != REELKV__V1__FRAME_RESULT__FRAME_RESULT_OK) {
         count_missing(retriever, (uint32_t)head->result);
         return true;
@@ -102,6 +113,14 @@ static bool take_bytes(struct retriever *retriever, const struct rpc_payload *pa
     return true;
 }
 
+/* Every block asked for has come, or the store has said why not. */
+static bool check_complete(const struct retriever_store *store, const struct arriving *arriving,
+                           struct status *st)
+{
+    return (store->told == store->picked && arriving->got == arriving->length) ||
+           status_fail(st, STATUS_DATA_LOSS, "the store sent %u of %u blocks", store->told, store->picked);
+}
+
 /* Slices until the store says that the layer is complete. */
 bool retriever_read_layer(struct retriever *retriever, struct retriever_store *store, uint32_t layer,
                           struct status *st)
@@ -115,8 +134,8 @@ bool retriever_read_layer(struct retriever *retriever, struct retriever_store *s
         if (!retriever_read_reply(store, &reply, &payload, st))
             return false;
         if (reply->item_case == REELKV__V1__RETRIEVE_REPLY__ITEM_LAYER_END &&
-            reply->layer_end->layer == layer && arriving.got == arriving.length)
-            return true;
+            reply->layer_end->layer == layer)
+            return check_complete(store, &arriving, st);
         if (reply->item_case != REELKV__V1__RETRIEVE_REPLY__ITEM_SLICE)
             return status_fail(st, STATUS_INTERNAL, "the store did not send layer %u", layer);
         if (reply->slice->head != NULL && !take_head(retriever, store, reply->slice->head, &arriving, st))
@@ -163,14 +182,29 @@ static void name_frames(struct fetch *fetch)
     }
 }
 
+/* What is left of options->timeout_ms; false: nothing. */
+static bool time_left(const struct retriever *retriever, uint32_t *ms_p, struct status *st)
+{
+    uint64_t now_ns = clock_mono_ns();
+
+    if (now_ns + 1000000 > retriever->due_ns)
+        return status_fail(st, STATUS_DEADLINE, "the stores took longer than %u ms",
+                           retriever->options->timeout_ms);
+    *ms_p = (uint32_t)((retriever->due_ns - now_ns) / 1000000);
+    return true;
+}
+
 static bool send_fetch(struct fetch *fetch, struct rpc_sync_stream **stream_p, struct status *st)
 {
+    const struct retriever_options *options = fetch->retriever->options;
     const struct kv_shm_peer *peer = store_link_peer(fetch->store->link);
-    struct rpc_stream_options call = { .timeout_ms = FETCH_TIMEOUT_MS,
-                                       .request_id = fetch->retriever->options->request_id };
+    struct rpc_stream_options call = { .timeout_ms = THUMBNAILS_TIMEOUT_MS,
+                                       .request_id = options->request_id };
     Reelkv__V1__FetchRequest request = REELKV__V1__FETCH_REQUEST__INIT;
     struct view_parts parts;
 
+    if (!fetch->thumbnails && !time_left(fetch->retriever, &call.timeout_ms, st))
+        return false;
     retriever_fill_view(fetch->retriever, fetch->store, &parts);
     request.view = &parts.view;
     request.n_frames = fetch->asked;
@@ -180,7 +214,8 @@ static bool send_fetch(struct fetch *fetch, struct rpc_sync_stream **stream_p, s
     request.thumbnails = fetch->thumbnails;
     if (fetch->layers > 0 && peer != NULL && kv_shm_peer_is_alive(peer))
         request.shm_session = kv_shm_peer_session(peer);
-    return rpc_sync_open(stream_p, store_link_sync(fetch->store->link), &api_fetch, &call, st) &&
+    return store_calls_open(options->calls, stream_p, store_link_sync(fetch->store->link), &api_fetch, &call,
+                            st) &&
            rpc_sync_write(*stream_p, &request.base, NULL, st) && rpc_sync_half_close(*stream_p, st);
 }
 
@@ -197,7 +232,7 @@ static bool run_fetch(struct fetch *fetch, struct status *st)
     ok = send_fetch(fetch, &stream, st);
     while (ok && (ok = rpc_sync_read(stream, &message, st)) && message != NULL)
         ok = fetch->take(fetch, (const Reelkv__V1__SliceReply *)message->body, &message->payload, st);
-    rpc_sync_stream_destroy(stream);
+    store_calls_close(fetch->retriever->options->calls, stream);
     return ok;
 }
 
@@ -237,9 +272,7 @@ bool retriever_fetch_layer(struct retriever *retriever, struct retriever_store *
     fetch->first_layer = layer;
     fetch->layers = 1;
     fetch->take = take_slice;
-    ok = run_fetch(fetch, st);
-    if (ok && fetch->arriving.got != fetch->arriving.length)
-        ok = status_fail(st, STATUS_UNAVAILABLE, "the store ended in the middle of a block");
+    ok = run_fetch(fetch, st) && check_complete(store, &fetch->arriving, st);
     free(fetch);
     return ok;
 }

@@ -328,7 +328,7 @@ TEST(a_cancelled_question_ends_and_a_context_past_its_limit_is_refused)
                                               .context_tokens_max = 60,
                                               .answer_tokens_max = 1 };
     struct model_question *question = NULL;
-    uint32_t ids[3] = { 1, 2, 3 };
+    uint32_t ids[4] = { 1, 2, 3, 4 };
     struct status st;
 
     ask(&asked);
@@ -340,6 +340,11 @@ TEST(a_cancelled_question_ends_and_a_context_past_its_limit_is_refused)
     CHECK_HAS(st.text, "4 blocks, the question and its answer take 69 tokens; the limit is 60");
     model_question_destroy(question);
     options.context_tokens_max = 69;
+    CHECK_OK(model_question_create(&question, model, &options, &st), st);
+    CHECK_OK(model_question_retrieve(question, ids, 3, &st), st);
+    CHECK(!model_question_prompt(question, ids, 4, ids, &st));
+    CHECK_HAS(st.text, "the blocks, the prompt and its answer take 70 tokens; the limit is 69");
+    model_question_destroy(question);
     CHECK_OK(model_question_create(&question, model, &options, &st), st);
     CHECK_OK(model_question_retrieve(question, ids, 3, &st), st);
     ids[1] = model_geometry(model)->vocabulary;
