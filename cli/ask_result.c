@@ -1,5 +1,6 @@
 #include "ask_result.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,14 +35,14 @@ void ask_result_deinit(struct ask_result *result)
     memset(result, 0, sizeof *result);
 }
 
-void ask_print_safely(const char *text)
+static void print_answer(const char *text)
 {
-    for (; *text != '\0'; text++) {
-        unsigned char c = (unsigned char)*text;
+    char *copy = strdup(text);
 
-        putchar((c < 0x20 && c != '\n' && c != '\t') || c == 0x7F ? ' ' : c);
-    }
+    REQUIRE(copy != NULL);
+    fputs(cli_make_safe(copy), stdout);
     fflush(stdout);
+    free(copy);
 }
 
 static bool write_thumbnail(const struct ask_result *result, const char *camera,
@@ -55,7 +56,7 @@ static bool write_thumbnail(const struct ask_result *result, const char *camera,
         return status_fail(st, STATUS_INVALID, "the path of the thumbnails is too long");
     fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (fd < 0)
-        return status_fail(st, STATUS_UNKNOWN, "thumbnail %s: %m", path);
+        return status_fail(st, status_code_of_errno(errno), "thumbnail %s: %m", path);
     ok = file_write_fully(fd, frame->thumbnail.data, frame->thumbnail.len, st);
     close(fd);
     return ok || status_wrap(st, "thumbnail %s", path);
@@ -118,8 +119,7 @@ static bool take_layer(struct ask_result *result, const Reelkv__V1__LayerChoice 
 
 static bool take_evidence(struct ask_result *result, const Reelkv__V1__Evidence *evidence, struct status *st)
 {
-    if (result->thumbnails != NULL && !file_make_folders(result->thumbnails, st))
-        return false;
+    result->has_evidence = true;
     for (size_t i = 0; i < evidence->n_frames; i++)
         if (!take_frame(result, evidence->frames[i], st))
             return false;
@@ -131,7 +131,6 @@ static bool take_evidence(struct ask_result *result, const Reelkv__V1__Evidence 
     json_set_u64(result->usage, "frames_in_view", evidence->frames_in_view);
     json_set_u64(result->usage, "frames_evicted", evidence->evicted_frames);
     json_set_u64(result->usage, "frames_gap", evidence->gap_frames);
-    result->has_evidence = true;
     return true;
 }
 
@@ -174,7 +173,7 @@ bool ask_result_take(struct ask_result *result, const Reelkv__V1__AskReply *repl
     case REELKV__V1__ASK_REPLY__ITEM_ANSWER:
         json_append_str(result->answer_parts, reply->answer->text);
         if (result->prints_text)
-            ask_print_safely(reply->answer->text);
+            print_answer(reply->answer->text);
         return true;
     case REELKV__V1__ASK_REPLY__ITEM_END:
         take_end(result, reply->end);

@@ -31,7 +31,4 @@ bool ask_result_take(struct ask_result *result, const Reelkv__V1__AskReply *repl
 void ask_result_print(const struct ask_result *result);
 void ask_result_print_json(struct ask_result *result);
 
-/* Text from a model on its way to a terminal: control characters other than newline and tab become spaces. */
-void ask_print_safely(const char *text);
-
 #endif

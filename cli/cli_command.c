@@ -92,7 +92,15 @@ const struct cli_command *cli_command_nearest(const char *typed)
     return best;
 }
 
-static void print_help(void)
+static bool has_prefix(const struct cli_command *command, const char *word)
+{
+    size_t len = strlen(word);
+
+    return strncmp(command->path, word, len) == 0 && command->path[len] == ' ';
+}
+
+/* Every verb, or those that begin with a word ("cam"). */
+static void print_help(const char *word)
 {
     const char *group = "";
 
@@ -102,6 +110,8 @@ static void print_help(void)
         const struct cli_command *command = commands[i];
         const char *arguments = command->table.arguments != NULL ? command->table.arguments : "";
 
+        if (word != NULL && !has_prefix(command, word))
+            continue;
         if (strcmp(group, command->group) != 0)
             printf("\n%s\n", group = command->group);
         printf("  %-9s %-20s %s\n", command->path, arguments, command->table.summary);
@@ -109,38 +119,72 @@ static void print_help(void)
     printf("\n  reelkv VERB --help lists a verb's options; every verb takes --json\n\n%s", exit_codes);
 }
 
-static enum cli_exit unknown_verb(int argc, char **argv)
+/* The verbs that begin with a word, as "cam add, cam ls"; "" when none does. */
+static void list_verbs(const char *word, char *out, size_t out_bytes)
 {
-    char typed[TYPED_BYTES] = "";
-    const struct cli_command *near;
-    struct status st = { 0 };
+    size_t used = 0;
 
-    if (argv[0][0] == '-')
-        status_fail(&st, STATUS_INVALID, "a verb comes before options such as %s; see `reelkv help`",
-                    argv[0]);
-    else {
-        bool two = argc > 1 && argv[1][0] != '-';
-
-        snprintf(typed, sizeof typed, "%s%s%s", argv[0], two ? " " : "", two ? argv[1] : "");
-        near = cli_command_nearest(typed);
-        if (near == NULL)
-            near = cli_command_nearest(argv[0]);
-        if (near != NULL)
-            status_fail(&st, STATUS_INVALID,
-                        "there is no verb '%.60s'; did you mean `reelkv %s`? See `reelkv help`", typed,
-                        near->path);
-        else
-            status_fail(&st, STATUS_INVALID, "there is no verb '%.60s'; see `reelkv help`", typed);
-    }
-    return cli_fail(&st, false);
+    out[0] = '\0';
+    for (size_t i = 0; i < ARRAY_LEN(commands); i++)
+        if (has_prefix(commands[i], word) && used < out_bytes)
+            used += (size_t)snprintf(out + used, out_bytes - used, "%s%s", used > 0 ? ", " : "",
+                                     commands[i]->path);
 }
 
-static bool asks_for_json(const struct cli_command *command, const void *options, int argc, char **argv)
+static void explain_unknown(int argc, char **argv, struct status *st)
 {
-    for (int i = 1; options == NULL && i < argc; i++)
+    char typed[TYPED_BYTES] = "", verbs[256];
+    bool two = argc > 1 && argv[1][0] != '-';
+    const struct cli_command *near;
+
+    snprintf(typed, sizeof typed, "%s%s%s", argv[0], two ? " " : "", two ? argv[1] : "");
+    list_verbs(argv[0], verbs, sizeof verbs);
+    near = cli_command_nearest(typed);
+    if (near == NULL && verbs[0] == '\0')
+        near = cli_command_nearest(argv[0]);
+    if (argv[0][0] == '-')
+        status_fail(st, STATUS_INVALID, "a verb comes before options such as %.60s; see `reelkv help`",
+                    argv[0]);
+    else if (verbs[0] != '\0' && (near == NULL || !two))
+        status_fail(st, STATUS_INVALID, "there is no verb '%.60s'; there are: %s", typed, verbs);
+    else if (near != NULL)
+        status_fail(st, STATUS_INVALID,
+                    "there is no verb '%.60s'; did you mean `reelkv %s`? See `reelkv help`", typed,
+                    near->path);
+    else
+        status_fail(st, STATUS_INVALID, "there is no verb '%.60s'; see `reelkv help`", typed);
+}
+
+static bool is_help_flag(const char *word)
+{
+    return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
+}
+
+static bool has_json_flag(int argc, char **argv)
+{
+    for (int i = 0; i < argc; i++)
         if (strcmp(argv[i], "--json") == 0)
             return true;
-    for (size_t i = 0; options != NULL && i < command->table.count; i++)
+    return false;
+}
+
+static enum cli_exit unknown_verb(int argc, char **argv)
+{
+    char verbs[256];
+    struct status st = { 0 };
+
+    list_verbs(argv[0], verbs, sizeof verbs);
+    if (verbs[0] != '\0' && argc == 2 && is_help_flag(argv[1])) {
+        print_help(argv[0]);
+        return CLI_OK;
+    }
+    explain_unknown(argc, argv, &st);
+    return cli_fail(&st, has_json_flag(argc, argv));
+}
+
+static bool asks_for_json(const struct cli_command *command, const void *options)
+{
+    for (size_t i = 0; i < command->table.count; i++)
         if (strcmp(command->table.rows[i].name, "json") == 0)
             return *(const bool *)((const char *)options + command->table.rows[i].offset);
     return false;
@@ -159,10 +203,11 @@ static enum cli_exit run_command(const struct cli_command *command, int argc, ch
         printf("\n%s", exit_codes);
         break;
     case OPTIONS_BAD:
-        code = cli_fail(&st, asks_for_json(command, NULL, argc, argv));
+        /* What was read before the mistake counts too: the environment, --json=true. */
+        code = cli_fail(&st, asks_for_json(command, options) || has_json_flag(argc, argv));
         break;
     case OPTIONS_RUN:
-        run.json = asks_for_json(command, options, argc, argv);
+        run.json = asks_for_json(command, options);
         code = command->run(&run);
         break;
     }
@@ -180,12 +225,14 @@ enum cli_exit cli_main(int argc, char **argv)
         printf("reelkv %s\n", REELKV_VERSION);
         return CLI_OK;
     }
-    if (argc < 2 || strcmp(argv[1], "--help") == 0 || (argc == 2 && strcmp(argv[1], "help") == 0)) {
-        print_help();
+    if (argc < 2 || is_help_flag(argv[1]) || (argc == 2 && strcmp(argv[1], "help") == 0)) {
+        print_help(NULL);
         return CLI_OK;
     }
     if (strcmp(argv[1], "help") == 0) {
         command = cli_command_find(argc - 2, argv + 2, &words);
+        if (command == NULL && argc == 3)
+            return unknown_verb(2, (char *[]){ argv[2], help_flag, NULL });
         if (command == NULL)
             return unknown_verb(argc - 2, argv + 2);
         return run_command(command, 2, (char *[]){ argv[0], help_flag, NULL });
@@ -193,5 +240,7 @@ enum cli_exit cli_main(int argc, char **argv)
     command = cli_command_find(argc - 1, argv + 1, &words);
     if (command == NULL)
         return unknown_verb(argc - 1, argv + 1);
+    if (argc == words + 2 && strcmp(argv[words + 1], "-h") == 0)
+        argv[words + 1] = help_flag;
     return run_command(command, argc - words, argv + words);
 }

@@ -20,9 +20,9 @@ enum cli_exit cli_exit_of(enum status_code code)
     case STATUS_OK:
         return CLI_OK;
     case STATUS_INVALID:
-    case STATUS_OUT_OF_RANGE:
         return CLI_USAGE;
     case STATUS_NOT_FOUND:
+    case STATUS_OUT_OF_RANGE: /* nothing was seen at that time */
         return CLI_NOT_FOUND;
     case STATUS_UNAVAILABLE:
         return CLI_UNAVAILABLE;
@@ -41,13 +41,22 @@ enum cli_exit cli_exit_of(enum status_code code)
     }
 }
 
+char *cli_make_safe(char *text)
+{
+    for (unsigned char *c = (unsigned char *)text; *c != '\0'; c++)
+        if ((*c < 0x20 && *c != '\n' && *c != '\t') || *c == 0x7F)
+            *c = ' ';
+    return text;
+}
+
 enum cli_exit cli_fail(const struct status *st, bool as_json)
 {
     struct json *error, *value;
+    struct status shown = *st;
 
     if (!as_json) {
         fflush(stdout); /* what was said before comes before */
-        fprintf(stderr, "reelkv: %s\n", st->text);
+        fprintf(stderr, "reelkv: %s\n", cli_make_safe(shown.text));
         return cli_exit_of(st->code);
     }
     value = json_make_object();
@@ -87,8 +96,9 @@ void cli_table_cell(struct cli_table *table, const char *format, ...)
         REQUIRE(table->texts != NULL);
     }
     va_start(args, format);
-    vsnprintf(table->texts[table->cells++], CELL_BYTES, format, args);
+    vsnprintf(table->texts[table->cells], CELL_BYTES, format, args);
     va_end(args);
+    cli_make_safe(table->texts[table->cells++]);
 }
 
 /* Columns a terminal shows for UTF-8 text: continuation bytes take none. */
@@ -219,87 +229,94 @@ const char *cli_rfc3339(int64_t utc_ns)
     return text;
 }
 
-static bool parse_ago(const char *text, int64_t now_ns, int64_t *utc_ns_p)
+/* Times are nanoseconds in 64 bits, of which encoders take the lower half; and 0 says everywhere that there is none. */
+#define SECONDS_MAX 4.6e9L
+
+static bool parse_ago(const char *text, long double now, long double *utc_p)
 {
     static const struct {
         char unit;
-        double seconds;
+        long double length;
     } units[] = { { 's', 1 }, { 'm', 60 }, { 'h', 3600 }, { 'd', 86400 } };
     char *end;
-    double amount = strtod(text + 1, &end);
+    long double amount = strtold(text + 1, &end);
 
     for (size_t i = 0; i < ARRAY_LEN(units); i++) {
-        if (end == text + 1 || end[0] != units[i].unit || end[1] != '\0' || !(amount >= 0 && amount < 1e6))
+        if (!isdigit((unsigned char)text[1]) || end[0] != units[i].unit || end[1] != '\0')
             continue;
-        *utc_ns_p = now_ns - (int64_t)(amount * units[i].seconds * 1e9);
+        *utc_p = now - amount * units[i].length;
         return true;
     }
     return false;
 }
 
 /* "Z", "+02:00" or "-05:30" to seconds. */
-static bool parse_zone(const char *text, int64_t *seconds_p)
+static bool parse_zone(const char *text, int *seconds_p)
 {
-    int hours, minutes, used = 0;
+    int hours, minutes;
 
     if (strcmp(text, "Z") == 0 || strcmp(text, "z") == 0) {
         *seconds_p = 0;
         return true;
     }
-    if ((text[0] != '+' && text[0] != '-') || sscanf(text + 1, "%2d:%2d%n", &hours, &minutes, &used) != 2 ||
-        text[1 + used] != '\0' || hours > 14 || minutes > 59)
+    if ((text[0] != '+' && text[0] != '-') || strlen(text) != 6 || strspn(text + 1, "0123456789") != 2 ||
+        strspn(text + 4, "0123456789") != 2 || sscanf(text + 1, "%d:%d", &hours, &minutes) != 2 ||
+        hours > 14 || minutes > 59)
         return false;
     *seconds_p = (hours * 60 + minutes) * (text[0] == '-' ? -60 : 60);
     return true;
 }
 
-static bool parse_rfc3339(const char *text, int64_t *utc_ns_p)
+static bool parse_rfc3339(const char *text, long double *utc_p)
 {
-    struct tm when = { 0 };
+    struct tm when = { 0 }, normal;
     const char *rest = strptime(text, "%Y-%m-%dT%H:%M:%S", &when);
-    double fraction = 0;
-    int64_t zone;
+    long double fraction = 0, unit = 0.1L;
+    time_t whole;
+    int zone;
 
     if (rest == NULL)
         return false;
     if (*rest == '.') {
-        char *end;
-
-        if (!isdigit((unsigned char)rest[1]))
+        if (!isdigit((unsigned char)*++rest))
             return false;
-        fraction = strtod(rest, &end);
-        rest = end;
+        for (; isdigit((unsigned char)*rest); rest++, unit /= 10)
+            fraction += unit * (*rest - '0');
     }
     if (!parse_zone(rest, &zone))
         return false;
-    *utc_ns_p = ((int64_t)timegm(&when) - zone) * 1000000000 + (int64_t)llround(fraction * 1e9);
-    return true;
+    normal = when;
+    whole = timegm(&normal);
+    *utc_p = (long double)(whole - zone) + fraction;
+    return normal.tm_mday == when.tm_mday && normal.tm_sec == when.tm_sec; /* there is no 30th of February */
 }
 
-static bool parse_epoch(const char *text, int64_t *utc_ns_p)
+static bool parse_epoch(const char *text, long double *utc_p)
 {
     char *end;
-    double seconds = strtod(text, &end);
 
-    if (!isdigit((unsigned char)text[0]) || *end != '\0' || !(seconds < 9e9))
-        return false;
-    *utc_ns_p = (int64_t)llround(seconds * 1e9);
-    return true;
+    *utc_p = strtold(text, &end);
+    return isdigit((unsigned char)text[0]) && *end == '\0';
 }
 
 bool cli_parse_time(const char *text, int64_t now_ns, int64_t *utc_ns_p, struct status *st)
 {
+    long double utc = 0, now = (long double)now_ns / 1e9L;
+
     if (strcmp(text, "now") == 0) {
         *utc_ns_p = now_ns;
         return true;
     }
-    if ((text[0] == '-' && parse_ago(text, now_ns, utc_ns_p)) || parse_rfc3339(text, utc_ns_p) ||
-        parse_epoch(text, utc_ns_p))
-        return true;
-    return status_fail(st, STATUS_INVALID,
-                       "time '%.60s' is not understood; use 2026-11-21T14:05:00Z, seconds since 1970, now, "
-                       "or -90s -5m -2h -1d",
-                       text);
+    if (!(text[0] == '-' && parse_ago(text, now, &utc)) && !parse_rfc3339(text, &utc) &&
+        !parse_epoch(text, &utc))
+        return status_fail(st, STATUS_INVALID,
+                           "time '%.60s' is not understood; use 2026-11-21T14:05:00Z, seconds since 1970, "
+                           "now, or -90s -5m -2h -1d",
+                           text);
+    if (!(utc > 0 && utc < SECONDS_MAX))
+        return status_fail(st, STATUS_INVALID, "time '%.60s' is not between 1970 and 2115", text);
+    *utc_ns_p = (int64_t)llroundl(utc * 1e9L);
+    return true;
 }
 
 static void draw_bar(struct cli_progress *progress, const char *label, uint64_t done, uint64_t total)
@@ -316,14 +333,25 @@ static void draw_bar(struct cli_progress *progress, const char *label, uint64_t 
         fprintf(stderr, "  %s left", cli_span(elapsed / (double)done * (double)(total - done)));
 }
 
+/* A bar is redrawn only where a line can be. */
+static bool is_terminal(void)
+{
+    const char *name = getenv("TERM");
+
+    return isatty(STDERR_FILENO) && name != NULL && name[0] != '\0' && strcmp(name, "dumb") != 0;
+}
+
 void cli_progress_draw(struct cli_progress *progress, const char *label, uint64_t done, uint64_t total)
 {
     uint64_t now_ns = clock_mono_ns();
-    bool terminal = isatty(STDERR_FILENO);
+    bool terminal = is_terminal();
+    uint64_t wait_ns = terminal ? 100000000ull : 10000000000ull;
 
-    if (progress->started_ns == 0)
+    if (progress->started_ns == 0) {
         progress->started_ns = now_ns;
-    if (progress->drawn_ns != 0 && now_ns - progress->drawn_ns < (terminal ? 100000000ull : 10000000000ull))
+        progress->drawn_ns = terminal ? 0 : now_ns; /* lines tell of waits that are long */
+    }
+    if (progress->drawn_ns != 0 && now_ns - progress->drawn_ns < wait_ns)
         return;
     progress->drawn_ns = now_ns;
     progress->shown = terminal;
@@ -331,8 +359,10 @@ void cli_progress_draw(struct cli_progress *progress, const char *label, uint64_
         done = total;
     if (terminal)
         draw_bar(progress, label, done, total);
-    else
+    else if (total > 0)
         fprintf(stderr, "%s %llu of %llu\n", label, (unsigned long long)done, (unsigned long long)total);
+    else
+        fprintf(stderr, "%s %llu\n", label, (unsigned long long)done);
 }
 
 void cli_progress_end(struct cli_progress *progress)

@@ -16,7 +16,7 @@ enum cli_exit {
     CLI_OK = 0,
     CLI_FAILED = 1,      /* anything without a code of its own */
     CLI_USAGE = 2,       /* unknown option, bad value, invalid name or question */
-    CLI_NOT_FOUND = 3,   /* no such camera, file or cluster folder */
+    CLI_NOT_FOUND = 3,   /* no such camera, file or cluster folder; nothing at that time */
     CLI_UNAVAILABLE = 4, /* the cluster is not running, or a part of it does not answer */
     CLI_EXISTS = 5,      /* name taken, folder or port in use */
     CLI_EXHAUSTED = 6,   /* no room: memory, disk, queue */
@@ -31,7 +31,10 @@ enum cli_exit cli_exit_of(enum status_code code);
  * code. */
 enum cli_exit cli_fail(const struct status *st, bool as_json);
 
-/* A table grows row by row and is printed with columns wide enough; a cell is cut at 200 bytes.
+/* In place: what others named (URLs, answers, troubles) must not move a terminal's cursor. Returns text. */
+char *cli_make_safe(char *text);
+
+/* A table grows row by row and is printed with columns wide enough; a cell is made safe, and cut at 200 bytes.
  * Numbers are the caller's text; columns whose title starts with '>' are right-aligned. */
 struct cli_table;
 struct cli_table *cli_table_create(const char *const *titles, size_t columns);
@@ -52,10 +55,10 @@ const char *cli_time(int64_t utc_ns);
 const char *cli_rfc3339(int64_t utc_ns);
 
 /* RFC 3339 ("2026-11-21T14:05:00Z", "...+02:00", fractions), seconds since 1970, "now", or "-90s" "-5m" "-2h"
- * "-1d" before now_ns. INVALID says which forms are taken. */
+ * "-1d" before now_ns. INVALID says which forms are taken, or that the time is not between 1970 and 2115. */
 bool cli_parse_time(const char *text, int64_t now_ns, int64_t *utc_ns_p, struct status *st);
 
-/* One line on stderr, redrawn in place, only when stderr is a terminal; elsewhere a line each ten seconds. */
+/* One line on stderr, redrawn in place, when stderr is a terminal that can; elsewhere a line each ten seconds. */
 struct cli_progress {
     uint64_t started_ns, drawn_ns;
     bool shown;

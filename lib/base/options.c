@@ -73,9 +73,9 @@ static bool refuse(const struct option_row *row, const char *text, struct status
     const char *what = row->type == OPTION_STR ? "characters" : "";
 
     if (row->type == OPTION_BOOL)
-        return status_fail(st, STATUS_INVALID, "%s must be true or false, not '%s'", row->name, text);
-    return status_fail(st, STATUS_INVALID, "%s must be %s to %s%s%s, not '%s'", row->name, row->min, row->max,
-                       *what ? " " : "", what, text);
+        return status_fail(st, STATUS_INVALID, "%s must be true or false, not '%.80s'", row->name, text);
+    return status_fail(st, STATUS_INVALID, "%s must be %s to %s%s%s, not '%.80s'", row->name, row->min,
+                       row->max, *what ? " " : "", what, text);
 }
 
 static bool set_bool(bool *field, const char *text)
@@ -226,8 +226,10 @@ static bool take_flag(const struct option_table *table, void *options, char **ar
 static bool count_arguments(const struct option_table *table, int count, char **argv, struct status *st)
 {
     if ((size_t)count > table->arguments_max)
-        return status_fail(st, STATUS_INVALID, "unexpected argument '%s'; usage: %s [--option value]... %s",
+        return status_fail(st, STATUS_INVALID,
+                           "unexpected argument '%.80s'; usage: %s [--option value]...%s%s",
                            argv[1 + table->arguments_max], table->program,
+                           table->arguments != NULL ? " " : "",
                            table->arguments != NULL ? table->arguments : "");
     if ((size_t)count < table->arguments_min)
         return status_fail(st, STATUS_INVALID, "missing argument; usage: %s [--option value]... %s",
@@ -282,8 +284,9 @@ enum options_outcome options_parse(const struct option_table *table, void *optio
 
 void options_print_help(const struct option_table *table, FILE *out)
 {
-    fprintf(out, "usage: %s [--option value]... %s\n\n%s\n\n", table->program,
-            table->arguments != NULL ? table->arguments : "", table->summary);
+    fprintf(out, "usage: %s [--option value]...%s%s\n\n%s\n\n", table->program,
+            table->arguments != NULL ? " " : "", table->arguments != NULL ? table->arguments : "",
+            table->summary);
     for (size_t i = 0; i < table->count; i++) {
         const struct option_row *row = &table->rows[i];
         char flag[OPTION_NAME_BYTES], env[OPTION_NAME_BYTES];

@@ -35,7 +35,9 @@ TEST(other_times_are_refused_with_the_forms)
                                        "-5",
                                        "-5w",
                                        "2025-11-21T12:00:00+99:00",
-                                       "1e99",
+                                       "2025-11-21T12:00:00+-5:30",
+                                       "2025-11-21T12:00:00.5e3Z",
+                                       "2025-02-30T12:00:00Z",
                                        "2025-11-21T12:00:00Z!" };
 
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
@@ -47,6 +49,37 @@ TEST(other_times_are_refused_with_the_forms)
         CHECK_EQ(st.code, STATUS_INVALID);
         CHECK_HAS(st.text, "-90s");
     }
+}
+
+/* Such times overflowed the nanoseconds they are kept in, or read as "no time given", and the question or the camera
+ * went on without them. */
+TEST(times_nobody_can_keep_are_refused)
+{
+    static const char *const bad[] = { "0",
+                                       "1970-01-01T00:00:00Z",
+                                       "1960-01-01T00:00:00Z",
+                                       "9999-12-31T23:59:59Z",
+                                       "1e99",
+                                       "4600000000",
+                                       "-999999d" };
+
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        struct status st = { 0 };
+        int64_t utc_ns;
+
+        if (cli_parse_time(bad[i], NOON_NS, &utc_ns, &st))
+            test_fail(__FILE__, __LINE__, "'%s' was taken", bad[i]);
+        CHECK_EQ(st.code, STATUS_INVALID);
+        CHECK_HAS(st.text, "1970");
+    }
+    CHECK_EQ(parsed("2115-10-01T00:00:00Z"), 4599849600000000000ll);
+}
+
+TEST(what_others_named_cannot_move_the_cursor)
+{
+    char text[] = "a\x1b[31mb\x7f\tc\nd\xc3\xa9";
+
+    CHECK_STR(cli_make_safe(text), "a [31mb \tc\nd\xc3\xa9");
 }
 
 TEST(times_are_written_to_be_read_again)
@@ -74,6 +107,7 @@ TEST(every_status_has_an_exit_code)
     CHECK_EQ(cli_exit_of(STATUS_OK), CLI_OK);
     CHECK_EQ(cli_exit_of(STATUS_INVALID), CLI_USAGE);
     CHECK_EQ(cli_exit_of(STATUS_NOT_FOUND), CLI_NOT_FOUND);
+    CHECK_EQ(cli_exit_of(STATUS_OUT_OF_RANGE), CLI_NOT_FOUND);
     CHECK_EQ(cli_exit_of(STATUS_UNAVAILABLE), CLI_UNAVAILABLE);
     CHECK_EQ(cli_exit_of(STATUS_EXISTS), CLI_EXISTS);
     CHECK_EQ(cli_exit_of(STATUS_EXHAUSTED), CLI_EXHAUSTED);

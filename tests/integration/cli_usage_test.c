@@ -1,0 +1,137 @@
+/* The command line without a cluster: help, mistakes and where their sentences go, output that cannot be written. */
+#include <stdlib.h>
+
+#include "base/json.h"
+#include "support/process.h"
+#include "support/test.h"
+
+enum { VERB_MS = 60000, WORDS_MAX = 8 };
+
+static int run(struct process *process, const char *const *words)
+{
+    static unsigned runs;
+    const char *argv[WORDS_MAX + 2] = { "reelkv" };
+    char name[32];
+
+    for (size_t i = 0; i < WORDS_MAX && words[i] != NULL; i++)
+        argv[i + 1] = words[i];
+    snprintf(name, sizeof name, "run-%u", runs++);
+    return process_run(process, name, argv, VERB_MS);
+}
+
+TEST(help_is_found_in_every_way)
+{
+    static const struct {
+        const char *words[WORDS_MAX];
+        const char *says, *says_not;
+    } rows[] = {
+        { { NULL }, "usage: reelkv VERB", "reelkv up [" },
+        { { "-h" }, "mem ls", "reelkv up [" },
+        { { "--help" }, "mem ls", "reelkv up [" },
+        { { "help", "cam", "add" }, "usage: reelkv cam add", "mem ls" },
+        { { "cam", "add", "-h" }, "usage: reelkv cam add", "mem ls" },
+        { { "up", "--help" }, "exit codes:", "mem ls" },
+        { { "cam", "--help" }, "cam wait", "mem ls" },
+        { { "help", "cam" }, "cam wait", "mem ls" },
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct process process;
+
+        CHECK_EQ(run(&process, rows[i].words), 0);
+        CHECK_HAS(process_log(&process), rows[i].says);
+        CHECK(strstr(process_log(&process), rows[i].says_not) == NULL);
+    }
+}
+
+TEST(mistakes_say_what_there_is)
+{
+    static const struct {
+        const char *words[WORDS_MAX];
+        const char *says;
+    } rows[] = {
+        { { "cam" }, "there is no verb 'cam'; there are: cam add, cam ls, cam show, cam wait, cam rm" },
+        { { "cam", "frobnicate" }, "there are: cam add" },
+        { { "cam", "lst" }, "did you mean `reelkv cam ls`" },
+        { { "docter" }, "did you mean `reelkv doctor`" },
+        { { "frobnicate" }, "see `reelkv help`" },
+        { { "--data", "x", "up" }, "a verb comes before options" },
+        { { "ask", "what", "color" }, "ask [--option value]... \"QUESTION\"" },
+        { { "help", "frobnicate" }, "see `reelkv help`" },
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct process process;
+
+        CHECK_EQ(run(&process, rows[i].words), 2);
+        CHECK_HAS(process_log(&process), rows[i].says);
+    }
+}
+
+/* Programs read the error of a command line that was not understood, too: whichever way JSON was asked for, and
+ * whatever bytes were typed. */
+TEST(errors_are_json_when_json_was_asked_for)
+{
+    static const struct {
+        const char *words[WORDS_MAX];
+        const char *environment;
+    } rows[] = {
+        { { "frobnicate", "--json" }, "" },
+        { { "cam", "--json" }, "" },
+        { { "--json", "\xff\xfe" }, "" },
+        { { "ask", "x", "--top-r", "y", "--json" }, "" },
+        { { "ask", "x", "--json=true", "--top-r", "y" }, "" },
+        { { "ask", "x", "--top-r", "y" }, "true" },
+        { { "cam", "ls", "--data", "/no/such/cluster" }, "1" },
+        { { "ask", "\xff\xfe", "--json" }, "" },
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct process process;
+        struct json *value;
+        const char *text;
+
+        setenv("REELKV_JSON", rows[i].environment[0] != '\0' ? rows[i].environment : "false", 1);
+        CHECK(run(&process, rows[i].words) != 0);
+        text = process_log(&process);
+        value = json_parse((struct bytes){ (const uint8_t *)text, strlen(text) }, NULL);
+        if (json_str(json_get(json_get(value, "error"), "message")) == NULL)
+            test_fail(__FILE__, __LINE__, "row %zu is not an error in JSON: %s", i, text);
+        json_free(value);
+    }
+    unsetenv("REELKV_JSON");
+}
+
+static int run_shell(struct process *process, const char *script)
+{
+    setenv("REELKV", REELKV_BIN_DIR "/reelkv", 1);
+    return process_run(process, "shell", PROCESS_ARGS("sh", "-c", script), VERB_MS);
+}
+
+/* An answer that nobody got is no success; a reader that has seen enough is. */
+TEST(output_that_cannot_be_written_is_a_failure)
+{
+    struct process process;
+
+    CHECK_EQ(run_shell(&process, "$REELKV help >/dev/full"), 1);
+    CHECK_HAS(process_log(&process), "could be written");
+    CHECK_EQ(run_shell(&process, "{ $REELKV help; echo code $? >&2; } | true"), 0);
+    CHECK_HAS(process_log(&process), "code 0");
+    CHECK_EQ(run_shell(&process, "$REELKV help >&-"), 0);
+}
+
+/* Before `up` has ever run there is no folder to measure: doctor found no room for a disk budget. */
+TEST(doctor_looks_at_a_folder_that_is_not_made_yet)
+{
+    struct process process;
+    char data[600];
+
+    snprintf(data, sizeof data, "%s/not/yet", test_folder());
+    CHECK_EQ(run(&process, (const char *const[]){ "doctor", "--data", data, "--model",
+                                                  REELKV_SOURCE_DIR "/tests/data/parity/tiny-a", NULL }),
+             0);
+    CHECK_HAS(process_log(&process), "made by `reelkv up`");
+    CHECK_HAS(process_log(&process), "start one with `reelkv up`");
+}
+
+TEST_MAIN()
