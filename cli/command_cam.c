@@ -11,9 +11,8 @@
 #include "base/require.h"
 #include "camera.h"
 #include "cli_command.h"
+#include "media/media_sampling.h"
 #include "reelkv/v1/catalog.pb-c.h"
-
-#define SAMPLE_FPS_DEFAULT 0.5 /* ReKV's */
 
 /* ----------------------------------------------------------------------------------------------- add */
 
@@ -82,6 +81,9 @@ static bool read_source(const struct cam_add_options *options, const char *text,
     bool is_url = strstr(text, "://") != NULL && strncmp(text, "file://", 7) != 0;
 
     memset(source, 0, sizeof *source);
+    if (options->fps > 0 && options->fps < MEDIA_SAMPLE_FPS_MIN)
+        return status_fail(st, STATUS_INVALID, "fps must be %g to %g, not %g", MEDIA_SAMPLE_FPS_MIN,
+                           MEDIA_SAMPLE_FPS_MAX, options->fps);
     if (!is_url && !check_local_file(strncmp(text, "file://", 7) == 0 ? text + 7 : text, source, st))
         return false;
     if (is_url && !text_copy(source->url, sizeof source->url, text))
@@ -97,21 +99,6 @@ static bool read_source(const struct cam_add_options *options, const char *text,
         source->start_time_ns = clock_utc_ns();
     return options->start_time[0] == '\0' ||
            cli_parse_time(options->start_time, clock_utc_ns(), &source->start_time_ns, st);
-}
-
-/* What `up` wrote down for this cluster; clusters started elsewhere have the common default. */
-static double default_fps(const struct cam_add_options *options)
-{
-    struct cluster_file *file = calloc(1, sizeof *file);
-    char data[CLUSTER_PATH_BYTES];
-    double fps = SAMPLE_FPS_DEFAULT;
-
-    REQUIRE(file != NULL);
-    if (options->redis[0] == '\0' && cluster_data_folder(options->data, data, NULL) &&
-        cluster_file_read(data, file, NULL) && file->plan.sample_fps > 0)
-        fps = file->plan.sample_fps;
-    free(file);
-    return fps;
 }
 
 static bool create(struct cluster *cluster, const struct cam_add_options *options, const char *name,
@@ -133,7 +120,7 @@ static bool create(struct cluster *cluster, const struct cam_add_options *option
     definition.source = (char *)source->url;
     definition.kind = source->is_live ? REELKV__V1__SOURCE_KIND__SOURCE_KIND_LIVE
                                       : REELKV__V1__SOURCE_KIND__SOURCE_KIND_FILE;
-    definition.sample_fps = options->fps > 0 ? options->fps : default_fps(options);
+    definition.sample_fps = options->fps;
     definition.start_time_ns = source->start_time_ns;
     request.definition = &definition;
     ok = cluster_call(cluster, store, &api_create_stream, &request.base, &call, &reply, st);

@@ -76,6 +76,7 @@ static void add_service(struct args *args, const struct cluster_plan *plan, cons
         add(args, "%s/%s.shm", plan->run, row->name);
         add(args, "--ram-budget-bytes=%llu", (unsigned long long)(plan->ram_bytes / stores));
         add(args, "--disk-budget-bytes=%llu", (unsigned long long)(plan->disk_bytes / stores));
+        add(args, "--sample-fps=%.17g", plan->sample_fps);
         return;
     }
     add_model(args, plan);

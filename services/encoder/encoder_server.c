@@ -85,7 +85,6 @@ static bool open_parts(struct encoder_server *server, struct status *st)
     server->encoder = (struct encoder){
         .name = options->name,
         .capture_program = server->capture_program,
-        .sample_fps = options->sample_fps,
         .slots = options->capture_slots,
         .keep_frames = options->keep_frames,
         .picture_bytes_max = options->picture_bytes_max,

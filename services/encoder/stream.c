@@ -50,7 +50,7 @@ static bool fill_job(struct stream *stream, const Reelkv__V1__StreamDefinition *
 {
     struct capture_job *job = &stream->job;
     const struct encoder *encoder = stream->encoder;
-    double sample_fps = definition->sample_fps > 0 ? definition->sample_fps : encoder->sample_fps;
+    double sample_fps = definition->sample_fps;
 
     if (!text_copy(job->source, sizeof job->source, definition->source) || job->source[0] == '\0')
         return status_fail(st, STATUS_INVALID, "the source is empty or longer than %d bytes",

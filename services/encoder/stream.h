@@ -38,7 +38,6 @@ struct encoder_places {
 struct encoder {
     const char *name; /* of this worker */
     const char *capture_program;
-    double sample_fps; /* where a definition says none */
     uint32_t slots, keep_frames;
     uint64_t picture_bytes_max; /* RGB */
     uint32_t open_timeout_ms, stall_timeout_ms;

@@ -1,5 +1,4 @@
 /* Catalog: definitions of streams. Passwords in sources leave only when asked for. */
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,6 +6,7 @@
 #include "base/name.h"
 #include "kvstore/kvstore.h"
 #include "kvstore/kvstore_directory.h"
+#include "media/media_sampling.h"
 
 enum { PAGE_DEFAULT = 100, PAGE_MAX = 1000, TOKEN_BYTES = 2 * LIMIT_NAME_BYTES + 2 };
 
@@ -77,9 +77,10 @@ static void reply_status(struct rpc_call *call, const struct stream *stream, boo
 
 /* --- create --- */
 
-static bool read_definition(const Reelkv__V1__StreamDefinition *message, struct stream_definition *definition,
-                            struct status *st)
+static bool read_definition(const Reelkv__V1__StreamDefinition *message, double default_fps,
+                            struct stream_definition *definition, struct status *st)
 {
+    double sample_fps;
     size_t len;
 
     if (message == NULL)
@@ -93,12 +94,15 @@ static bool read_definition(const Reelkv__V1__StreamDefinition *message, struct 
     if (message->kind != REELKV__V1__SOURCE_KIND__SOURCE_KIND_FILE &&
         message->kind != REELKV__V1__SOURCE_KIND__SOURCE_KIND_LIVE)
         return status_fail(st, STATUS_INVALID, "kind must be FILE or LIVE");
-    if (!isfinite(message->sample_fps) || message->sample_fps <= 0 || message->sample_fps > 1000)
-        return status_fail(st, STATUS_INVALID, "sample_fps must be above 0 and at most 1000, not %g",
-                           message->sample_fps);
+    sample_fps = message->sample_fps == 0 ? default_fps : message->sample_fps;
+    if (!(sample_fps >= MEDIA_SAMPLE_FPS_MIN && sample_fps <= MEDIA_SAMPLE_FPS_MAX))
+        return status_fail(st, STATUS_INVALID, "sample_fps must be %g to %g, not %g", MEDIA_SAMPLE_FPS_MIN,
+                           MEDIA_SAMPLE_FPS_MAX, sample_fps);
+    if (message->start_time_ns < 0 || message->start_time_ns > INT64_MAX / 2)
+        return status_fail(st, STATUS_INVALID, "start_time_ns is before 1970 or out of range");
     text_copy(definition->source, sizeof definition->source, message->source);
     definition->kind = (enum stream_source_kind)message->kind;
-    definition->sample_fps = message->sample_fps;
+    definition->sample_fps = sample_fps;
     definition->start_time_ns = message->start_time_ns;
     return true;
 }
@@ -156,7 +160,7 @@ void kvstore_create_stream(struct rpc_call *call, void *state)
     struct waiting_call *waiting;
     struct status st = { 0 };
 
-    if (!read_definition(request->definition, &definition, &st)) {
+    if (!read_definition(request->definition, kvstore->options->sample_fps, &definition, &st)) {
         rpc_call_finish(call, &st);
         return;
     }

@@ -93,6 +93,10 @@ static void fill(struct double_camera *camera, struct filled *filled)
     filled->status.definition = &filled->definition;
     filled->status.next_seq = filled->status.expected_frames = 10;
     filled->status.durable_seq = filled->status.stored_frames = camera->durable;
+    if (strstr(camera->source, "gappy") != NULL) {
+        filled->status.gap_frames = filled->status.durable_seq < 4 ? filled->status.durable_seq : 4;
+        filled->status.stored_frames -= filled->status.gap_frames;
+    }
     filled->status.state =
         failed ? REELKV__V1__STREAM_STATE__STREAM_STATE_FAILED
         : camera->durable == 10 && camera->kind == REELKV__V1__SOURCE_KIND__SOURCE_KIND_FILE
@@ -131,6 +135,8 @@ static void create_stream(struct rpc_call *call, void *state)
                                       .kind = request->definition->kind,
                                       .fps = request->definition->sample_fps,
                                       .start_ns = request->definition->start_time_ns };
+    if (camera->fps == 0)
+        camera->fps = 0.5; /* the store's default */
     text_copy(camera->name, sizeof camera->name, request->definition->id->name);
     url_mask(request->definition->source, camera->source, sizeof camera->source);
     fill(camera, &filled);
@@ -295,13 +301,28 @@ static void ask(struct rpc_call *call, void *state)
     rpc_call_finish(call, NULL);
 }
 
+/* The newest thing of every camera is a gap. */
+static void timeline(struct rpc_call *call, void *state)
+{
+    Reelkv__V1__TimelineReply reply = REELKV__V1__TIMELINE_REPLY__INIT;
+    Reelkv__V1__TimelineSpan span = REELKV__V1__TIMELINE_SPAN__INIT;
+    Reelkv__V1__TimelineSpan *spans[] = { &span };
+
+    span.result = REELKV__V1__FRAME_RESULT__FRAME_RESULT_GAP;
+    span.reason = (char *)"nobody answers there";
+    reply.spans = spans;
+    reply.n_spans = 1;
+    rpc_call_reply(call, &reply.base, NULL);
+}
+
 /* ------------------------------------------------------------------------------------------------ main */
 
 static const struct rpc_handler catalog[] = { { &api_create_stream, create_stream },
                                               { &api_get_stream, get_stream },
                                               { &api_list_streams, list_streams },
                                               { &api_delete_stream, delete_stream } };
-static const struct rpc_handler kvstore[] = { { &api_get_server_info, get_server_info } };
+static const struct rpc_handler kvstore[] = { { &api_get_server_info, get_server_info },
+                                              { &api_timeline, timeline } };
 static const struct rpc_handler qa[] = { { &api_ask, ask } };
 
 static void describe(struct double_cluster *cluster, enum worker_kind kind, struct worker_record *record)

@@ -249,7 +249,7 @@ TEST(what_cannot_start_says_why)
         { { "reelkv-encoder", "--model", MODEL, "--name", "No Good", NULL },
           1,
           "encoder name 'No Good' is not valid" },
-        { { "reelkv-encoder", "--sample-fps", "0", NULL }, 2, "sample_fps must be 0.001 to 60" },
+        { { "reelkv-encoder", "--max-streams", "0", NULL }, 2, "max_streams must be 1 to 4096" },
     };
 
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {

@@ -295,7 +295,6 @@ struct world *world_create(void)
     world->encoder = (struct encoder){
         .name = "encoder-0",
         .capture_program = REELKV_BIN_DIR "/reelkv-capture",
-        .sample_fps = 25,
         .slots = 3,
         .keep_frames = 16,
         .picture_bytes_max = 4 << 20,

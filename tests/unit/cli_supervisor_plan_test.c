@@ -16,6 +16,7 @@ static struct cluster_plan two_of_each(void)
                                  .n_local = 512,
                                  .top_r = 8,
                                  .recent_window = 1,
+                                 .sample_fps = 2,
                                  .ram_bytes = 1000,
                                  .disk_bytes = 3000 };
 
@@ -50,6 +51,7 @@ TEST(a_plan_is_redis_and_so_many_of_each)
     CHECK(has_arg(&rows[2], "/data/store/kvstore-1"));
     CHECK(has_arg(&rows[2], "--ram-budget-bytes=500"));
     CHECK(has_arg(&rows[2], "--disk-budget-bytes=1500"));
+    CHECK(has_arg(&rows[2], "--sample-fps=2"));
     CHECK(has_arg(&rows[3], "--n-local=512"));
     CHECK(!has_arg(&rows[3], "--top-r=8"));
     CHECK(has_arg(&rows[8], "--top-r=8"));
