@@ -123,6 +123,7 @@ static struct json *plan_to_json(const struct cluster_plan *plan)
     json_set_u64(object, "recent_window", plan->recent_window);
     json_set_u64(object, "threads", plan->threads);
     json_set_f64(object, "sample_fps", plan->sample_fps);
+    json_set_str(object, "fingerprint", plan->fingerprint);
     json_set_u64(object, "ram_bytes", plan->ram_bytes);
     json_set_u64(object, "disk_bytes", plan->disk_bytes);
     for (int kind = 0; kind < CLUSTER_KINDS; kind++)
@@ -154,6 +155,7 @@ static bool plan_from_json(const struct json *object, struct cluster_plan *plan,
         !json_read_u32(object, "recent_window", &plan->recent_window, st) ||
         !json_read_u32(object, "threads", &plan->threads, st) ||
         !json_read_f64(object, "sample_fps", &plan->sample_fps, st) ||
+        !read_text(object, "fingerprint", plan->fingerprint, sizeof plan->fingerprint, st) ||
         !json_read_u64(object, "ram_bytes", &plan->ram_bytes, st) ||
         !json_read_u64(object, "disk_bytes", &plan->disk_bytes, st))
         return false;
@@ -272,6 +274,18 @@ static bool file_from_json(const struct json *value, struct cluster_file *file, 
     return true;
 }
 
+/* Contents that do not fit are damage; that a file cannot be opened is not. */
+static bool refuse_damaged(struct status *st, const char *path, const char *advice)
+{
+    struct status inner;
+
+    if (st == NULL || (st->code != STATUS_INVALID && st->code != STATUS_DATA_LOSS))
+        return false;
+    inner = *st;
+    return status_fail(st, STATUS_DATA_LOSS, "%s%s%s; %s", strstr(inner.text, path) == NULL ? path : "",
+                       strstr(inner.text, path) == NULL ? ": " : "", inner.text, advice);
+}
+
 bool cluster_file_read(const char *data, struct cluster_file *file, struct status *st)
 {
     char path[CLUSTER_PATH_BYTES];
@@ -287,11 +301,7 @@ bool cluster_file_read(const char *data, struct cluster_file *file, struct statu
     value = json_parse_file(path, FILE_BYTES_MAX, st);
     ok = value != NULL && file_from_json(value, file, st);
     json_free(value);
-    if (!ok && st != NULL) {
-        status_wrap(st, "%s", path);
-        st->code = STATUS_DATA_LOSS;
-    }
-    return ok;
+    return ok || refuse_damaged(st, path, "`reelkv down` and `reelkv up` write it anew");
 }
 
 void cluster_file_remove(const char *data)
@@ -313,6 +323,7 @@ bool cluster_settings_write(const char *data, const struct cluster_plan *plan, s
     json_set_str(value, "dtype", plan->dtype);
     json_set_u64(value, "n_local", plan->n_local);
     json_set_u64(value, "kvstores", plan->counts[CLUSTER_KVSTORE]);
+    json_set_str(value, "fingerprint", plan->fingerprint);
     return write_json(data, "settings.json", value, st);
 }
 
@@ -331,17 +342,21 @@ bool cluster_settings_read(const char *data, struct cluster_plan *plan, struct s
     ok = value != NULL && read_text(value, "model", plan->model, sizeof plan->model, st) &&
          read_text(value, "dtype", plan->dtype, sizeof plan->dtype, st) &&
          json_read_u32(value, "n_local", &plan->n_local, st) &&
-         json_read_u32(value, "kvstores", &plan->counts[CLUSTER_KVSTORE], st);
+         json_read_u32(value, "kvstores", &plan->counts[CLUSTER_KVSTORE], st) &&
+         (json_get(value, "fingerprint") == NULL ||
+          read_text(value, "fingerprint", plan->fingerprint, sizeof plan->fingerprint, st));
     json_free(value);
-    return ok || status_wrap(st, "%s", path);
+    return ok || refuse_damaged(st, path,
+                                "remove it, and say once again what it held: --model, --dtype, --n-local, "
+                                "--kvstores");
 }
 
-/* --------------------------------------------------------------------------------- lock, left-overs */
+/* --------------------------------------------------------------------------------------------- lock */
 
 bool cluster_lock(const char *data, int *fd_p, struct status *st)
 {
     struct cluster_file *file;
-    char path[CLUSTER_PATH_BYTES];
+    char path[CLUSTER_PATH_BYTES], who[32] = "";
     int fd;
 
     if (!cluster_path(data, "lock", path, st))
@@ -358,45 +373,13 @@ bool cluster_lock(const char *data, int *fd_p, struct status *st)
     else {
         file = calloc(1, sizeof *file);
         REQUIRE(file != NULL);
-        status_fail(
-            st, STATUS_EXISTS,
-            "a cluster already runs on %s (process %d); use it, or stop it with `reelkv down --data %s`",
-            data, cluster_file_read(data, file, NULL) ? file->supervisor.pid : 0, data);
+        if (cluster_file_read(data, file, NULL) && file->supervisor.pid != 0)
+            snprintf(who, sizeof who, " (process %d)", file->supervisor.pid);
+        status_fail(st, STATUS_EXISTS,
+                    "a cluster already runs on %s%s; use it, or stop it with `reelkv down --data %s`", data,
+                    who, data);
         free(file);
     }
     close(fd);
     return false;
-}
-
-static uint32_t signal_kind(const struct cluster_file *file, enum cluster_kind kind, int number)
-{
-    uint32_t alive = 0;
-
-    for (uint32_t i = 0; i < file->process_count; i++) {
-        const struct cluster_process *process = &file->processes[i];
-
-        if (process->kind == kind && process_is_alive(&process->id)) {
-            alive++;
-            if (number != 0)
-                process_signal(&process->id, number);
-        }
-    }
-    return alive;
-}
-
-void cluster_stop_leftovers(const struct cluster_file *file, uint32_t timeout_ms)
-{
-    static const enum cluster_kind order[] = { CLUSTER_ENCODER, CLUSTER_ANALYZER, CLUSTER_QA, CLUSTER_KVSTORE,
-                                               CLUSTER_REDIS };
-
-    for (size_t i = 0; i < ARRAY_LEN(order); i++) {
-        uint64_t deadline = clock_mono_ns() + timeout_ms * 1000000ull;
-
-        if (signal_kind(file, order[i], SIGTERM) == 0)
-            continue;
-        while (signal_kind(file, order[i], 0) > 0 && clock_mono_ns() < deadline)
-            usleep(20000);
-        while (signal_kind(file, order[i], SIGKILL) > 0) /* ends: nothing outlives it but a stuck disk */
-            usleep(20000);
-    }
 }

@@ -7,7 +7,8 @@
  *   <data>/store/NAME     the blocks of kvstore NAME
  *   <data>/run            Unix sockets (or a folder in /tmp when the path would be too long for one)
  *
- * Thread: any, blocks on the disk. Fails: NOT_FOUND without a cluster, DATA_LOSS for a file that is not ours. */
+ * Thread: any, blocks on the disk. Fails: NOT_FOUND without a cluster, DATA_LOSS for a file that is damaged, with what
+ * to do about it. */
 #ifndef REELKV_CLI_CLUSTER_FILE_H
 #define REELKV_CLI_CLUSTER_FILE_H
 
@@ -22,6 +23,7 @@ enum {
     CLUSTER_PER_KIND_MAX = 16,
     CLUSTER_PROCESSES_MAX = 4 * CLUSTER_PER_KIND_MAX + 1,
     CLUSTER_ADDRESS_BYTES = 128,
+    CLUSTER_FINGERPRINT_BYTES = 16,
     CLUSTER_SOCKET_NAME_BYTES = 32, /* room kept in a socket's path for "/analyzer-15.sock.lock" */
 };
 
@@ -66,12 +68,13 @@ struct cluster_plan {
     char run[LIMIT_SOCKET_PATH_BYTES + 1];
     char model[CLUSTER_PATH_BYTES];
     char dtype[8];
-    uint32_t n_local;               /* 0: the services' own default */
-    uint32_t top_r;                 /* 0: the qa's own default */
-    uint32_t recent_window;         /* UINT32_MAX: the qa's own default */
-    uint32_t threads;               /* of each process that computes; 0: its own default */
-    double sample_fps;              /* of cameras added without --fps */
-    uint64_t ram_bytes, disk_bytes; /* of all kvstores together */
+    uint32_t n_local;       /* 0: the services' own default */
+    uint32_t top_r;         /* 0: the qa's own default */
+    uint32_t recent_window; /* UINT32_MAX: the qa's own default */
+    uint32_t threads;       /* of each process that computes; 0: its own default */
+    double sample_fps;      /* of cameras added without --fps */
+    char fingerprint[2 * CLUSTER_FINGERPRINT_BYTES + 1]; /* of its blocks; "" before the model was opened */
+    uint64_t ram_bytes, disk_bytes;                      /* of all kvstores together */
     uint32_t counts[CLUSTER_KINDS];
 };
 
@@ -93,15 +96,12 @@ void cluster_file_remove(const char *data);
 /* "unix:<run>/redis.sock" and the like. */
 void cluster_address(const struct cluster_plan *plan, const char *process, char out[CLUSTER_ADDRESS_BYTES]);
 
-/* What the folder was last started with; zeroed where it never was. Only model, dtype, n_local and the number
- * of kvstores are kept: what decides whether stored blocks can be read again. */
+/* What the folder was last started with; zeroed where it never was. Only model, dtype, n_local, the number
+ * of kvstores and the fingerprint are kept: what decides whether stored blocks can be read again. */
 bool cluster_settings_write(const char *data, const struct cluster_plan *plan, struct status *st);
 bool cluster_settings_read(const char *data, struct cluster_plan *plan, struct status *st);
 
 /* Takes <data>/lock. EXISTS, with who has it, when another cluster runs on the folder. */
 bool cluster_lock(const char *data, int *fd_p, struct status *st);
-
-/* Ends the processes a dead supervisor left behind, in the order of draining: TERM, after timeout_ms KILL. */
-void cluster_stop_leftovers(const struct cluster_file *file, uint32_t timeout_ms);
 
 #endif

@@ -128,23 +128,15 @@ static void check_redis_server(struct doctor *doctor)
         note(doctor, FINE, "redis-server", "version %u.%u, %s", major, minor, path);
 }
 
-/* Of the nearest folder that exists. */
-static uint64_t disk_free_for(const char *data)
-{
-    char folder[CLUSTER_PATH_BYTES];
-
-    snprintf(folder, sizeof folder, "%s", data);
-    while (access(folder, F_OK) != 0 && strrchr(folder, '/') > folder)
-        *strrchr(folder, '/') = '\0';
-    return machine_disk_free(access(folder, F_OK) == 0 ? folder : "/");
-}
-
 static void check_machine(struct doctor *doctor)
 {
     uint64_t limit = machine_memory_limit(), available = machine_memory_available();
     bool is_portable = strcmp(machine_instructions(), "portable") == 0;
-    uint64_t disk_free = disk_free_for(doctor->data);
+    char folder[CLUSTER_PATH_BYTES];
+    uint64_t disk_free;
 
+    machine_nearest_folder(doctor->data, folder, sizeof folder);
+    disk_free = machine_disk_free(folder);
     note(doctor, is_portable ? WARN : FINE, "processor", "%ld CPUs, %s%s", sysconf(_SC_NPROCESSORS_ONLN),
          machine_instructions(), is_portable ? "|it works, but slowly: AVX2 or better is wanted" : "");
     note(doctor, available < MEMORY_BYTES_LOW ? WARN : FINE, "memory", "%s of %s free%s",
@@ -156,16 +148,15 @@ static void check_machine(struct doctor *doctor)
 
 static void check_folder(struct doctor *doctor)
 {
-    if (access(doctor->data, F_OK) != 0) {
-        note(doctor, FINE, "data folder", "%s: made by `reelkv up`", doctor->data);
-        return;
-    }
-    if (access(doctor->data, R_OK | W_OK | X_OK) != 0) {
+    char folder[CLUSTER_PATH_BYTES];
+
+    machine_nearest_folder(doctor->data, folder, sizeof folder);
+    if (access(folder, R_OK | W_OK | X_OK) != 0)
         note(doctor, FAIL, "data folder", "%s cannot be written|change its owner, or use another with --data",
-             doctor->data);
-        return;
-    }
-    if (machine_has_direct_io(doctor->data))
+             folder);
+    else if (strcmp(folder, doctor->data) != 0)
+        note(doctor, FINE, "data folder", "%s: made by `reelkv up`", doctor->data);
+    else if (machine_has_direct_io(doctor->data))
         note(doctor, FINE, "data folder", "%s, with direct I/O", doctor->data);
     else
         note(doctor, WARN, "data folder",
@@ -181,18 +172,19 @@ static void check_model(struct doctor *doctor)
                                   .recent_window = UINT32_MAX,
                                   .counts = {
                                       [CLUSTER_ANALYZER] = 1, [CLUSTER_ENCODER] = 1, [CLUSTER_QA] = 1 } };
-    struct cluster_plan *plan = calloc(1, sizeof *plan);
+    struct cluster_plan *plan = calloc(1, sizeof *plan), *last = calloc(1, sizeof *last);
     struct model_facts facts;
     struct status st = { 0 };
 
-    REQUIRE(plan != NULL);
-    if (!up_plan_resolve(&request, plan, &st))
+    REQUIRE(plan != NULL && last != NULL);
+    if (!cluster_settings_read(doctor->data, last, &st) || !up_plan_resolve(&request, last, plan, &st))
         note(doctor, FAIL, "plan", "%s", st.text);
     else if (model_facts_read(plan, &facts, &st))
         note(doctor, FINE, "model", "%s: %s, %u layers, %.3g + %.3g frames/s (vision, language)", plan->model,
              facts.family, facts.layers, facts.vision_frames_per_s, facts.language_frames_per_s);
     else
         note(doctor, FAIL, "model", "%s|name a good checkpoint folder with --model", st.text);
+    free(last);
     free(plan);
 }
 
@@ -206,7 +198,7 @@ static void check_supervisor(struct doctor *doctor)
         if (st.code == STATUS_NOT_FOUND)
             note(doctor, WARN, "cluster", "none in %s|start one with `reelkv up`", doctor->data);
         else
-            note(doctor, FAIL, "cluster", "%s|`reelkv down` and `reelkv up` write it anew", st.text);
+            note(doctor, FAIL, "cluster", "%s", st.text);
         return;
     }
     if (!process_is_alive(&doctor->file->supervisor)) {

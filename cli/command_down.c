@@ -6,11 +6,11 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "base/file.h"
 #include "base/json.h"
 #include "base/require.h"
 #include "cli_cluster.h"
 #include "cli_command.h"
+#include "leftovers.h"
 #include "supervisor.h"
 
 enum { LOOK_MS = 50 };
@@ -77,6 +77,12 @@ static void report(const struct cli_run *run, const char *data, bool killed)
     cli_print_json(value);
 }
 
+/* A cluster.json that is damaged is no reason to leave a cluster running. */
+static bool find_cluster(const char *data, struct cluster_file *file, struct status *st)
+{
+    return leftovers_find(data, file) || cluster_file_read(data, file, st) || st->code == STATUS_DATA_LOSS;
+}
+
 static enum cli_exit run_down(const struct cli_run *run)
 {
     const struct down_options *options = run->options;
@@ -86,7 +92,7 @@ static enum cli_exit run_down(const struct cli_run *run)
     bool ended, killed = false;
 
     REQUIRE(file != NULL);
-    if (!cluster_data_folder(options->data, data, &st) || !cluster_file_read(data, file, &st)) {
+    if (!cluster_data_folder(options->data, data, &st) || !find_cluster(data, file, &st)) {
         free(file);
         return cli_fail(&st, run->json);
     }
@@ -95,10 +101,7 @@ static enum cli_exit run_down(const struct cli_run *run)
         process_signal(&file->supervisor, SIGKILL);
         killed = true;
     }
-    /* What outlived its supervisor, if anything. */
-    cluster_stop_leftovers(file, killed ? 0 : SUPERVISOR_DRAIN_MS);
-    file_remove_tree(file->plan.run, NULL);
-    cluster_file_remove(data);
+    leftovers_clear(data, file, killed ? 0 : SUPERVISOR_DRAIN_MS);
     report(run, data, killed);
     free(file);
     return CLI_OK;

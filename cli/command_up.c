@@ -12,13 +12,12 @@
 #include "base/require.h"
 #include "cli_cluster.h"
 #include "cli_command.h"
+#include "leftovers.h"
 #include "model_facts.h"
 #include "supervisor.h"
 #include "up_banner.h"
 #include "up_plan.h"
 #include "up_start.h"
-
-enum { LOCK_FD = 3, LEFTOVER_MS = SUPERVISOR_DRAIN_MS };
 
 #define UP_OPTIONS(OPT)                                                                                     \
     CLI_DATA_OPTIONS(OPT)                                                                                   \
@@ -48,13 +47,24 @@ static const struct option_row up_rows[] = {
 #undef ROW
 };
 
-static bool prepare_folder(const struct up_options *options, char data[CLUSTER_PATH_BYTES], int *lock_p,
-                           struct status *st)
+/* One run of the verb. */
+struct up {
+    char data[CLUSTER_PATH_BYTES];
+    int lock_fd;
+    struct cluster_file file;
+    struct cluster_plan before; /* of the last time */
+    struct model_facts facts;
+};
+
+static bool prepare_folder(const struct up_options *options, struct up *up, struct status *st)
 {
     char log[CLUSTER_PATH_BYTES];
 
-    return cluster_data_folder(options->data, data, st) && cluster_path(data, "log", log, st) &&
-           file_make_folders(log, st) && cluster_lock(data, lock_p, st);
+    if (!cluster_data_folder(options->data, up->data, st) || !cluster_path(up->data, "log", log, st))
+        return false;
+    if (!file_make_folders(log, st))
+        return status_wrap(st, "this folder cannot hold a cluster, name another with --data");
+    return cluster_lock(up->data, &up->lock_fd, st);
 }
 
 /* A supervisor that was killed leaves its processes and its file; they must end before others take their place. */
@@ -63,11 +73,8 @@ static void clear_leftovers(const char *data)
     struct cluster_file *file = calloc(1, sizeof *file);
 
     REQUIRE(file != NULL);
-    if (cluster_file_read(data, file, NULL)) {
-        cluster_stop_leftovers(file, LEFTOVER_MS);
-        file_remove_tree(file->plan.run, NULL);
-    }
-    cluster_file_remove(data);
+    leftovers_find(data, file);
+    leftovers_clear(data, file, SUPERVISOR_DRAIN_MS);
     free(file);
 }
 
@@ -94,11 +101,10 @@ static bool check_window_fits(const struct cluster_plan *plan, const struct mode
 }
 
 /* The model is looked at before anything is started, so that what is wrong with it is said once and at once. */
-static bool bring_up(const struct up_options *options, const char *data, int lock_fd,
-                     struct cluster_file *file, struct model_facts *facts, struct status *st)
+static bool bring_up(const struct up_options *options, struct up *up, struct status *st)
 {
     struct up_request request = {
-        .data = data,
+        .data = up->data,
         .model = options->model,
         .dtype = options->dtype,
         .n_local = options->n_local,
@@ -112,16 +118,20 @@ static bool bring_up(const struct up_options *options, const char *data, int loc
                     [CLUSTER_ENCODER] = options->encoders,
                     [CLUSTER_QA] = options->qas },
     };
-    struct up_start start = { .data = data,
-                              .lock_fd = lock_fd,
+    struct up_start start = { .data = up->data,
+                              .lock_fd = up->lock_fd,
                               .foreground = options->foreground,
                               .timeout_ms = options->timeout * 1000 };
+    struct cluster_plan *plan = &up->file.plan;
 
-    clear_leftovers(data);
+    clear_leftovers(up->data);
+    if (!cluster_settings_read(up->data, &up->before, st) ||
+        !up_plan_resolve(&request, &up->before, plan, st) || !model_facts_read(plan, &up->facts, st))
+        return false;
+    text_copy(plan->fingerprint, sizeof plan->fingerprint, up->facts.fingerprint);
     /* Remembered only once it has worked: a mistyped model is not to come back by itself. */
-    return up_plan_resolve(&request, &file->plan, st) && model_facts_read(&file->plan, facts, st) &&
-           check_window_fits(&file->plan, facts, st) && up_plan_make_run(data, &file->plan, st) &&
-           up_start(&start, file, st) && cluster_settings_write(data, &file->plan, st);
+    return check_window_fits(plan, &up->facts, st) && up_plan_make_run(up->data, plan, st) &&
+           up_start(&start, &up->file, st) && cluster_settings_write(up->data, plan, st);
 }
 
 /* Across all namespaces, as the stores have announced them. */
@@ -139,23 +149,20 @@ static uint32_t count_cameras(const char *data)
 static enum cli_exit run_up(const struct cli_run *run)
 {
     const struct up_options *options = run->options;
-    struct cluster_file *file = calloc(1, sizeof *file);
-    char data[CLUSTER_PATH_BYTES];
-    struct model_facts facts;
-    struct up_banner banner = { .data = data, .file = file, .facts = &facts };
+    struct up *up = calloc(1, sizeof *up);
+    struct up_banner banner;
     struct status st = { 0 };
-    int lock_fd;
     bool ok;
 
-    REQUIRE(file != NULL);
-    ok = prepare_folder(options, data, &lock_fd, &st) && bring_up(options, data, lock_fd, file, &facts, &st);
+    REQUIRE(up != NULL);
+    ok = prepare_folder(options, up, &st) && bring_up(options, up, &st);
     if (ok) {
-        banner.cameras = count_cameras(data);
+        banner = (struct up_banner){ up->data, &up->file, &up->facts, &up->before, count_cameras(up->data) };
         up_banner_print(&banner, run->json);
         fflush(stdout);
-        ok = !options->foreground || up_stay(file, &st);
+        ok = !options->foreground || up_stay(&up->file, &st);
     }
-    free(file);
+    free(up);
     return ok ? CLI_OK : cli_fail(&st, run->json);
 }
 
@@ -191,7 +198,7 @@ static enum cli_exit run_supervise(const struct cli_run *run)
     struct status st = { 0 };
 
     /* The lock came along as descriptor 3: it is held by this process alone, not by what it starts. */
-    if (fcntl(LOCK_FD, F_SETFD, FD_CLOEXEC) != 0) {
+    if (fcntl(SUPERVISOR_LOCK_FD, F_SETFD, FD_CLOEXEC) != 0) {
         status_fail(&st, STATUS_INVALID, "supervise is started by `reelkv up`, not by hand");
         return cli_fail(&st, false);
     }

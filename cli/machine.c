@@ -123,6 +123,15 @@ uint64_t machine_memory_available(void)
     return left < available ? left : available;
 }
 
+void machine_nearest_folder(const char *folder, char *out, size_t out_bytes)
+{
+    snprintf(out, out_bytes, "%s", folder);
+    while (access(out, F_OK) != 0 && strrchr(out, '/') > out)
+        *strrchr(out, '/') = '\0';
+    if (access(out, F_OK) != 0)
+        snprintf(out, out_bytes, "/");
+}
+
 uint64_t machine_disk_free(const char *folder)
 {
     struct statvfs info;

@@ -18,6 +18,9 @@ uint64_t machine_memory_available(void);
  * /proc/self/cgroup and /sys/fs/cgroup; tests give others. *used_p is the usage beside that limit. */
 uint64_t machine_cgroup_limit(const char *self_path, const char *mount, uint64_t *used_p);
 
+/* `folder`, absolute, or the nearest one above it that exists. */
+void machine_nearest_folder(const char *folder, char *out, size_t out_bytes);
+
 /* Bytes an ordinary user may still write in the file system that holds `folder`. */
 uint64_t machine_disk_free(const char *folder);
 

@@ -18,6 +18,7 @@
 #include "cluster_file.h"
 
 enum {
+    SUPERVISOR_LOCK_FD = 3, /* comes open from `up`: the folder's lock */
     SUPERVISOR_DRAIN_MS = 15000,
     SUPERVISOR_BACKOFF_MS = 100,
     SUPERVISOR_BACKOFF_MS_MAX = 10000,

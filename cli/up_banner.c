@@ -19,12 +19,32 @@ static double camera_hours(uint64_t bytes, const struct up_banner *banner)
     return (double)bytes / (double)banner->facts->frame_bytes / banner->file->plan.sample_fps / 3600;
 }
 
+/* What was stored under another fingerprint can be neither read nor continued; "" when nothing was. */
+static void describe_change(const struct up_banner *banner, char *out, size_t out_bytes)
+{
+    const struct cluster_plan *before = banner->before;
+    char window[32] = "";
+
+    out[0] = '\0';
+    if (banner->cameras == 0 || before->fingerprint[0] == '\0' ||
+        strcmp(before->fingerprint, banner->facts->fingerprint) == 0)
+        return;
+    if (before->n_local > 0)
+        snprintf(window, sizeof window, " --n-local %u", before->n_local);
+    snprintf(
+        out, out_bytes,
+        "what cameras saw until now was stored with other settings: it cannot be asked about, and they do "
+        "not go on, until `reelkv up --data %s --model %s --dtype %s%s`",
+        banner->data, before->model, before->dtype, window);
+}
+
 static void print_json(const struct up_banner *banner)
 {
     const struct cluster_plan *plan = &banner->file->plan;
     const struct model_facts *facts = banner->facts;
     struct json *value = json_make_object(), *model = json_make_object(), *speed = json_make_object();
     struct json *budget = json_make_object(), *processes = json_make_array();
+    char note[2 * CLUSTER_PATH_BYTES + 256];
 
     for (uint32_t i = 0; i < banner->file->process_count; i++) {
         const struct cluster_process *process = &banner->file->processes[i];
@@ -55,6 +75,8 @@ static void print_json(const struct up_banner *banner)
     json_set_bool(value, "ready", true);
     json_set_str(value, "data", banner->data);
     json_set_u64(value, "cameras", banner->cameras);
+    describe_change(banner, note, sizeof note);
+    json_set_str(value, "note", note[0] != '\0' ? note : NULL);
     json_set(value, "processes", processes);
     json_set(value, "model", model);
     json_set(value, "speed", speed);
@@ -86,6 +108,7 @@ void up_banner_print(const struct up_banner *banner, bool as_json)
 {
     const struct cluster_plan *plan = &banner->file->plan;
     const struct model_facts *facts = banner->facts;
+    char note[2 * CLUSTER_PATH_BYTES + 256];
 
     if (as_json) {
         print_json(banner);
@@ -106,5 +129,8 @@ void up_banner_print(const struct up_banner *banner, bool as_json)
            cli_bytes(facts->frame_bytes));
     printf("  disk     %s of KV: %s of one camera; then the oldest goes first\n", cli_bytes(plan->disk_bytes),
            cli_span(camera_hours(plan->disk_bytes, banner) * 3600));
+    describe_change(banner, note, sizeof note);
+    if (note[0] != '\0')
+        printf("Note: %s\n", note);
     printf("Go on with:  reelkv cam add NAME FILE-OR-URL    reelkv ask \"...\"    reelkv down\n");
 }

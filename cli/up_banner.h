@@ -11,7 +11,8 @@ struct up_banner {
     const char *data;
     const struct cluster_file *file;
     const struct model_facts *facts;
-    uint32_t cameras; /* the folder had already */
+    const struct cluster_plan *before; /* what the folder was started with the last time; zeroed: never */
+    uint32_t cameras;                  /* the folder had already */
 };
 
 void up_banner_print(const struct up_banner *banner, bool as_json);

@@ -10,12 +10,15 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/name.h"
+#include "base/require.h"
 #include "cli_output.h"
 #include "machine.h"
+#include "media/media_sampling.h"
 #include "model/model.h"
 
 enum { ADVICE_BYTES_MAX = 64 << 10 };
 
+#define RUN_IN_TMP         "/tmp/reelkv-"
 #define RAM_BYTES_MIN      (64ull << 20)
 #define DISK_BYTES_MIN     (256ull << 20)
 #define SAMPLE_FPS_DEFAULT 0.5 /* ReKV's */
@@ -58,7 +61,7 @@ static bool default_model(const char *bin, char out[CLUSTER_PATH_BYTES])
                                           "../../../models/reelkv-demo" };
     char path[CLUSTER_PATH_BYTES + 64], *full;
 
-    for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
+    for (size_t i = 0; i < ARRAY_LEN(places); i++) {
         snprintf(path, sizeof path, "%s/%s", bin, places[i]);
         full = realpath(path, NULL);
         if (full != NULL) {
@@ -102,12 +105,41 @@ static bool find_model(const struct up_request *request, const char *remembered,
     return true;
 }
 
+/* Numbers that the options would take, too; what is not there is not advised. */
+static bool advice_is_good(const struct json *advice, struct status *st)
+{
+    static const struct {
+        const char *name;
+        double min, max;
+    } numbers[] = { { "n_local", 1, 1 << 20 },
+                    { "top_r", 1, LIMIT_TOP_BLOCKS },
+                    { "recent_window", 0, LIMIT_TOP_BLOCKS },
+                    { "sample_fps", MEDIA_SAMPLE_FPS_MIN, MEDIA_SAMPLE_FPS_MAX } };
+    const struct json *dtype = json_get(advice, "dtype");
+    enum tensor_dtype known;
+
+    if (dtype != NULL && json_str(dtype) == NULL)
+        return status_fail(st, STATUS_INVALID, "dtype must be \"bf16\" or \"f32\"");
+    if (dtype != NULL && !model_dtype_read(&known, json_str(dtype), st))
+        return false;
+    for (size_t i = 0; i < ARRAY_LEN(numbers); i++) {
+        const struct json *value = json_get(advice, numbers[i].name);
+
+        if (value != NULL && (!json_is_number(value) || json_number(value) < numbers[i].min ||
+                              json_number(value) > numbers[i].max))
+            return status_fail(st, STATUS_INVALID, "%s must be %g to %.7g", numbers[i].name, numbers[i].min,
+                               numbers[i].max);
+    }
+    return true;
+}
+
 /* What the model's folder advises; a model without advice runs with the services' defaults. */
 static bool take_advice(struct cluster_plan *plan, struct status *st)
 {
     char path[CLUSTER_PATH_BYTES + 16];
     struct json *advice;
     const char *dtype;
+    bool ok;
 
     snprintf(path, sizeof path, "%s/reelkv.json", plan->model);
     if (access(path, F_OK) != 0)
@@ -115,48 +147,57 @@ static bool take_advice(struct cluster_plan *plan, struct status *st)
     advice = json_parse_file(path, ADVICE_BYTES_MAX, st);
     if (advice == NULL)
         return false;
+    ok = advice_is_good(advice, st);
     dtype = json_str(json_get(advice, "dtype"));
-    if (plan->dtype[0] == '\0' && dtype != NULL)
+    if (ok && plan->dtype[0] == '\0' && dtype != NULL)
         text_copy(plan->dtype, sizeof plan->dtype, dtype);
-    if (plan->n_local == 0)
+    if (ok && plan->n_local == 0)
         plan->n_local = (uint32_t)json_number(json_get(advice, "n_local"));
-    if (plan->top_r == 0)
+    if (ok && plan->top_r == 0)
         plan->top_r = (uint32_t)json_number(json_get(advice, "top_r"));
-    if (plan->recent_window == UINT32_MAX && json_is_number(json_get(advice, "recent_window")))
+    if (ok && plan->recent_window == UINT32_MAX && json_get(advice, "recent_window") != NULL)
         plan->recent_window = (uint32_t)json_number(json_get(advice, "recent_window"));
-    if (json_is_number(json_get(advice, "sample_fps")))
+    if (ok && json_get(advice, "sample_fps") != NULL)
         plan->sample_fps = json_number(json_get(advice, "sample_fps"));
     json_free(advice);
-    return true;
+    return ok || status_wrap(st, "%s", path);
 }
 
 /* A quarter of the memory; half of what the disk has for us. */
 static bool set_budgets(const struct up_request *request, struct cluster_plan *plan, struct status *st)
 {
-    uint64_t disk_free = machine_disk_free(request->data), disk_used;
-    char store[CLUSTER_PATH_BYTES];
+    uint64_t disk_free, disk_used, memory = machine_memory_limit();
+    uint32_t stores = plan->counts[CLUSTER_KVSTORE];
+    char store[CLUSTER_PATH_BYTES], folder[CLUSTER_PATH_BYTES];
 
     if (!cluster_path(request->data, "store", store, st))
         return false;
+    machine_nearest_folder(request->data, folder, sizeof folder);
+    disk_free = machine_disk_free(folder);
     disk_used = machine_disk_used(store);
-    plan->ram_bytes = request->ram_bytes > 0 ? request->ram_bytes : machine_memory_limit() / 4;
+    plan->ram_bytes = request->ram_bytes > 0 ? request->ram_bytes : memory / 4;
     plan->disk_bytes = request->disk_bytes > 0 ? request->disk_bytes : (disk_free + disk_used) / 2;
     if (request->ram_bytes == 0 && plan->ram_bytes > machine_memory_available() / 2)
         plan->ram_bytes = machine_memory_available() / 2;
-    if (plan->ram_bytes < RAM_BYTES_MIN * plan->counts[CLUSTER_KVSTORE])
-        return status_fail(
-            st, STATUS_EXHAUSTED,
-            "a memory budget of %s is too small, each kvstore needs %s; free some memory or name a "
-            "budget with --ram",
-            cli_bytes(plan->ram_bytes), cli_bytes(RAM_BYTES_MIN));
-    if (plan->disk_bytes < DISK_BYTES_MIN * plan->counts[CLUSTER_KVSTORE])
-        return status_fail(
-            st, STATUS_EXHAUSTED,
-            "a disk budget of %s is too small, each kvstore needs %s; free some of the disk under %s or "
-            "name a budget with --disk",
-            cli_bytes(plan->disk_bytes), cli_bytes(DISK_BYTES_MIN), request->data);
+    if (plan->ram_bytes < RAM_BYTES_MIN * stores)
+        return status_fail(st, STATUS_EXHAUSTED,
+                           "a memory budget of %s is too small, each kvstore needs %s; %s",
+                           cli_bytes(plan->ram_bytes), cli_bytes(RAM_BYTES_MIN),
+                           request->ram_bytes > 0 ? "give more with --ram"
+                                                  : "free some memory or name a budget with --ram");
+    if (plan->ram_bytes > memory)
+        return status_fail(st, STATUS_EXHAUSTED,
+                           "a memory budget of %s does not fit: there are %s; give less with --ram",
+                           cli_bytes(plan->ram_bytes), cli_bytes(memory));
+    if (plan->disk_bytes < DISK_BYTES_MIN * stores)
+        return status_fail(st, STATUS_EXHAUSTED,
+                           "a disk budget of %s is too small, each kvstore needs %s; %s",
+                           cli_bytes(plan->disk_bytes), cli_bytes(DISK_BYTES_MIN),
+                           request->disk_bytes > 0 ? "give more with --disk"
+                                                   : "free some of the disk, or use another with --data");
     if (plan->disk_bytes > disk_free + disk_used)
-        return status_fail(st, STATUS_EXHAUSTED, "a disk budget of %s does not fit: %s has %s free",
+        return status_fail(st, STATUS_EXHAUSTED,
+                           "a disk budget of %s does not fit: %s has %s free; give less with --disk",
                            cli_bytes(plan->disk_bytes), request->data, cli_bytes(disk_free));
     return true;
 }
@@ -176,22 +217,21 @@ static bool set_counts(const struct up_request *request, uint32_t remembered, st
     return true;
 }
 
-bool up_plan_resolve(const struct up_request *request, struct cluster_plan *plan, struct status *st)
+bool up_plan_resolve(const struct up_request *request, const struct cluster_plan *last,
+                     struct cluster_plan *plan, struct status *st)
 {
-    struct cluster_plan last;
     enum tensor_dtype dtype;
 
     memset(plan, 0, sizeof *plan);
-    if (!cluster_settings_read(request->data, &last, st) || !find_programs(plan, st) ||
-        !find_model(request, last.model, plan, st))
+    if (!find_programs(plan, st) || !find_model(request, last->model, plan, st))
         return false;
     text_copy(plan->dtype, sizeof plan->dtype, request->dtype);
     plan->n_local = request->n_local;
-    if (strcmp(plan->model, last.model) == 0) {
+    if (strcmp(plan->model, last->model) == 0) {
         if (plan->dtype[0] == '\0')
-            text_copy(plan->dtype, sizeof plan->dtype, last.dtype);
+            text_copy(plan->dtype, sizeof plan->dtype, last->dtype);
         if (plan->n_local == 0)
-            plan->n_local = last.n_local;
+            plan->n_local = last->n_local;
     }
     plan->top_r = request->top_r;
     plan->recent_window = request->recent_window;
@@ -202,7 +242,7 @@ bool up_plan_resolve(const struct up_request *request, struct cluster_plan *plan
     if (plan->dtype[0] == '\0')
         text_copy(plan->dtype, sizeof plan->dtype, "bf16");
     return model_dtype_read(&dtype, plan->dtype, st) &&
-           set_counts(request, last.counts[CLUSTER_KVSTORE], plan, st) && set_budgets(request, plan, st);
+           set_counts(request, last->counts[CLUSTER_KVSTORE], plan, st) && set_budgets(request, plan, st);
 }
 
 bool up_plan_make_run(const char *data, struct cluster_plan *plan, struct status *st)
@@ -211,8 +251,21 @@ bool up_plan_make_run(const char *data, struct cluster_plan *plan, struct status
 
     if (len > 0 && len + CLUSTER_SOCKET_NAME_BYTES <= LIMIT_SOCKET_PATH_BYTES)
         return file_remove_tree(plan->run, st) && file_make_folders(plan->run, st);
-    snprintf(plan->run, sizeof plan->run, "/tmp/reelkv-XXXXXX");
+    snprintf(plan->run, sizeof plan->run, RUN_IN_TMP "XXXXXX");
     if (mkdtemp(plan->run) == NULL)
         return status_fail(st, status_code_of_errno(errno), "make a folder for sockets in /tmp: %m");
     return true;
+}
+
+void up_plan_remove_run(const char *data, const struct cluster_plan *plan)
+{
+    char inside[CLUSTER_PATH_BYTES];
+    size_t len = strlen(RUN_IN_TMP);
+
+    if (!cluster_path(data, "run", inside, NULL))
+        return;
+    file_remove_tree(inside, NULL);
+    if (strncmp(plan->run, RUN_IN_TMP, len) == 0 && plan->run[len] != '\0' &&
+        strchr(plan->run + len, '/') == NULL)
+        file_remove_tree(plan->run, NULL);
 }

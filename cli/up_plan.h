@@ -11,7 +11,7 @@
 #include "cluster_file.h"
 
 struct up_request {
-    const char *data;                 /* absolute, exists */
+    const char *data;                 /* absolute; need not exist */
     const char *model, *dtype;        /* "": not said */
     uint32_t n_local, top_r, threads; /* 0: not said */
     uint32_t recent_window;           /* UINT32_MAX: not said */
@@ -19,12 +19,16 @@ struct up_request {
     uint32_t counts[CLUSTER_KINDS];   /* kvstores 0: not said; redis is always 1 */
 };
 
-/* Everything but plan->run. NOT_FOUND for executables or a model that are not there; INVALID for what does not
- * fit the folder. */
-bool up_plan_resolve(const struct up_request *request, struct cluster_plan *plan, struct status *st);
+/* Everything but plan->run and ->fingerprint; `last` is what cluster_settings_read() gave. NOT_FOUND for executables or
+ * a model that are not there; INVALID for what does not fit the folder. */
+bool up_plan_resolve(const struct up_request *request, const struct cluster_plan *last,
+                     struct cluster_plan *plan, struct status *st);
 
 /* Makes <data>/run, or a private folder in /tmp when sockets in the former would have too long a path. */
 bool up_plan_make_run(const char *data, struct cluster_plan *plan, struct status *st);
+
+/* Removes what up_plan_make_run() made, and no other folder, whatever the plan of a damaged file says. */
+void up_plan_remove_run(const char *data, const struct cluster_plan *plan);
 
 /* Path of the running executable. */
 bool up_plan_own_path(char out[CLUSTER_PATH_BYTES], struct status *st);

@@ -11,9 +11,9 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "base/file.h"
 #include "base/require.h"
 #include "cli_output.h"
+#include "leftovers.h"
 #include "redis/directory_view.h"
 #include "supervisor.h"
 #include "supervisor_log.h"
@@ -48,13 +48,17 @@ static bool spawn_supervisor(const struct up_start *start, pid_t *pid_p, struct 
     posix_spawnattr_t attributes;
     int log_fd, error;
 
+    leftovers_mark(start->data);
     if (!up_plan_own_path(own, st) || !supervisor_log_open(start->data, "supervisor", &log_fd, st))
         return false;
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
     posix_spawn_file_actions_adddup2(&actions, log_fd, 1);
     posix_spawn_file_actions_adddup2(&actions, log_fd, 2);
-    posix_spawn_file_actions_adddup2(&actions, start->lock_fd, 3);
+    posix_spawn_file_actions_adddup2(&actions, start->lock_fd, SUPERVISOR_LOCK_FD);
+    /* What the caller holds open (a lock, a pipe) must not stay open for as long as the cluster lives. */
+    posix_spawn_file_actions_addclosefrom_np(&actions, SUPERVISOR_LOCK_FD + 1);
+    posix_spawn_file_actions_addchdir_np(&actions, start->data);
     posix_spawnattr_init(&attributes);
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSID);
     error = posix_spawn(pid_p, own, &actions, &attributes, argv, environ);
@@ -171,7 +175,7 @@ bool up_start(const struct up_start *start, struct cluster_file *file, struct st
     close(start->lock_fd);
     if (!ok) {
         cluster_file_remove(start->data);
-        file_remove_tree(file->plan.run, NULL);
+        up_plan_remove_run(start->data, &file->plan);
         return false;
     }
     if (!process_identify(pid, &file->supervisor))

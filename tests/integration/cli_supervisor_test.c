@@ -1,5 +1,6 @@
 /* `reelkv up`, `down`, `logs`, `node ls` and the supervisor behind them, with stand-ins for the services
  * (cli_double_service.sh) and a real redis-server: readiness, restarts, the order of stopping, what is left behind. */
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -8,7 +9,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/name.h"
-#include "cluster_file.h"
+#include "leftovers.h"
 #include "support/process.h"
 #include "support/test.h"
 
@@ -22,7 +23,7 @@ static struct cluster_file last; /* as the newest cluster was when it was ready 
 static void end_leftovers(void)
 {
     if (!process_is_alive(&last.supervisor))
-        cluster_stop_leftovers(&last, 1000);
+        leftovers_clear(data, &last, 1000);
 }
 
 static void copy_file(const char *from, const char *to)
@@ -213,10 +214,11 @@ TEST(what_cannot_work_is_refused_before_it_starts)
     } bad[] = {
         { "--n-local", "1048576", "smaller than one window", 2 },
         { "--ram", "1M", "too small", 6 },
+        { "--ram", "60T", "give less with --ram", 6 },
         { "--disk", "1023T", "does not fit", 6 },
         { "--model", "/no/such/model", "--model DIR", 3 },
         { "--dtype", "f64", "bf16 or f32", 2 },
-        { "--data", "/proc/no/folder", "/proc/no", 3 },
+        { "--data", "/proc/no/folder", "name another with --data", 3 },
     };
     struct process up;
 
@@ -265,6 +267,111 @@ TEST(leftovers_of_a_killed_supervisor_are_ended)
     CHECK(!process_is_alive(&store));
     CHECK(!path_exists("cluster.json"));
     free(file);
+}
+
+static void damage_cluster_file(void)
+{
+    char path[600];
+    struct status st;
+
+    snprintf(path, sizeof path, "%s/cluster.json", data);
+    CHECK_OK(file_write_durable(path, "{\"version\": 1", 13, &st), st);
+}
+
+/* A cluster.json that cannot be read left a cluster that no verb could stop: `down` refused it, and `up` started a second
+ * one beside the first. */
+TEST(a_damaged_cluster_file_keeps_nothing_running)
+{
+    struct process up, again, verb;
+    struct process_id store, redis;
+
+    set_up();
+    start_cluster(&up, "up");
+    store = find_process("kvstore-0").id;
+    redis = find_process("redis").id;
+    CHECK(process_signal(&last.supervisor, SIGKILL));
+    CHECK_EQ(process_wait(&up, STOP_MS), 4);
+    damage_cluster_file();
+    CHECK_EQ(run_verb(&verb, "cam", "ls"), 8);
+    CHECK_HAS(process_log(&verb), "`reelkv down` and `reelkv up` write it anew");
+    start_cluster(&again, "again");
+    CHECK(!process_is_alive(&store));
+    CHECK(!process_is_alive(&redis));
+
+    store = find_process("kvstore-0").id;
+    redis = find_process("redis").id;
+    damage_cluster_file();
+    CHECK_EQ(run_verb(&verb, "down", NULL), 0); /* its supervisor is still there */
+    CHECK_EQ(process_wait(&again, STOP_MS), 4);
+    CHECK(!process_is_alive(&store));
+    CHECK(!process_is_alive(&redis));
+    CHECK(!path_exists("cluster.json"));
+    CHECK(!path_exists("run"));
+}
+
+/* A lock or a pipe of the caller's that stayed open in the supervisor was held for as long as the cluster lived. */
+TEST(the_cluster_keeps_nothing_of_its_caller_open)
+{
+    struct process up;
+    char held[600], path[64], link[600];
+    int fd;
+
+    set_up();
+    snprintf(held, sizeof held, "%s/held", test_folder());
+    fd = open(held, O_RDWR | O_CREAT, 0600);
+    CHECK(fd > 3);
+    start_cluster(&up, "up");
+    close(fd);
+    for (int at = 0; at < 1024; at++) {
+        ssize_t len;
+
+        snprintf(path, sizeof path, "/proc/%d/fd/%d", last.supervisor.pid, at);
+        len = readlink(path, link, sizeof link - 1);
+        link[len > 0 ? len : 0] = '\0';
+        CHECK(strcmp(link, held) != 0);
+    }
+    CHECK_EQ(process_stop(&up, SIGTERM, STOP_MS), 0);
+}
+
+/* Without standard input the lock became descriptor 0, which the supervisor's own then replaced: a second cluster was
+ * started on the folder. */
+TEST(a_closed_standard_input_does_not_lose_the_lock)
+{
+    struct process up, other, down;
+    char script[1400];
+
+    set_up();
+    snprintf(script, sizeof script,
+             "exec %s up --data %s --model %s --dtype f32 --n-local 512 --ram 64M --disk 256M <&-", reelkv,
+             data, REELKV_SOURCE_DIR "/tests/data/parity/tiny-a");
+    CHECK_EQ(process_run(&up, "up", PROCESS_ARGS("sh", "-c", script), READY_MS), 0);
+    CHECK_EQ(run_verb(&other, "up", NULL), 5);
+    CHECK_EQ(run_verb(&down, "down", NULL), 0);
+}
+
+/* What a model's folder advises is checked as options are, and what the folder remembers says what to do when it is
+ * damaged. */
+TEST(bad_advice_and_damaged_settings_are_told)
+{
+    struct process up;
+    char path[700];
+    struct status st;
+
+    set_up();
+    CHECK_OK(file_make_folders(data, &st), st);
+    snprintf(path, sizeof path, "%s/config.json", data);
+    CHECK_OK(file_write_durable(path, "{}", 2, &st), st);
+    snprintf(path, sizeof path, "%s/reelkv.json", data);
+    CHECK_OK(file_write_durable(path, "{\"n_local\": -3}", 15, &st), st);
+    CHECK_EQ(process_run(&up, "advice", PROCESS_ARGS(reelkv, "up", "--data", data, "--model", data),
+                         READY_MS),
+             2);
+    CHECK_HAS(process_log(&up), "reelkv.json: n_local must be 1 to 1048576");
+
+    snprintf(path, sizeof path, "%s/settings.json", data);
+    CHECK_OK(file_write_durable(path, "{", 1, &st), st);
+    CHECK_EQ(process_run(&up, "settings", PROCESS_ARGS(reelkv, "up", "--data", data), READY_MS), 8);
+    CHECK_HAS(process_log(&up), "remove it");
 }
 
 /* A data folder whose sockets would have too long a path gets them in /tmp; they are removed again. */

@@ -1,6 +1,7 @@
 /* cluster.json: written and read back, damaged, from another boot; processes told apart; the lock of a folder. */
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -15,6 +16,7 @@ static void fill(struct cluster_file *file)
     snprintf(file->plan.run, sizeof file->plan.run, "/run/reelkv");
     snprintf(file->plan.model, sizeof file->plan.model, "/models/one");
     snprintf(file->plan.dtype, sizeof file->plan.dtype, "f32");
+    snprintf(file->plan.fingerprint, sizeof file->plan.fingerprint, "%032d", 7);
     file->plan.n_local = 512;
     file->plan.recent_window = UINT32_MAX;
     file->plan.sample_fps = 0.5;
@@ -55,6 +57,23 @@ TEST(what_is_written_is_read_back)
     CHECK_HAS(st.text, "reelkv up --data");
 }
 
+/* A file that may not be read is not a damaged one. */
+TEST(files_of_others_are_not_called_damaged)
+{
+    static struct cluster_file file;
+    struct status st = { 0 };
+    char path[512];
+
+    fill(&file);
+    CHECK_OK(cluster_file_write(test_folder(), &file, &st), st);
+    snprintf(path, sizeof path, "%s/cluster.json", test_folder());
+    CHECK(chmod(path, 0) == 0);
+    if (access(path, R_OK) == 0)
+        test_skip("root may read everything");
+    CHECK(!cluster_file_read(test_folder(), &file, &st));
+    CHECK_EQ(st.code, STATUS_DENIED);
+}
+
 /* After a reboot the numbers of old processes belong to others: they read as nobody. */
 TEST(processes_of_another_boot_are_nobody)
 {
@@ -93,6 +112,7 @@ TEST(damaged_files_are_told_by_name)
         CHECK(!cluster_file_read(test_folder(), &file, &st));
         CHECK_EQ(st.code, STATUS_DATA_LOSS);
         CHECK_HAS(st.text, "cluster.json");
+        CHECK_HAS(st.text, "reelkv down");
     }
 }
 
@@ -111,9 +131,12 @@ TEST(settings_of_a_fresh_folder_are_empty)
     CHECK_STR(plan.model, "/models/one");
     CHECK_EQ(plan.n_local, 512);
     CHECK_EQ(plan.counts[CLUSTER_KVSTORE], 2);
+    CHECK_STR(plan.fingerprint, file.plan.fingerprint);
     write_text("settings.json", "{}");
     CHECK(!cluster_settings_read(test_folder(), &plan, &st));
+    CHECK_EQ(st.code, STATUS_DATA_LOSS);
     CHECK_HAS(st.text, "settings.json");
+    CHECK_HAS(st.text, "remove it");
 }
 
 /* A process that has ended is nobody, also while its parent has not fetched it; so is one with another start. */

@@ -89,6 +89,19 @@ TEST(this_machine_has_memory_and_programs)
     CHECK(!machine_find_program(NULL, "no-such-program-at-all", path, sizeof path));
 }
 
+TEST(a_folder_that_is_not_made_yet_has_one_above_it)
+{
+    char wanted[600], found[600];
+
+    snprintf(wanted, sizeof wanted, "%s/not/made/yet", test_folder());
+    machine_nearest_folder(wanted, found, sizeof found);
+    CHECK_STR(found, test_folder());
+    machine_nearest_folder("/nowhere/at/all", found, sizeof found);
+    CHECK_STR(found, "/");
+    machine_nearest_folder("/", found, sizeof found);
+    CHECK_STR(found, "/");
+}
+
 TEST(disk_use_counts_files_below)
 {
     set_up("");
