@@ -8,12 +8,14 @@
 #include "base/require.h"
 #include "cli_output.h"
 #include "reelkv/v1/catalog.pb-c.h"
+#include "reelkv/v1/kvstore.pb-c.h"
 
 enum { PAGE_STREAMS = 500, SILENT_BYTES = 256 };
 
 static void copy_text(char *out, size_t out_bytes, const char *text)
 {
     snprintf(out, out_bytes, "%s", text != NULL ? text : "");
+    cli_make_safe(out);
 }
 
 void camera_from_reply(const ProtobufCMessage *stream_status, struct camera *camera)
@@ -166,6 +168,8 @@ bool camera_list(struct cluster *cluster, const char *ns, struct camera **camera
     size_t used = 0;
 
     silent[0] = '\0';
+    if (!name_check("namespace", ns, st))
+        return false;
     for (uint32_t i = 0; i < view->worker_count; i++) {
         const struct worker_record *store = &view->workers[i];
 
@@ -211,6 +215,41 @@ bool camera_is_complete(const struct camera *camera)
 {
     return camera->state == REELKV__V1__STREAM_STATE__STREAM_STATE_ENDED &&
            camera->durable_seq >= camera->next_seq;
+}
+
+uint64_t camera_frames_on_disk(const struct camera *camera)
+{
+    uint64_t durable =
+        camera->durable_seq > camera->gap_frames ? camera->durable_seq - camera->gap_frames : 0;
+
+    if (camera->durable_seq >= camera->next_seq || camera->stored_frames < durable)
+        return camera->stored_frames;
+    return durable;
+}
+
+void camera_explain(struct cluster *cluster, const struct camera *camera, char out[STATUS_TEXT_BYTES])
+{
+    Reelkv__V1__StreamId id = REELKV__V1__STREAM_ID__INIT;
+    Reelkv__V1__TimelineRequest request = REELKV__V1__TIMELINE_REQUEST__INIT;
+    const struct worker_record *store = cluster_store_of(cluster, camera->ns, camera->name, NULL);
+    const Reelkv__V1__TimelineReply *reply;
+    struct rpc_sync_stream *call = NULL;
+    const ProtobufCMessage *body;
+
+    copy_text(out, STATUS_TEXT_BYTES, camera->trouble);
+    if (out[0] != '\0' || store == NULL || !camera->is_live || camera->gap_frames == 0)
+        return;
+    id.namespace_ = (char *)camera->ns;
+    id.name = (char *)camera->name;
+    request.id = &id;
+    request.page_size = 1;
+    request.after_seq = camera->next_seq > 0 ? camera->next_seq - 1 : 0; /* the newest only */
+    if (cluster_call(cluster, store, &api_timeline, &request.base, &call, &body, NULL)) {
+        reply = (const Reelkv__V1__TimelineReply *)body;
+        if (reply->n_spans > 0)
+            copy_text(out, STATUS_TEXT_BYTES, reply->spans[0]->reason);
+    }
+    rpc_sync_stream_destroy(call);
 }
 
 static void set_time(struct json *object, const char *key, int64_t utc_ns)

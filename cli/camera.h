@@ -43,4 +43,10 @@ struct json *camera_to_json(const struct camera *camera);
 /* Everything it ever will hold is on the disk. */
 bool camera_is_complete(const struct camera *camera);
 
+/* Pictures that are on the disk (or were, before the budget took them); gaps do not count. Never too many. */
+uint64_t camera_frames_on_disk(const struct camera *camera);
+
+/* Why nothing comes now: its trouble, or the reason of the gap that is its newest. "" when nothing is known. */
+void camera_explain(struct cluster *cluster, const struct camera *camera, char out[STATUS_TEXT_BYTES]);
+
 #endif

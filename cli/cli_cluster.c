@@ -72,6 +72,33 @@ static void note_needed(struct cluster *cluster, const struct cluster_file *file
     }
 }
 
+static bool read_running(const char *data, struct cluster_file *file, struct status *st)
+{
+    if (!cluster_file_read(data, file, st))
+        return false;
+    if (process_is_alive(&file->supervisor) ||
+        (file->process_count > 0 && process_is_alive(&file->processes[0].id)))
+        return true;
+    return status_fail(
+        st, STATUS_UNAVAILABLE,
+        "the cluster in %s is not running; start it again, with its cameras, by `reelkv up --data %s`", data,
+        data);
+}
+
+bool cluster_is_stopped(const struct cluster *cluster, struct status *st)
+{
+    struct cluster_file *file = calloc(1, sizeof *file);
+    struct status why = { 0 };
+    bool stopped;
+
+    REQUIRE(file != NULL);
+    stopped = cluster->data[0] != '\0' && !read_running(cluster->data, file, &why);
+    free(file);
+    if (stopped)
+        *st = why;
+    return stopped;
+}
+
 static bool find_redis(struct cluster *cluster, const char *data, const char *redis, struct status *st)
 {
     struct cluster_file *file;
@@ -84,17 +111,11 @@ static bool find_redis(struct cluster *cluster, const char *data, const char *re
         return false;
     file = calloc(1, sizeof *file);
     REQUIRE(file != NULL);
-    ok = cluster_file_read(cluster->data, file, st);
-    if (ok)
+    ok = read_running(cluster->data, file, st);
+    if (ok) {
         cluster_address(&file->plan, "redis", cluster->redis);
-    if (ok && !process_is_alive(&file->supervisor) &&
-        (file->process_count == 0 || !process_is_alive(&file->processes[0].id)))
-        ok = status_fail(
-            st, STATUS_UNAVAILABLE,
-            "the cluster in %s is not running; start it again, with its cameras, by `reelkv up --data %s`",
-            cluster->data, cluster->data);
-    if (ok)
         note_needed(cluster, file);
+    }
     free(file);
     return ok;
 }

@@ -27,6 +27,9 @@ struct cluster;
 bool cluster_open(struct cluster **cluster_p, const char *data, const char *redis, struct status *st);
 void cluster_close(struct cluster *cluster); /* NULL is fine */
 
+/* A cluster that was started here and does not run any more; st says how to start it again. False for others. */
+bool cluster_is_stopped(const struct cluster *cluster, struct status *st);
+
 /* Reads the directory again. */
 bool cluster_refresh(struct cluster *cluster, struct status *st);
 const struct directory_view *cluster_view(const struct cluster *cluster);

@@ -6,6 +6,7 @@
 
 #include "ask_result.h"
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/name.h"
 #include "base/require.h"
 #include "camera.h"
@@ -257,13 +258,13 @@ static bool ask_any(struct ask *ask, struct status *st)
                                "`reelkv doctor`");
 }
 
-/* Do stores say that they have every camera of the question? */
-static bool are_all_announced(const struct ask *ask)
+/* A camera of the question that no store says it has; NULL when all are there. */
+static const char *unknown_camera(const struct ask *ask)
 {
     for (size_t i = 0; i < ask->camera_count; i++)
         if (directory_view_stream(cluster_view(ask->cluster), ask->options->namespace, ask->names[i]) == NULL)
-            return false;
-    return true;
+            return ask->names[i];
+    return NULL;
 }
 
 /* A qa reads the directory once a heartbeat: it may not have heard yet of a camera that was just added, or of any just
@@ -273,9 +274,11 @@ static bool ask_until_heard_of(struct ask *ask, struct status *st)
     uint64_t deadline = clock_mono_ns() + HEARD_OF_MS * 1000000ull;
 
     while (!ask_any(ask, st)) {
-        if (st->code != STATUS_NOT_FOUND || ask->result.has_evidence || clock_mono_ns() > deadline ||
-            !are_all_announced(ask))
+        if (st->code != STATUS_NOT_FOUND || ask->result.has_evidence || clock_mono_ns() > deadline)
             return false;
+        if (unknown_camera(ask) != NULL)
+            return status_fail(st, STATUS_NOT_FOUND, "there is no camera '%s'; `reelkv cam ls` lists them",
+                               unknown_camera(ask));
         usleep(AGAIN_MS * 1000);
     }
     return true;
@@ -285,7 +288,11 @@ static bool run_question(struct ask *ask, const char *question, struct status *s
 {
     const struct ask_options *options = ask->options;
 
-    if (!make_request(ask, question, st) || !cluster_open(&ask->cluster, options->data, options->redis, st) ||
+    if (!make_request(ask, question, st))
+        return false;
+    if (ask->result.thumbnails != NULL && !file_make_folders(ask->result.thumbnails, st))
+        return status_wrap(st, "--thumbnails");
+    if (!cluster_open(&ask->cluster, options->data, options->redis, st) ||
         (options->cam[0] == '\0' && !add_all_cameras(ask, st)))
         return false;
     ask->request.streams = ask->cameras;
@@ -326,7 +333,7 @@ const struct cli_command cli_ask = {
     .group = "Questions",
     .table = { .program = "reelkv ask",
                .summary = "ask about what cameras saw",
-               .arguments = "QUESTION",
+               .arguments = "\"QUESTION\"",
                .arguments_min = 1,
                .arguments_max = 1,
                .rows = rows,

@@ -8,6 +8,7 @@
 #include "base/require.h"
 #include "camera.h"
 #include "cli_command.h"
+#include "interrupt.h"
 #include "reelkv/v1/catalog.pb-c.h"
 
 enum { LOOK_MS = 200, SILENT_BYTES = 256 };
@@ -111,7 +112,7 @@ static const struct option_row show_rows[] = {
 #undef ROW
 };
 
-static void print_camera(const struct camera *camera)
+static void print_camera(const struct camera *camera, const char *why)
 {
     printf("camera    %s (namespace %s)\n", camera->name, camera->ns);
     printf("state     %s%s%s\n", camera_state_words(camera), camera->trouble[0] != '\0' ? ": " : "",
@@ -127,8 +128,18 @@ static void print_camera(const struct camera *camera)
     printf(", %llu stored, %llu durable, %llu in gaps, %llu evicted\n",
            (unsigned long long)camera->stored_frames, (unsigned long long)camera->durable_seq,
            (unsigned long long)camera->gap_frames, (unsigned long long)camera->evicted_frames);
+    if (why[0] != '\0' && camera->trouble[0] == '\0')
+        printf("gap now   %s\n", why);
     printf("kept by   %s, %s on disk, epoch %llu\n", camera->store, cli_bytes(camera->disk_bytes),
            (unsigned long long)camera->epoch);
+}
+
+static void print_camera_json(const struct camera *camera, const char *why)
+{
+    struct json *value = camera_to_json(camera);
+
+    json_set_str(value, "gap_reason", why[0] != '\0' && camera->trouble[0] == '\0' ? why : NULL);
+    cli_print_json(value);
 }
 
 static enum cli_exit run_show(const struct cli_run *run)
@@ -136,17 +147,20 @@ static enum cli_exit run_show(const struct cli_run *run)
     const struct cam_show_options *options = run->options;
     struct cluster *cluster = NULL;
     struct camera *camera = calloc(1, sizeof *camera);
+    char why[STATUS_TEXT_BYTES];
     struct status st = { 0 };
     bool ok;
 
     REQUIRE(camera != NULL);
     ok = cluster_open(&cluster, options->data, options->redis, &st) &&
          camera_get(cluster, options->namespace, run->arguments[0], camera, &st);
+    if (ok)
+        camera_explain(cluster, camera, why);
     cluster_close(cluster);
     if (ok && run->json)
-        cli_print_json(camera_to_json(camera));
+        print_camera_json(camera, why);
     else if (ok)
-        print_camera(camera);
+        print_camera(camera, why);
     free(camera);
     return ok ? CLI_OK : cli_fail(&st, run->json);
 }
@@ -195,38 +209,66 @@ static bool look(struct cluster *cluster, const struct cam_wait_options *options
     if (options->frames == 0 && camera->is_live)
         return status_fail(st, STATUS_INVALID, "camera %s is live and never ends; say how many with --frames",
                            name);
-    *done_p = camera_is_complete(camera) || (options->frames > 0 && camera->durable_seq >= options->frames);
+    *done_p = camera_is_complete(camera) ||
+              (options->frames > 0 && camera_frames_on_disk(camera) >= options->frames);
     return true;
 }
 
-static bool wait_for_all(struct cluster *cluster, const struct cam_wait_options *options, char **names,
-                         int count, struct camera *cameras, struct status *st)
+/* After a look at all of them that failed: is it worth another? A store that is being started again is back in a
+ * moment; a cluster that was stopped is not. */
+static bool goes_on(struct cluster *cluster, struct status *st)
 {
+    if (st->code != STATUS_UNAVAILABLE || cluster_is_stopped(cluster, st))
+        return false;
+    cluster_refresh(cluster, NULL);
+    return true;
+}
+
+/* "not done in 10 s: ...; yard: Connection refused" */
+static void add_reason(struct cluster *cluster, const struct camera *camera, struct status *st)
+{
+    char why[STATUS_TEXT_BYTES];
+    size_t used = strlen(st->text);
+
+    camera_explain(cluster, camera, why);
+    if (why[0] != '\0')
+        snprintf(st->text + used, sizeof st->text - used, "; %s: %.300s", camera->name, why);
+}
+
+static bool wait_for_all(struct cluster *cluster, struct interrupt *interrupt, const struct cli_run *run,
+                         struct camera *cameras, struct status *st)
+{
+    const struct cam_wait_options *options = run->options;
     uint64_t deadline = clock_mono_ns() + options->timeout * 1000000000ull;
     struct cli_progress progress = { 0 };
     bool ok = true, all = false;
 
     while (ok && !all) {
         uint64_t done_frames = 0, total_frames = 0;
+        int late = 0;
 
         all = true;
-        for (int i = 0; ok && i < count; i++) {
+        for (int i = 0; ok && i < run->count; i++) {
             bool done = false;
 
-            ok = look(cluster, options, names[i], &cameras[i], &done, st);
+            ok = look(cluster, options, run->arguments[i], &cameras[i], &done, st);
+            late = done || !all ? late : i;
             all = all && done;
-            done_frames += cameras[i].durable_seq;
+            done_frames += camera_frames_on_disk(&cameras[i]);
             total_frames += options->frames > 0 ? options->frames : cameras[i].expected_frames;
         }
-        /* A store that is being started again is back in a moment. */
-        if (!ok && st->code == STATUS_UNAVAILABLE && clock_mono_ns() < deadline)
-            ok = true, all = false, cluster_refresh(cluster, NULL);
+        if (!ok && clock_mono_ns() < deadline && goes_on(cluster, st))
+            ok = true, all = false;
         if (!ok || all)
             break;
-        if (clock_mono_ns() > deadline)
+        if (interrupt_has_come(interrupt))
+            ok = status_fail(st, STATUS_CANCELLED, "interrupted; the cameras are read on");
+        else if (clock_mono_ns() > deadline)
             ok = status_fail(st, STATUS_DEADLINE, "not done in %u s: %llu of %llu frames are on disk",
                              options->timeout, (unsigned long long)done_frames,
                              (unsigned long long)total_frames);
+        if (!ok && st->code == STATUS_DEADLINE)
+            add_reason(cluster, &cameras[late], st);
         cli_progress_draw(&progress, "frames", done_frames, total_frames);
         usleep(LOOK_MS * 1000);
     }
@@ -241,7 +283,7 @@ static void report_wait(const struct cli_run *run, const struct camera *cameras)
     if (!run->json) {
         for (int i = 0; i < run->count; i++)
             printf("%s: %s, %llu frames on disk\n", cameras[i].name, camera_state_words(&cameras[i]),
-                   (unsigned long long)cameras[i].durable_seq);
+                   (unsigned long long)camera_frames_on_disk(&cameras[i]));
         return;
     }
     value = json_make_object();
@@ -256,14 +298,16 @@ static enum cli_exit run_wait(const struct cli_run *run)
 {
     const struct cam_wait_options *options = run->options;
     struct camera *cameras = calloc((size_t)run->count, sizeof *cameras);
+    struct interrupt *interrupt = interrupt_create();
     struct cluster *cluster = NULL;
     struct status st = { 0 };
     bool ok;
 
     REQUIRE(cameras != NULL);
     ok = cluster_open(&cluster, options->data, options->redis, &st) &&
-         wait_for_all(cluster, options, run->arguments, run->count, cameras, &st);
+         wait_for_all(cluster, interrupt, run, cameras, &st);
     cluster_close(cluster);
+    interrupt_destroy(interrupt);
     if (ok)
         report_wait(run, cameras);
     free(cameras);

@@ -54,6 +54,8 @@ static bool list_files(const char *data, const char *wanted, struct log_file *fi
     if (!cluster_path(data, "log", folder, st))
         return false;
     dir = opendir(folder);
+    if (dir == NULL && errno != ENOENT)
+        return status_fail(st, status_code_of_errno(errno), "open %s: %m", folder);
     if (dir == NULL)
         return status_fail(st, STATUS_NOT_FOUND,
                            "there are no logs in %s: `reelkv up --data %s` starts a cluster", folder, data);

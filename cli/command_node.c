@@ -144,12 +144,10 @@ static void store_row(const char *name, const Reelkv__V1__ServerInfo *info, stru
     cli_table_cell(table, "%llu", (unsigned long long)info->frames);
 }
 
-/* False, with what was said, when a store did not answer; the others are still shown. */
-static bool gather_stores(struct cluster *cluster, struct cli_table *table, struct json *stores,
-                          struct status *st)
+/* Stores that do not answer are left out here as camera_list() leaves out their cameras. */
+static void gather_stores(struct cluster *cluster, struct cli_table *table, struct json *stores)
 {
     const struct directory_view *view = cluster_view(cluster);
-    bool ok = true;
 
     for (uint32_t i = 0; i < view->worker_count; i++) {
         Reelkv__V1__GetServerInfoRequest request = REELKV__V1__GET_SERVER_INFO_REQUEST__INIT;
@@ -159,13 +157,10 @@ static bool gather_stores(struct cluster *cluster, struct cli_table *table, stru
 
         if (worker->kind != WORKER_KVSTORE)
             continue;
-        if (cluster_call(cluster, worker, &api_get_server_info, &request.base, &call, &reply, st))
+        if (cluster_call(cluster, worker, &api_get_server_info, &request.base, &call, &reply, NULL))
             store_row(worker->name, (const Reelkv__V1__ServerInfo *)reply, table, stores);
-        else
-            ok = status_wrap(st, "%s", worker->name);
         rpc_sync_stream_destroy(call);
     }
-    return ok;
 }
 
 static void camera_rows(const struct camera *cameras, size_t count, struct cli_table *table,
@@ -200,11 +195,13 @@ static enum cli_exit run_mem_ls(const struct cli_run *run)
     bool ok;
 
     ok = cluster_open(&cluster, options->data, options->redis, &st) &&
-         camera_list(cluster, options->namespace, &cameras, &count, silent, &st) &&
-         gather_stores(cluster, store_table, stores, &st);
+         camera_list(cluster, options->namespace, &cameras, &count, silent, &st);
+    if (ok)
+        gather_stores(cluster, store_table, stores);
     camera_rows(cameras, count, camera_table, list);
     json_set(value, "stores", stores);
     json_set(value, "cameras", list);
+    json_set_str(value, "silent_stores", silent[0] != '\0' ? silent : NULL);
     if (ok && run->json) {
         cli_print_json(value);
         value = NULL;
@@ -218,9 +215,13 @@ static enum cli_exit run_mem_ls(const struct cli_run *run)
         cli_table_destroy(camera_table);
     }
     json_free(value);
+    if (ok && silent[0] != '\0' && !run->json)
+        fprintf(stderr, "reelkv: %s is missing here: it does not answer\n", silent);
     free(cameras);
     cluster_close(cluster);
-    return ok ? CLI_OK : cli_fail(&st, run->json);
+    if (!ok)
+        return cli_fail(&st, run->json);
+    return silent[0] != '\0' ? CLI_UNAVAILABLE : CLI_OK;
 }
 
 const struct cli_command cli_mem_ls = {

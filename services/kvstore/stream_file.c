@@ -198,9 +198,11 @@ static bool check_request(const struct stream *stream, const struct stream_open_
     hex_write(stream->fingerprint, KV_FINGERPRINT_BYTES, held);
     hex_write(request->fingerprint, KV_FINGERPRINT_BYTES, wanted);
     if (memcmp(stream->fingerprint, request->fingerprint, KV_FINGERPRINT_BYTES) != 0)
-        return status_fail(st, STATUS_PRECONDITION,
-                           "stream %s holds blocks of model %s, not %s: run that model, or remove the stream",
-                           stream->name, held, wanted);
+        return status_fail(
+            st, STATUS_PRECONDITION,
+            "stream %s holds blocks of fingerprint %s, not %s: start with the model, dtype and "
+            "window of then, or remove it",
+            stream->name, held, wanted);
     if (!kv_geometry_is_equal(&stream->geometry, &request->geometry))
         return status_fail(st, STATUS_PRECONDITION, "stream %s holds blocks of %s", stream->name,
                            kv_geometry_text(&stream->geometry, text));

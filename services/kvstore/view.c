@@ -107,7 +107,9 @@ static bool check_shape(struct view *view, const struct stream *stream, const st
     hex_write(stream->fingerprint, KV_FINGERPRINT_BYTES, held);
     hex_write(request->fingerprint, KV_FINGERPRINT_BYTES, wanted);
     if (memcmp(stream->fingerprint, request->fingerprint, KV_FINGERPRINT_BYTES) != 0)
-        return status_fail(st, STATUS_PRECONDITION, "stream %s holds blocks of model %s, not of %s",
+        return status_fail(st, STATUS_PRECONDITION,
+                           "stream %s holds blocks of fingerprint %s, not %s: ask with the model, dtype and "
+                           "window of then",
                            stream->name, held, wanted);
     if (view->has_shape && !kv_geometry_is_equal(&view->geometry, &stream->geometry))
         return status_fail(st, STATUS_PRECONDITION, "stream %s holds blocks of another shape", stream->name);

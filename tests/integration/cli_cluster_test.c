@@ -217,6 +217,39 @@ TEST(cameras_and_answers_survive_a_restart)
     CHECK_EQ(process_stop(&up, SIGTERM, VERB_MS), 0);
 }
 
+/* Blocks of another window are neither read nor continued, and everybody says so. A wait ends when the cluster does. */
+TEST(other_settings_and_a_stopped_cluster_are_told)
+{
+    struct process up, wait;
+    struct json *value;
+    double frames;
+
+    set_up(20);
+    start_cluster(&up, "first");
+    add_and_wait("dock", &frames);
+    REFUSED(3, "nothing is stored for that time", "ask", QUESTION, "--cam", "dock", "--from",
+            "2100-01-01T00:00:00Z");
+    CHECK_EQ(VERB(&value, "cam", "add", "gate", "udp://127.0.0.1:9"), 0);
+    CHECK_NEAR(number(value, "sample_fps"), 0.5, 0); /* the store's: nobody said */
+    json_free(value);
+    process_start(&wait, "wait",
+                  PROCESS_ARGS("reelkv", "cam", "wait", "gate", "--frames", "100000", "--data", data));
+    test_pause_ms(500);
+    CHECK_EQ(VERB(NULL, "down"), 0);
+    CHECK_EQ(process_wait(&wait, VERB_MS), 3);
+    CHECK_HAS(process_log(&wait), "reelkv up --data");
+    CHECK_EQ(process_wait(&up, VERB_MS), 4);
+
+    process_start(&up, "second",
+                  PROCESS_ARGS("reelkv", "up", "--data", data, "--n-local", "48", "--top-r", "4", "--ram",
+                               "64M", "--disk", "256M", "--threads", "1", "--foreground"));
+    if (!process_wait_text(&up, "ReelKV is ready.", READY_MS))
+        test_fail(__FILE__, __LINE__, "not ready: %s", process_log(&up));
+    CHECK(process_wait_text(&up, "--dtype f32 --n-local 64", READY_MS));
+    REFUSED(1, "fingerprint", "ask", QUESTION, "--cam", "dock");
+    CHECK_EQ(process_stop(&up, SIGTERM, VERB_MS), 0);
+}
+
 static void kill_one(const char *name)
 {
     static struct cluster_file file;

@@ -103,6 +103,7 @@ TEST(cameras_are_added_listed_waited_for_and_removed)
     CHECK_EQ(RUN(&verb, "cam", "wait", "gate", "--frames", "5"), 0);
     CHECK_EQ(RUN(&verb, "cam", "wait", "gate", "--frames", "50", "--timeout", "1"), 7);
     CHECK_HAS(process_log(&verb), "10 of 50 frames");
+    CHECK_EQ(RUN(&verb, "cam", "ls", "--namespace", "No!"), 2);
     CHECK_EQ(RUN(&verb, "cam", "show", "nobody"), 3);
     CHECK_EQ(RUN(&verb, "cam", "rm", "dock"), 0);
     CHECK_EQ(RUN(&verb, "cam", "rm", "dock"), 3);
@@ -126,6 +127,9 @@ TEST(sources_are_checked_before_anybody_is_called)
     CHECK_HAS(process_log(&verb), "2026-11-21T14:05:00Z");
     CHECK_EQ(RUN(&verb, "cam", "add", "a", "rtsp://host/x", "--start-time", "now"), 2);
     CHECK_EQ(RUN(&verb, "cam", "add", "a", video, "--fps", "-1"), 2);
+    CHECK_EQ(RUN(&verb, "cam", "add", "a", video, "--fps", "0.0001"), 2);
+    CHECK_HAS(process_log(&verb), "0.001 to 60");
+    CHECK_EQ(RUN(&verb, "cam", "add", "a", video, "--start-time", "1960-01-01T00:00:00Z"), 2);
     CHECK_EQ(RUN(&verb, "cam", "add", "a"), 2);
     CHECK_EQ(RUN(&verb, "cam", "add", "a", video, "--namespace", "No!"), 2);
     tear_down();
@@ -140,6 +144,56 @@ TEST(waiting_for_a_broken_camera_says_why)
     CHECK_EQ(RUN(&verb, "cam", "add", "bad", "http://host/broken.mp4"), 0);
     CHECK_EQ(RUN(&verb, "cam", "wait", "bad", "--json"), 1);
     CHECK_HAS(process_log(&verb), "it is not a video");
+    tear_down();
+}
+
+/* A gap is no frame: waiting for frames counted the slots in which a camera did not answer, and said nothing of it. */
+TEST(waiting_for_frames_does_not_count_gaps)
+{
+    struct process verb;
+
+    set_up();
+    CHECK_EQ(RUN(&verb, "cam", "add", "yard", "rtsp://host/gappy"), 0);
+    CHECK_EQ(RUN(&verb, "cam", "wait", "yard", "--frames", "6"), 0);
+    CHECK_HAS(process_log(&verb), "yard: running, 6 frames on disk");
+    CHECK_EQ(RUN(&verb, "cam", "wait", "yard", "--frames", "8", "--timeout", "1"), 7);
+    CHECK_HAS(process_log(&verb), "6 of 8 frames are on disk; yard: nobody answers there");
+    CHECK_EQ(RUN(&verb, "cam", "show", "yard"), 0);
+    CHECK_HAS(process_log(&verb), "gap now   nobody answers there");
+    tear_down();
+}
+
+/* Until the verb takes the signal as a message instead of its death. */
+static void wait_until_blocked(const struct process *process, int number)
+{
+    char path[64], line[256];
+    unsigned long long blocked = 0;
+
+    snprintf(path, sizeof path, "/proc/%d/status", (int)process->pid);
+    for (int i = 0; i < 3000 && (blocked >> (number - 1) & 1) == 0; i++) {
+        FILE *file = fopen(path, "re");
+
+        while (file != NULL && fgets(line, sizeof line, file) != NULL)
+            sscanf(line, "SigBlk: %llx", &blocked);
+        if (file != NULL)
+            fclose(file);
+        test_pause_ms(10);
+    }
+}
+
+TEST(ctrl_c_ends_a_wait_with_a_sentence)
+{
+    struct process verb;
+
+    set_up();
+    CHECK_EQ(RUN(&verb, "cam", "add", "gate", "rtsp://host/live"), 0);
+    process_start(&verb, "waiting",
+                  PROCESS_ARGS("reelkv", "cam", "wait", "gate", "--frames", "50", "--json", "--redis",
+                               redis_address()));
+    wait_until_blocked(&verb, SIGINT);
+    CHECK_EQ(process_stop(&verb, SIGINT, VERB_MS), 130);
+    CHECK_HAS(process_log(&verb), "interrupted");
+    CHECK_HAS(process_log(&verb), "\"cancelled\"");
     tear_down();
 }
 
