@@ -60,8 +60,9 @@ TEST(a_frame_that_cannot_be_pushed_fails_alone)
     for (uint32_t i = 0; i < JOBS; i++) {
         make_job(&jobs[i], model, embeddings, i == LATE);
         jobs[i].left = &left;
-        engine_offer(engine, &jobs[i].job);
     }
+    for (uint32_t i = 0; i < JOBS; i++)
+        engine_offer(engine, &jobs[i].job); /* from here on the model is the engine's */
     while (left > 0)
         loop_run_once(loop);
     CHECK_EQ(engine_totals(engine).batches, 2);

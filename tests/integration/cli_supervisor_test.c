@@ -217,7 +217,7 @@ TEST(what_cannot_work_is_refused_before_it_starts)
         { "--ram", "60T", "give less with --ram", 6 },
         { "--disk", "1023T", "does not fit", 6 },
         { "--model", "/no/such/model", "--model DIR", 3 },
-        { "--dtype", "f64", "bf16 or f32", 2 },
+        { "--dtype", "f64", "f32 or bf16", 2 },
         { "--data", "/proc/no/folder", "name another with --data", 3 },
     };
     struct process up;
