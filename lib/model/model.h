@@ -10,9 +10,9 @@
  * below n_local, from then on as if n_local - 1 away; one softmax over both.
  *
  * Owner:  model_open() makes one, model_close() frees it after its windows and questions.
- * Thread: an open model is read only and shared. model_encode_frames() and model_window_push() each run on
- * one thread at a time (each has one scratch memory); a question belongs to one thread at a time, and many
- *         questions may run at once.
+ * Thread: an open model is read only and shared. model_encode_frames() runs on one thread at a time, and so does
+ *         what makes or fills windows (model_window_create(), _restore(), _push() share one scratch memory); a
+ *         question belongs to one thread at a time, and many questions may run at once.
  * Fails:  INVALID for a checkpoint that does not fit, naming tensor, file and what was expected; EXHAUSTED
  * without memory; CANCELLED when a question's flag was set. Bounds: base/limits.h and MODEL_* below.
  *

@@ -64,7 +64,8 @@ static void get_stream(struct rpc_call *call, void *state)
     definition.source = stream->source;
     definition.kind =
         stream->live ? REELKV__V1__SOURCE_KIND__SOURCE_KIND_LIVE : REELKV__V1__SOURCE_KIND__SOURCE_KIND_FILE;
-    definition.sample_fps = stream->sample_fps > 0 ? stream->sample_fps : 25; /* a store fills in its own rate */
+    definition.sample_fps =
+        stream->sample_fps > 0 ? stream->sample_fps : 25; /* a store fills in its own rate */
     definition.start_time_ns = stream->live ? 0 : stream->origin_ns;
     definition.created_ns = stream->live ? stream->origin_ns : 1;
     status.definition = &definition;
