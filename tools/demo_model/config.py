@@ -93,7 +93,7 @@ class TrainConfig:
     see_batch: int = 48
     see_rate: float = 1e-3
 
-    answer_steps: int = 13000
+    answer_steps: int = 17000
     clip_frames: tuple[tuple[float, tuple[int, ...]], ...] = (
         (0.2, (4, 4, 8)),
         (0.4, (8, 16)),
