@@ -92,13 +92,13 @@ TEST(utf8_repair_shows_what_is_no_text_and_keeps_the_rest)
 }
 
 /* Runs between two dup2 of stderr; what was written comes back. */
-static void logged(void (*log)(void), char *out, size_t out_bytes)
+static void logged(void (*write_log)(void), char *out, size_t out_bytes)
 {
     FILE *file = tmpfile();
     int saved = dup(STDERR_FILENO);
 
     REQUIRE(file != NULL && saved >= 0 && dup2(fileno(file), STDERR_FILENO) >= 0);
-    log();
+    write_log();
     dup2(saved, STDERR_FILENO);
     close(saved);
     rewind(file);

@@ -45,7 +45,7 @@ static bool take_field(struct bytes *in, uint64_t *number_p, uint64_t *value_p, 
 }
 
 struct found_method {
-    char path[128], request[64], reply[64];
+    char path[192], request[64], reply[64];
     bool client_streams, server_streams;
 };
 
