@@ -63,7 +63,7 @@ void live_grid_anchor(struct live_grid *grid, int64_t now_ns)
 {
     uint64_t slot = live_grid_slot(grid, now_ns);
 
-    if (slot < grid->next_seq) {
+    if (slot + 1 < grid->next_seq) { /* the slot of now may have its frame already */
         grid->shift += grid->next_seq - slot;
         grid->any = false;
     }

@@ -50,8 +50,8 @@ struct live_grid {
     int64_t last_ns; /* of the newest frame taken */
 };
 
-/* Call at the start and after each reconnect: when our clock now says a slot below next_seq, the grid is
- * shifted, so that a clock set back costs a jump in time and not the frames until then. */
+/* Call at the start and after each reconnect: when our clock now says a slot before the last one taken, the grid
+ * is shifted, so that a clock set back costs a jump in time and not the frames until then. */
 void live_grid_anchor(struct live_grid *grid, int64_t now_ns);
 
 /* Whether a frame of this time is taken; then *seq_p is its number (next_seq or above) and next_seq follows

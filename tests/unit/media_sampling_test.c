@@ -94,6 +94,21 @@ TEST(numbers_survive_restarts_and_a_clock_set_back)
     CHECK_EQ(live_grid_time(&grid, seq), origin + second / 2);
 }
 
+/* A source that is lost and found again within a slot that has its frame: the next frame is the next slot's, and the
+ * numbers still name times. */
+TEST(a_reconnect_within_a_slot_shifts_no_number)
+{
+    struct live_grid grid = { .origin_ns = origin, .sample_fps = 0.5 };
+    uint64_t seq;
+
+    CHECK(live_grid_place(&grid, origin + 30 * second, &seq));
+    CHECK_EQ(seq, 15);
+    live_grid_anchor(&grid, origin + 31 * second);
+    CHECK(!live_grid_place(&grid, origin + 31 * second, &seq));
+    CHECK(live_grid_place(&grid, origin + 32 * second, &seq));
+    CHECK_EQ(seq, 16);
+}
+
 /* Network jitter of up to 200 ms: after the first frames the distances are the camera's own. */
 TEST(the_clock_takes_distances_from_the_camera)
 {
