@@ -20,6 +20,7 @@ struct directory {
     struct directory_view reading; /* replies so far of the reading under way */
     uint32_t replies_missing;      /* of the reading under way; 0: none is */
     bool reading_lost;
+    bool is_known; /* a reading has come through */
     bool left;
     bool told_lost; /* one log line an outage */
     bool told_unreadable;
@@ -150,6 +151,7 @@ static void finish_reading(struct directory *directory)
     directory_view_finish(&directory->reading);
     directory_view_deinit(&directory->view);
     directory->view = directory->reading;
+    directory->is_known = true;
     memset(&directory->reading, 0, sizeof directory->reading);
     if (directory->events.refreshed != NULL)
         directory->events.refreshed(&directory->view, directory->events.user);
@@ -283,6 +285,11 @@ const struct directory_view *directory_view(const struct directory *directory)
 bool directory_is_reachable(const struct directory *directory)
 {
     return redis_client_is_connected(directory->client);
+}
+
+bool directory_is_known(const struct directory *directory)
+{
+    return directory->is_known;
 }
 
 void directory_leave(struct directory *directory)

@@ -39,6 +39,9 @@ const struct directory_view *directory_view(const struct directory *directory);
 
 bool directory_is_reachable(const struct directory *directory);
 
+/* False until the first reading: an empty view then says nothing. */
+bool directory_is_known(const struct directory *directory);
+
 /* Writes or removes one stream record at once. While Redis is away this does nothing: what exists is written
  * again on connect, and a record that should have gone is removed by its owner when it next sees it. */
 void directory_put_stream(struct directory *directory, const struct stream_record *record);

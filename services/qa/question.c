@@ -263,6 +263,11 @@ static bool find_stores(struct question *question, struct status *st)
     const struct directory_view *view = directory_view(question->qa->directory);
     const Reelkv__V1__AskRequest *ask = question->ask;
 
+    if (!directory_is_known(question->qa->directory)) {
+        status_fail(st, STATUS_UNAVAILABLE, "this worker has not read the directory yet; try again soon");
+        st->retry_after_ms = DIRECTORY_HEARTBEAT_MS;
+        return false;
+    }
     for (size_t i = 0; i < ask->n_streams; i++) {
         const struct stream_record *record = directory_view_stream(view, ask->namespace_, ask->streams[i]);
         struct store_link *link;

@@ -129,12 +129,15 @@ TEST(redis_may_come_later_and_come_back_empty)
     for (int i = 0; i < 3; i++)
         loop_run_once(one.loop);
     CHECK(!directory_is_reachable(one.directory));
+    CHECK(!directory_is_known(one.directory));
     redis_start(&redis);
     CHECK(turn_until(&one, was_refreshed));
+    CHECK(directory_is_known(one.directory));
 
     CHECK_EQ(process_stop(&redis, SIGKILL, 5000), 128 + SIGKILL);
     CHECK(turn_until(&one, is_unreachable));
     CHECK_EQ(directory_view(one.directory)->stream_count <= 3, 1); /* the last view stays */
+    CHECK(directory_is_known(one.directory));
     unlink(redis_address() + strlen("unix:"));
     redis_start(&redis); /* nothing was saved: it comes back empty */
     one.refreshed = 0;
