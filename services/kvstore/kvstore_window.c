@@ -213,6 +213,21 @@ static uint32_t newest(const struct view *view, uint32_t tokens, struct index_fr
     return count;
 }
 
+/* A window of which the beginning is removed before its end comes could never be filled again. */
+static bool check_budget(const struct window *window, uint32_t tokens, struct status *st)
+{
+    uint64_t bytes = kv_payload_bytes(&window->stream->geometry, tokens);
+    uint64_t disk_bytes = window->kvstore->options->disk_budget_bytes;
+
+    if (bytes <= disk_bytes)
+        return true;
+    return status_fail(st, STATUS_PRECONDITION,
+                       "disk_budget_bytes of store %s is %llu, smaller than one window, %llu for %u tokens: "
+                       "raise it, or take a smaller n_local",
+                       window->kvstore->options->name, (unsigned long long)disk_bytes,
+                       (unsigned long long)bytes, tokens);
+}
+
 static bool start(struct window *window, const Reelkv__V1__LoadWindowRequest *request, struct status *st)
 {
     struct view_stream_name name;
@@ -227,7 +242,8 @@ static bool start(struct window *window, const Reelkv__V1__LoadWindowRequest *re
         return status_fail(st, STATUS_ABORTED, "stream %s: epoch %llu was fenced by %llu", window->name,
                            (unsigned long long)request->epoch, (unsigned long long)window->stream->epoch);
     name = (struct view_stream_name){ window->ns, window->name };
-    if (!view_create(&window->view, window->kvstore->store, &view, st))
+    if (!check_budget(window, request->tokens, st) ||
+        !view_create(&window->view, window->kvstore->store, &view, st))
         return false;
     window->count = newest(window->view, request->tokens, NULL);
     window->frames =
