@@ -12,11 +12,12 @@ enum { RETRY_AFTER_MS = 1000 };
 static void room_is_late(struct loop_timer *timer)
 {
     struct append *append = container_of(timer, struct append, wait_timer);
-    struct status st = { .retry_after_ms = RETRY_AFTER_MS };
+    const char *why = append->stream->waits_because;
+    struct status st = { 0 };
 
     store_stop_waiting(append->kvstore->store, &append->waiter);
-    status_fail(&st, STATUS_EXHAUSTED, "store %s has no room for a block now: its disk is behind, or full",
-                append->kvstore->options->name);
+    status_fail(&st, STATUS_EXHAUSTED, "store %s has no room for a block now: %s",
+                append->kvstore->options->name, why[0] != '\0' ? why : "its disk is behind");
     st.retry_after_ms = RETRY_AFTER_MS;
     append_finish(append, &st);
 }

@@ -63,7 +63,9 @@ static void fill_status(struct status_message *message, const struct stream *str
     message->definition.store = (char *)(uintptr_t)stream->store->options.name;
     message->status.definition = &message->definition;
     message->status.state = (Reelkv__V1__StreamState)kvstore_phase_of(stream);
-    message->status.trouble = (char *)(uintptr_t)stream->trouble;
+    message->status.trouble =
+        (char *)(uintptr_t)(kvstore_phase_of(stream) == STREAM_FAILED ? stream->trouble
+                                                                      : stream->waits_because);
     fill_counts(&message->status, stream);
 }
 

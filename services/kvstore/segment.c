@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/name.h"
 #include "base/require.h"
 #include "kvstore/segment_job.h"
 #include "kvstore/store.h"
@@ -229,14 +230,14 @@ static void created(struct segment *segment)
 
     if (writer->ok) {
         segment->state = SEGMENT_OPEN;
-        segment->stream->is_trouble_told = false;
+        segment->stream->waits_because[0] = '\0';
         store_adjust_disk(store, segment,
                           writer->taken > segment->capacity ? writer->taken : segment->capacity);
         return;
     }
-    if (!segment->stream->is_trouble_told)
+    if (strcmp(segment->stream->waits_because, writer->st.text) != 0)
         log_warn(&context, "segment_not_made", "%s; trying again", writer->st.text);
-    segment->stream->is_trouble_told = true;
+    text_copy(segment->stream->waits_because, STATUS_TEXT_BYTES, writer->st.text);
     writer->make_at_ns = clock_mono_ns() + MAKE_AGAIN_MS * 1000000ull;
     store_adjust_disk(store, segment, 0);
     writer->has_disk = false;

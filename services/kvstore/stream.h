@@ -69,7 +69,7 @@ struct stream {
     struct kv_record init_record;           /* of this epoch; layers 0: none */
     uint8_t *init_image;                    /* a copy opens each segment; free() */
     bool waits_for_room;                    /* a segment of its wants disk */
-    bool is_trouble_told;                   /* that no segment can be made; logged once */
+    char waits_because[STATUS_TEXT_BYTES];  /* why no segment can be made now; "": one can */
     bool is_ready;                          /* its definition is durable */
     struct stream_save *saves, **saves_end; /* of stream.json, on their way, in order */
     struct stream_deletion *deletion;       /* NULL: it stays */
