@@ -1,7 +1,9 @@
 /* The verbs that talk to a cluster, against a stand-in (cli_double_cluster.c) found by --redis: what they print for
  * people and for programs, what they refuse before calling anybody, cancelling, breaking off, a cluster that is away. */
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -107,6 +109,24 @@ TEST(cameras_are_added_listed_waited_for_and_removed)
     CHECK_EQ(RUN(&verb, "cam", "show", "nobody"), 3);
     CHECK_EQ(RUN(&verb, "cam", "rm", "dock"), 0);
     CHECK_EQ(RUN(&verb, "cam", "rm", "dock"), 3);
+    tear_down();
+}
+
+/* Without --start-time a file's frames have the times from when it was last changed. */
+TEST(a_file_begins_when_it_was_changed_unless_told_otherwise)
+{
+    const struct timespec changed[2] = { { 1767225660, 0 }, { 1767225660, 0 } };
+    struct process verb;
+    struct json *value;
+
+    set_up();
+    CHECK(utimensat(AT_FDCWD, video, changed, 0) == 0);
+    CHECK_EQ(RUN(&verb, "cam", "add", "dock", video), 0);
+    CHECK_EQ(RUN(&verb, "cam", "ls", "--json"), 0);
+    value = printed(&verb);
+    CHECK_STR(json_str(json_get(json_at(json_get(value, "cameras"), 0), "start_time")),
+              "2026-01-01T00:01:00Z");
+    json_free(value);
     tear_down();
 }
 
