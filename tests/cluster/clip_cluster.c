@@ -45,38 +45,74 @@ struct rpc_sync *connect_to(const struct cluster_service *service)
     return client;
 }
 
-void add_camera(struct rpc_sync *store, const char *name, const char *path)
+static bool create_stream(struct rpc_sync *store, const char *name, Reelkv__V1__StreamDefinition *definition,
+                          struct status *st)
 {
     Reelkv__V1__CreateStreamRequest request = REELKV__V1__CREATE_STREAM_REQUEST__INIT;
-    Reelkv__V1__StreamDefinition definition = REELKV__V1__STREAM_DEFINITION__INIT;
     Reelkv__V1__StreamId id = REELKV__V1__STREAM_ID__INIT;
     struct rpc_stream_options options = { .timeout_ms = CALL_MS };
     struct rpc_sync_stream *call;
     const struct rpc_message *reply;
-    struct status st = { 0 };
+    bool ok;
 
     id.namespace_ = (char *)"default";
     id.name = (char *)(uintptr_t)name;
-    definition.id = &id;
+    definition->id = &id;
+    request.definition = definition;
+    ok = rpc_sync_unary(&call, store, &api_create_stream, &options, &request.base, &reply, st);
+    rpc_sync_stream_destroy(call);
+    return ok;
+}
+
+bool try_add_camera(struct rpc_sync *store, const char *name, const char *path, struct status *st)
+{
+    Reelkv__V1__StreamDefinition definition = REELKV__V1__STREAM_DEFINITION__INIT;
+
     definition.source = (char *)(uintptr_t)path;
     definition.kind = REELKV__V1__SOURCE_KIND__SOURCE_KIND_FILE;
     definition.sample_fps = CLIP_FPS;
     definition.start_time_ns = start_ns;
-    request.definition = &definition;
-    CHECK_OK(rpc_sync_unary(&call, store, &api_create_stream, &options, &request.base, &reply, &st), st);
-    rpc_sync_stream_destroy(call);
+    return create_stream(store, name, &definition, st);
 }
 
-uint64_t stored_frames(struct rpc_sync *store, const char *name, bool *ended_p)
+void add_camera(struct rpc_sync *store, const char *name, const char *path)
+{
+    struct status st = { 0 };
+
+    CHECK_OK(try_add_camera(store, name, path, &st), st);
+}
+
+void add_live_camera(struct rpc_sync *store, const char *name, const char *url, double fps)
+{
+    Reelkv__V1__StreamDefinition definition = REELKV__V1__STREAM_DEFINITION__INIT;
+    struct status st = { 0 };
+
+    definition.source = (char *)(uintptr_t)url;
+    definition.kind = REELKV__V1__SOURCE_KIND__SOURCE_KIND_LIVE;
+    definition.sample_fps = fps;
+    CHECK_OK(create_stream(store, name, &definition, &st), st);
+}
+
+static void take_status(struct camera *camera, const Reelkv__V1__StreamStatus *status)
+{
+    camera->has_failed = status->state == REELKV__V1__STREAM_STATE__STREAM_STATE_FAILED;
+    camera->has_ended = camera->has_failed || status->state == REELKV__V1__STREAM_STATE__STREAM_STATE_ENDED;
+    camera->created_ns = status->definition->created_ns;
+    camera->next_seq = status->next_seq;
+    camera->durable_seq = status->durable_seq;
+    camera->stored_frames = status->stored_frames;
+    camera->gap_frames = status->gap_frames;
+    snprintf(camera->trouble, sizeof camera->trouble, "%s", status->trouble);
+}
+
+void camera_look(struct rpc_sync *store, const char *name, struct camera *camera)
 {
     Reelkv__V1__GetStreamRequest request = REELKV__V1__GET_STREAM_REQUEST__INIT;
     Reelkv__V1__StreamId id = REELKV__V1__STREAM_ID__INIT;
     struct rpc_stream_options options = { .timeout_ms = CALL_MS, .wait_for_ready = true };
-    const Reelkv__V1__StreamStatus *status;
     struct rpc_sync_stream *call;
     const struct rpc_message *reply;
     struct status st = { 0 };
-    uint64_t stored;
 
     id.namespace_ = (char *)"default";
     id.name = (char *)(uintptr_t)name;
@@ -89,27 +125,38 @@ uint64_t stored_frames(struct rpc_sync *store, const char *name, bool *ended_p)
         rpc_sync_stream_destroy(call);
         test_pause_ms(100);
     }
-    status = (const Reelkv__V1__StreamStatus *)reply->body;
-    *ended_p = status->state == REELKV__V1__STREAM_STATE__STREAM_STATE_ENDED;
-    stored = status->stored_frames;
-    if (status->state == REELKV__V1__STREAM_STATE__STREAM_STATE_FAILED)
-        test_fail(__FILE__, __LINE__, "stream %s failed: %s", name, status->trouble);
+    take_status(camera, (const Reelkv__V1__StreamStatus *)reply->body);
     rpc_sync_stream_destroy(call);
-    return stored;
+}
+
+static void wait_until(struct rpc_sync *store, const char *name, uint64_t frames, bool until_end)
+{
+    uint64_t end_ns = clock_mono_ns() + WAIT_MS * 1000000ull;
+    struct camera camera;
+
+    for (;;) {
+        camera_look(store, name, &camera);
+        if (camera.has_failed)
+            test_fail(__FILE__, __LINE__, "camera %s failed: %s", name, camera.trouble);
+        if (until_end ? camera.has_ended : camera.stored_frames >= frames)
+            break;
+        if (clock_mono_ns() > end_ns)
+            test_fail(__FILE__, __LINE__, "camera %s stopped at %llu frames before %llu", name,
+                      (unsigned long long)camera.stored_frames, (unsigned long long)frames);
+        test_pause_ms(until_end ? 50 : 2);
+    }
+    if (until_end)
+        CHECK_EQ(camera.stored_frames, frames);
+}
+
+void wait_stored(struct rpc_sync *store, const char *name, uint64_t frames)
+{
+    wait_until(store, name, frames, false);
 }
 
 void wait_ended(struct rpc_sync *store, const char *name, uint64_t frames)
 {
-    uint64_t end_ns = clock_mono_ns() + WAIT_MS * 1000000ull, stored;
-    bool ended;
-
-    while (stored = stored_frames(store, name, &ended), !ended) {
-        if (clock_mono_ns() > end_ns)
-            test_fail(__FILE__, __LINE__, "stream %s stopped at %llu frames", name,
-                      (unsigned long long)stored);
-        test_pause_ms(50);
-    }
-    CHECK_EQ(stored, frames);
+    wait_until(store, name, frames, true);
 }
 
 static struct rpc_sync_stream *open_fetch(struct rpc_sync *store, const char *name,
@@ -147,11 +194,11 @@ static struct rpc_sync_stream *open_fetch(struct rpc_sync *store, const char *na
 }
 
 uint32_t *block_crcs(struct rpc_sync *store, const char *name, const struct model_geometry *geometry,
-                     uint64_t frames)
+                     uint64_t frames, uint64_t *gaps_p)
 {
     struct rpc_sync_stream *call = open_fetch(store, name, geometry, frames);
     uint32_t *crcs = calloc(frames * geometry->layers, sizeof *crcs), layer = 0, index = 0, said = 0;
-    uint64_t left = 0, whole = 0;
+    uint64_t left = 0, whole = 0, gaps = 0;
     uint8_t bytes[LIMIT_CHUNK_BYTES / 4];
     struct status st = { 0 };
 
@@ -163,6 +210,11 @@ uint32_t *block_crcs(struct rpc_sync *store, const char *name, const struct mode
         if (message == NULL)
             break;
         reply = (const Reelkv__V1__SliceReply *)message->body;
+        if (reply->head != NULL && gaps_p != NULL &&
+            reply->head->result == REELKV__V1__FRAME_RESULT__FRAME_RESULT_GAP) {
+            gaps++; /* one answer for all layers */
+            continue;
+        }
         if (reply->head != NULL) {
             CHECK_EQ(reply->head->result, REELKV__V1__FRAME_RESULT__FRAME_RESULT_OK);
             CHECK(reply->head->index < frames && reply->head->layer < geometry->layers && left == 0);
@@ -181,7 +233,9 @@ uint32_t *block_crcs(struct rpc_sync *store, const char *name, const struct mode
             whole++;
         }
     }
-    CHECK_EQ(whole, frames * geometry->layers);
+    CHECK_EQ(whole, (frames - gaps) * geometry->layers);
+    if (gaps_p != NULL)
+        *gaps_p = gaps;
     rpc_sync_stream_destroy(call);
     return crcs;
 }
@@ -217,18 +271,49 @@ static uint32_t selector_of(const char *name)
                                          : REELKV__V1__SELECTOR_KIND__SELECTOR_KIND_ALL;
 }
 
+struct rpc_sync_stream *ask_open(struct rpc_sync *qa, const Reelkv__V1__AskRequest *request)
+{
+    struct rpc_stream_options options = { .timeout_ms = CALL_MS };
+    struct rpc_sync_stream *call;
+    struct status st = { 0 };
+
+    CHECK_OK(rpc_sync_open(&call, qa, &api_ask, &options, &st), st);
+    if (rpc_sync_write(call, &request->base, NULL, &st))
+        rpc_sync_half_close(call, &st);
+    return call; /* a call that is over already says so when it is read */
+}
+
+bool ask_read(struct rpc_sync_stream *call, struct asked *asked, struct status *st)
+{
+    const struct rpc_message *message;
+    bool ok, has_end = false;
+
+    memset(asked, 0, sizeof *asked);
+    while ((ok = rpc_sync_read(call, &message, st)) && message != NULL) {
+        const Reelkv__V1__AskReply *reply = (const Reelkv__V1__AskReply *)message->body;
+
+        if (reply->item_case == REELKV__V1__ASK_REPLY__ITEM_EVIDENCE)
+            take_layers(reply->evidence, asked);
+        if (reply->item_case != REELKV__V1__ASK_REPLY__ITEM_END)
+            continue;
+        CHECK(reply->end->n_answer_ids <= 64);
+        asked->id_count = reply->end->n_answer_ids;
+        memcpy(asked->ids, reply->end->answer_ids, asked->id_count * sizeof *asked->ids);
+        has_end = true;
+    }
+    rpc_sync_stream_destroy(call);
+    CHECK(!ok || has_end); /* OK means all of it */
+    return ok;
+}
+
 void ask(struct rpc_sync *qa, char **streams, size_t stream_count, const struct json *run,
          struct asked *asked)
 {
     Reelkv__V1__AskRequest request = REELKV__V1__ASK_REQUEST__INIT;
     Reelkv__V1__Count top_r = REELKV__V1__COUNT__INIT, recent = REELKV__V1__COUNT__INIT,
                       tokens = REELKV__V1__COUNT__INIT;
-    struct rpc_stream_options options = { .timeout_ms = CALL_MS };
-    struct rpc_sync_stream *call;
-    const struct rpc_message *message;
     struct status st = { 0 };
 
-    memset(asked, 0, sizeof *asked);
     top_r.value = fixture_u32(run, "top_r");
     recent.value = fixture_u32(run, "recent_window");
     tokens.value = 64;
@@ -243,25 +328,7 @@ void ask(struct rpc_sync *qa, char **streams, size_t stream_count, const struct 
     request.layer_lists = true;
     if (stream_count == 1) /* only the frames before: as_of is between two of them */
         request.as_of_ns = start_ns + (int64_t)fixture_u32(run, "frames") * 1000000000 / CLIP_FPS - 100000000;
-    CHECK_OK(rpc_sync_open(&call, qa, &api_ask, &options, &st), st);
-    CHECK_OK(rpc_sync_write(call, &request.base, NULL, &st), st);
-    CHECK_OK(rpc_sync_half_close(call, &st), st);
-    for (;;) {
-        const Reelkv__V1__AskReply *reply;
-
-        CHECK_OK(rpc_sync_read(call, &message, &st), st);
-        if (message == NULL)
-            break;
-        reply = (const Reelkv__V1__AskReply *)message->body;
-        if (reply->item_case == REELKV__V1__ASK_REPLY__ITEM_EVIDENCE)
-            take_layers(reply->evidence, asked);
-        if (reply->item_case != REELKV__V1__ASK_REPLY__ITEM_END)
-            continue;
-        CHECK(reply->end->n_answer_ids <= 64);
-        asked->id_count = reply->end->n_answer_ids;
-        memcpy(asked->ids, reply->end->answer_ids, asked->id_count * sizeof *asked->ids);
-    }
-    rpc_sync_stream_destroy(call);
+    CHECK_OK(ask_read(ask_open(qa, &request), asked, &st), st);
 }
 
 void check_ids(const struct asked *asked, const struct json *run)

@@ -1,141 +1,130 @@
 /* Any one process is killed -9 in the middle of its work, several times, and started again: every frame is stored once,
- * and every byte is the one of an undisturbed run. */
+ * every byte is the one of an undisturbed run, and a question is answered right or not at all. */
 #include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "base/clock.h"
-#include "clip_cluster.h"
-#include "support/video.h"
+#include "stage.h"
 
-enum { FRAMES = 900, KILLS = 3, N_LOCAL = 60, REACH_MS = 60000 };
+enum { FRAMES = 900, KILLS = 3 };
 
-/* A cluster, the film both cameras watch, and what the undisturbed camera left. */
-struct stage {
-    struct cluster cluster;
-    struct cluster_service *services[4]; /* kvstore, analyzer, encoder, qa */
-    struct rpc_sync *store;
-    struct model *model;
+/* A stage, the film both cameras watch, and what the undisturbed camera left. */
+struct recovery {
+    struct stage stage;
     char film[320];
     uint32_t *calm; /* [FRAMES * layers] */
 };
 
-static const char *const kinds[] = { "kvstore", "analyzer", "encoder", "qa" };
-
-static void start(struct stage *stage, uint32_t which)
+static void open_recovery(struct recovery *recovery)
 {
-    static const char *const analyzer[] = { "--pool-bytes", "16M", "--credits", "4", NULL };
-
-    stage->services[which] =
-        cluster_service_start(&stage->cluster, kinds[which], 0, which == 1 ? analyzer : NULL);
+    memset(recovery, 0, sizeof *recovery);
+    snprintf(recovery->film, sizeof recovery->film, "%s", stage_film(FRAMES));
+    stage_open(&recovery->stage);
+    add_camera(recovery->stage.store, "calm", recovery->film);
+    wait_ended(recovery->stage.store, "calm", FRAMES);
+    recovery->calm = stage_crcs(&recovery->stage, "calm", FRAMES);
 }
 
-static void open_stage(struct stage *stage)
+static void close_recovery(struct recovery *recovery)
 {
-    memset(stage, 0, sizeof *stage);
-    stage->model = parity_model(&(struct parity_options){ .checkpoint = "tiny-a",
-                                                          .dtype = TENSOR_F32,
-                                                          .n_local = N_LOCAL,
-                                                          .parts = MODEL_LANGUAGE | MODEL_VISION,
-                                                          .batch_frames = 1,
-                                                          .threads = 1 });
-    snprintf(stage->film, sizeof stage->film, "%s",
-             video_make_numbered(&(struct video_numbered){ .name = "film.mkv",
-                                                           .rate = "2",
-                                                           .count = FRAMES,
-                                                           .width = 96,
-                                                           .height = 64,
-                                                           .more = "-c:v ffv1" }));
-    cluster_start(&stage->cluster, REELKV_SOURCE_DIR "/tests/data/parity/tiny-a", "f32", N_LOCAL);
-    for (uint32_t i = 0; i < 4; i++)
-        start(stage, i);
-    cluster_wait_joined(&stage->cluster);
-    stage->store = connect_to(stage->services[0]);
-    add_camera(stage->store, "calm", stage->film);
-    wait_ended(stage->store, "calm", FRAMES);
-    stage->calm = block_crcs(stage->store, "calm", model_geometry(stage->model), FRAMES);
+    free(recovery->calm);
+    stage_close(&recovery->stage);
 }
 
-static void close_stage(struct stage *stage)
+static void check_shaken(struct recovery *recovery)
 {
-    uint32_t *shaken = block_crcs(stage->store, "shaken", model_geometry(stage->model), FRAMES);
-
-    CHECK_MEM(shaken, stage->calm, FRAMES * model_geometry(stage->model)->layers * sizeof *shaken);
-    free(shaken);
-    free(stage->calm);
-    rpc_sync_destroy(stage->store);
-    model_close(stage->model);
-    for (uint32_t i = 4; i-- > 0;)
-        CHECK_EQ(cluster_service_stop(stage->services[i], SIGTERM), 0);
-    CHECK_EQ(process_stop(&stage->cluster.redis, SIGTERM, 5000), 0);
+    wait_ended(recovery->stage.store, "shaken", FRAMES);
+    stage_check_crcs(&recovery->stage, "shaken", recovery->calm, FRAMES);
 }
 
-/* Waits until the shaken camera has this many frames. */
-static void reach(struct stage *stage, uint64_t frames)
+/* Kills the part several times in the middle of a camera; its neighbour notices, in these words. */
+static void shake(enum stage_part part, enum stage_part neighbour, const char *words)
 {
-    uint64_t end_ns = clock_mono_ns() + REACH_MS * 1000000ull, stored;
-    bool ended;
+    struct recovery recovery;
 
-    while ((stored = stored_frames(stage->store, "shaken", &ended)) < frames) {
-        if (clock_mono_ns() > end_ns)
-            test_fail(__FILE__, __LINE__, "stopped at %llu frames before %llu", (unsigned long long)stored,
-                      (unsigned long long)frames);
-        test_pause_ms(2);
-    }
-}
-
-static void shake(struct stage *stage, uint32_t which)
-{
-    add_camera(stage->store, "shaken", stage->film);
+    open_recovery(&recovery);
+    add_camera(recovery.stage.store, "shaken", recovery.film);
     for (uint64_t i = 1; i <= KILLS; i++) {
-        reach(stage, i * FRAMES / (KILLS + 2));
-        CHECK_EQ(cluster_service_stop(stage->services[which], SIGKILL), 128 + SIGKILL);
-        start(stage, which);
+        wait_stored(recovery.stage.store, "shaken", i * FRAMES / (KILLS + 2));
+        stage_kill(&recovery.stage, part);
+        stage_start(&recovery.stage, part);
     }
-    wait_ended(stage->store, "shaken", FRAMES);
+    check_shaken(&recovery);
+    stage_wait_told(&recovery.stage, neighbour, words);
+    close_recovery(&recovery);
 }
 
 TEST(analyzer_killed_mid_stream_leaves_the_same_bytes)
 {
-    struct stage stage;
-
-    open_stage(&stage);
-    shake(&stage, 1);
-    close_stage(&stage);
+    shake(STAGE_ANALYZER, STAGE_ENCODER, "analyzer_lost");
 }
 
 TEST(encoder_killed_mid_stream_leaves_the_same_bytes)
 {
-    struct stage stage;
-
-    open_stage(&stage);
-    shake(&stage, 2);
-    close_stage(&stage);
+    shake(STAGE_ENCODER, STAGE_ANALYZER, "feed_ended");
 }
 
 TEST(kvstore_killed_mid_stream_leaves_the_same_bytes)
 {
-    struct stage stage;
-
-    open_stage(&stage);
-    shake(&stage, 0);
-    close_stage(&stage);
+    shake(STAGE_KVSTORE, STAGE_ANALYZER, "feed_failed");
 }
 
 /* The directory is emptied while a camera runs: the work goes on, and everybody announces again. */
 TEST(redis_killed_mid_stream_loses_no_camera)
 {
-    struct stage stage;
+    struct recovery recovery;
 
-    open_stage(&stage);
-    add_camera(stage.store, "shaken", stage.film);
-    reach(&stage, FRAMES / 4);
-    CHECK_EQ(process_stop(&stage.cluster.redis, SIGKILL, 5000), 128 + SIGKILL);
+    open_recovery(&recovery);
+    add_camera(recovery.stage.store, "shaken", recovery.film);
+    wait_stored(recovery.stage.store, "shaken", FRAMES / 4);
+    CHECK_EQ(process_stop(&recovery.stage.cluster.redis, SIGKILL, 5000), 128 + SIGKILL);
     unlink(redis_address() + strlen("unix:"));
-    redis_start(&stage.cluster.redis);
-    wait_ended(stage.store, "shaken", FRAMES);
-    cluster_wait_joined(&stage.cluster);
-    close_stage(&stage);
+    redis_start(&recovery.stage.cluster.redis);
+    check_shaken(&recovery);
+    cluster_wait_joined(&recovery.stage.cluster);
+    close_recovery(&recovery);
+}
+
+static const struct question long_question = {
+    .camera = "calm", .words = "What was there to see?", .top_r = 64, .max_tokens = 64
+};
+
+/* The question is under way when the part dies: it is answered whole and right, or refused as UNAVAILABLE with a
+ * sentence; and answered right once the part is back. */
+static void ask_while_dying(struct stage *stage, enum stage_part part, const struct asked *calm)
+{
+    static struct asked asked;
+
+    for (uint32_t i = 0; i < KILLS; i++) {
+        struct rpc_sync_stream *call = stage_ask_open(stage, &long_question);
+        struct status st = { 0 };
+
+        test_pause_ms(i * 10);
+        stage_kill(stage, part);
+        if (ask_read(call, &asked, &st)) {
+            CHECK_MEM(&asked, calm, sizeof asked);
+        } else {
+            CHECK_EQ(st.code, STATUS_UNAVAILABLE);
+            CHECK(st.text[0] != '\0');
+        }
+        stage_start(stage, part);
+        stage_ask(stage, &long_question, &asked);
+        CHECK_MEM(&asked, calm, sizeof asked);
+    }
+}
+
+TEST(questions_asked_while_a_process_dies_are_answered_right_or_refused)
+{
+    static struct asked calm;
+    struct stage stage = { 0 };
+
+    stage_open(&stage);
+    add_camera(stage.store, "calm", stage_film(120));
+    wait_ended(stage.store, "calm", 120);
+    stage_ask(&stage, &long_question, &calm);
+    ask_while_dying(&stage, STAGE_QA, &calm);
+    ask_while_dying(&stage, STAGE_KVSTORE, &calm);
+    stage_close(&stage);
 }
 
 TEST_MAIN()

@@ -59,9 +59,7 @@ static void check_stream(const char *checkpoint)
     for (size_t i = 0; i < json_len(json_get(fixture.manifest, "runs")); i++)
         check_run(qa_client, json_at(json_get(fixture.manifest, "runs"), i));
     rpc_sync_destroy(qa_client);
-    for (uint32_t i = cluster.count; i-- > 0;)
-        CHECK_EQ(cluster_service_stop(&cluster.services[i], SIGTERM), 0);
-    CHECK_EQ(process_stop(&cluster.redis, SIGTERM, 5000), 0);
+    cluster_stop(&cluster);
     fixture_close(&fixture);
 }
 

@@ -1,7 +1,5 @@
 /* The public face of a real qa to somebody else's client: stock_client.py (Debian's python3-grpcio) lists services,
  * checks health, asks, reads the stream of the answer and cancels one. It shares no code with lib/rpc. */
-#include <signal.h>
-
 #include "clip_cluster.h"
 #include "redis/directory_view.h"
 
@@ -34,9 +32,7 @@ TEST(a_stock_client_asks_a_real_qa)
                                  qa->address, "clip"),
                     180000) != 0)
         test_fail(__FILE__, __LINE__, "the client says: %s", process_log(&client));
-    for (uint32_t i = cluster.count; i-- > 0;)
-        CHECK_EQ(cluster_service_stop(&cluster.services[i], SIGTERM), 0);
-    CHECK_EQ(process_stop(&cluster.redis, SIGTERM, 5000), 0);
+    cluster_stop(&cluster);
     fixture_close(&fixture);
 }
 

@@ -71,9 +71,7 @@ TEST(two_of_everything_and_a_question_over_both_stores)
         rpc_sync_destroy(stores[i]);
         rpc_sync_destroy(qas[i]);
     }
-    for (uint32_t i = cluster.count; i-- > 0;)
-        CHECK_EQ(cluster_service_stop(&cluster.services[i], SIGTERM), 0);
-    CHECK_EQ(process_stop(&cluster.redis, SIGTERM, 5000), 0);
+    cluster_stop(&cluster);
     fixture_close(&fixture);
 }
 

@@ -9,12 +9,17 @@
 
 enum { READY_MS = 60000, STOP_MS = 30000, JOIN_MS = 20000 };
 
-void cluster_start(struct cluster *cluster, const char *model, const char *dtype, uint32_t n_local)
+void cluster_init(struct cluster *cluster, const char *model, const char *dtype, uint32_t n_local)
 {
     memset(cluster, 0, sizeof *cluster);
     cluster->model = model;
     cluster->dtype = dtype;
     cluster->n_local = n_local;
+}
+
+void cluster_start(struct cluster *cluster, const char *model, const char *dtype, uint32_t n_local)
+{
+    cluster_init(cluster, model, dtype, n_local);
     redis_start(&cluster->redis);
 }
 
@@ -82,6 +87,14 @@ struct cluster_service *cluster_service_start(struct cluster *cluster, const cha
 int cluster_service_stop(struct cluster_service *service, int signal)
 {
     return process_stop(&service->process, signal, STOP_MS);
+}
+
+void cluster_stop(struct cluster *cluster)
+{
+    for (uint32_t i = cluster->count; i-- > 0;)
+        if (cluster->services[i].process.pid != 0)
+            CHECK_EQ(cluster_service_stop(&cluster->services[i], SIGTERM), 0);
+    CHECK_EQ(process_stop(&cluster->redis, SIGTERM, 5000), 0);
 }
 
 void cluster_wait_joined(const struct cluster *cluster)

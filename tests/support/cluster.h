@@ -23,7 +23,10 @@ struct cluster {
     uint32_t count;
 };
 
-/* redis-server only. */
+/* Nothing runs yet; services may be started, and redis_start(&cluster->redis) may come later. */
+void cluster_init(struct cluster *cluster, const char *model, const char *dtype, uint32_t n_local);
+
+/* The same, with redis-server. */
 void cluster_start(struct cluster *cluster, const char *model, const char *dtype, uint32_t n_local);
 
 /* Starts reelkv-<kind> as <kind>-<index> with the flags it needs and `extra` ("--flag", "value", ..., NULL; may be
@@ -37,5 +40,8 @@ int cluster_service_stop(struct cluster_service *service, int signal);
 
 /* Waits until the directory shows every started service. */
 void cluster_wait_joined(const struct cluster *cluster);
+
+/* Ends every service that still runs, the newest first, and redis, with SIGTERM: each must say 0. */
+void cluster_stop(struct cluster *cluster);
 
 #endif
