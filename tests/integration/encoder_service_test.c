@@ -164,9 +164,9 @@ TEST(what_is_sent_is_what_the_model_makes_of_the_frames)
     world_until(town.world, ended, 40000);
     CHECK_EQ(stream->durable, FRAMES);
     CHECK_STR(stream->end_trouble, "");
+    CHECK(process_wait_text(&town.encoder, "all of it is stored", 10000));
     CHECK_EQ(process_stop(&town.encoder, SIGTERM, 10000), 0);
     CHECK_HAS(process_log(&town.encoder), "stream_started");
-    CHECK_HAS(process_log(&town.encoder), "all of it is stored");
     town_end(&town);
 }
 
