@@ -286,7 +286,8 @@ static void start(struct worker *worker)
 
     worker->started_ns = clock_mono_ns();
     if (!spawn(worker, &st)) {
-        text_copy(worker->shown->trouble, sizeof worker->shown->trouble, "could not be started");
+        snprintf(worker->shown->trouble, sizeof worker->shown->trouble, "could not be started: %.200s",
+                 st.text);
         log_error(NULL, "start_failed", "%s: %s", worker->row->name, st.text);
         go_down(worker);
         return;

@@ -204,6 +204,28 @@ TEST(up_fails_with_the_log_of_what_broke)
     CHECK(!path_exists("settings.json"));
 }
 
+/* What keeps a program from being run is told; it stood in the supervisor's log alone. */
+TEST(a_program_that_cannot_be_run_says_why)
+{
+    static const char script[] = "#!/no/such/shell\n";
+    struct process up;
+    char path[600];
+    struct status st;
+
+    set_up();
+    snprintf(path, sizeof path, "%s/bin/reelkv-qa", test_folder());
+    CHECK_OK(file_write_durable(path, script, strlen(script), &st), st);
+    CHECK(chmod(path, 0755) == 0);
+    CHECK_EQ(process_run(&up, "up",
+                         PROCESS_ARGS(reelkv, "up", "--data", data, "--model",
+                                      REELKV_SOURCE_DIR "/tests/data/parity/tiny-a", "--dtype", "f32",
+                                      "--n-local", "512", "--ram", "64M", "--disk", "256M"),
+                         READY_MS),
+             4);
+    CHECK_HAS(process_log(&up), "qa-0 could not be started: start ");
+    CHECK_HAS(process_log(&up), "no such file or directory");
+}
+
 /* Budgets that cannot hold one window of the model, a model that is not there, and a folder that cannot be made are
  * refused before anything is started. */
 TEST(what_cannot_work_is_refused_before_it_starts)
