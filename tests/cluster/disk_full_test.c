@@ -23,13 +23,13 @@ static const char *path_of(const char *name)
     return path;
 }
 
-/* 8 MB as kvstore-0's folder. In a mount namespace of our own it goes with the last of our processes, whatever happens
+/* 32 MB as kvstore-0's folder. In a mount namespace of our own it goes with the last of our processes, whatever happens
  * to the test. */
 static void mount_small_disk(void)
 {
     CHECK_EQ(mkdir(path_of("kvstore-0"), 0700), 0);
     if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
-        mount("tmpfs", path_of("kvstore-0"), "tmpfs", 0, "size=8m") != 0)
+        mount("tmpfs", path_of("kvstore-0"), "tmpfs", 0, "size=32m") != 0)
         test_skip("mounting a small disk is not allowed here; it needs root");
 }
 
@@ -93,7 +93,7 @@ TEST(a_full_disk_is_waited_out_and_nothing_is_lost)
     uint64_t durable;
 
     mount_small_disk();
-    fill_disk("kvstore-0/ballast", 5 << 20);
+    fill_disk("kvstore-0/ballast", 29 << 20);
     stage_open(&stage);
     other = connect_to(cluster_service_start(&stage.cluster, "kvstore", 1, NULL));
     cluster_wait_joined(&stage.cluster);

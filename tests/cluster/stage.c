@@ -18,6 +18,11 @@ void stage_start(struct stage *stage, enum stage_part part)
     if (flags == NULL && part == STAGE_ANALYZER)
         flags = analyzer;
     stage->parts[part] = cluster_service_start(&stage->cluster, kinds[part], 0, flags);
+    if (part == STAGE_KVSTORE &&
+        stage->store != NULL) { /* the old connection may not know yet that it is dead */
+        rpc_sync_destroy(stage->store);
+        stage->store = connect_to(stage->parts[STAGE_KVSTORE]);
+    }
 }
 
 void stage_kill(struct stage *stage, enum stage_part part)
