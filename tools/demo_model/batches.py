@@ -10,7 +10,7 @@ from clips import MIRRORED, Clip, Library, make_clip
 from config import ModelConfig, TrainConfig
 from data import pixels
 from losses import PLACE_CENTRES
-from questions import COLORS, PLACES, SHAPES, Asked, ask_about
+from questions import COLORS, PLACES, SHAPES, Asked, Wanted, ask_about
 from selection import in_time_order, newest, pad
 from tokenizer import Prompts
 
@@ -32,7 +32,8 @@ class Batch:
     """Clips and the questions on them; F = clips x frames, Q questions over all clips, P tokens a frame.
 
     allowed [Q, F] frames of the question's clip up to its moment; wanted [Q, F] frames of any clip that show what is
-    asked about, wanted_tokens [Q, F x P] the tokens that show it; prompt holds question, answer and end as one row,
+    asked about, wanted_tokens [Q, F x P] the tokens that show it, told_tokens those of them that show what the answer
+    tells of; prompt holds question, answer and end as one row,
     labels the answer's part of it.
     """
 
@@ -46,6 +47,7 @@ class Batch:
     allowed: Tensor
     wanted: Tensor
     wanted_tokens: Tensor
+    told_tokens: Tensor
     kinds: list[str]
 
 
@@ -73,8 +75,8 @@ def make_batch(
     rows = [(prompts.answer_prompt(one.text), prompts.answer(one.answer)) for _, one in asked]
     prompt, _ = pad([question + answer for question, answer in rows], 0)
     labels, _ = pad([[-100] * len(question) + answer for question, answer in rows], -100)
-    at = wanted_places(truth.flatten(0, 1), [one for _, one in asked])
-    tokens = torch.einsum("qfz,zt->qft", at.float(), place_tokens(grid).float()) > 0
+    at = wanted_places(truth.flatten(0, 1), [one.wanted for _, one in asked])
+    told_at = wanted_places(truth.flatten(0, 1), [one.wanted[:1] for _, one in asked])
     owner = torch.arange(len(clips)).repeat_interleave(length)
     moment = torch.arange(length).repeat(len(clips))
     clip_of = torch.tensor([clip for clip, _ in asked])[:, None]
@@ -89,21 +91,27 @@ def make_batch(
         labels=labels,
         allowed=(owner[None] == clip_of) & (moment[None] <= as_of),
         wanted=at.any(2),
-        wanted_tokens=tokens.flatten(1),
+        wanted_tokens=tokens_at(at, grid),
+        told_tokens=tokens_at(told_at, grid),
         kinds=[one.kind for _, one in asked],
     )
 
 
-def wanted_places(truth: Tensor, asked: list[Asked]) -> Tensor:
+def wanted_places(truth: Tensor, wanted: list[tuple[Wanted, ...]]) -> Tensor:
     """truth [F, places, pairs] -> where which frames show what a question wants: [Q, F, places]."""
-    masks = torch.zeros(len(asked), len(PLACES), len(SHAPES), len(COLORS))
-    for row, one in enumerate(asked):
-        for want in one.wanted:
+    masks = torch.zeros(len(wanted), len(PLACES), len(SHAPES), len(COLORS))
+    for row, wants in enumerate(wanted):
+        for want in wants:
             place = slice(None) if want.place is None else PLACES.index(want.place)
             shape = slice(None) if want.shape is None else SHAPES.index(want.shape)
             color = slice(None) if want.color is None else COLORS.index(want.color)
             masks[row, place, shape, color] = 1
     return torch.einsum("qzp,fzp->qfz", masks.flatten(2), truth) > 0
+
+
+def tokens_at(places: Tensor, grid: int) -> Tensor:
+    """places [Q, F, places] -> the tokens that lie there: [Q, F x P]."""
+    return (torch.einsum("qfz,zt->qft", places.float(), place_tokens(grid).float()) > 0).flatten(1)
 
 
 def place_tokens(grid: int) -> Tensor:

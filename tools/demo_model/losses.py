@@ -91,8 +91,9 @@ class Pointer:
     """Watches where the tokens that must give the answer look: their attention logits over the context of every
     layer but the first, where they do not know the question yet.
 
-    Training asks for the tokens that show what the question is about. Left to the answers alone, the model long
-    stays content with guessing among all that is in the context. The token that ends the answer need not look.
+    Training asks for the tokens that show what the question is about; once the answer has begun, for those it tells
+    of. Left to the answers alone, the model long stays content with guessing among all that is in the context. The
+    token that ends the answer need not look.
     """
 
     def __init__(self, model: DemoModel, contexts: list[Context], labels: Tensor) -> None:
@@ -100,6 +101,7 @@ class Pointer:
         self.contexts = contexts
         told = labels[:, 1:] >= 0
         self.rows, self.at = (told[:, :-1] & told[:, 1:]).nonzero(as_tuple=True)
+        self.has_begun = labels[self.rows, self.at] >= 0
         self.looks: list[Tensor] = []
 
     def choose(self, layer: int, q: Tensor) -> Context:
@@ -111,6 +113,10 @@ class Pointer:
         looks = attention_logits(tips, context.k[self.rows]).mean(1)[:, 0]
         self.looks.append(looks + context.mask[self.rows])
         return context
+
+    def wanted(self, wanted: Tensor, told: Tensor) -> Tensor:
+        """The tokens [Q, m] of a context that are wanted, and told of -> what each of the looks is to find: [N, m]."""
+        return torch.where(self.has_begun[:, None], told[self.rows], wanted[self.rows])
 
 
 def wanted_in_context(places: Tensor, choice: Tensor, prompt_tokens: int) -> Tensor:

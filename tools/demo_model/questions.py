@@ -76,7 +76,8 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Asked:
-    """A question, its answer, what proves it (nothing for a true "no" and for "now"), and the newest frame it sees."""
+    """A question, its answer, what proves it (nothing for a true "no" and for "now"; what the answer tells of comes
+    first), and the newest frame it sees."""
 
     kind: str
     text: str
@@ -173,7 +174,7 @@ def ask_first(scene: Scene) -> Asked | None:
         return None
     early = one if one.first < two.first else two
     text = scene.draw.choice(FIRST_TEXTS).format(*one.name, *two.name)
-    return scene.made("first", text, " ".join(early.name), *wanted)
+    return scene.made("first", text, " ".join(early.name), *(wanted if early is one else wanted[::-1]))
 
 
 def ask_now(scene: Scene) -> Asked | None:

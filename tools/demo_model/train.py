@@ -133,11 +133,15 @@ class Trainer:
         token_keys = [keys.float().transpose(1, 2).flatten(0, 1).flatten(1) for keys in memory.frame_k]
         token_scores = [query @ keys.T / SCORE_SCALE for query, keys in zip(retrieval.queries, token_keys)]
         n_init = len(model.init_ids)
-        places = batch.wanted_tokens.unflatten(1, (-1, model.cfg.frame_tokens))
+        wanted = batch.wanted_tokens.unflatten(1, (-1, model.cfg.frame_tokens))
+        told = batch.told_tokens.unflatten(1, (-1, model.cfg.frame_tokens))
         pointed = ranking_loss(token_scores, [batch.wanted_tokens] * len(token_scores))
         looked = ranking_loss(
             pointer.looks,
-            [wanted_in_context(places, choice, n_init)[pointer.rows] for choice in retrieval.choices[1:]],
+            [
+                pointer.wanted(wanted_in_context(wanted, choice, n_init), wanted_in_context(told, choice, n_init))
+                for choice in retrieval.choices[1:]
+            ],
         )
         self.measure(batch, logits, retrieval.choices)
         self.meter.add("answer", answers.item())
