@@ -31,7 +31,7 @@ def vary(frames: Tensor, generator: torch.Generator) -> Tensor:
 class Batch:
     """Clips and the questions on them; F = clips x frames, Q questions over all clips, P tokens a frame.
 
-    allowed [Q, F] frames of the question's clip up to its moment; wanted [Q, F] frames of any clip that show what is
+    arrived [F, P] tokens where something has come in with this very frame; allowed [Q, F] frames of the question's clip up to its moment; wanted [Q, F] frames of any clip that show what is
     asked about, wanted_tokens [Q, F x P] the tokens that show it, told_tokens those of them that show what the answer
     tells of; prompt holds question, answer and end as one row,
     labels the answer's part of it.
@@ -40,6 +40,7 @@ class Batch:
     clip_frames: int
     pixels: Tensor
     truth: Tensor
+    arrived: Tensor
     raw: Tensor
     raw_valid: Tensor
     prompt: Tensor
@@ -85,6 +86,7 @@ def make_batch(
         clip_frames=length,
         pixels=vary(seen.flatten(0, 1), generator),
         truth=truth.flatten(0, 1),
+        arrived=arrivals(truth, grid),
         raw=raw,
         raw_valid=raw_valid,
         prompt=prompt,
@@ -112,6 +114,13 @@ def wanted_places(truth: Tensor, wanted: list[tuple[Wanted, ...]]) -> Tensor:
 def tokens_at(places: Tensor, grid: int) -> Tensor:
     """places [Q, F, places] -> the tokens that lie there: [Q, F x P]."""
     return (torch.einsum("qfz,zt->qft", places.float(), place_tokens(grid).float()) > 0).flatten(1)
+
+
+def arrivals(truth: Tensor, grid: int) -> Tensor:
+    """truth [C, T, places, pairs] of clips -> the tokens [C x T, P] where a frame shows what the one before did not."""
+    before = torch.cat([torch.zeros_like(truth[:, :1]), truth[:, :-1]], 1)
+    places = ((truth > 0) & (before == 0)).any(3).flatten(0, 1)
+    return places.float() @ place_tokens(grid).float() > 0
 
 
 def place_tokens(grid: int) -> Tensor:

@@ -2,7 +2,8 @@
 
 A scoring camera shows a few objects among long empty stretches. A clip packs such scenes closely, each with the
 empty samples that came before it, and prefers scenes of a small family of shapes and colours, so that most
-questions about it have something that could be taken for the answer. Some clips are plain contiguous cuts.
+questions about it have something that could be taken for the answer; one object comes back more often than chance
+would have it, for the questions that count. Some clips are plain contiguous cuts.
 """
 
 import random
@@ -20,6 +21,8 @@ MIRRORED = {
     "bottom left": "bottom right",
     "bottom right": "bottom left",
 }
+
+RETURNS_MAX = 3
 
 
 @dataclass
@@ -56,6 +59,10 @@ class Library:
         self.video_of = [video for video in self.videos for _ in video]
         self.empty = [frame for frame, indices in enumerate(self.shown) if not indices]
         self.scenes = self.find_scenes()
+        self.scenes_of: dict[int, list[Scene]] = {}
+        for scene in self.scenes:
+            for pair in {pair_index(self.sightings[index]) for index in scene.sightings}:
+                self.scenes_of.setdefault(pair, []).append(scene)
         self.truth = torch.zeros(len(self.shown), len(PLACES), len(SHAPES) * len(COLORS), dtype=torch.uint8)
         for frame, indices in enumerate(self.shown):
             for index in indices:
@@ -90,14 +97,16 @@ def splice(library: Library, length: int, draw: random.Random) -> list[range]:
     """Disjoint segments, a scene and its surroundings each, length frames together; empty frames fill the rest."""
     shapes_in = draw.sample(SHAPES, draw.randint(2, len(SHAPES)))
     colors_in = draw.sample(COLORS, draw.randint(2, len(COLORS)))
+    again = library.scenes_of[draw.choice(sorted(library.scenes_of))]
+    returns = draw.randint(0, RETURNS_MAX)
     segments: list[range] = []
     used: set[int] = set()
     room = length
     while room > 0:
-        scene = draw.choice(library.scenes)
+        scene = draw.choice(again if len(segments) < returns else library.scenes)
         things = [library.sightings[index] for index in scene.sightings]
         alike = any(thing.shape in shapes_in and thing.color in colors_in for thing in things)
-        if not alike and draw.random() < 0.9:
+        if len(segments) >= returns and not alike and draw.random() < 0.9:
             continue
         video = library.video_of[scene.start]
         start = max(video.start, scene.start - draw.choice((1, 1, 1, 2, 3)))

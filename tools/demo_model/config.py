@@ -93,7 +93,7 @@ class TrainConfig:
     see_batch: int = 48
     see_rate: float = 1e-3
 
-    answer_steps: int = 17000
+    answer_steps: int = 12000
     clip_frames: tuple[tuple[float, tuple[int, ...]], ...] = (
         (0.2, (4, 4, 8)),
         (0.4, (8, 16)),
@@ -112,7 +112,7 @@ class TrainConfig:
 
     weight_decay: float = 0.02
     warm_steps: int = 200
-    flat_share: float = 0.8
+    flat_share: float = 0.75
     clip_norm: float = 1.0
     save_every: int = 250
     score_every: int = 1000

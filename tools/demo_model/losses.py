@@ -64,6 +64,26 @@ def sight_loss(around: Tensor, overall: Tensor, own: Tensor, shown: Tensor) -> T
     return (loss + F.cross_entropy(own.flatten(0, 1), places, reduction="sum")) / len(shown)
 
 
+class ArrivalHead(nn.Module):
+    """Reads from the values of a frame's tokens, in the layers that can know, whether what a token shows has come in
+    with this frame. Counting the stays of an object takes this; training only.
+    """
+
+    FIRST_LAYER = 2  # one layer to see what is where, one to compare with the frame before
+
+    def __init__(self, layers: int, width: int) -> None:
+        super().__init__()
+        self.read = nn.ModuleList(nn.Linear(width, 1) for _ in range(self.FIRST_LAYER, layers))
+
+    def loss(self, frame_v: list[Tensor], arrived: Tensor) -> Tensor:
+        """frame_v as in Memory, arrived [F, P] -> mean over layers, summed over a frame's tokens."""
+        total = torch.zeros(())
+        for read, values in zip(self.read, frame_v[self.FIRST_LAYER :]):
+            logits = read(values.transpose(1, 2).flatten(2).float())[..., 0]
+            total = total + F.binary_cross_entropy_with_logits(logits, arrived.float(), reduction="sum")
+        return total / (len(self.read) * len(arrived))
+
+
 def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross entropy of the next token; labels [Q, n] hold -100 where nothing is asked."""
     return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100)

@@ -151,20 +151,23 @@ def ask_did(scene: Scene) -> Asked | None:
 
 
 def ask_count(scene: Scene) -> Asked | None:
-    stay = scene.draw.choice(scene.stays)
-    wanted = Wanted(stay.shape, stay.color)
-    found = scene.gather(wanted)
-    if scene.draw.random() < 0.5:
-        if not 0 < len(found) <= APPEARANCES_MAX:
-            return None
-        if len(found) == 1 and scene.draw.random() < 0.5:
-            return None
-        text = scene.draw.choice(TIMES_TEXTS).format(*stay.name)
-        return scene.made("count", text, NUMBERS[len(found)], wanted)
-    if len(found) != 1:
+    """How often, or with how many others: first the number is drawn of those there are, then an object for it."""
+    often = scene.draw.random() < 0.5
+    by_number: dict[int, list[Stay]] = {}
+    for stay in scene.stays:
+        found = len(scene.gather(Wanted(stay.shape, stay.color)))
+        if often and 0 < found <= APPEARANCES_MAX:
+            by_number.setdefault(found, []).append(stay)
+        elif not often and found == 1:
+            others = sum(other.first == stay.first for other in scene.stays) - 1
+            by_number.setdefault(others, []).append(stay)
+    if not by_number:
         return None
-    others = sum(other.first == stay.first for other in scene.stays) - 1
-    return scene.made("count", scene.draw.choice(WITH_TEXTS).format(*stay.name), NUMBERS[others], wanted)
+    numbers = sorted(by_number)
+    number = scene.draw.choices(numbers, [1 + each for each in numbers])[0]  # high numbers are rare in clips
+    stay = scene.draw.choice(by_number[number])
+    text = scene.draw.choice(TIMES_TEXTS if often else WITH_TEXTS).format(*stay.name)
+    return scene.made("count", text, NUMBERS[number], Wanted(stay.shape, stay.color))
 
 
 def ask_first(scene: Scene) -> Asked | None:

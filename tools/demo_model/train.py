@@ -12,6 +12,7 @@ import random
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -24,7 +25,16 @@ from config import ModelConfig, TrainConfig
 from data import TRAIN_SEED_FIRST, Shoot, Video, load_video, pixels, prepare_videos, vocabulary
 from evaluate import evaluate, report
 from export import compare_with_transformers, export_model, load_exported
-from losses import SCORE_SCALE, Pointer, SightHead, answer_loss, ranking_loss, sight_loss, wanted_in_context
+from losses import (
+    SCORE_SCALE,
+    ArrivalHead,
+    Pointer,
+    SightHead,
+    answer_loss,
+    ranking_loss,
+    sight_loss,
+    wanted_in_context,
+)
 from model import DemoModel
 from questions import COLORS, SHAPES, every_text
 from selection import Retrieval
@@ -48,8 +58,18 @@ class Meter:
         return " ".join(f"{name} {self.sums[name] / self.counts[name]:.3f}" for name in self.sums if self.counts[name])
 
 
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of training: what is trained (all of it goes into the checkpoint), how long, how fast, on what loss."""
+
+    parts: dict[str, nn.Module]
+    steps: int
+    rate: float
+    take: Callable[[int], Tensor]
+
+
 class Trainer:
-    """The model, its training-only head, and the loop both stages share."""
+    """The model, its training-only heads, and the loop both stages share."""
 
     def __init__(self, model: DemoModel, prompts: Prompts, library: Library, cfg: TrainConfig, work: Path) -> None:
         self.rank = distributed.get_rank()
@@ -58,7 +78,9 @@ class Trainer:
         self.library = library
         self.cfg = cfg
         self.work = work
-        self.head = SightHead(model.cfg.text.hidden, model.cfg.pooled_grid, len(SHAPES) * len(COLORS))
+        text = model.cfg.text
+        self.head = SightHead(text.hidden, model.cfg.pooled_grid, len(SHAPES) * len(COLORS))
+        self.arrival = ArrivalHead(text.layers, text.kv_heads * text.head_dim)
         self.meter = Meter()
         self.full_frames = torch.tensor([frame for scene in library.scenes for frame in range(scene.start, scene.stop)])
 
@@ -148,8 +170,10 @@ class Trainer:
         self.meter.add("retrieve", found.item())
         self.meter.add("point", pointed.item())
         self.meter.add("look", looked.item())
+        arrived = self.arrival.loss(memory.frame_v, batch.arrived)
+        self.meter.add("arrive", arrived.item())
         loss = answers + cfg.retrieval_weight * found + cfg.pointing_weight * (pointed + looked)
-        return loss + cfg.see_weight * sight_loss(*self.head(tokens), batch.truth)
+        return loss + cfg.see_weight * (sight_loss(*self.head(tokens), batch.truth) + arrived)
 
     @torch.no_grad()
     def measure(self, batch: Batch, logits: Tensor, choices: list[Tensor]) -> None:
@@ -165,22 +189,20 @@ class Trainer:
 
     # -- the loop ------------------------------------------------------------------------------------------------------
 
-    def run(
-        self, name: str, steps: int, rate: float, take: Callable[[int], Tensor], scored: Callable[[int], None]
-    ) -> None:
-        """Trains for steps, or what is left of them; saves and scores at fixed steps."""
-        cfg = self.cfg
-        parameters = [one for one in (*self.model.parameters(), *self.head.parameters()) if one.requires_grad]
-        optimizer = torch.optim.AdamW(parameters, rate, (0.9, 0.98), weight_decay=cfg.weight_decay, foreach=True)
+    def run(self, name: str, stage: Stage, scored: Callable[[int], None]) -> None:
+        """Trains for the stage's steps, or what is left of them; saves and scores at fixed steps."""
+        cfg, steps = self.cfg, stage.steps
+        parameters = [one for part in stage.parts.values() for one in part.parameters() if one.requires_grad]
+        optimizer = torch.optim.AdamW(parameters, stage.rate, (0.9, 0.98), weight_decay=cfg.weight_decay, foreach=True)
         path = self.work / f"{name}.pt"
-        start = self.restore(path, optimizer)
+        start = restore(path, stage.parts, optimizer)
         began = time.monotonic()
         self.model.train()
         for step in range(start, steps):
             for group in optimizer.param_groups:
-                group["lr"] = rate * learning_share(step, steps, cfg)
+                group["lr"] = stage.rate * learning_share(step, steps, cfg)
             optimizer.zero_grad()
-            take(step).backward()
+            stage.take(step).backward()
             self.average_gradients(parameters)
             nn.utils.clip_grad_norm_(parameters, cfg.clip_norm)
             optimizer.step()
@@ -195,26 +217,29 @@ class Trainer:
                 )
                 self.meter = Meter()
             if done % cfg.save_every == 0 or done == steps:
-                self.save(path, optimizer, done)
+                save(path, stage.parts, optimizer, done)
             if done % cfg.score_every == 0 or done == steps:
                 scored(done)
 
-    def save(self, path: Path, optimizer: torch.optim.Optimizer, step: int) -> None:
-        state = {"model": self.model.state_dict(), "head": self.head.state_dict(), "optimizer": optimizer.state_dict()}
-        part = path.with_suffix(".part")
-        torch.save({**state, "step": step}, part)
-        os.replace(part, path)
 
-    def restore(self, path: Path, optimizer: torch.optim.Optimizer) -> int:
-        """The step to go on from: 0 when this stage has not begun."""
-        if not path.is_file():
-            return 0
-        state = torch.load(path, weights_only=True)
-        self.model.load_state_dict(state["model"])
-        self.head.load_state_dict(state["head"])
-        optimizer.load_state_dict(state["optimizer"])
-        print(f"{path.name}: going on from step {state['step']}", flush=True)
-        return int(state["step"])
+def save(path: Path, parts: dict[str, nn.Module], optimizer: torch.optim.Optimizer, step: int) -> None:
+    """Writes a checkpoint to go on from; one that is there already stays whole until this one is."""
+    state = {name: part.state_dict() for name, part in parts.items()}
+    written = path.with_suffix(".part")
+    torch.save({**state, "optimizer": optimizer.state_dict(), "step": step}, written)
+    os.replace(written, path)
+
+
+def restore(path: Path, parts: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> int:
+    """The step to go on from: 0 when this stage has not begun."""
+    if not path.is_file():
+        return 0
+    state = torch.load(path, weights_only=True)
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    optimizer.load_state_dict(state["optimizer"])
+    print(f"{path.name}: going on from step {state['step']}", flush=True)
+    return int(state["step"])
 
 
 def learning_share(step: int, steps: int, cfg: TrainConfig) -> float:
@@ -258,9 +283,11 @@ def train(rank: int, options: argparse.Namespace, known: list[str], cfg: TrainCo
         show_score(options.out, videos, step)
         trainer.model.train()
 
-    trainer.run("see", cfg.see_steps, cfg.see_rate, trainer.see_step, lambda step: None)
+    seeing: dict[str, nn.Module] = {"model": trainer.model, "head": trainer.head}
+    trainer.run("see", Stage(seeing, cfg.see_steps, cfg.see_rate, trainer.see_step), lambda step: None)
     trainer.model.vision_tower.requires_grad_(False)
-    trainer.run("answer", cfg.answer_steps, cfg.answer_rate, trainer.answer_step, score)
+    answering = seeing | {"arrival": trainer.arrival}
+    trainer.run("answer", Stage(answering, cfg.answer_steps, cfg.answer_rate, trainer.answer_step), score)
     if rank == 0:
         export_model(trainer.model, tokenizer, options.out)
         model, prompts = load_exported(options.out)
