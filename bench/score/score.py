@@ -63,15 +63,27 @@ class Cluster:
         return address
 
 
+def record(folder, seed, build, options):
+    """The files of one camera and its truth in folder; those that are there already are used again."""
+    stem = f"{options.profile}-{options.seconds}s-{options.questions}q-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    video, truth = folder / f"{stem}.mp4", folder / f"{stem}.json"
+    if not truth.exists():
+        part = folder / f"{stem}.part.mp4", folder / f"{stem}.part.json"
+        run([build / "bin/truthcam", "--seed", seed, "--seconds", options.seconds, "--profile", options.profile,
+             "--questions", options.questions, "--out", part[0], "--truth", part[1]])
+        part[0].rename(video)
+        part[1].rename(truth)
+    return video, truth
+
+
 def make_cameras(cluster, build, options):
     """Writes the videos, adds them as cameras, waits until all of them is stored. Returns {name: truth}."""
     truths = {}
     for index in range(options.videos):
         seed = options.seed + index
         name = f"truth-{seed}"
-        video, truth = cluster.folder / f"{name}.mp4", cluster.folder / f"{name}.json"
-        run([build / "bin/truthcam", "--seed", seed, "--seconds", options.seconds, "--profile", options.profile,
-             "--questions", options.questions, "--out", video, "--truth", truth])
+        video, truth = record(options.cameras or cluster.folder, seed, build, options)
         cluster.verb("cam", "add", name, str(video), "--fps", str(SAMPLE_FPS), "--start-time", "2026-01-01T00:00:00Z")
         truths[name] = json.loads(truth.read_text())
         print(f"\rmade {index + 1} of {options.videos} cameras", end="", file=sys.stderr, flush=True)
@@ -169,6 +181,7 @@ def parse_options():
     parser.add_argument("--seconds", type=int, default=150)
     parser.add_argument("--profile", default="score", choices=["demo", "score", "long"])
     parser.add_argument("--questions", type=int, default=70, help="asked of each camera")
+    parser.add_argument("--cameras", type=pathlib.Path, help="folder that keeps the videos for the next time")
     parser.add_argument("--top", type=int, default=8, help="frames each layer retrieves")
     parser.add_argument("--recent", type=int, default=1, help="newest frames always added")
     parser.add_argument("--selectors", default=",".join(SELECTORS))
