@@ -153,7 +153,8 @@ class Trainer:
         logits = model.attend(batch.prompt, pointer.choose)
         answers = answer_loss(logits, batch.labels)
         found = self.retrieval_loss(batch, retrieval)
-        self.bank.add([memory.representatives(layer) for layer in range(model.cfg.text.layers)], batch.truth)
+        if step >= cfg.bank_from * cfg.answer_steps:
+            self.bank.add([memory.representatives(layer) for layer in range(model.cfg.text.layers)], batch.truth)
         token_keys = [keys.float().transpose(1, 2).flatten(0, 1).flatten(1) for keys in memory.frame_k]
         token_scores = [query @ keys.T / SCORE_SCALE for query, keys in zip(retrieval.queries, token_keys)]
         n_init = len(model.init_ids)
