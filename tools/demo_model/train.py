@@ -281,6 +281,7 @@ def check_wordings(known: list[str]) -> None:
 def train(rank: int, options: argparse.Namespace, known: list[str], cfg: TrainConfig) -> None:
     """One worker: both stages, and, in the first one, what is printed, saved and exported."""
     torch.set_num_threads(1)
+    torch.set_flush_denormal(True)  # confident softmaxes are full of them, and each costs a hundred ordinary numbers
     torch.manual_seed(cfg.seed)
     meeting = f"file://{(options.work / 'workers').absolute()}"
     distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=cfg.workers)
