@@ -32,8 +32,7 @@ class Batch:
     """Clips and the questions on them; F = clips x frames, Q questions over all clips, P tokens a frame.
 
     arrived [F, P] tokens where something has come in with this very frame; allowed [Q, F] frames of the question's
-    clip up to its moment; asks [Q, places x pairs] what it asks for; wanted [Q, F] frames of any clip that show it,
-    wanted_tokens [Q, F x P] the tokens that show it, told_tokens those of them that show what the answer tells of;
+    clip up to its moment; wanted [Q, F] frames of any clip that show what is asked about, wanted_tokens [Q, F x P] the tokens that show it, told_tokens those of them that show what the answer tells of;
     prompt holds question, answer and end as one row, labels the answer's part of it.
     """
 
@@ -46,7 +45,6 @@ class Batch:
     prompt: Tensor
     labels: Tensor
     allowed: Tensor
-    asks: Tensor
     wanted: Tensor
     wanted_tokens: Tensor
     told_tokens: Tensor
@@ -77,9 +75,8 @@ def make_batch(
     rows = [(prompts.answer_prompt(one.text), prompts.answer(one.answer)) for _, one in asked]
     prompt, _ = pad([question + answer for question, answer in rows], 0)
     labels, _ = pad([[-100] * len(question) + answer for question, answer in rows], -100)
-    asks = what_is_asked([one.wanted for _, one in asked])
-    at = shown_at(truth.flatten(0, 1), asks)
-    told_at = shown_at(truth.flatten(0, 1), what_is_asked([one.wanted[:1] for _, one in asked]))
+    at = wanted_places(truth.flatten(0, 1), [one.wanted for _, one in asked])
+    told_at = wanted_places(truth.flatten(0, 1), [one.wanted[:1] for _, one in asked])
     owner = torch.arange(len(clips)).repeat_interleave(length)
     moment = torch.arange(length).repeat(len(clips))
     clip_of = torch.tensor([clip for clip, _ in asked])[:, None]
@@ -94,7 +91,6 @@ def make_batch(
         prompt=prompt,
         labels=labels,
         allowed=(owner[None] == clip_of) & (moment[None] <= as_of),
-        asks=asks.flatten(1),
         wanted=at.any(2),
         wanted_tokens=tokens_at(at, grid),
         told_tokens=tokens_at(told_at, grid),
@@ -102,8 +98,8 @@ def make_batch(
     )
 
 
-def what_is_asked(wanted: list[tuple[Wanted, ...]]) -> Tensor:
-    """Which pairs at which places a question asks for: [Q, places, pairs] of 0 and 1."""
+def wanted_places(truth: Tensor, wanted: list[tuple[Wanted, ...]]) -> Tensor:
+    """truth [F, places, pairs] -> where which frames show what a question wants: [Q, F, places]."""
     masks = torch.zeros(len(wanted), len(PLACES), len(SHAPES), len(COLORS))
     for row, wants in enumerate(wanted):
         for want in wants:
@@ -111,12 +107,7 @@ def what_is_asked(wanted: list[tuple[Wanted, ...]]) -> Tensor:
             shape = slice(None) if want.shape is None else SHAPES.index(want.shape)
             color = slice(None) if want.color is None else COLORS.index(want.color)
             masks[row, place, shape, color] = 1
-    return masks.flatten(2)
-
-
-def shown_at(truth: Tensor, asks: Tensor) -> Tensor:
-    """truth [F, places, pairs], asks [Q, places, pairs] -> where which frames show what is asked: [Q, F, places]."""
-    return torch.einsum("qzp,fzp->qfz", asks, truth) > 0
+    return torch.einsum("qzp,fzp->qfz", masks.flatten(2), truth) > 0
 
 
 def tokens_at(places: Tensor, grid: int) -> Tensor:

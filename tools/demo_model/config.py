@@ -102,8 +102,6 @@ class TrainConfig:
     )
     batch_frames: int = 32
     batch_questions: int = 40
-    bank_frames: int = 1024
-    bank_from: float = 0.3
     contiguous_share: float = 0.1
     answer_rate: float = 1.5e-3
     taught_until: float = 0.4

@@ -25,9 +25,7 @@ from config import ModelConfig, TrainConfig
 from data import TRAIN_SEED_FIRST, Shoot, Video, load_video, pixels, prepare_videos, vocabulary
 from evaluate import evaluate, report
 from export import compare_with_transformers, export_model, load_exported
-from key_bank import KeyBank
 from losses import (
-    ABSENT,
     SCORE_SCALE,
     ArrivalHead,
     Pointer,
@@ -83,7 +81,6 @@ class Trainer:
         text = model.cfg.text
         self.head = SightHead(text.hidden, model.cfg.pooled_grid, len(SHAPES) * len(COLORS))
         self.arrival = ArrivalHead(text.layers, text.kv_heads * text.head_dim)
-        self.bank = KeyBank(model.cfg, cfg)
         self.meter = Meter()
         self.full_frames = torch.tensor([frame for scene in library.scenes for frame in range(scene.start, scene.stop)])
 
@@ -152,9 +149,9 @@ class Trainer:
         pointer = Pointer(model, contexts, batch.labels)
         logits = model.attend(batch.prompt, pointer.choose)
         answers = answer_loss(logits, batch.labels)
-        found = self.retrieval_loss(batch, retrieval)
-        if step >= cfg.bank_from * cfg.answer_steps:
-            self.bank.add([memory.representatives(layer) for layer in range(model.cfg.text.layers)], batch.truth)
+        found = ranking_loss(
+            [score / SCORE_SCALE for score in retrieval.scores], [batch.wanted] * len(retrieval.scores)
+        )
         token_keys = [keys.float().transpose(1, 2).flatten(0, 1).flatten(1) for keys in memory.frame_k]
         token_scores = [query @ keys.T / SCORE_SCALE for query, keys in zip(retrieval.queries, token_keys)]
         n_init = len(model.init_ids)
@@ -177,16 +174,6 @@ class Trainer:
         self.meter.add("arrive", arrived.item())
         loss = answers + cfg.retrieval_weight * found + cfg.pointing_weight * (pointed + looked)
         return loss + cfg.see_weight * (sight_loss(*self.head(tokens), batch.truth) + arrived)
-
-    def retrieval_loss(self, batch: Batch, retrieval: Retrieval) -> Tensor:
-        """Evidence must outrank all other frames of the batch and of the bank, in every layer."""
-        foreign = self.bank.foreign(batch.asks)
-        scores = []
-        for layer, (query, score) in enumerate(zip(retrieval.queries, retrieval.scores)):
-            others = self.bank.scores(layer, query) / SCORE_SCALE
-            scores.append(torch.cat([score / SCORE_SCALE, others.masked_fill(~foreign, ABSENT)], 1))
-        wanted = torch.cat([batch.wanted, torch.zeros_like(foreign)], 1)
-        return ranking_loss(scores, [wanted] * len(scores))
 
     @torch.no_grad()
     def measure(self, batch: Batch, logits: Tensor, choices: list[Tensor]) -> None:
@@ -300,7 +287,7 @@ def train(rank: int, options: argparse.Namespace, known: list[str], cfg: TrainCo
     seeing: dict[str, nn.Module] = {"model": trainer.model, "head": trainer.head}
     trainer.run("see", Stage(seeing, cfg.see_steps, cfg.see_rate, trainer.see_step), lambda step: None)
     trainer.model.vision_tower.requires_grad_(False)
-    answering = seeing | {"arrival": trainer.arrival, "bank": trainer.bank}
+    answering = seeing | {"arrival": trainer.arrival}
     trainer.run("answer", Stage(answering, cfg.answer_steps, cfg.answer_rate, trainer.answer_step), score)
     if rank == 0:
         export_model(trainer.model, tokenizer, options.out)
