@@ -93,18 +93,18 @@ class TrainConfig:
     see_batch: int = 48
     see_rate: float = 1e-3
 
-    answer_steps: int = 9000
-    clip_frames: tuple[tuple[float, tuple[int, ...]], ...] = (
-        (0.15, (4, 4, 8)),
-        (0.3, (8, 16)),
-        (0.5, (16, 32)),
-        (1.0, (32, 48)),
+    answer_steps: int = 13000
+    clip_frames: tuple[tuple[int, tuple[int, ...]], ...] = (
+        (1350, (4, 4, 8)),
+        (2700, (8, 16)),
+        (4500, (16, 32)),
+        (13000, (32, 48)),
     )
     batch_frames: int = 32
     batch_questions: int = 40
     contiguous_share: float = 0.1
     answer_rate: float = 1.5e-3
-    taught_until: float = 0.4
+    taught_until: int = 3600
     taught_share: float = 0.15
     see_weight: float = 0.02
     retrieval_weight: float = 0.3
@@ -112,7 +112,7 @@ class TrainConfig:
 
     weight_decay: float = 0.02
     warm_steps: int = 200
-    flat_share: float = 0.7
+    flat_share: float = 0.75
     clip_norm: float = 1.0
     save_every: int = 250
     score_every: int = 1000

@@ -127,9 +127,9 @@ class Trainer:
     def clip_length(self, step: int, draw: random.Random) -> int:
         """The frames of this step's clips: short streams first, reading is learnt sooner from few frames."""
         for until, lengths in self.cfg.clip_frames:
-            if step < until * self.cfg.answer_steps:
+            if step < until:
                 return draw.choice(lengths)
-        raise ValueError("TrainConfig.clip_frames must reach 1.0")
+        raise ValueError("TrainConfig.clip_frames must reach answer_steps")
 
     # -- stage 2: watch, retrieve, answer; the tower stays as stage 1 left it ------------------------------------------
 
@@ -138,8 +138,7 @@ class Trainer:
         draw = random.Random(self.draw_seed(1_000_003, step))
         batch = make_batch(self.library, self.prompts, cfg, model.cfg.pooled_grid, draw, self.clip_length(step, draw))
         generator = torch.Generator().manual_seed(self.draw_seed(15_485_863, step))
-        progress = step / (cfg.answer_steps * cfg.taught_until)
-        teacher = Teacher(batch, max(cfg.taught_share, 1.0 - progress), model.cfg, generator)
+        teacher = Teacher(batch, max(cfg.taught_share, 1.0 - step / cfg.taught_until), model.cfg, generator)
         with torch.no_grad():
             features = model.vision_tower(batch.pixels)
         tokens = model.project(features)
