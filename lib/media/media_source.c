@@ -14,6 +14,9 @@
 
 static const AVRational nanoseconds = { 1, 1000000000 };
 
+/* Between the packet a demultiplexer marks and the one behind the jump: the parser holds a picture back. */
+enum { MARKED_PACKETS_MAX = 2 };
+
 bool media_source_open(struct media_source **source_p, const struct media_options *options, struct status *st)
 {
     struct media_source *source = calloc(1, sizeof *source);
@@ -28,6 +31,7 @@ bool media_source_open(struct media_source **source_p, const struct media_option
         goto failed;
     }
     source->live = options->live;
+    source->last_dts = AV_NOPTS_VALUE;
     source->is_path = strstr(source->url, "://") == NULL;
     source->stall_timeout_ms = options->stall_timeout_ms;
     source->deadline.stop = options->stop;
@@ -79,12 +83,18 @@ static int64_t clamped(int64_t stamp_ns)
     return stamp_ns > most_ns ? most_ns : stamp_ns < -most_ns ? -most_ns : stamp_ns;
 }
 
+static int64_t frame_distance_ns(const struct media_source *source)
+{
+    double fps = source->info.average_fps >= 0.001 ? source->info.average_fps : 25;
+
+    return (int64_t)(1e9 / fps + 0.5);
+}
+
 /* The file's clock may jump back (recordings joined end to end): from there on one average frame distance
  * after the last frame is the new beginning. */
 static int64_t file_time(struct media_source *source, int64_t stamp_ns, bool has_stamp)
 {
-    double fps = source->info.average_fps >= 0.001 ? source->info.average_fps : 25;
-    int64_t next_ns = source->last_ns + (int64_t)(1e9 / fps + 0.5);
+    int64_t next_ns = source->last_ns + frame_distance_ns(source);
 
     if (source->frames == 0) {
         source->zero_ns = has_stamp ? stamp_ns : 0;
@@ -121,7 +131,40 @@ static bool fill_frame(struct media_source *source, struct media_frame *out, str
         .height = (uint32_t)frame->height,
     };
     source->frames++;
+    source->saw_torn_picture |= (frame->decode_error_flags & ~FF_DECODE_ERROR_MISSING_REFERENCE) != 0;
     return true;
+}
+
+/* Whether nothing can be missing before this packet: a picture that stands alone, its time the next one, or
+ * an earlier one as where another recording begins. */
+static bool starts_anew(const struct media_source *source, const AVPacket *packet)
+{
+    const AVStream *stream = source->format->streams[source->stream];
+    int64_t most = av_rescale_q(frame_distance_ns(source) * 3 / 2, nanoseconds, stream->time_base);
+
+    return (packet->flags & AV_PKT_FLAG_KEY) != 0 && packet->dts != AV_NOPTS_VALUE &&
+           source->last_dts != AV_NOPTS_VALUE &&
+           (packet->dts <= source->last_dts ||
+            (uint64_t)packet->dts - (uint64_t)source->last_dts <= (uint64_t)most);
+}
+
+/* A transport stream's packets are marked where its counters jump: data was lost there, or two recordings
+ * were joined. A joint is no damage, as long as every picture around it could be decoded. */
+static void look_for_loss(struct media_source *source, const AVPacket *packet)
+{
+    bool is_marked = (packet->flags & AV_PKT_FLAG_CORRUPT) != 0;
+
+    if (source->live || !source->is_path || source->cut_short)
+        return;
+    if (source->marked_packets > 0 && starts_anew(source, packet)) {
+        source->is_joined = true;
+        source->marked_packets = 0;
+    } else if (source->marked_packets > 0 && (is_marked || ++source->marked_packets > MARKED_PACKETS_MAX)) {
+        source->cut_short = true;
+    }
+    if (is_marked)
+        source->marked_packets = 1;
+    source->last_dts = packet->dts;
 }
 
 /* Gives the decoder the next packet of the video stream, or the end of the data. */
@@ -140,13 +183,12 @@ static bool feed(struct media_source *source, struct status *st)
             return status_fail(st, STATUS_UNAVAILABLE, "read %s: the camera's stream ended", source->label);
         if (source->live || !ended)
             return media_fail(source, "read", error, st);
-        source->cut_short |= error != AVERROR_EOF || media_data_is_missing();
+        source->cut_short |= error != AVERROR_EOF || media_data_is_missing() || source->marked_packets > 0;
         source->draining = true;
         avcodec_send_packet(source->codec, NULL);
         return true;
     }
-    source->cut_short |=
-        !source->live && (source->packet->flags & AV_PKT_FLAG_CORRUPT) != 0 && source->is_path;
+    look_for_loss(source, source->packet);
     /* A packet that makes no sense is the decoder's to skip; the picture goes on at the next one that does.
      */
     error = avcodec_send_packet(source->codec, source->packet);
@@ -160,6 +202,7 @@ static enum media_outcome end_of_file(struct media_source *source, struct status
 {
     uint64_t expected = source->info.expected_frames;
 
+    source->cut_short |= source->is_joined && source->saw_torn_picture;
     if (source->frames == 0) {
         status_fail(st, STATUS_INVALID,
                     "read %s: it has a video stream but not one frame that can be decoded", source->label);
