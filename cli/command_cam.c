@@ -12,6 +12,7 @@
 #include "camera.h"
 #include "cli_command.h"
 #include "media/media_sampling.h"
+#include "media/media_url.h"
 #include "reelkv/v1/catalog.pb-c.h"
 
 /* ----------------------------------------------------------------------------------------------- add */
@@ -85,6 +86,8 @@ static bool read_source(const struct cam_add_options *options, const char *text,
         return status_fail(st, STATUS_INVALID, "fps must be %g to %g, not %g", MEDIA_SAMPLE_FPS_MIN,
                            MEDIA_SAMPLE_FPS_MAX, options->fps);
     if (!is_url && !check_local_file(strncmp(text, "file://", 7) == 0 ? text + 7 : text, source, st))
+        return false;
+    if (is_url && !media_url_check(text, st))
         return false;
     if (is_url && !text_copy(source->url, sizeof source->url, text))
         return status_fail(st, STATUS_INVALID, "the URL is longer than %d bytes", LIMIT_URL_BYTES);

@@ -10,6 +10,7 @@
 #include "base/name.h"
 #include "base/require.h"
 #include "media/media_internal.h"
+#include "media/media_url.h"
 
 /* A file that claims a longer video does not know. */
 #define EXPECTED_FRAMES_MAX 1e12
@@ -25,8 +26,9 @@ static const char formats[] =
 /* A list of segments may name only what is of its own kind: a remote one no local file, a local one no host.
  */
 static const char protocols_local[] = "file,crypto";
-static const char protocols_remote[] =
-    "tcp,udp,rtp,rtsp,rtsps,tls,http,https,httpproxy,hls,crypto,rtmp,rtmps,rtmpt,srt";
+#define AND_COMMA(scheme) scheme ","
+static const char protocols_remote[] = MEDIA_URL_SCHEMES(AND_COMMA) "httpproxy,hls,crypto";
+#undef AND_COMMA
 
 /* FFmpeg's own messages hold URLs with their passwords, so none is printed. Two facts are taken from them,
  * which it says in no other way. One source at a time opens and reads on a thread. */
@@ -119,11 +121,9 @@ bool media_fail(const struct media_source *source, const char *deed, int error, 
                            "%s %s: the server wants a user and password, or refuses the ones given", deed,
                            source->label);
     case AVERROR_PROTOCOL_NOT_FOUND:
-        return status_fail(
-            st, STATUS_UNIMPLEMENTED,
-            "%s %s: this kind of address cannot be read; use a file, rtsp://, http(s)://, udp://, tcp:// "
-            "or srt://",
-            deed, source->label);
+        return status_fail(st, STATUS_UNIMPLEMENTED,
+                           "%s %s: the FFmpeg installed here cannot read this kind of URL", deed,
+                           source->label);
     case AVERROR_EOF:
         return status_fail(st, STATUS_INVALID, "%s %s: it ends before its first frame", deed, source->label);
     case AVERROR_INVALIDDATA:

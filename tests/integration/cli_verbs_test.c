@@ -146,6 +146,9 @@ TEST(sources_are_checked_before_anybody_is_called)
     CHECK_EQ(RUN(&verb, "cam", "add", "a", video, "--start-time", "yesterday"), 2);
     CHECK_HAS(process_log(&verb), "2026-11-21T14:05:00Z");
     CHECK_EQ(RUN(&verb, "cam", "add", "a", "rtsp://host/x", "--start-time", "now"), 2);
+    CHECK(RUN(&verb, "cam", "add", "a", "gopher://user:geheim@host/x") != 0);
+    CHECK_HAS(process_log(&verb), "a source is rtsp://, rtsps://, rtmp://");
+    CHECK(strstr(process_log(&verb), "geheim") == NULL);
     CHECK_EQ(RUN(&verb, "cam", "add", "a", video, "--fps", "-1"), 2);
     CHECK_EQ(RUN(&verb, "cam", "add", "a", video, "--fps", "0.0001"), 2);
     CHECK_HAS(process_log(&verb), "0.001 to 60");
