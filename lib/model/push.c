@@ -12,14 +12,16 @@ struct push_scratch {
     uint32_t items_max;
     uint32_t *group_ends;                /* [items_max] */
     struct tensor_attention_item *items; /* [items_max] */
-    struct tensor_segment *segments;     /* [items_max, SEGMENTS_PER_ITEM] */
+    /* [segments_room]: those of each item behind the one's before; as many as windows with holes have asked for. */
+    struct tensor_segment *segments;
+    size_t segments_room;
 };
 
 /* One block of a running push. */
 struct push_item {
     const struct model_push *push;
     uint32_t first_row;
-    size_t payload_at;
+    size_t payload_at, first_segment;
 };
 
 bool push_scratch_create(struct push_scratch **scratch_p, struct model *model, struct status *st)
@@ -36,8 +38,7 @@ bool push_scratch_create(struct push_scratch **scratch_p, struct model *model, s
     scratch->items_max = model->options.batch_frames;
     scratch->group_ends = calloc(scratch->items_max, sizeof *scratch->group_ends);
     scratch->items = calloc(scratch->items_max, sizeof *scratch->items);
-    scratch->segments = calloc((size_t)scratch->items_max * SEGMENTS_PER_ITEM, sizeof *scratch->segments);
-    if (scratch->group_ends == NULL || scratch->items == NULL || scratch->segments == NULL)
+    if (scratch->group_ends == NULL || scratch->items == NULL)
         status_fail(st, STATUS_EXHAUSTED, "no memory for pushes");
     else if (pass_create(&scratch->pass, model->decoder, &source, (uint32_t)rows, st) &&
              model->ops->buffer_create(&scratch->payloads, model->device,
@@ -122,7 +123,7 @@ static bool turn_queries(struct model *model, const struct push_item *item, uint
     uint32_t tokens = item->push->tokens;
     struct pass_views views = pass_views(scratch->pass, item->first_row + tokens);
     struct tensor_heads q = tensor_heads_of(tensor_rows(views.q, item->first_row, tokens), shape->heads);
-    struct tensor_segment *segments = scratch->segments + (size_t)index * SEGMENTS_PER_ITEM;
+    struct tensor_segment *segments = scratch->segments + item->first_segment;
     struct tensor_attention_item *to = &scratch->items[index];
 
     *to = (struct tensor_attention_item){
@@ -193,6 +194,20 @@ static bool begin(struct model *model, const struct push_item *items, uint32_t c
                                     shape->frequencies, (int64_t)model->options.n_local - 1, st);
 }
 
+static bool reserve_segments(struct push_scratch *scratch, size_t count, struct status *st)
+{
+    struct tensor_segment *segments;
+
+    if (count <= scratch->segments_room)
+        return true;
+    segments = realloc(scratch->segments, count * sizeof *segments);
+    if (segments == NULL)
+        return status_fail(st, STATUS_EXHAUSTED, "no memory for windows of %zu segments", count);
+    scratch->segments = segments;
+    scratch->segments_room = count;
+    return true;
+}
+
 static bool run_chunk(struct model *model, const struct push_item *items, uint32_t count, struct status *st)
 {
     const struct decoder_shape *shape = decoder_shape(model->decoder);
@@ -223,10 +238,6 @@ static bool check_pushes(const struct model *model, const struct model_push *pus
                                model->options.block_tokens_max);
         if (window->next_index + pushes[i].tokens > MODEL_TOKEN_INDEX_MAX)
             return status_fail(st, STATUS_OUT_OF_RANGE, "the stream has 2^36 tokens; go on under a new name");
-        if (window->run_count == WINDOW_RUNS_MAX)
-            return status_fail(st, STATUS_DATA_LOSS,
-                               "the window has more than %d holes; start the stream anew",
-                               WINDOW_RUNS_MAX - 2);
         for (size_t k = 0; k < i; k++)
             REQUIRE(pushes[k].window != window);
     }
@@ -241,16 +252,17 @@ static bool push_all(struct model *model, const struct model_push *pushes, size_
 
     for (size_t done = 0; done < count;) {
         uint32_t rows = 0, some = 0;
-        size_t payload = 0;
+        size_t payload = 0, segments = 0;
 
         while (done + some < count && some < model->push->items_max &&
                rows + pushes[done + some].tokens <= pass_rows_max(model->push->pass)) {
-            items[some] = (struct push_item){ &pushes[done + some], rows, payload };
+            items[some] = (struct push_item){ &pushes[done + some], rows, payload, segments };
+            segments += pushes[done + some].window->run_count + WINDOW_SEGMENTS_MORE;
             rows += pushes[done + some].tokens;
             payload += block_bytes(shape, pushes[done + some].tokens);
             some++;
         }
-        if (!run_chunk(model, items, some, st))
+        if (!reserve_segments(model->push, segments, st) || !run_chunk(model, items, some, st))
             return false;
         done += some;
     }

@@ -73,16 +73,26 @@ static void expire(struct model_window *window)
         window->runs[0].first = oldest;
 }
 
-static bool add_run(struct model_window *window, int64_t first, int64_t end, struct status *st)
+static void add_run(struct model_window *window, int64_t first, int64_t end)
 {
     if (window->run_count > 0 && window->runs[window->run_count - 1].end == first) {
         window->runs[window->run_count - 1].end = end;
-        return true;
+        return;
     }
-    if (window->run_count == WINDOW_RUNS_MAX)
-        return status_fail(st, STATUS_DATA_LOSS, "the window has more than %d holes; start the stream anew",
-                           WINDOW_RUNS_MAX - 1);
+    REQUIRE(window->run_count < window->run_room);
     window->runs[window->run_count++] = (struct window_run){ first, end };
+}
+
+/* Each block may stand alone between two holes; of those that come later only the first can begin a run. */
+static bool make_room(struct model_window *window, size_t blocks, struct status *st)
+{
+    struct window_run *runs = realloc(window->runs, (blocks + 1) * sizeof *runs);
+
+    if (runs == NULL)
+        return status_fail(st, STATUS_EXHAUSTED, "no memory for a window of %zu blocks", blocks);
+    window->runs = runs;
+    window->run_room = (uint32_t)blocks + 1;
+    window->run_count = 0;
     return true;
 }
 
@@ -117,6 +127,7 @@ void model_window_destroy(struct model_window *window)
         return;
     window->model->ops->buffer_destroy(window->ring);
     window->model->ops->buffer_destroy(window->init);
+    free(window->runs);
     free(window);
 }
 
@@ -161,8 +172,8 @@ static bool place(struct model_window *window, const struct model_block *block, 
 
     if (at >= end)
         return true;
-    if (!add_run(window, at, end, st) ||
-        !model->ops->buffer_wrap(&payload, model->device, block->payload,
+    add_run(window, at, end);
+    if (!model->ops->buffer_wrap(&payload, model->device, block->payload,
                                  block_bytes(decoder_shape(model->decoder), block->tokens), st))
         return false;
     for (ok = true; ok && at < end;) {
@@ -205,10 +216,9 @@ static bool fill(struct model_window *window, const struct model_block *blocks, 
     struct model *model = window->model;
     size_t init_bytes = block_bytes(decoder_shape(model->decoder), model->geometry.init_tokens);
 
-    window->run_count = 0;
     window->next_index = next_index;
-    if (!model->ops->write(pass_queue(push_pass(model->push)), window->init, 0, blocks[0].payload, init_bytes,
-                           st))
+    if (!make_room(window, count, st) || !model->ops->write(pass_queue(push_pass(model->push)), window->init,
+                                                            0, blocks[0].payload, init_bytes, st))
         return false;
     for (size_t i = 0; i < count; i++)
         if (!place(window, &blocks[i], st))
@@ -272,7 +282,7 @@ void window_advance(struct model_window *window, uint32_t tokens)
     int64_t first = (int64_t)window->next_index;
 
     window->next_index += tokens;
-    REQUIRE(add_run(window, first, first + tokens, NULL)); /* check_pushes() left room */
+    add_run(window, first, first + tokens);
     expire(window);
 }
 

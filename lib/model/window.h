@@ -6,7 +6,8 @@
 
 #include "model/model_data.h"
 
-enum { WINDOW_RUNS_MAX = 64, SEGMENTS_PER_ITEM = WINDOW_RUNS_MAX + 3 /* far, this block, the ring's end */ };
+/* A window's segments beside its runs: far system prompt, this block, and one cut in two by the ring's end. */
+enum { WINDOW_SEGMENTS_MORE = 3 };
 
 struct window_run {
     int64_t first, end;
@@ -17,8 +18,9 @@ struct model_window {
     uint32_t capacity;
     struct tensor_buffer *ring; /* [layers][K, V][kv_heads, capacity, head_dim] */
     struct tensor_buffer *init; /* the system prompt's payload */
-    struct window_run runs[WINDOW_RUNS_MAX];
-    uint32_t run_count;
+    struct window_run
+        *runs; /* [run_room], in order; made with room for the blocks it is filled with and one more */
+    uint32_t run_count, run_room;
     uint64_t next_index;
 };
 
@@ -31,7 +33,7 @@ bool window_put(struct model_window *window, struct tensor_queue *queue, uint32_
                 const struct tensor_heads kv[2], struct tensor positions, int64_t index, struct status *st);
 
 /* The segments the next block, of `tokens`, sees in one layer: far system prompt (first, if any), the runs, itself.
- * At most SEGMENTS_PER_ITEM; returns how many. */
+ * At most run_count + WINDOW_SEGMENTS_MORE; returns how many. */
 uint32_t window_segments(const struct model_window *window, uint32_t layer, uint32_t tokens,
                          struct tensor_segment *segments);
 

@@ -42,7 +42,7 @@ enum {
     TENSOR_ROWS_MAX = 1 << 24,     /* rows of one matrix, tokens of one segment */
     TENSOR_COLS_MAX = 1 << 20,     /* columns of one matrix, inputs and outputs of one layer */
     TENSOR_GROUPS_MAX = 1 << 16,   /* row groups of one gemm, items of one attention */
-    TENSOR_SEGMENTS_MAX = 1 << 16, /* KV segments of one attention item */
+    TENSOR_SEGMENTS_MAX = 1 << 20, /* KV segments of one attention item */
     TENSOR_PARTS_MAX = 4,          /* matrices stacked into one set of weights */
     TENSOR_NUMERICS_BYTES = 64,
 };

@@ -220,6 +220,47 @@ TEST(a_window_is_filled_only_with_what_can_be_its_past)
     model_close(model);
 }
 
+/* A window of single tokens behind a hundred holes goes on, and another that is filled with what it made goes on as it
+ * did. */
+TEST(a_window_with_a_hundred_holes_goes_on_bit_for_bit)
+{
+    enum { BLOCKS = 100 };
+    struct parity_options options = { .checkpoint = "tiny-d", .dtype = TENSOR_F32, .n_local = 4 * BLOCKS };
+    struct model *model = parity_model(&options);
+    struct model_block blocks[BLOCKS + 2] = { *model_init_block(model) };
+    size_t hidden = model_geometry(model)->hidden, bytes = model_block_bytes(model, 1);
+    uint64_t next = blocks[0].tokens + 2 * BLOCKS;
+    float *embeddings = clip_embeddings(model, 0, FRAMES);
+    uint8_t *payloads = malloc((BLOCKS + 3) * bytes);
+    struct model_window *windows[3] = { NULL };
+    struct status st;
+
+    for (int i = 0; i < 3; i++)
+        CHECK_OK(model_window_create(&windows[i], model, &st), st);
+    for (uint32_t i = 0; i < BLOCKS + 3; i++) {
+        struct model_push push = { windows[0], embeddings + i * hidden, 1, payloads + i * bytes };
+
+        if (i == BLOCKS) { /* the next two behind the holes */
+            CHECK_OK(model_window_restore(windows[1], blocks, BLOCKS + 1, next, &st), st);
+            blocks[BLOCKS + 1] = (struct model_block){ next, 1, push.payload };
+        }
+        if (i == BLOCKS + 2) { /* the second of them again */
+            CHECK_OK(model_window_restore(windows[2], blocks, BLOCKS + 2, next + 1, &st), st);
+            push.embeddings = embeddings + (i - 1) * hidden;
+        }
+        push.window = windows[i < BLOCKS ? 0 : i < BLOCKS + 2 ? 1 : 2];
+        CHECK_OK(model_window_push(model, &push, 1, &st), st);
+        if (i < BLOCKS)
+            blocks[i + 1] = (struct model_block){ blocks[0].tokens + 2 * i, 1, push.payload };
+    }
+    CHECK_MEM(payloads + (BLOCKS + 2) * bytes, payloads + (BLOCKS + 1) * bytes, bytes);
+    for (int i = 0; i < 3; i++)
+        model_window_destroy(windows[i]);
+    free(payloads);
+    free(embeddings);
+    model_close(model);
+}
+
 TEST(a_block_takes_any_number_of_tokens_up_to_the_limit_asked_for)
 {
     struct parity_options options = { .checkpoint = "tiny-d", .dtype = TENSOR_F32, .n_local = 61 };
