@@ -13,6 +13,8 @@
 #include "kvstore/segment_job.h"
 #include "kvstore/store.h"
 
+enum { STREAM_GAPS_BYTES = 128 << 10 }; /* reserved for an epoch's first gaps while it has no frame */
+
 bool stream_create(struct stream **stream_p, struct store *store, const char *ns, const char *name,
                    struct status *st)
 {
@@ -139,11 +141,25 @@ uint64_t stream_init_bytes(const struct stream *stream)
     return layout.record_bytes;
 }
 
+/* Gaps come without end from a camera that is off, and take a page each. What they get grows with what they fill, so that
+ * no such camera holds the room of a segment of frames. */
+static uint64_t wanted_bytes(const struct stream *stream, const struct kv_record *record)
+{
+    const struct segment *last = stream_last_segment(stream);
+    uint64_t most = store_segment_bytes(stream->store), bytes = STREAM_GAPS_BYTES;
+
+    if (record->type == KV_RECORD_FRAME)
+        return most;
+    if (last != NULL && last->super.epoch == stream->epoch && last->index.frame_count == 0)
+        bytes = 2 * last->capacity;
+    return bytes < most ? bytes : most;
+}
+
 /* The open segment, with room for this record; a full one is closed and a new one begun. */
 static struct segment *segment_for(struct stream *stream, const struct kv_record *record, struct status *st)
 {
     struct segment *segment = stream_last_segment(stream);
-    uint64_t wanted = store_segment_bytes(stream->store), least;
+    uint64_t wanted = wanted_bytes(stream, record), least;
     struct kv_layout layout;
 
     kv_record_layout(record, &layout);

@@ -127,6 +127,41 @@ TEST(eviction_never_passes_the_disk_budget)
 }
 
 /* The disk budget was lowered: the next start removes the oldest until it fits. */
+/* A camera that is off from the start tells gaps only; the room of frames is not taken before there are any. */
+TEST(a_camera_that_never_connected_takes_the_disk_of_its_gaps)
+{
+    struct fixture fixture;
+    struct fixture_writer writer;
+    struct stream *stream;
+    uint64_t empty;
+
+    fixture_start(&fixture);
+    fixture.store->options.segment_bytes_max = 16 << 20;
+    stream = fixture_define(&fixture, "gate");
+    empty = fixture.store->disk_used_bytes;
+    fixture_attach(&fixture, stream, &writer);
+    fixture_append_init(&fixture, stream);
+    for (uint64_t seq = 0; seq < 100; seq++) {
+        const struct stream_gap gap = { .from_seq = seq,
+                                        .to_seq = seq + 1,
+                                        .from_pts_ns = fixture_pts(seq),
+                                        .to_pts_ns = fixture_pts(seq + 1),
+                                        .reason = "nobody answers there" };
+
+        CHECK_OK(stream_append_gap(stream, &gap, &fixture.st), fixture.st);
+        fixture_wait_durable(&fixture, stream);
+        CHECK(fixture.store->disk_used_bytes - empty < 4 << 20); /* the gaps themselves: 400 KiB */
+    }
+    CHECK(stream->segment_count > 1);
+    fixture_append(&fixture, stream, 80); /* more than the last segment of gaps has room for */
+    fixture_wait_durable(&fixture, stream);
+    CHECK(fixture.store->disk_used_bytes - empty >= 16 << 20);
+    CHECK_EQ(stream->gap_frames, 100);
+    fixture_check_all(&fixture, stream, 100, 180);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+}
+
 TEST(eviction_fits_a_lowered_budget_at_start)
 {
     struct fixture fixture;
