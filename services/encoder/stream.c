@@ -10,6 +10,7 @@
 #include "encoder/stream_internal.h"
 #include "media/media_sampling.h"
 #include "media/media_source.h"
+#include "media/media_url.h"
 #include "reelkv/v1/catalog.pb-c.h"
 #include "rpc/api.h"
 
@@ -50,11 +51,16 @@ static bool fill_job(struct stream *stream, const Reelkv__V1__StreamDefinition *
 {
     struct capture_job *job = &stream->job;
     const struct encoder *encoder = stream->encoder;
-    double sample_fps = definition->sample_fps;
+    double sample_fps;
 
+    if (definition == NULL)
+        return status_fail(st, STATUS_INVALID, "the stream has no definition");
+    sample_fps = definition->sample_fps;
     if (!text_copy(job->source, sizeof job->source, definition->source) || job->source[0] == '\0')
         return status_fail(st, STATUS_INVALID, "the source is empty or longer than %d bytes",
                            LIMIT_URL_BYTES);
+    if (!media_url_check(job->source, st))
+        return false;
     if (!(sample_fps >= MEDIA_SAMPLE_FPS_MIN && sample_fps <= MEDIA_SAMPLE_FPS_MAX))
         return status_fail(st, STATUS_INVALID, "sample_fps must be %g to %g, not %g", MEDIA_SAMPLE_FPS_MIN,
                            MEDIA_SAMPLE_FPS_MAX, sample_fps);
@@ -76,11 +82,6 @@ static void take_definition(struct stream *stream, const Reelkv__V1__StreamStatu
     char masked[LIMIT_URL_BYTES + 1];
     struct status st = { 0 };
 
-    if (status->definition == NULL || !fill_job(stream, status->definition, &st)) {
-        log_error(&stream->log, "definition_refused", "%s", st.text[0] != '\0' ? st.text : "it is empty");
-        stream_finish(stream, STREAM_END_GONE);
-        return;
-    }
     if (status->state == REELKV__V1__STREAM_STATE__STREAM_STATE_ENDED ||
         status->state == REELKV__V1__STREAM_STATE__STREAM_STATE_FAILED) {
         stream_finish(stream, STREAM_END_GONE);
@@ -89,6 +90,14 @@ static void take_definition(struct stream *stream, const Reelkv__V1__StreamStatu
     if (stream->defined) /* asked again, and it is still wanted: what goes on goes on */
         return;
     stream->defined = true;
+    if (!fill_job(stream, status->definition, &st)) {
+        /* Nobody could read it: that is how the stream ends, and the store says why. */
+        log_error(&stream->log, "definition_refused", "%s", st.text);
+        stream->job = (struct capture_job){ 0 };
+        stream->capture_seq = status->next_seq;
+        stream_append_end(stream, st.text);
+        return;
+    }
     url_mask(stream->job.source, masked, sizeof masked);
     log_info(&stream->log, "stream_started", "%s %s at %g frames/s from frame %" PRIu64,
              stream->job.live ? "live" : "file", masked, stream->job.sample_fps, status->next_seq);

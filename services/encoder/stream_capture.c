@@ -96,8 +96,7 @@ static void told(struct capture *capture, const struct capture_message *m, void 
     stream_push_advance(stream);
 }
 
-/* The file has nothing more to give, for better or worse: the store is told with the last frame. */
-static void append_end(struct stream *stream, const char *trouble)
+void stream_append_end(struct stream *stream, const char *trouble)
 {
     struct item *end = item_create(stream, ITEM_END);
 
@@ -119,10 +118,10 @@ static void finish_file(struct stream *stream, const struct capture_message *end
         snprintf(shrunk, sizeof shrunk,
                  "the file gives %" PRIu64 " frames now; %" PRIu64 " were stored before: it has changed",
                  end->seq, stream->capture_seq);
-        append_end(stream, shrunk);
+        stream_append_end(stream, shrunk);
         return;
     }
-    append_end(stream, end->text);
+    stream_append_end(stream, end->text);
 }
 
 static void broke(struct stream *stream, const struct status *st)
@@ -137,7 +136,7 @@ static void broke(struct stream *stream, const struct status *st)
     }
     snprintf(trouble, sizeof trouble, "reading failed %d times in a row at frame %" PRIu64 ": %.300s",
              BREAKS_MAX, stream->capture_seq, st->text);
-    append_end(stream, trouble);
+    stream_append_end(stream, trouble);
 }
 
 static void ended(struct capture *capture, enum capture_outcome outcome, const struct capture_message *end,
@@ -152,7 +151,7 @@ static void ended(struct capture *capture, enum capture_outcome outcome, const s
     case CAPTURE_REFUSED:
         log_warn(&stream->log, "source_refused", "%s", st->text);
         stream_capture_stop(stream);
-        append_end(stream, st->text);
+        stream_append_end(stream, st->text);
         break;
     case CAPTURE_BROKEN:
         broke(stream, st);

@@ -89,6 +89,8 @@ uint64_t items_next_seq(const struct stream *stream); /* of the first item, else
 /* stream_capture.c */
 void stream_capture_start(struct stream *stream, uint64_t from_seq);
 void stream_capture_stop(struct stream *stream); /* and forgets which slots were held */
+/* There is nothing more to come, for better or worse: the store is told behind the last frame. */
+void stream_append_end(struct stream *stream, const char *trouble);
 
 /* stream_push.c */
 void stream_push_open(struct stream *stream);

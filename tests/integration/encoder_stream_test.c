@@ -268,6 +268,27 @@ TEST(an_analyzer_that_acknowledges_what_was_not_sent_is_not_believed)
     world_destroy(world);
 }
 
+/* A definition that no encoder can read ends its stream: the sentence reaches the store, for a file and a live one. */
+TEST(a_refused_definition_is_told_to_the_store)
+{
+    struct world *world = world_create();
+    struct world_stream *fast = world_add(world, "fast", "/any"),
+                        *gopher = world_add(world, "gopher", "gopher://h/x");
+
+    fast->sample_fps = 1000;
+    gopher->live = true;
+    gopher->durable = 7; /* frames from another time */
+    world_start(world, fast);
+    world_start(world, gopher);
+    world_until(world, world_all_over, 20000);
+    CHECK_EQ(fast->end, STREAM_END_DONE);
+    CHECK_STR(fast->end_trouble, "sample_fps must be 0.001 to 60, not 1000");
+    CHECK_EQ(gopher->end, STREAM_END_DONE);
+    CHECK_HAS(gopher->end_trouble, "this kind of URL cannot be read");
+    CHECK_EQ(gopher->durable, 7);
+    world_destroy(world);
+}
+
 TEST(frames_whose_encoding_fails_are_captured_again)
 {
     struct world *world = world_create();
