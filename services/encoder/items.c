@@ -60,20 +60,19 @@ void items_prepend(struct stream *stream, struct item *item)
     stream->item_count++;
 }
 
-/* Whether the newest item is a gap that may still grow: unsent, and for the same reason, or there are many. */
-static bool may_grow(const struct stream *stream, const struct capture_message *gap)
+/* Whether a gap that begins behind this item is one with it: both for the same reason, or there are many. */
+static bool may_grow(const struct stream *stream, const struct item *item, const char *reason)
 {
-    const struct item *last = stream->last;
-
-    return stream->unsent != NULL && last->kind == ITEM_GAP && last->to_seq == gap->seq &&
-           (strcmp(last->text, gap->text) == 0 || stream->item_count > ENCODER_ITEMS_MAX / 2);
+    return item->kind == ITEM_GAP &&
+           (strcmp(item->text, reason) == 0 || stream->item_count > ENCODER_ITEMS_MAX / 2);
 }
 
 bool items_append_gap(struct stream *stream, const struct capture_message *gap)
 {
     struct item *item;
 
-    if (may_grow(stream, gap)) {
+    if (stream->unsent != NULL && stream->last->to_seq == gap->seq &&
+        may_grow(stream, stream->last, gap->text)) {
         stream->last->to_seq = gap->to_seq;
         stream->last->to_pts_ns = gap->to_pts_ns;
         return true;
@@ -88,6 +87,46 @@ bool items_append_gap(struct stream *stream, const struct capture_message *gap)
     item->pts_ns = gap->pts_ns;
     item->to_pts_ns = gap->to_pts_ns;
     items_append(stream, item);
+    return true;
+}
+
+static void absorb_next(struct stream *stream, struct item *gap)
+{
+    struct item *next = gap->next;
+
+    gap->to_seq = next->to_seq;
+    gap->to_pts_ns = next->to_pts_ns;
+    gap->next = next->next;
+    if (stream->last == next) {
+        stream->last = gap;
+        stream->last_link = &gap->next;
+    }
+    stream->item_count--;
+    next->stream = NULL;
+    next->next = NULL;
+    item_unref(next);
+}
+
+bool item_become_gap(struct item *item, const char *reason)
+{
+    struct stream *stream = item->stream;
+
+    REQUIRE(item->kind == ITEM_FRAME && item->text == NULL);
+    item->text = strdup(reason);
+    if (item->text == NULL)
+        return false;
+    item->kind = ITEM_GAP;
+    item->to_pts_ns = item->pts_ns;
+    stream->frame_count--;
+    item_release_slot(item);
+    capture_pool_unref(item->pool);
+    item->pool = NULL;
+    for (struct item *at = stream->unsent; at != NULL && at->next != NULL;) {
+        if (at->next->kind == ITEM_GAP && may_grow(stream, at, at->next->text))
+            absorb_next(stream, at);
+        else
+            at = at->next;
+    }
     return true;
 }
 

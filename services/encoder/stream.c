@@ -209,6 +209,7 @@ void stream_destroy(struct stream *stream)
     if (stream == NULL)
         return;
     loop_timer_stop(&stream->define_timer);
+    loop_timer_stop(&stream->encode_timer);
     if (stream->definition_call != NULL) {
         stream->definition_call->stream = NULL;
         rpc_stream_cancel(stream->definition_call->call);

@@ -13,7 +13,8 @@
  * or loses whole frames and says so (live).
  *
  * Owner:  whoever started it. Thread: the loop's.
- * Fails:  never as a whole: trouble is logged and tried again (0.5 s, doubling to 10 s), until `over`.
+ * Fails:  never as a whole: trouble is logged and tried again (0.5 s, doubling to 10 s), until `over`. One frame that
+ *         fails for good becomes a gap; a stream that can have no more, or cannot be read, ends with the sentence.
  * Bounds: keep_frames + slots frames, ENCODER_ITEMS_MAX items of any kind. */
 #ifndef REELKV_ENCODER_STREAM_H
 #define REELKV_ENCODER_STREAM_H

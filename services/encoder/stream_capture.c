@@ -7,9 +7,46 @@
 #include "base/require.h"
 #include "encoder/stream_internal.h"
 
-enum { BREAKS_MAX = 5 }; /* in a row without a frame: then the file is what breaks it */
+enum {
+    BREAKS_MAX = 5,       /* in a row without a frame: then the file is what breaks it */
+    ENCODE_TRIES_MAX = 4, /* of one frame, with ENCODE_AGAIN_MS between: memory may have been short */
+    ENCODE_AGAIN_MS = 500,
+};
 
 static void restart_later(struct stream *stream);
+
+static void offer(struct stream *stream, struct item *item)
+{
+    item->refs++;
+    batch_offer(stream->encoder->batch, &item->work);
+}
+
+static void encode_again(struct loop_timer *timer)
+{
+    struct stream *stream = container_of(timer, struct stream, encode_timer);
+
+    for (struct item *item = stream->first; item != NULL; item = item->next)
+        if (item->encode_again) {
+            item->encode_again = false;
+            offer(stream, item);
+        }
+}
+
+/* The picture stays where it is and is tried again; one that never can be encoded is a gap, and the stream goes on. */
+static void encode_failed(struct stream *stream, struct item *item, const struct status *why)
+{
+    char reason[CAPTURE_TEXT_BYTES + 1];
+
+    log_warn(&stream->log, "encode_failed", "frame %" PRIu64 ": %s", item->seq, why->text);
+    snprintf(reason, sizeof reason, "the picture could not be encoded: %.400s", why->text);
+    if (++item->encode_tries >= ENCODE_TRIES_MAX && item_become_gap(item, reason)) {
+        stream_push_advance(stream);
+        return;
+    }
+    item->encode_again = true;
+    if (!loop_timer_is_running(&stream->encode_timer))
+        loop_timer_start(stream->encoder->loop, &stream->encode_timer, ENCODE_AGAIN_MS, encode_again);
+}
 
 /* On the loop, when the batch is done with a frame. The stream may have let go of it meanwhile. */
 static void frame_encoded(struct batch_item *work, const struct status *failure)
@@ -17,18 +54,12 @@ static void frame_encoded(struct batch_item *work, const struct status *failure)
     struct item *item = container_of(work, struct item, work);
     struct stream *stream = item->stream;
 
-    capture_pool_unref(item->pool);
-    item->pool = NULL;
-    item->encoded = failure == NULL;
     if (stream != NULL && failure != NULL) {
-        log_error(&stream->log, "encode_failed", "frame %" PRIu64 ": %s", item->seq, failure->text);
-        /* All that is not durable is captured again. */
-        stream->capture_seq = items_next_seq(stream);
-        stream_capture_stop(stream);
-        stream_push_abandon(stream);
-        items_free_all(stream);
-        restart_later(stream);
+        encode_failed(stream, item, failure);
     } else if (stream != NULL) {
+        capture_pool_unref(item->pool);
+        item->pool = NULL;
+        item->encoded = true;
         stream->capture_breaks = 0;
         stream->capture_retry_ms = RETRY_FIRST_MS;
         items_release_slots(stream);
@@ -51,9 +82,8 @@ static bool take_frame(struct stream *stream, const struct capture_message *m)
     item->pool = capture_pool_ref(stream->capture);
     item->work.picture = (struct model_picture){ capture_rgb(stream->capture, m->slot), m->height, m->width };
     item->work.done = frame_encoded;
-    item->refs++;
     items_append(stream, item);
-    batch_offer(stream->encoder->batch, &item->work);
+    offer(stream, item);
     return true;
 }
 

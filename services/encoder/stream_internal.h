@@ -25,6 +25,8 @@ struct item {
     struct stream *stream; /* NULL: nobody wants it any more */
     struct batch_item work;
     bool encoded;
+    uint32_t encode_tries;     /* that failed */
+    bool encode_again;         /* waits for encode_timer */
     struct capture_pool *pool; /* holds the picture until it is encoded */
     struct capture *capture;   /* whose slot is still held; NULL: none is */
     uint32_t slot;
@@ -51,6 +53,7 @@ struct stream {
     /* stream_capture.c */
     struct capture *capture;
     struct loop_timer capture_timer;
+    struct loop_timer encode_timer;
     uint32_t capture_retry_ms, capture_breaks; /* in a row, without a frame between */
     uint64_t capture_seq;                      /* the number the capture gives next */
     bool source_known;                         /* opened, or refused: how long it is is as clear as it gets */
@@ -69,6 +72,8 @@ struct stream {
     struct loop_timer push_timer;
     uint32_t push_retry_ms;
     uint64_t durable_seq;
+    uint64_t refused_seq; /* the frame, or one before it, that the analyzer refused last, */
+    uint32_t refusals;    /* and how often in a row; 0: none is in doubt */
 };
 
 /* items.c */
@@ -79,6 +84,8 @@ void items_append(struct stream *stream, struct item *item);
 /* A gap before everything, or after everything; joins the one beside it when it can. False: no memory. */
 bool items_append_gap(struct stream *stream, const struct capture_message *gap);
 void items_prepend(struct stream *stream, struct item *item);
+/* A frame that will never be sent; joins the gaps beside it when it can, so it may be gone. False: no memory. */
+bool item_become_gap(struct item *item, const char *reason);
 void items_free_below(struct stream *stream, uint64_t seq); /* what ends at or before it */
 void items_free_all(struct stream *stream);
 void item_release_slot(struct item *item);

@@ -2,6 +2,7 @@
  *
  * A call is a struct of its own, because gRPC may still speak of it when the stream has turned to another one. */
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,6 +15,9 @@
 
 /* An analyzer that reloads a long window from its store takes its time. */
 enum { READY_TIMEOUT_MS = 90000 };
+
+/* In a row, of one frame: then it is the frame, and no accident. */
+enum { REFUSALS_MAX = 5 };
 
 struct push {
     struct stream *stream; /* NULL: abandoned */
@@ -147,6 +151,50 @@ void stream_push_open(struct stream *stream)
         retry_later(stream, &st);
 }
 
+/* Refused is a frame not yet stored. Which of those in flight is not said; from now on there is only one, until the
+ * store has it. When it is refused again and again it becomes a gap, so that the stream goes on. */
+static void count_refusal(struct stream *stream, uint64_t stored_seq, const struct status *why)
+{
+    char reason[CAPTURE_TEXT_BYTES + 1];
+    struct item *item = stream->first;
+
+    while (item != NULL && item->to_seq <= stored_seq)
+        item = item->next;
+    if (item == NULL || item->kind != ITEM_FRAME || !item->encoded)
+        return;
+    stream->refusals = item->seq == stream->refused_seq ? stream->refusals + 1 : 1;
+    stream->refused_seq = item->seq;
+    snprintf(reason, sizeof reason, "the analyzer refuses the frame: %.400s", why->text);
+    if (stream->refusals >= REFUSALS_MAX && item_become_gap(item, reason)) {
+        stream->refusals = 0;
+        stream->push_retry_ms = RETRY_FIRST_MS;
+    }
+}
+
+/* The stream can have no more frames: what came last is its end. */
+static void end_refused(struct stream *stream, uint64_t stored_seq, const struct status *why)
+{
+    log_error(&stream->log, "stream_refused", "%s", why->text);
+    stream_capture_stop(stream);
+    items_free_all(stream);
+    stream->capture_seq = stored_seq;
+    stream_append_end(stream, why->text);
+}
+
+/* The call has ended with a failure. */
+static void lost(struct stream *stream, const struct push *push, const struct status *why)
+{
+    if (push->ready && why->code == STATUS_OUT_OF_RANGE && !stream->draining) {
+        end_refused(stream, push->stored_seq, why);
+        return;
+    }
+    if (push->ready && (why->code == STATUS_INVALID || why->code == STATUS_INTERNAL))
+        count_refusal(stream, push->stored_seq, why);
+    retry_later(stream, why);
+    if (why->code == STATUS_NOT_FOUND)
+        stream_define(stream); /* it may have been removed; then the store says so, too */
+}
+
 static void on_end(struct rpc_stream *call, const struct status *status, void *user)
 {
     struct push *push = user;
@@ -163,12 +211,10 @@ static void on_end(struct rpc_stream *call, const struct status *status, void *u
                     "the analyzer at %s ended the call before the last frame was durable",
                     peer_address(push->peer));
         if (status->code != STATUS_OK)
-            retry_later(stream, status);
-        if (status->code == STATUS_NOT_FOUND)
-            stream_define(stream); /* it may have been removed; then the store says so, too */
-        if (status->code == STATUS_OK && all_durable && stream->has_end)
+            lost(stream, push, status);
+        else if (all_durable && stream->has_end)
             stream_finish(stream, STREAM_END_DONE);
-        else if (status->code == STATUS_OK && !(all_durable && stream->draining))
+        else if (!(all_durable && stream->draining))
             retry_later(stream, &closed);
     }
     peer_unref(push->peer);
@@ -240,7 +286,6 @@ static bool take_ready(struct push *push, const Reelkv__V1__IngestReady *ready, 
     push->credits = ready->credits;
     push->stored_seq = ready->next_seq;
     push->sent_seq = ready->next_seq;
-    stream->push_retry_ms = RETRY_FIRST_MS;
     stream->durable_seq = ready->next_seq;
     log_info(&stream->log, "analyzer_ready", "%s, epoch %" PRIu64 ", frame %" PRIu64,
              peer_address(push->peer), ready->epoch, ready->next_seq);
@@ -265,6 +310,10 @@ static bool take_ack(struct push *push, const Reelkv__V1__IngestAck *ack, struct
                            "the analyzer at %s acknowledged %" PRIu64 " stored, %" PRIu64 " durable; %" PRIu64
                            " were sent",
                            peer_address(push->peer), ack->stored_seq, ack->durable_seq, push->sent_seq);
+    if (ack->stored_seq > push->stored_seq)
+        stream->push_retry_ms = RETRY_FIRST_MS;
+    if (ack->stored_seq > stream->refused_seq)
+        stream->refusals = 0;
     push->stored_seq = ack->stored_seq;
     push->credits = ack->credits;
     stream->durable_seq = ack->durable_seq;
@@ -367,7 +416,8 @@ static bool send_item(struct push *push, struct item *item)
         return false;
     switch (item->kind) {
     case ITEM_FRAME:
-        if (!item->encoded || push->in_flight >= push->credits || !send_frame(push, item))
+        if (!item->encoded || push->in_flight >= (push->stream->refusals > 0 ? 1 : push->credits) ||
+            !send_frame(push, item))
             return false;
         push->in_flight++;
         break;

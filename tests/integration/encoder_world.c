@@ -13,6 +13,11 @@
 
 /* ------------------------------------------------------------------------------------------- vision */
 
+static uint32_t picture_number(const struct model_picture *picture)
+{
+    return video_number(picture->rgb, picture->width, picture->height);
+}
+
 static bool encode(void *arg, const struct model_picture *pictures, uint32_t count, float *out,
                    struct status *st)
 {
@@ -25,8 +30,11 @@ static bool encode(void *arg, const struct model_picture *pictures, uint32_t cou
         return status_fail(st, STATUS_EXHAUSTED, "the vision tower is told to fail");
     }
     for (uint32_t i = 0; i < count; i++)
+        if (world->bad_picture > 0 && picture_number(&pictures[i]) == world->bad_picture)
+            return status_fail(st, STATUS_INTERNAL, "the vision tower cannot bear this picture");
+    for (uint32_t i = 0; i < count; i++)
         for (uint32_t j = 0; j < WORLD_TOKENS * WORLD_HIDDEN; j++)
-            *out++ = (float)(video_number(pictures[i].rgb, pictures[i].width, pictures[i].height) * 100 + j);
+            *out++ = (float)(picture_number(&pictures[i]) * 100 + j);
     return true;
 }
 
@@ -80,6 +88,8 @@ struct world_push {
     struct world *world;
     struct world_stream *stream;
     uint32_t frames;
+    struct rpc_call *call;
+    struct loop_timer ack_timer;
 };
 
 static void on_message(struct rpc_call *call, const struct rpc_message *message, void *user);
@@ -96,6 +106,20 @@ static void send_ack(struct rpc_call *call, struct world_push *push, uint64_t du
     reply.item_case = REELKV__V1__PUSH_REPLY__ITEM_ACK;
     reply.ack = &ack;
     CHECK(rpc_call_write(call, &reply.base, NULL));
+}
+
+static void ack_frames(struct world_push *push)
+{
+    struct world_stream *stream = push->stream;
+    uint32_t lag = push->world->durable_lag;
+
+    send_ack(push->call, push,
+             stream->received - stream->durable > lag ? stream->received - lag : stream->durable);
+}
+
+static void ack_later(struct loop_timer *timer)
+{
+    ack_frames(container_of(timer, struct world_push, ack_timer));
 }
 
 static void take_hello(struct rpc_call *call, struct world_push *push, const Reelkv__V1__IngestHello *hello)
@@ -155,6 +179,10 @@ static void take_frame(struct rpc_call *call, struct world_push *push, const Ree
 
     CHECK_EQ(frame->seq, stream->received);
     CHECK(frame->seq < WORLD_FRAMES_MAX);
+    if (push->world->refuse_frame.code != STATUS_OK && frame->seq == push->world->refuse_seq) {
+        rpc_call_finish(call, &push->world->refuse_frame);
+        return;
+    }
     CHECK(frame->thumbnail.len > 4 && frame->thumbnail.len <= LIMIT_THUMBNAIL_BYTES);
     CHECK(frame->thumbnail.data[0] == 0xff && frame->thumbnail.data[1] == 0xd8);
     if (push->world->inspect != NULL)
@@ -173,11 +201,10 @@ static void take_frame(struct rpc_call *call, struct world_push *push, const Ree
         rpc_call_finish(call, &st);
         return;
     }
-    if (!push->world->silent)
-        send_ack(call, push,
-                 stream->received - stream->durable > push->world->durable_lag
-                     ? stream->received - push->world->durable_lag
-                     : stream->durable);
+    if (push->world->ack_ms > 0 && !loop_timer_is_running(&push->ack_timer))
+        loop_timer_start(push->world->loop, &push->ack_timer, push->world->ack_ms, ack_later);
+    else if (push->world->ack_ms == 0 && !push->world->silent)
+        ack_frames(push);
 }
 
 static void take_gap(struct rpc_call *call, struct world_push *push, const Reelkv__V1__IngestGap *gap)
@@ -190,6 +217,7 @@ static void take_gap(struct rpc_call *call, struct world_push *push, const Reelk
     memset(stream->kind + gap->from_seq, 2, gap->to_seq - gap->from_seq);
     snprintf(stream->gap_reason, sizeof stream->gap_reason, "%s", gap->reason);
     stream->received = gap->to_seq;
+    stream->gaps++;
     if (!push->world->silent)
         send_ack(call, push, stream->received);
 }
@@ -232,6 +260,7 @@ static void on_end(struct rpc_call *call, void *user)
 
     if (push->stream != NULL && push->stream->call == call)
         push->stream->call = NULL;
+    loop_timer_stop(&push->ack_timer);
     free(push);
 }
 
@@ -241,6 +270,7 @@ static void open_push(struct rpc_call *call, void *state)
 
     CHECK(push != NULL);
     push->world = state;
+    push->call = call;
     rpc_call_set_user(call, push);
     rpc_call_on_end(call, on_end);
     rpc_call_read(call, on_message);

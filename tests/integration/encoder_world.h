@@ -27,7 +27,7 @@ struct world_stream {
     int64_t pts_ns[WORLD_FRAMES_MAX];
     uint64_t received, durable;
     uint64_t expected_frames;
-    uint32_t hellos, frames_in_all, most_in_flight, ends;
+    uint32_t hellos, frames_in_all, most_in_flight, gaps, ends;
     char end_trouble[600], gap_reason[600];
     char encoder[64]; /* that said Hello last */
     bool over;
@@ -49,6 +49,7 @@ struct world {
     uint32_t credits;
     uint32_t break_after; /* frames, then UNAVAILABLE; 0: never */
     uint32_t durable_lag; /* frames that are stored and not yet durable */
+    uint32_t ack_ms;      /* until frames are stored, those that came meanwhile with them; 0: each at once */
     bool silent;          /* acknowledges nothing */
     bool lie;             /* acknowledges more than came */
     bool absent;          /* there is no analyzer */
@@ -57,7 +58,10 @@ struct world {
     /* Looks at a frame in place of the usual checks, which are those of the world's own vision tower. */
     void (*inspect)(struct world *world, const Reelkv__V1__IngestFrame *frame,
                     const struct rpc_payload *embeddings);
-    uint32_t encode_fails; /* so many batches fail */
+    uint32_t encode_fails;      /* so many batches fail */
+    uint32_t bad_picture;       /* the one of this number never can be encoded; 0: each can */
+    uint64_t refuse_seq;        /* what the frame of this number gets: */
+    struct status refuse_frame; /* OK: it is taken */
 };
 
 struct world *world_create(void);
