@@ -10,7 +10,7 @@
 #include "reelkv/v1/catalog.pb-c.h"
 #include "reelkv/v1/kvstore.pb-c.h"
 
-enum { PAGE_STREAMS = 500, SILENT_BYTES = 256 };
+enum { PAGE_STREAMS = 500, PAGE_SPANS = 1000, SILENT_BYTES = 256 };
 
 static void copy_text(char *out, size_t out_bytes, const char *text)
 {
@@ -227,29 +227,65 @@ uint64_t camera_frames_on_disk(const struct camera *camera)
     return durable;
 }
 
-void camera_explain(struct cluster *cluster, const struct camera *camera, char out[STATUS_TEXT_BYTES])
+/* What the camera's store has from a number on; NULL when it does not say. Valid until *call_p is destroyed. */
+static const Reelkv__V1__TimelineReply *timeline(struct cluster *cluster, const struct camera *camera,
+                                                 uint64_t after_seq, struct rpc_sync_stream **call_p)
 {
     Reelkv__V1__StreamId id = REELKV__V1__STREAM_ID__INIT;
     Reelkv__V1__TimelineRequest request = REELKV__V1__TIMELINE_REQUEST__INIT;
     const struct worker_record *store = cluster_store_of(cluster, camera->ns, camera->name, NULL);
-    const Reelkv__V1__TimelineReply *reply;
-    struct rpc_sync_stream *call = NULL;
     const ProtobufCMessage *body;
 
-    copy_text(out, STATUS_TEXT_BYTES, camera->trouble);
-    if (out[0] != '\0' || store == NULL || !camera->is_live || camera->gap_frames == 0)
-        return;
+    *call_p = NULL;
     id.namespace_ = (char *)camera->ns;
     id.name = (char *)camera->name;
     request.id = &id;
-    request.page_size = 1;
-    request.after_seq = camera->next_seq > 0 ? camera->next_seq - 1 : 0; /* the newest only */
-    if (cluster_call(cluster, store, &api_timeline, &request.base, &call, &body, NULL)) {
-        reply = (const Reelkv__V1__TimelineReply *)body;
-        if (reply->n_spans > 0)
-            copy_text(out, STATUS_TEXT_BYTES, reply->spans[0]->reason);
-    }
+    request.page_size = PAGE_SPANS;
+    request.after_seq = after_seq;
+    if (store == NULL || !cluster_call(cluster, store, &api_timeline, &request.base, call_p, &body, NULL))
+        return NULL;
+    return (const Reelkv__V1__TimelineReply *)body;
+}
+
+void camera_explain(struct cluster *cluster, const struct camera *camera, char out[STATUS_TEXT_BYTES])
+{
+    const Reelkv__V1__TimelineReply *reply;
+    struct rpc_sync_stream *call;
+
+    copy_text(out, STATUS_TEXT_BYTES, camera->trouble);
+    if (out[0] != '\0' || !camera->is_live || camera->gap_frames == 0)
+        return;
+    reply = timeline(cluster, camera, camera->next_seq > 0 ? camera->next_seq - 1 : 0, &call);
+    if (reply != NULL && reply->n_spans > 0)
+        copy_text(out, STATUS_TEXT_BYTES, reply->spans[0]->reason);
     rpc_sync_stream_destroy(call);
+}
+
+bool camera_last_gap(struct cluster *cluster, const struct camera *camera, struct camera_gap *gap)
+{
+    uint64_t after_seq = 0;
+    bool found = false;
+
+    if (camera->gap_frames == 0)
+        return false;
+    do {
+        struct rpc_sync_stream *call;
+        const Reelkv__V1__TimelineReply *reply = timeline(cluster, camera, after_seq, &call);
+
+        for (size_t i = 0; reply != NULL && i < reply->n_spans; i++) {
+            const Reelkv__V1__TimelineSpan *span = reply->spans[i];
+
+            if (span->result != REELKV__V1__FRAME_RESULT__FRAME_RESULT_GAP || span->reason[0] == '\0')
+                continue;
+            *gap = (struct camera_gap){ span->from_seq, span->to_seq, span->from_pts_ns, "" };
+            copy_text(gap->reason, sizeof gap->reason, span->reason);
+            found = true;
+        }
+        /* The next page begins further on, whatever a store says. */
+        after_seq = reply != NULL && reply->next_seq > after_seq ? reply->next_seq : 0;
+        rpc_sync_stream_destroy(call);
+    } while (after_seq != 0);
+    return found;
 }
 
 static void set_time(struct json *object, const char *key, int64_t utc_ns)

@@ -49,4 +49,12 @@ uint64_t camera_frames_on_disk(const struct camera *camera);
 /* Why nothing comes now: its trouble, or the reason of the gap that is its newest. "" when nothing is known. */
 void camera_explain(struct cluster *cluster, const struct camera *camera, char out[STATUS_TEXT_BYTES]);
 
+/* The newest gap that has a reason; those that were evicted have none. False: there is none, or its store is silent. */
+struct camera_gap {
+    uint64_t from_seq, to_seq; /* exclusive */
+    int64_t from_pts_ns;
+    char reason[STATUS_TEXT_BYTES];
+};
+bool camera_last_gap(struct cluster *cluster, const struct camera *camera, struct camera_gap *gap);
+
 #endif

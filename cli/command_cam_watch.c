@@ -112,7 +112,22 @@ static const struct option_row show_rows[] = {
 #undef ROW
 };
 
-static void print_camera(const struct camera *camera, const char *why)
+/* What `cam show` knows of a camera's gaps. */
+struct gaps {
+    char now[STATUS_TEXT_BYTES]; /* why nothing comes; "": something does, or the camera's trouble says it */
+    bool has_last;
+    struct camera_gap last;
+};
+
+static void read_gaps(struct cluster *cluster, const struct camera *camera, struct gaps *gaps)
+{
+    memset(gaps, 0, sizeof *gaps);
+    if (camera->trouble[0] == '\0')
+        camera_explain(cluster, camera, gaps->now);
+    gaps->has_last = camera_last_gap(cluster, camera, &gaps->last);
+}
+
+static void print_camera(const struct camera *camera, const struct gaps *gaps)
 {
     printf("camera    %s (namespace %s)\n", camera->name, camera->ns);
     printf("state     %s%s%s\n", camera_state_words(camera), camera->trouble[0] != '\0' ? ": " : "",
@@ -128,17 +143,29 @@ static void print_camera(const struct camera *camera, const char *why)
     printf(", %llu stored, %llu durable, %llu in gaps, %llu evicted\n",
            (unsigned long long)camera->stored_frames, (unsigned long long)camera->durable_seq,
            (unsigned long long)camera->gap_frames, (unsigned long long)camera->evicted_frames);
-    if (why[0] != '\0' && camera->trouble[0] == '\0')
-        printf("gap now   %s\n", why);
+    if (gaps->now[0] != '\0')
+        printf("gap now   %s\n", gaps->now);
+    else if (gaps->has_last)
+        printf("last gap  frames %llu to %llu, %s: %s\n", (unsigned long long)gaps->last.from_seq,
+               (unsigned long long)gaps->last.to_seq - 1, cli_time(gaps->last.from_pts_ns),
+               gaps->last.reason);
     printf("kept by   %s, %s on disk, epoch %llu\n", camera->store, cli_bytes(camera->disk_bytes),
            (unsigned long long)camera->epoch);
 }
 
-static void print_camera_json(const struct camera *camera, const char *why)
+static void print_camera_json(const struct camera *camera, const struct gaps *gaps)
 {
-    struct json *value = camera_to_json(camera);
+    struct json *value = camera_to_json(camera), *last;
 
-    json_set_str(value, "gap_reason", why[0] != '\0' && camera->trouble[0] == '\0' ? why : NULL);
+    json_set_str(value, "gap_reason", gaps->now[0] != '\0' ? gaps->now : NULL);
+    if (gaps->has_last) {
+        last = json_make_object();
+        json_set_u64(last, "from_seq", gaps->last.from_seq);
+        json_set_u64(last, "to_seq", gaps->last.to_seq);
+        json_set_str(last, "from", cli_rfc3339(gaps->last.from_pts_ns));
+        json_set_str(last, "reason", gaps->last.reason);
+        json_set(value, "last_gap", last);
+    }
     cli_print_json(value);
 }
 
@@ -147,7 +174,7 @@ static enum cli_exit run_show(const struct cli_run *run)
     const struct cam_show_options *options = run->options;
     struct cluster *cluster = NULL;
     struct camera *camera = calloc(1, sizeof *camera);
-    char why[STATUS_TEXT_BYTES];
+    struct gaps gaps;
     struct status st = { 0 };
     bool ok;
 
@@ -155,12 +182,12 @@ static enum cli_exit run_show(const struct cli_run *run)
     ok = cluster_open(&cluster, options->data, options->redis, &st) &&
          camera_get(cluster, options->namespace, run->arguments[0], camera, &st);
     if (ok)
-        camera_explain(cluster, camera, why);
+        read_gaps(cluster, camera, &gaps);
     cluster_close(cluster);
     if (ok && run->json)
-        print_camera_json(camera, why);
+        print_camera_json(camera, &gaps);
     else if (ok)
-        print_camera(camera, why);
+        print_camera(camera, &gaps);
     free(camera);
     return ok ? CLI_OK : cli_fail(&st, run->json);
 }

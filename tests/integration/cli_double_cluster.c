@@ -309,6 +309,9 @@ static void timeline(struct rpc_call *call, void *state)
     Reelkv__V1__TimelineSpan *spans[] = { &span };
 
     span.result = REELKV__V1__FRAME_RESULT__FRAME_RESULT_GAP;
+    span.from_seq = 6;
+    span.to_seq = 10;
+    span.from_pts_ns = 1767225603000000000; /* 2026-01-01T00:00:03Z */
     span.reason = (char *)"nobody answers there";
     reply.spans = spans;
     reply.n_spans = 1;

@@ -104,7 +104,7 @@ TEST(cameras_are_added_listed_waited_for_and_removed)
     CHECK_HAS(process_log(&verb), "--frames");
     CHECK_EQ(RUN(&verb, "cam", "wait", "gate", "--frames", "5"), 0);
     CHECK_EQ(RUN(&verb, "cam", "wait", "gate", "--frames", "50", "--timeout", "1"), 7);
-    CHECK_HAS(process_log(&verb), "10 of 50 frames");
+    CHECK_HAS(process_log(&verb), " of 50 frames are on disk");
     CHECK_EQ(RUN(&verb, "cam", "ls", "--namespace", "No!"), 2);
     CHECK_EQ(RUN(&verb, "cam", "show", "nobody"), 3);
     CHECK_EQ(RUN(&verb, "cam", "rm", "dock"), 0);
@@ -183,6 +183,24 @@ TEST(waiting_for_frames_does_not_count_gaps)
     CHECK_HAS(process_log(&verb), "6 of 8 frames are on disk; yard: nobody answers there");
     CHECK_EQ(RUN(&verb, "cam", "show", "yard"), 0);
     CHECK_HAS(process_log(&verb), "gap now   nobody answers there");
+    tear_down();
+}
+
+/* A file's gaps lie behind what came after them. */
+TEST(show_says_why_the_newest_gap_is_there)
+{
+    struct process verb;
+    struct json *value;
+
+    set_up();
+    CHECK_EQ(RUN(&verb, "cam", "add", "tape", "http://host/gappy.mp4"), 0);
+    CHECK_EQ(RUN(&verb, "cam", "wait", "tape"), 0);
+    CHECK_EQ(RUN(&verb, "cam", "show", "tape"), 0);
+    CHECK_HAS(process_log(&verb), "last gap  frames 6 to 9, 2026-01-01 00:00:03Z: nobody answers there");
+    CHECK_EQ(RUN(&verb, "cam", "show", "tape", "--json"), 0);
+    value = printed(&verb);
+    CHECK_STR(json_str(json_get(json_get(value, "last_gap"), "reason")), "nobody answers there");
+    json_free(value);
     tear_down();
 }
 
