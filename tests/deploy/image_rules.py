@@ -1,4 +1,5 @@
-"""What must hold for the Dockerfile: its sources exist, its programs are installed, their libraries come with them."""
+"""What must hold for the Dockerfile: its sources exist, its programs are installed, their libraries and the license come
+with them."""
 import functools
 import os
 import pathlib
@@ -26,19 +27,20 @@ def install(build_folder, into):
 
 def sources(tree, stages):
     """Every COPY from the context names tracked files, and the build has all that CMake wants."""
-    copied = set()
+    copied = {source for copy in stages[BUILD].copies for source in copy.sources}
     for stage in stages.values():
         for copy in stage.copies:
             if copy.source_stage not in ("", *stages):
                 yield f"Dockerfile: {stage.name} copies from {copy.source_stage}, which is no stage"
             for source in copy.sources if copy.source_stage == CONTEXT else []:
-                copied.add(source)
                 if not run("git", "-C", str(tree), "ls-files", "--", source):
                     yield f"Dockerfile: COPY {source}: no such file in the source tree"
-    wanted = re.findall(r"^add_subdirectory\((\w+)\)", (tree / "CMakeLists.txt").read_text(), re.MULTILINE)
-    for folder in ["CMakeLists.txt", "CMakePresets.json", "cmake", *wanted]:
-        if folder not in copied:
-            yield f"Dockerfile: the build stage does not copy {folder}"
+    lists = (tree / "CMakeLists.txt").read_text()
+    folders = re.findall(r"^add_subdirectory\((\w+)\)", lists, re.MULTILINE)
+    files = " ".join(re.findall(r"^install\(FILES (.+) DESTINATION", lists, re.MULTILINE)).split()
+    for wanted in ["CMakeLists.txt", "CMakePresets.json", "cmake", *folders, *files]:
+        if wanted not in copied:
+            yield f"Dockerfile: the build stage does not copy {wanted}"
 
 
 def targets(stages):
@@ -61,6 +63,16 @@ def installed(stages, files):
                 path = source.removeprefix("/out/")
                 if not any(file == path or file.startswith(path + "/") for file in files):
                     yield f"Dockerfile: {stage.name} copies {source}, which cmake --install does not write"
+
+
+def license_given(stages, files):
+    """Who gets the programs gets the license: an install has it with the README, every image has it."""
+    folder = "usr/local/share/doc/reelkv"
+    for name in ("LICENSE", "README.md"):
+        if f"{folder}/{name}" not in files:
+            yield f"cmake --install does not write {folder}/{name}"
+    if not any(copy.sources == ["LICENSE"] and copy.target == f"/{folder}/" for copy in stages[RUNTIME].copies):
+        yield f"Dockerfile: {RUNTIME}, which every image starts from, does not copy LICENSE to /{folder}/"
 
 
 def group(tree, name):
@@ -107,6 +119,7 @@ def findings(tree, stages, build_folder, sanitized):
     with tempfile.TemporaryDirectory() as scratch:
         files = install(build_folder, scratch)
         found += installed(stages, files)
+        found += license_given(stages, files)
         if not sanitized:
             wanted = {pathlib.PurePath(source).name for stage in stages.values() for copy in stage.copies
                       for source in copy.sources if copy.source_stage == BUILD}
