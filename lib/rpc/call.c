@@ -119,7 +119,7 @@ static void accept_done(struct rpc_op *op, bool ok)
     snprintf(call->path, sizeof call->path, "%.*s", (int)GRPC_SLICE_LENGTH(call->details.method),
              (const char *)GRPC_SLICE_START_PTR(call->details.method));
     take_request_id(call);
-    call->handler = server_find(call->server, call->details.method, &call->user, &call->builtin);
+    call->handler = server_find(call->server, call->details.method, &call->user, &call->limit);
     server_call_accepted(call->server, call, true);
     close.data.recv_close_on_server.cancelled = &call->cancelled;
     start(call, &close, 1, &call->close_op, close_done);

@@ -12,6 +12,12 @@
 #include "rpc/rpc_internal.h"
 #include "rpc/server.h"
 
+/* How many calls of one kind are open at once. */
+struct call_limit {
+    const char *what; /* "calls": "128 ... are open, which is the limit" */
+    uint32_t open, max;
+};
+
 struct rpc_call {
     struct rpc_server *server;
     struct rpc *rpc;
@@ -20,8 +26,7 @@ struct rpc_call {
     grpc_call_details details;
     grpc_metadata_array metadata;
     const struct rpc_handler *handler; /* NULL: unknown method */
-    bool builtin;                      /* health or reflection */
-    uint32_t *counted_in;              /* the server's count of admitted calls; NULL: refused */
+    struct call_limit *limit;          /* the server's, that it counts in; NULL: none, or refused */
     void *user;
     struct rpc_op accept_op, close_op, read_op, send_op;
     uint32_t ops; /* in flight */
@@ -53,7 +58,7 @@ struct rpc_call {
 
 /* The server's side (server.c). */
 const struct rpc_handler *server_find(struct rpc_server *server, grpc_slice path, void **state_p,
-                                      bool *builtin_p);
+                                      struct call_limit **limit_p);
 void server_call_accepted(struct rpc_server *server, struct rpc_call *call, bool ok);
 bool server_admits(struct rpc_server *server, struct rpc_call *call, struct status *st);
 void server_call_left(struct rpc_server *server, struct rpc_call *call); /* may be the server's last moment */

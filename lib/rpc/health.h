@@ -3,7 +3,7 @@
  * Check answers NOT_FOUND for a name it does not know; Watch says SERVICE_UNKNOWN for it and stays, as the
  * protocol wants. A watcher who reads slowly gets the latest state, not every one.
  *
- * Thread: the loop's. Bounds: RPC_SERVICES + 1 names; watchers count as built-in calls. */
+ * Thread: the loop's. Bounds: RPC_SERVICES + 1 names; RPC_WATCHES watchers, which the server counts. */
 #ifndef REELKV_RPC_HEALTH_H
 #define REELKV_RPC_HEALTH_H
 

@@ -22,7 +22,8 @@
 
 enum {
     ACCEPTS = 8, /* slots armed at once */
-    BUILTIN_CALLS = 128,
+    REFLECTION_STREAMS = 128,
+    SPARE_STREAMS = 128,  /* of a connection, for health Checks and refusals */
     BUILTIN_SERVICES = 3, /* health, two versions of reflection */
     DEFAULT_CALLS = 1024,
     DEFAULT_RETRY_MS = 100,
@@ -47,9 +48,9 @@ struct rpc_server {
     size_t service_count; /* the built-in ones come last */
     struct listener listeners[RPC_ADDRESSES];
     size_t listener_count;
-    uint32_t max_message_bytes, max_calls, retry_after_ms;
-    struct rpc_call *calls;             /* accepted and not ended */
-    uint32_t call_count, builtin_count; /* admitted ones among them */
+    uint32_t max_message_bytes, retry_after_ms;
+    struct rpc_call *calls; /* accepted and not ended */
+    struct call_limit served, watches, reflections;
     uint32_t armed;
     struct health *health;
     struct reflection *reflection;
@@ -63,8 +64,20 @@ struct rpc_server {
 
 /* ---- calls ---- */
 
+/* NULL: no limit. A probe's Check is answered whatever else is open. */
+static struct call_limit *limit_of(struct rpc_server *server, size_t service, const struct rpc_method *method)
+{
+    size_t health = server->service_count - BUILTIN_SERVICES;
+
+    if (service < health)
+        return &server->served;
+    if (service > health)
+        return &server->reflections;
+    return method->shape == RPC_UNARY ? NULL : &server->watches;
+}
+
 const struct rpc_handler *server_find(struct rpc_server *server, grpc_slice path, void **state_p,
-                                      bool *builtin_p)
+                                      struct call_limit **limit_p)
 {
     for (size_t s = 0; s < server->service_count; s++) {
         const struct rpc_service *service = &server->services[s];
@@ -73,7 +86,7 @@ const struct rpc_handler *server_find(struct rpc_server *server, grpc_slice path
             if (grpc_slice_str_cmp(path, service->handlers[i].method->path) != 0)
                 continue;
             *state_p = service->state;
-            *builtin_p = s + BUILTIN_SERVICES >= server->service_count;
+            *limit_p = limit_of(server, s, service->handlers[i].method);
             return &service->handlers[i];
         }
     }
@@ -133,19 +146,21 @@ void server_call_accepted(struct rpc_server *server, struct rpc_call *call, bool
 
 bool server_admits(struct rpc_server *server, struct rpc_call *call, struct status *st)
 {
-    uint32_t *count = call->builtin ? &server->builtin_count : &server->call_count;
-    uint32_t max = call->builtin ? BUILTIN_CALLS : server->max_calls;
+    struct call_limit *limit = call->limit;
 
+    call->limit = NULL;
     if (server->phase >= CLOSING)
         return status_fail(st, STATUS_UNAVAILABLE, "the server is going away");
-    if (*count < max) {
-        call->counted_in = count;
-        ++*count;
-        return true;
+    if (limit != NULL && limit->open == limit->max) {
+        status_fail(st, STATUS_EXHAUSTED, "%u %s are open, which is the limit; try again later", limit->max,
+                    limit->what);
+        st->retry_after_ms = server->retry_after_ms;
+        return false;
     }
-    status_fail(st, STATUS_EXHAUSTED, "%u calls are open, which is the limit; try again later", max);
-    st->retry_after_ms = server->retry_after_ms;
-    return false;
+    call->limit = limit;
+    if (limit != NULL)
+        limit->open++;
+    return true;
 }
 
 void server_call_left(struct rpc_server *server, struct rpc_call *call)
@@ -154,8 +169,8 @@ void server_call_left(struct rpc_server *server, struct rpc_call *call)
     *call->link = call->next;
     if (call->next != NULL)
         call->next->link = call->link;
-    if (call->counted_in != NULL)
-        --*call->counted_in;
+    if (call->limit != NULL)
+        call->limit->open--;
     call->server = NULL;
     rpc_call_unref(call);
     check_closed(server);
@@ -170,6 +185,7 @@ static uint32_t or_default(uint32_t value, uint32_t initial)
 
 static grpc_server *grpc_server_of(const struct rpc_server *server, const struct rpc_server_options *options)
 {
+    uint32_t all_calls = server->served.max + server->watches.max + server->reflections.max;
     const struct {
         const char *key;
         uint32_t value;
@@ -177,8 +193,7 @@ static grpc_server *grpc_server_of(const struct rpc_server *server, const struct
         { GRPC_ARG_ALLOW_REUSEPORT, 0 }, /* else two servers share one port, and the traffic */
         { GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, server->max_message_bytes },
         { GRPC_ARG_MAX_SEND_MESSAGE_LENGTH, server->max_message_bytes },
-        { GRPC_ARG_MAX_CONCURRENT_STREAMS,
-          or_default(options->max_streams, server->max_calls + BUILTIN_CALLS) },
+        { GRPC_ARG_MAX_CONCURRENT_STREAMS, or_default(options->max_streams, all_calls + SPARE_STREAMS) },
         { GRPC_ARG_KEEPALIVE_TIME_MS, or_default(options->keepalive_ms, DEFAULT_KEEPALIVE_MS) },
         { GRPC_ARG_KEEPALIVE_TIMEOUT_MS,
           or_default(options->keepalive_timeout_ms, DEFAULT_KEEPALIVE_TIMEOUT_MS) },
@@ -259,7 +274,9 @@ bool rpc_server_create(struct rpc_server **server_p, struct rpc *rpc,
     server->rpc = rpc;
     rpc->servers++;
     server->max_message_bytes = or_default(options->max_message_bytes, LIMIT_MESSAGE_BYTES);
-    server->max_calls = or_default(options->max_calls, DEFAULT_CALLS);
+    server->served = (struct call_limit){ "calls", 0, or_default(options->max_calls, DEFAULT_CALLS) };
+    server->watches = (struct call_limit){ "health watches", 0, RPC_WATCHES };
+    server->reflections = (struct call_limit){ "reflection streams", 0, REFLECTION_STREAMS };
     server->retry_after_ms = or_default(options->retry_after_ms, DEFAULT_RETRY_MS);
     rpc_signals_block(&before);
     server->grpc = grpc_server_of(server, options);
@@ -293,7 +310,7 @@ void rpc_server_set_serving(struct rpc_server *server, const char *service, bool
 
 uint32_t rpc_server_calls(const struct rpc_server *server)
 {
-    return server->call_count;
+    return server->served.open;
 }
 
 /* ---- draining ---- */

@@ -1,7 +1,8 @@
 /* server.h - listens, accepts, refuses what is too much, drains. See docs/drain.md.
  *
  * Answers by itself: unknown methods (UNIMPLEMENTED), malformed messages (INVALID), more than max_calls at
- * once (EXHAUSTED with retry_after_ms), grpc.health.v1 (Check, Watch) and reflection (v1, v1alpha).
+ * once (EXHAUSTED with retry_after_ms), grpc.health.v1 (Check, Watch) and reflection (v1, v1alpha). Watches and
+ * reflection have limits of their own; a Check has none: it is answered whatever else is open.
  *
  * Owner:  main; after rpc_server_drain()'s done, or at any time outside callbacks, rpc_server_destroy().
  * Thread: the loop's.
@@ -28,7 +29,7 @@ struct rpc_service {
     void *state;
 };
 
-enum { RPC_ADDRESSES = 8, RPC_SERVICES = 16 };
+enum { RPC_ADDRESSES = 8, RPC_SERVICES = 16, RPC_WATCHES = 128 /* open health Watches */ };
 
 struct rpc_server_options {
     const char *const *addresses; /* "127.0.0.1:7304", "[::1]:0", "unix:/run/reelkv/kv.sock" */
@@ -37,9 +38,9 @@ struct rpc_server_options {
     size_t service_count;
     uint32_t max_message_bytes; /* 0: LIMIT_MESSAGE_BYTES */
     uint32_t max_calls;         /* at once, health and reflection apart; 0: 1024 */
-    uint32_t max_streams;       /* per connection; 0: max_calls + 128, so that the refusal is heard */
-    uint32_t retry_after_ms;    /* told to those refused; 0: 100 */
-    uint32_t keepalive_ms;      /* 0: 10000; how long a silent connection goes unpinged */
+    uint32_t max_streams;    /* per connection; 0: max_calls + 384, so that refusals and Checks are heard */
+    uint32_t retry_after_ms; /* told to those refused; 0: 100 */
+    uint32_t keepalive_ms;   /* 0: 10000; how long a silent connection goes unpinged */
     uint32_t
         keepalive_timeout_ms; /* 0: 5000; how long its answer may take before the connection counts as lost */
     uint32_t lookahead_bytes; /* taken from a sender before the handler asks, per stream; 0: 1 MiB */

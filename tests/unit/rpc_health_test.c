@@ -1,4 +1,6 @@
 #include "grpc/health/v1/health.pb-c.h"
+#include "reelkv/v1/kvstore.pb-c.h"
+#include "rpc/api.h"
 #include "rpc/sync.h"
 #include "support/rpc_fixture.h"
 #include "support/test.h"
@@ -134,21 +136,56 @@ TEST(watch_of_an_unknown_service_says_so_and_stays)
     end();
 }
 
-/* A probe must not fail because the server is busy. */
-TEST(health_answers_when_calls_are_refused)
+static bool ask_spans(struct status *st)
 {
-    struct rpc_server_options options = { .max_calls = 1, .max_streams = 1000 };
-    struct rpc_sync_stream *watches[100];
+    Reelkv__V1__TimelineRequest request = REELKV__V1__TIMELINE_REQUEST__INIT;
+    const struct rpc_message *reply = NULL;
+    struct rpc_sync_stream *stream = NULL;
+    bool ok = rpc_sync_unary(&stream, client, &api_timeline, &patient, &request.base, &reply, st);
+
+    rpc_sync_stream_destroy(stream);
+    return ok;
+}
+
+/* A probe must not fail because the server is busy, or watched by many: the only call there may be is open, and all the
+ * Watches, on one connection. What is more of either is refused with the reason; Check is answered before and after. */
+TEST(check_is_answered_beside_all_the_calls_and_watches_there_may_be)
+{
+    struct rpc_server_options options = { .max_calls = 1, .retry_after_ms = 250 };
+    Reelkv__V1__ScoreRequest request = REELKV__V1__SCORE_REQUEST__INIT;
+    struct rpc_sync_stream *watches[RPC_WATCHES], *held = NULL, *late;
+    const struct rpc_message *message = NULL;
     struct status st = { 0 };
 
     begin(&options);
+    CHECK_OK(rpc_sync_open(&held, client, &api_score, &patient, &st), st);
+    CHECK_OK(rpc_sync_write(held, &request.base, NULL, &st), st);
+    CHECK(fixture_wait(&fixture.opened, 1));
     for (size_t i = 0; i < ARRAY_LEN(watches); i++) {
         watches[i] = watch("");
         CHECK_EQ(next(watches[i]), SERVING);
     }
     CHECK_EQ(check("", &st), SERVING);
+    late = watch("");
+    CHECK(!rpc_sync_read(late, &message, &st));
+    CHECK_EQ(st.code, STATUS_EXHAUSTED);
+    CHECK_STR(st.text, "128 health watches are open, which is the limit; try again later");
+    CHECK_EQ(st.retry_after_ms, 250);
+    rpc_sync_stream_destroy(late);
+    CHECK(!ask_spans(&st));
+    CHECK_EQ(st.code, STATUS_EXHAUSTED);
+    CHECK_EQ(check("", &st), SERVING);
+    rpc_sync_stream_destroy(watches[0]);
+    late = watch("");
+    while (!rpc_sync_read(late, &message, &st)) { /* the server may not have heard of the end yet */
+        CHECK_EQ(st.code, STATUS_EXHAUSTED);
+        rpc_sync_stream_destroy(late);
+        late = watch("");
+    }
+    watches[0] = late;
     for (size_t i = 0; i < ARRAY_LEN(watches); i++)
         rpc_sync_stream_destroy(watches[i]);
+    rpc_sync_stream_destroy(held);
     end();
 }
 
