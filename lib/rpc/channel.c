@@ -39,6 +39,7 @@ static grpc_channel *grpc_channel_of(const struct rpc_channel *channel,
         { GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, RECONNECT_FIRST_MS },
         { GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, RECONNECT_MAX_MS },
         { GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1 }, /* none: inflating has no limit in gRPC */
+        { GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0 },          /* nor for servers that do not heed it */
         { GRPC_ARG_HTTP2_BDP_PROBE, 0 },
         { GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, RPC_LOOKAHEAD_BYTES },
         { GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1 }, /* equal channels do not share a connection */

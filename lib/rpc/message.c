@@ -166,6 +166,9 @@ bool rpc_received_take(struct rpc_received *received, grpc_byte_buffer *buffer,
 
     rpc_received_reset(received);
     received->buffer = buffer;
+    if (buffer->data.raw.compression != GRPC_COMPRESS_NONE)
+        return status_fail(st, STATUS_UNIMPLEMENTED, "a %s came compressed, which is not accepted",
+                           type->name);
     received->arena.limit_bytes = LIMIT_CALL_BYTES;
     pieces = pieces_of(buffer, &received->arena, &count);
     if (pieces == NULL)
