@@ -154,11 +154,8 @@ TEST(frequent_pings_do_not_cost_the_connection)
     end(held);
 }
 
-/* Without keepalive the client would wait for ever: the call has no deadline and nobody closes anything. */
-TEST(a_client_notices_a_peer_that_went_silent)
+static void freeze_until_the_client_notices(struct rpc_sync_stream *held)
 {
-    struct rpc_channel_options options = { .keepalive_ms = 250, .keepalive_timeout_ms = 250 };
-    struct rpc_sync_stream *held = begin(NULL, &options);
     const struct rpc_message *reply = NULL;
     struct status st = { 0 };
 
@@ -166,6 +163,15 @@ TEST(a_client_notices_a_peer_that_went_silent)
     CHECK(!rpc_sync_read(held, &reply, &st));
     CHECK_EQ(st.code, STATUS_UNAVAILABLE);
     CHECK_HAS(st.text, relay.address);
+}
+
+/* Without keepalive the client would wait for ever: the call has no deadline and nobody closes anything. */
+TEST(a_client_notices_a_peer_that_went_silent)
+{
+    struct rpc_channel_options options = { .keepalive_ms = 250, .keepalive_timeout_ms = 250 };
+    struct rpc_sync_stream *held = begin(NULL, &options);
+
+    freeze_until_the_client_notices(held);
     end(held);
 }
 
@@ -177,6 +183,18 @@ TEST(a_server_notices_a_client_that_went_silent)
 
     relay.frozen = true;
     CHECK(fixture_wait(&fixture.ended, 1));
+    CHECK_EQ(atomic_load(&fixture.cancelled), 1);
+    end(held);
+}
+
+/* gRPC's own default is to send no pings at all. With nothing set, the client notices first (5 s and 3 s); the server
+ * hears nothing of its going, because the cable is still out, and notices by itself (10 s and 5 s). */
+TEST(by_default_both_ends_notice_a_peer_that_went_silent)
+{
+    struct rpc_sync_stream *held = begin(NULL, NULL);
+
+    freeze_until_the_client_notices(held);
+    CHECK(fixture_wait(&fixture.ended, 1) || fixture_wait(&fixture.ended, 1));
     CHECK_EQ(atomic_load(&fixture.cancelled), 1);
     end(held);
 }
