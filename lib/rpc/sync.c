@@ -38,9 +38,9 @@ struct rpc_sync_stream {
     struct unread *unread, **unread_last;
     pthread_mutex_t batch_lock;  /* gRPC wants batches started one at a time */
     pthread_mutex_t status_lock; /* guards what follows */
-    bool status_known;
-    atomic_bool cancelled; /* by us */
-    struct status failure; /* ours, goes before the server's */
+    atomic_bool status_known;    /* set under the lock */
+    atomic_bool cancelled;       /* by us */
+    struct status failure;       /* ours, goes before the server's */
 };
 
 bool rpc_sync_create(struct rpc_sync **client_p, const char *address,
@@ -206,12 +206,15 @@ static void set_unread_aside(struct rpc_sync_stream *stream)
     }
 }
 
-/* Sends what is given, the initial metadata before it the first time. False: the call is dead. */
+/* Sends what is given, the initial metadata before it the first time. False: the call is dead. gRPC itself may take what
+ * is sent after the end. */
 static bool send(struct rpc_sync_stream *stream, grpc_byte_buffer *buffer, bool close)
 {
     grpc_op ops[3];
     size_t count = 0;
 
+    if (stream->status_known)
+        return false;
     if (!stream->initial_sent)
         ops[count++] = stream->send_initial;
     if (buffer != NULL) {
@@ -260,7 +263,7 @@ bool rpc_sync_write(struct rpc_sync_stream *stream, const ProtobufCMessage *mess
 
 bool rpc_sync_half_close(struct rpc_sync_stream *stream, struct status *st)
 {
-    if (stream->half_closed)
+    if (stream->half_closed && !stream->status_known)
         return true;
     stream->half_closed = true;
     if (send(stream, NULL, true))

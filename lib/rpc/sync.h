@@ -29,7 +29,8 @@ bool rpc_sync_open(struct rpc_sync_stream **stream_p, struct rpc_sync *client,
 bool rpc_sync_write(struct rpc_sync_stream *stream, const ProtobufCMessage *message,
                     const struct rpc_attachment *attachment, struct status *st);
 
-/* False: the call is over and did not end with OK. */
+/* False: the call is over and did not end with OK; always false once a write or read has said so. True does not tell that
+ * the server heard of it: the call may end meanwhile, and the next read says how. */
 bool rpc_sync_half_close(struct rpc_sync_stream *stream, struct status *st);
 
 /* True with a message, valid until the next read or destroy. True with *message_p NULL: the server ended the

@@ -370,6 +370,51 @@ TEST(a_write_to_an_ended_call_says_how_it_ended_although_replies_are_unread)
     end();
 }
 
+/* gRPC may take what is sent on a call that is over. Whoever was told of the end, here by a read, is told the same by
+ * what it does next: by every half-close, and by a write. */
+TEST(a_call_known_to_have_failed_takes_no_more_and_says_how_it_ended)
+{
+    struct status st = { 0 };
+
+    begin(NULL);
+    for (int i = 0; i < 20; i++) {
+        struct rpc_sync_stream *stream = NULL;
+        const struct rpc_message *message = NULL;
+
+        CHECK_OK(rpc_sync_open(&stream, client, &api_append, &patient, &st), st);
+        CHECK(append_bad_end(stream, "the lens fell off", &st));
+        CHECK(!rpc_sync_read(stream, &message, &st));
+        for (int deed = i % 2; deed < 3; deed++) {
+            st = (struct status){ 0 };
+            CHECK(deed == 0 ? !append_bad_end(stream, "no", &st) : !rpc_sync_half_close(stream, &st));
+            CHECK_EQ(st.code, STATUS_ABORTED);
+            CHECK_STR(st.text, "the lens fell off");
+        }
+        rpc_sync_stream_destroy(stream);
+    }
+    end();
+}
+
+/* The server has said all before the client closes its side: nothing to complain of. */
+TEST(half_close_of_a_call_that_ended_well_is_fine)
+{
+    Reelkv__V1__FetchRequest request = REELKV__V1__FETCH_REQUEST__INIT;
+    struct rpc_sync_stream *stream = NULL;
+    const struct rpc_message *message = NULL;
+    struct status st = { 0 };
+
+    begin(NULL);
+    CHECK_OK(rpc_sync_open(&stream, client, &api_fetch, &patient, &st), st);
+    CHECK_OK(rpc_sync_write(stream, &request.base, NULL, &st), st);
+    CHECK_OK(rpc_sync_read(stream, &message, &st), st);
+    CHECK(message == NULL);
+    CHECK_OK(rpc_sync_half_close(stream, &st), st);
+    CHECK_OK(rpc_sync_half_close(stream, &st), st);
+    CHECK_OK(rpc_sync_finish(stream, &st), st);
+    rpc_sync_stream_destroy(stream);
+    end();
+}
+
 /* The same for half-close: what the server said last is read, then its status, although nothing more could be sent. */
 TEST(finishing_a_call_that_the_server_has_ended_does_not_wait)
 {
