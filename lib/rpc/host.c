@@ -137,7 +137,8 @@ bool rpc_host_serve(struct rpc_host *host, const struct rpc_service *services, s
     struct rpc_server_options options = { .addresses = addresses,
                                           .services = services,
                                           .service_count = count,
-                                          .max_calls = host->options.max_calls };
+                                          .max_calls = host->options.max_calls,
+                                          .memory_bytes = host->options.rpc_memory_bytes };
     char *text = strdup(host->options.listen);
     bool ok;
 

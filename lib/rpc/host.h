@@ -22,15 +22,17 @@ struct rpc_host_options {
     const char *listen;    /* addresses, comma-separated */
     const char *advertise; /* what others are told; "": the first address listened on */
     uint32_t max_calls;
+    uint64_t rpc_memory_bytes;
     uint32_t lame_ms;
     uint32_t drain_ms;
 };
 
 /* From a service's options struct whose .def includes rpc/host_options.def. */
-#define RPC_HOST_OPTIONS(service_name, options)                                                           \
-    {                                                                                                     \
-        .service = (service_name), .listen = (options)->listen, .advertise = (options)->advertise,        \
-        .max_calls = (options)->max_calls, .lame_ms = (options)->lame_ms, .drain_ms = (options)->drain_ms \
+#define RPC_HOST_OPTIONS(service_name, options)                                                    \
+    {                                                                                              \
+        .service = (service_name), .listen = (options)->listen, .advertise = (options)->advertise, \
+        .max_calls = (options)->max_calls, .rpc_memory_bytes = (options)->rpc_memory_bytes,        \
+        .lame_ms = (options)->lame_ms, .drain_ms = (options)->drain_ms                             \
     }
 
 bool rpc_host_create(struct rpc_host **host_p, const struct rpc_host_options *options, struct status *st);

@@ -29,6 +29,7 @@ enum {
     DEFAULT_RETRY_MS = 100,
     DEFAULT_KEEPALIVE_MS = 10000,
     DEFAULT_KEEPALIVE_TIMEOUT_MS = 5000,
+    DEFAULT_MEMORY_BYTES = 512 << 20,
     PINGS_MIN_INTERVAL_MS = 100, /* well below what any client of ours pings with: jitter counts */
 };
 
@@ -204,14 +205,23 @@ static grpc_server *grpc_server_of(const struct rpc_server *server, const struct
         { GRPC_ARG_HTTP2_BDP_PROBE, 0 },
         { GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, or_default(options->lookahead_bytes, RPC_LOOKAHEAD_BYTES) },
     };
-    grpc_arg args[ARRAY_LEN(rows)];
-    grpc_channel_args all = { ARRAY_LEN(rows), args };
+    grpc_resource_quota *quota = grpc_resource_quota_create(NULL);
+    grpc_arg args[ARRAY_LEN(rows) + 1];
+    grpc_channel_args all = { ARRAY_LEN(args), args };
+    grpc_server *out;
 
     for (size_t i = 0; i < ARRAY_LEN(rows); i++)
         args[i] = (grpc_arg){ .type = GRPC_ARG_INTEGER,
                               .key = (char *)rows[i].key,
                               .value.integer = (int)rows[i].value };
-    return grpc_server_create(&all, NULL);
+    grpc_resource_quota_resize(quota,
+                               options->memory_bytes != 0 ? options->memory_bytes : DEFAULT_MEMORY_BYTES);
+    args[ARRAY_LEN(rows)] = (grpc_arg){ .type = GRPC_ARG_POINTER,
+                                        .key = (char *)GRPC_ARG_RESOURCE_QUOTA,
+                                        .value.pointer = { quota, grpc_resource_quota_arg_vtable() } };
+    out = grpc_server_create(&all, NULL);
+    grpc_resource_quota_unref(quota); /* the server holds it */
+    return out;
 }
 
 static bool listen_on(struct rpc_server *server, const char *address, struct status *st)

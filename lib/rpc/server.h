@@ -7,7 +7,11 @@
  * Owner:  main; after rpc_server_drain()'s done, or at any time outside callbacks, rpc_server_destroy().
  * Thread: the loop's.
  * Fails:  create: UNAVAILABLE with the address and why it cannot be listened on; INVALID for an address that
- *         makes no sense. */
+ *         makes no sense.
+ * Bounds: memory_bytes for what gRPC holds of all connections, calls and arrived messages. A last resort: when it
+ *         is overdrawn, gRPC closes connections without calls and ends calls at random, more than it must; their
+ *         clients read EXHAUSTED. What requests unpack into comes on top, LIMIT_CALL_BYTES each. The C core 1.51
+ *         has no limit on the number of connections; each takes some kB of this memory, and a descriptor. */
 #ifndef REELKV_RPC_SERVER_H
 #define REELKV_RPC_SERVER_H
 
@@ -37,6 +41,7 @@ struct rpc_server_options {
     const struct rpc_service *services; /* outlive the server, as do their rows */
     size_t service_count;
     uint32_t max_message_bytes; /* 0: LIMIT_MESSAGE_BYTES */
+    uint64_t memory_bytes;      /* 0: 512 MiB */
     uint32_t max_calls;         /* at once, health and reflection apart; 0: 1024 */
     uint32_t max_streams;    /* per connection; 0: max_calls + 384, so that refusals and Checks are heard */
     uint32_t retry_after_ms; /* told to those refused; 0: 100 */

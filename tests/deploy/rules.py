@@ -262,9 +262,10 @@ def sizes(cluster):
         values = values_of(cluster, container, service)
         limit = kubelet.quantity(container["resources"]["limits"]["memory"])
         pools = sum(programs.number(values.get(flag, "0")) for flag in ("--ram-budget-bytes", "--pool-bytes"))
-        if pools * 1.25 > limit:
+        calls = programs.number(values["--rpc-memory-bytes"])
+        if pools * 1.25 + calls > limit:
             yield (f"{title(doc)}: memory limit {limit / 2**20:.0f} MiB is under 1.25 times its pools' "
-                   f"{pools / 2**20:.0f} MiB")
+                   f"{pools / 2**20:.0f} MiB and its calls' {calls / 2**20:.0f} MiB")
         if "--path" not in values:
             continue
         claim = next((claim for claim in doc["spec"].get("volumeClaimTemplates", []) for mount in

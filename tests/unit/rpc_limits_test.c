@@ -187,6 +187,73 @@ TEST(calls_beyond_a_connections_streams_wait_their_turn)
     end();
 }
 
+enum { FLOOD_CALLS = 30, FLOOD_BYTES = 3 << 20, FLOOD_QUOTA = 64 << 20 };
+
+struct flood_call {
+    pthread_t thread;
+    atomic_uint *done;
+    enum status_code code;
+};
+
+static void *flood(void *arg)
+{
+    struct flood_call *call = arg;
+    struct rpc_stream_options forever = { .timeout_ms = RPC_NO_TIMEOUT };
+    Reelkv__V1__ScoreRequest request = REELKV__V1__SCORE_REQUEST__INIT;
+    const struct rpc_message *reply = NULL;
+    struct rpc_sync_stream *stream = NULL;
+    struct status st = { 0 };
+
+    request.query.len = FLOOD_BYTES;
+    request.query.data = calloc(1, FLOOD_BYTES);
+    REQUIRE(request.query.data != NULL);
+    rpc_sync_unary(&stream, client, &api_score, &forever, &request.base, &reply, &st);
+    call->code = st.code;
+    rpc_sync_stream_destroy(stream);
+    free(request.query.data);
+    atomic_fetch_add(call->done, 1);
+    return NULL;
+}
+
+static unsigned held_calls(void)
+{
+    return atomic_load(&fixture.opened) - atomic_load(&fixture.ended);
+}
+
+/* 30 calls bring 3 MiB each, which the handler keeps, and the server may take 64 MiB. What does not fit is refused, in
+ * gRPC's rough way: it may end more calls than it must. The server goes on and answers. */
+TEST(a_flood_of_large_requests_is_held_within_the_memory_or_refused)
+{
+    struct rpc_server_options options = { .memory_bytes = FLOOD_QUOTA };
+    struct flood_call calls[FLOOD_CALLS] = { 0 };
+    unsigned refused = 0;
+    atomic_uint done = 0;
+    struct status st = { 0 };
+
+    begin(&options, NULL);
+    for (size_t i = 0; i < FLOOD_CALLS; i++) {
+        calls[i].done = &done;
+        REQUIRE(pthread_create(&calls[i].thread, NULL, flood, &calls[i]) == 0);
+    }
+    for (int i = 0; i < 4000 && held_calls() + atomic_load(&done) < FLOOD_CALLS; i++)
+        test_pause_ms(5);
+    for (int i = 0; i < 4000 && held_calls() * FLOOD_BYTES > FLOOD_QUOTA; i++)
+        test_pause_ms(5);
+    printf("  %u of %d calls are held\n", held_calls(), FLOOD_CALLS);
+    CHECK(held_calls() * FLOOD_BYTES <= FLOOD_QUOTA);
+    fixture_release_held(&fixture);
+    for (size_t i = 0; i < FLOOD_CALLS; i++) {
+        pthread_join(calls[i].thread, NULL);
+        refused += calls[i].code == STATUS_EXHAUSTED;
+        CHECK(calls[i].code == STATUS_OK || calls[i].code == STATUS_EXHAUSTED);
+    }
+    CHECK(refused >= FLOOD_CALLS - FLOOD_QUOTA / FLOOD_BYTES);
+    for (int i = 0; i < 4000 && ask_spans(1, &st) != STATUS_OK; i++)
+        test_pause_ms(5); /* the connection may have been closed as an idle one */
+    CHECK_EQ(st.code, STATUS_OK);
+    end();
+}
+
 struct pusher {
     struct rpc_sync_stream *stream;
     atomic_uint written;
