@@ -5,11 +5,10 @@
 #include "base/json.h"
 #include "reelkv/v1/kvstore.pb-c.h"
 #include "rpc/api.h"
-#include "rpc/sync.h"
 #include "support/process.h"
+#include "support/rpc_calls.h"
 #include "support/test.h"
 
-static const struct rpc_stream_options patient = { .timeout_ms = 30000 };
 static struct process server;
 static char tcp_address[128], unix_address[300];
 
@@ -41,20 +40,6 @@ static void start(const char *drain_option)
     free(line);
 }
 
-static bool ask(const char *address, struct status *st)
-{
-    Reelkv__V1__GetServerInfoRequest request = REELKV__V1__GET_SERVER_INFO_REQUEST__INIT;
-    const struct rpc_message *reply = NULL;
-    struct rpc_sync_stream *stream = NULL;
-    struct rpc_sync *client = NULL;
-    bool ok = rpc_sync_create(&client, address, NULL, st) &&
-              rpc_sync_unary(&stream, client, &api_get_server_info, &patient, &request.base, &reply, st);
-
-    rpc_sync_stream_destroy(stream);
-    rpc_sync_destroy(client);
-    return ok;
-}
-
 static struct rpc_sync *client;
 
 static struct rpc_sync_stream *open_push(void)
@@ -76,12 +61,12 @@ TEST(a_service_says_when_it_is_ready_and_leaves_on_sigterm)
     struct status st = { 0 };
 
     start("--drain-ms=10000");
-    CHECK_OK(ask(tcp_address, &st), st);
-    CHECK_OK(ask(unix_address, &st), st);
+    CHECK_OK(calls_info_at(tcp_address, &st), st);
+    CHECK_OK(calls_info_at(unix_address, &st), st);
     CHECK_EQ(process_stop(&server, SIGTERM, 20000), 0);
     CHECK_HAS(process_log(&server), " drain got SIGTERM with ");
     CHECK(access(unix_address + 5, F_OK) != 0);
-    CHECK(!ask(tcp_address, &st));
+    CHECK(!calls_info_at(tcp_address, &st));
     CHECK_EQ(st.code, STATUS_UNAVAILABLE);
     CHECK_HAS(st.text, "Connection refused");
 }
@@ -111,7 +96,7 @@ TEST(a_second_signal_shortens_the_drain)
     stream = open_push();
     kill(server.pid, SIGINT);
     CHECK(process_wait_text(&server, "drain got SIGINT with 1 calls open", 20000));
-    for (int i = 0; i < 4000 && ask(tcp_address, &st); i++)
+    for (int i = 0; i < 4000 && calls_info_at(tcp_address, &st); i++)
         test_pause_ms(5); /* the lame time of 0 ms ends: the server is closing */
     CHECK_EQ(process_stop(&server, SIGTERM, 20000), 0);
     rpc_sync_stream_destroy(stream);

@@ -4,29 +4,12 @@
 #include "reelkv/v1/ingest.pb-c.h"
 #include "reelkv/v1/kvstore.pb-c.h"
 #include "rpc/api.h"
-#include "rpc/sync.h"
 #include "support/process.h"
-#include "support/rpc_fixture.h"
+#include "support/rpc_calls.h"
 #include "support/test.h"
-
-static const struct rpc_stream_options patient = { .timeout_ms = 30000 };
 
 static struct fixture fixture;
 static struct rpc_sync *client;
-
-static void begin(const struct rpc_server_options *server, const struct rpc_channel_options *channel)
-{
-    struct status st = { 0 };
-
-    fixture_start(&fixture, server);
-    CHECK_OK(rpc_sync_create(&client, fixture_address(&fixture), channel, &st), st);
-}
-
-static void end(void)
-{
-    rpc_sync_destroy(client);
-    fixture_stop(&fixture);
-}
 
 /* Sends one chunk and reads the answer; the status' code. */
 static enum status_code send_chunk(size_t len, struct status *st)
@@ -57,13 +40,13 @@ TEST(messages_up_to_the_limit_pass_and_not_a_byte_more)
     size_t head = 2 * 5; /* two tags of one byte, two lengths of four */
     struct status st = { 0 };
 
-    begin(NULL, NULL);
+    client = calls_begin(&fixture, NULL, NULL);
     CHECK_EQ(send_chunk((4 << 20) + 1, &st), STATUS_OK);
     CHECK_EQ(send_chunk(LIMIT_MESSAGE_BYTES - head, &st), STATUS_OK);
     CHECK_EQ(send_chunk(LIMIT_MESSAGE_BYTES - head + 1, &st), STATUS_EXHAUSTED);
     CHECK_HAS(st.text, "a reelkv.v1.AppendRequest of 16777217 bytes is larger than the limit of 16777216");
     CHECK_EQ(atomic_load(&fixture.messages), 2);
-    end();
+    calls_end(&fixture, client);
 }
 
 TEST(a_server_refuses_what_a_generous_client_sends)
@@ -71,12 +54,12 @@ TEST(a_server_refuses_what_a_generous_client_sends)
     struct rpc_server_options small = { .max_message_bytes = 100000 };
     struct status st = { 0 };
 
-    begin(&small, NULL);
+    client = calls_begin(&fixture, &small, NULL);
     CHECK_EQ(send_chunk(90000, &st), STATUS_OK);
     CHECK_EQ(send_chunk(100001, &st), STATUS_EXHAUSTED);
     CHECK_HAS(st.text, "100000");
     CHECK_EQ(atomic_load(&fixture.messages), 1);
-    end();
+    calls_end(&fixture, client);
 }
 
 static enum status_code ask_spans(uint32_t count, struct status *st)
@@ -99,12 +82,12 @@ TEST(a_reply_beyond_either_ends_limit_is_an_error_not_a_hang)
     struct rpc_channel_options channel = { .max_message_bytes = 30000 };
     struct status st = { 0 };
 
-    begin(&server, &channel);
+    client = calls_begin(&fixture, &server, &channel);
     CHECK_EQ(ask_spans(100, &st), STATUS_OK);
     CHECK_EQ(ask_spans(2000, &st), STATUS_EXHAUSTED);  /* 46 kB: too large for us */
     CHECK_EQ(ask_spans(10000, &st), STATUS_EXHAUSTED); /* 230 kB: too large for the server */
     CHECK_HAS(st.text, "reelkv.v1.TimelineReply of 230000 bytes is larger than the limit of 100000");
-    end();
+    calls_end(&fixture, client);
 }
 
 /* A request of 9 MB fits a message but not a call's memory (it is no payload: protobuf-c copies it). */
@@ -115,7 +98,7 @@ TEST(a_request_that_needs_too_much_memory_is_refused)
     struct rpc_sync_stream *stream = NULL;
     struct status st = { 0 };
 
-    begin(NULL, NULL);
+    client = calls_begin(&fixture, NULL, NULL);
     request.query.len = 9 << 20;
     request.query.data = calloc(1, request.query.len);
     REQUIRE(request.query.data != NULL);
@@ -124,18 +107,7 @@ TEST(a_request_that_needs_too_much_memory_is_refused)
     CHECK_HAS(st.text, "needs more than 8388608 bytes of memory");
     rpc_sync_stream_destroy(stream);
     free(request.query.data);
-    end();
-}
-
-static struct rpc_sync_stream *hold(void)
-{
-    Reelkv__V1__ScoreRequest request = REELKV__V1__SCORE_REQUEST__INIT;
-    struct rpc_sync_stream *stream = NULL;
-    struct status st = { 0 };
-
-    CHECK_OK(rpc_sync_open(&stream, client, &api_score, &patient, &st), st);
-    CHECK_OK(rpc_sync_write(stream, &request.base, NULL, &st), st);
-    return stream;
+    calls_end(&fixture, client);
 }
 
 /* Four calls may be open. The fifth is told so, and when to come back, while it could still wait: it does not hang.
@@ -147,9 +119,9 @@ TEST(overload_is_refused_with_a_time_to_retry)
     const struct rpc_message *message;
     struct status st = { 0 };
 
-    begin(&options, NULL);
+    client = calls_begin(&fixture, &options, NULL);
     for (int i = 0; i < 4; i++)
-        held[i] = hold();
+        held[i] = calls_hold(client);
     CHECK(fixture_wait(&fixture.opened, 4));
     CHECK_EQ(ask_spans(1, &st), STATUS_EXHAUSTED);
     CHECK_HAS(st.text, "4 calls are open, which is the limit; try again later");
@@ -162,7 +134,7 @@ TEST(overload_is_refused_with_a_time_to_retry)
     CHECK_EQ(st.code, STATUS_OK);
     for (int i = 0; i < 4; i++)
         rpc_sync_stream_destroy(held[i]);
-    end();
+    calls_end(&fixture, client);
 }
 
 /* More calls than one connection may carry wait for a place; none is lost. */
@@ -173,9 +145,9 @@ TEST(calls_beyond_a_connections_streams_wait_their_turn)
     const struct rpc_message *message;
     struct status st = { 0 };
 
-    begin(&options, NULL);
+    client = calls_begin(&fixture, &options, NULL);
     for (int i = 0; i < 2; i++)
-        held[i] = hold();
+        held[i] = calls_hold(client);
     CHECK(fixture_wait(&fixture.opened, 2));
     CHECK_OK(rpc_sync_open(&held[2], client, &api_append, &patient, &st), st);
     rpc_sync_cancel(held[0]);
@@ -184,7 +156,7 @@ TEST(calls_beyond_a_connections_streams_wait_their_turn)
     CHECK(message == NULL);
     for (int i = 0; i < 3; i++)
         rpc_sync_stream_destroy(held[i]);
-    end();
+    calls_end(&fixture, client);
 }
 
 enum { FLOOD_CALLS = 30, FLOOD_BYTES = 3 << 20, FLOOD_QUOTA = 64 << 20 };
@@ -230,7 +202,7 @@ TEST(a_flood_of_large_requests_is_held_within_the_memory_or_refused)
     atomic_uint done = 0;
     struct status st = { 0 };
 
-    begin(&options, NULL);
+    client = calls_begin(&fixture, &options, NULL);
     for (size_t i = 0; i < FLOOD_CALLS; i++) {
         calls[i].done = &done;
         REQUIRE(pthread_create(&calls[i].thread, NULL, flood, &calls[i]) == 0);
@@ -251,7 +223,7 @@ TEST(a_flood_of_large_requests_is_held_within_the_memory_or_refused)
     for (int i = 0; i < 4000 && ask_spans(1, &st) != STATUS_OK; i++)
         test_pause_ms(5); /* the connection may have been closed as an idle one */
     CHECK_EQ(st.code, STATUS_OK);
-    end();
+    calls_end(&fixture, client);
 }
 
 struct pusher {
@@ -289,7 +261,7 @@ TEST(a_server_that_does_not_read_stalls_the_sender)
     pthread_t thread;
     struct status st = { 0 };
 
-    begin(NULL, NULL);
+    client = calls_begin(&fixture, NULL, NULL);
     CHECK_OK(rpc_sync_open(&pusher.stream, client, &api_push, &patient, &st), st);
     REQUIRE(pthread_create(&thread, NULL, push_all, &pusher) == 0);
     CHECK(fixture_wait(&fixture.messages, 1));
@@ -307,7 +279,7 @@ TEST(a_server_that_does_not_read_stalls_the_sender)
     CHECK_OK(rpc_sync_finish(pusher.stream, &st), st);
     CHECK_EQ(atomic_load(&fixture.messages), 256);
     rpc_sync_stream_destroy(pusher.stream);
-    end();
+    calls_end(&fixture, client);
 }
 
 /* The other way round: the client does not read, so the handler's endless writing meets "no room" and stays there. */
@@ -319,7 +291,7 @@ TEST(a_client_that_does_not_read_stalls_the_server)
     struct status st = { 0 };
     unsigned before, after;
 
-    begin(NULL, NULL);
+    client = calls_begin(&fixture, NULL, NULL);
     request.tokens = 256;
     CHECK_OK(rpc_sync_open(&stream, client, &api_load_window, &patient, &st), st);
     CHECK_OK(rpc_sync_write(stream, &request.base, NULL, &st), st);
@@ -335,7 +307,7 @@ TEST(a_client_that_does_not_read_stalls_the_server)
         CHECK_OK(rpc_sync_read(stream, &message, &st), st);
     CHECK(atomic_load(&fixture.writes) > after);
     rpc_sync_stream_destroy(stream);
-    end();
+    calls_end(&fixture, client);
 }
 
 TEST_MAIN()

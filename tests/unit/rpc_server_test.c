@@ -12,12 +12,9 @@
 #include "loop/child.h"
 #include "reelkv/v1/kvstore.pb-c.h"
 #include "rpc/api.h"
-#include "rpc/sync.h"
 #include "support/process.h"
-#include "support/rpc_fixture.h"
+#include "support/rpc_calls.h"
 #include "support/test.h"
-
-static const struct rpc_stream_options patient = { .timeout_ms = 30000 };
 
 static struct loop *loop;
 static struct rpc *rpc;
@@ -42,21 +39,6 @@ static bool serve_on(const char *address, struct rpc_server **server_p, struct s
     struct rpc_server_options options = { .addresses = addresses, .address_count = 1 };
 
     return rpc_server_create(server_p, rpc, &options, st);
-}
-
-static bool ask(const char *address, struct status *st)
-{
-    Reelkv__V1__GetServerInfoRequest request = REELKV__V1__GET_SERVER_INFO_REQUEST__INIT;
-    const struct rpc_message *reply = NULL;
-    struct rpc_sync_stream *stream = NULL;
-    struct rpc_sync *client = NULL;
-    bool ok;
-
-    ok = rpc_sync_create(&client, address, NULL, st) &&
-         rpc_sync_unary(&stream, client, &api_get_server_info, &patient, &request.base, &reply, st);
-    rpc_sync_stream_destroy(stream);
-    rpc_sync_destroy(client);
-    return ok;
 }
 
 /* gRPC's default (SO_REUSEPORT) lets two servers share a port and splits the calls between them. */
@@ -112,7 +94,7 @@ TEST(a_unix_socket_in_use_is_not_stolen)
     CHECK(!serve_on(address, &thief, &st));
     CHECK_EQ(st.code, STATUS_UNAVAILABLE);
     CHECK_HAS(st.text, "is served by another process");
-    CHECK_OK(ask(address, &st), st); /* the first one still answers */
+    CHECK_OK(calls_info_at(address, &st), st); /* the first one still answers */
     fixture_stop(&fixture);
     CHECK(access(lock, F_OK) != 0); /* nothing is left behind */
     CHECK(access(address + 5, F_OK) != 0);
@@ -331,7 +313,7 @@ TEST(only_the_loops_thread_takes_signals)
 
     begin();
     CHECK_OK(serve_on("127.0.0.1:0", &server, &st), st);
-    CHECK(!ask("127.0.0.1:1", &st)); /* a client has threads, too */
+    CHECK(!calls_info_at("127.0.0.1:1", &st)); /* a client has threads, too */
     for (int i = 0; (open_ones = threads_open_to_signals(&threads)) > 0 && i < 1000; i++)
         test_pause_ms(2);
     CHECK_EQ(open_ones, 0);
@@ -362,7 +344,7 @@ TEST(programs_can_be_started_while_calls_go_on)
         struct loop_child *child = NULL;
 
         CHECK_OK(loop_child_spawn(&child, loop, &options, &st), st);
-        CHECK_OK(ask(fixture_address(&fixture), &st), st);
+        CHECK_OK(calls_info_at(fixture_address(&fixture), &st), st);
         while (programs_ended <= i)
             loop_run_once(loop);
         loop_child_destroy(child);

@@ -4,27 +4,11 @@
 
 #include "reelkv/v1/kvstore.pb-c.h"
 #include "rpc/api.h"
-#include "support/rpc_fixture.h"
+#include "support/rpc_calls.h"
 #include "support/test.h"
-
-static const struct rpc_stream_options patient = { .timeout_ms = 30000 };
 
 static struct fixture fixture;
 static struct rpc_sync *client;
-
-static void begin(const struct rpc_server_options *options)
-{
-    struct status st = { 0 };
-
-    fixture_start(&fixture, options);
-    CHECK_OK(rpc_sync_create(&client, fixture_address(&fixture), NULL, &st), st);
-}
-
-static void end(void)
-{
-    rpc_sync_destroy(client);
-    fixture_stop(&fixture);
-}
 
 /* The id of the request goes there and comes back; the server sees the peer and the time that is left. */
 TEST(a_unary_call_is_answered)
@@ -36,14 +20,14 @@ TEST(a_unary_call_is_answered)
     struct rpc_sync_stream *stream = NULL;
     struct status st = { 0 };
 
-    begin(NULL);
+    client = calls_begin(&fixture, NULL, NULL);
     CHECK_OK(rpc_sync_unary(&stream, client, &api_get_server_info, &options, &request.base, &reply, &st), st);
     info = (const Reelkv__V1__ServerInfo *)reply->body;
     CHECK_STR(info->name, "req-17");
     CHECK_HAS(info->version, "127.0.0.1");
     CHECK(info->streams > 0 && info->streams <= 30600); /* gRPC rounds what it sends up, by up to 1 % */
     rpc_sync_stream_destroy(stream);
-    end();
+    calls_end(&fixture, client);
 }
 
 static uint8_t *pattern(size_t len)
@@ -86,7 +70,7 @@ TEST(payloads_of_all_sizes_arrive_whole_and_are_given_back_once)
     struct status st = { 0 };
 
     atomic_store(&released, 0);
-    begin(NULL);
+    client = calls_begin(&fixture, NULL, NULL);
     CHECK_OK(rpc_sync_open(&stream, client, &api_append, &patient, &st), st);
     for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
         uint8_t *data = pattern(sizes[i]);
@@ -106,7 +90,7 @@ TEST(payloads_of_all_sizes_arrive_whole_and_are_given_back_once)
     CHECK_OK(rpc_sync_finish(stream, &st), st);
     CHECK_EQ(atomic_load(&released), borrowed);
     rpc_sync_stream_destroy(stream);
-    end();
+    calls_end(&fixture, client);
 }
 
 /* The server sends 40 slices of 300 KiB from one buffer: all arrive whole and in order, and the buffer is
@@ -119,12 +103,10 @@ TEST(a_server_stream_brings_payloads_in_order)
     struct status st = { 0 };
     uint32_t count = 0;
 
-    begin(NULL);
+    client = calls_begin(&fixture, NULL, NULL);
     request.first_layer = 40;
     request.layers = 300;
-    CHECK_OK(rpc_sync_open(&stream, client, &api_fetch, &patient, &st), st);
-    CHECK_OK(rpc_sync_write(stream, &request.base, NULL, &st), st);
-    CHECK_OK(rpc_sync_half_close(stream, &st), st);
+    stream = calls_open(client, &api_fetch, &request.base);
     for (;; count++) {
         const Reelkv__V1__SliceReply *reply;
         uint8_t *copy;
@@ -147,7 +129,7 @@ TEST(a_server_stream_brings_payloads_in_order)
     rpc_sync_stream_destroy(stream);
     CHECK(fixture_wait(&fixture.releases, 40));
     CHECK_EQ(atomic_load(&fixture.releases), atomic_load(&fixture.writes));
-    end();
+    calls_end(&fixture, client);
 }
 
 /* Code, sentence and advice travel; they are the server's own words, without our address in front. */
@@ -158,7 +140,7 @@ TEST(errors_carry_code_sentence_and_when_to_retry)
     static const enum status_code codes[] = { STATUS_NOT_FOUND, STATUS_EXHAUSTED, STATUS_UNAVAILABLE,
                                               STATUS_DEADLINE, STATUS_DATA_LOSS };
 
-    begin(NULL);
+    client = calls_begin(&fixture, NULL, NULL);
     request.geometry = &geometry;
     request.writer = (char *)"the dock\xc3\xa9 is full: 100% \"now\"";
     for (size_t i = 0; i < ARRAY_LEN(codes); i++) {
@@ -175,25 +157,19 @@ TEST(errors_carry_code_sentence_and_when_to_retry)
         CHECK(reply == NULL);
         rpc_sync_stream_destroy(stream);
     }
-    end();
+    calls_end(&fixture, client);
 }
 
 TEST(a_peer_that_is_not_there_is_named_with_the_cause)
 {
-    Reelkv__V1__GetServerInfoRequest request = REELKV__V1__GET_SERVER_INFO_REQUEST__INIT;
-    const struct rpc_message *reply = NULL;
-    struct rpc_sync_stream *stream = NULL;
     char address[400];
     struct status st = { 0 };
 
     snprintf(address, sizeof address, "unix:%s/nobody.sock", test_folder());
-    CHECK_OK(rpc_sync_create(&client, address, NULL, &st), st);
-    CHECK(!rpc_sync_unary(&stream, client, &api_get_server_info, &patient, &request.base, &reply, &st));
+    CHECK(!calls_info_at(address, &st));
     CHECK_EQ(st.code, STATUS_UNAVAILABLE);
     CHECK_HAS(st.text, address);
     CHECK_HAS(st.text, "No such file or directory");
-    rpc_sync_stream_destroy(stream);
-    rpc_sync_destroy(client);
 }
 
 TEST(addresses_that_make_no_sense_are_refused)
@@ -237,7 +213,7 @@ TEST(cancel_from_another_thread_ends_the_wait_and_reaches_the_work)
     struct status st = { 0 };
     pthread_t thread;
 
-    begin(NULL);
+    client = calls_begin(&fixture, NULL, NULL);
     Reelkv__V1__ScoreRequest request = REELKV__V1__SCORE_REQUEST__INIT;
     CHECK_OK(rpc_sync_open(&stream, client, &api_score, &patient, &st), st);
     CHECK_OK(rpc_sync_write(stream, &request.base, NULL, &st), st);
@@ -248,7 +224,7 @@ TEST(cancel_from_another_thread_ends_the_wait_and_reaches_the_work)
     rpc_sync_stream_destroy(stream);
     CHECK(fixture_wait(&fixture.ended, 1));
     CHECK_EQ(atomic_load(&fixture.cancelled), 1);
-    end();
+    calls_end(&fixture, client);
 }
 
 /* The client's patience ends; the handler hears of it although nobody cancelled. */
@@ -260,7 +236,7 @@ TEST(a_deadline_ends_the_call_on_both_sides)
     struct rpc_sync_stream *stream = NULL;
     struct status st = { 0 };
 
-    begin(NULL);
+    client = calls_begin(&fixture, NULL, NULL);
     CHECK(!rpc_sync_unary(&stream, client, &api_score, &options, &request.base, &reply, &st));
     CHECK_EQ(st.code, STATUS_DEADLINE);
     CHECK_HAS(st.text, "did not answer /reelkv.v1.KvStore/Score within 200 ms");
@@ -268,7 +244,7 @@ TEST(a_deadline_ends_the_call_on_both_sides)
     rpc_sync_stream_destroy(stream);
     CHECK(fixture_wait(&fixture.ended, 1));
     CHECK_EQ(atomic_load(&fixture.cancelled), 1);
-    end();
+    calls_end(&fixture, client);
 }
 
 /* On a bidirectional call the server may be the first to speak: it must know of the call before anything is written.
@@ -278,11 +254,11 @@ TEST(a_bidirectional_call_reaches_the_server_before_its_first_message)
     struct rpc_sync_stream *stream = NULL;
     struct status st = { 0 };
 
-    begin(NULL);
+    client = calls_begin(&fixture, NULL, NULL);
     CHECK_OK(rpc_sync_open(&stream, client, &api_append, &patient, &st), st);
     CHECK(fixture_wait(&fixture.opened, 1));
     rpc_sync_stream_destroy(stream);
-    end();
+    calls_end(&fixture, client);
 }
 
 /* Half-close without a message: the server says what it has to say and ends with OK. */
@@ -292,7 +268,7 @@ TEST(half_close_ends_a_stream_from_the_clients_side)
     const struct rpc_message *message = NULL;
     struct status st = { 0 };
 
-    begin(NULL);
+    client = calls_begin(&fixture, NULL, NULL);
     CHECK_OK(rpc_sync_open(&stream, client, &api_append, &patient, &st), st);
     CHECK_OK(rpc_sync_half_close(stream, &st), st);
     CHECK_OK(rpc_sync_read(stream, &message, &st), st);
@@ -301,7 +277,7 @@ TEST(half_close_ends_a_stream_from_the_clients_side)
     rpc_sync_stream_destroy(stream);
     CHECK(fixture_wait(&fixture.ended, 1));
     CHECK_EQ(atomic_load(&fixture.cancelled), 0);
-    end();
+    calls_end(&fixture, client);
 }
 
 /* Many messages, one reply, which comes when the client has closed its side. */
@@ -313,7 +289,7 @@ TEST(a_client_stream_is_answered_once_at_its_end)
     uint8_t *data = pattern(100000);
     struct status st = { 0 };
 
-    begin(NULL);
+    client = calls_begin(&fixture, NULL, NULL);
     CHECK_OK(rpc_sync_open(&stream, client, &fixture_collect, &patient, &st), st);
     for (size_t i = 0; i < 30; i++)
         append_chunk(stream, data, 100000 - i, false);
@@ -327,7 +303,7 @@ TEST(a_client_stream_is_answered_once_at_its_end)
     CHECK(message == NULL);
     rpc_sync_stream_destroy(stream);
     free(data);
-    end();
+    calls_end(&fixture, client);
 }
 
 /* The fixture answers this by ending the call. */
@@ -351,7 +327,7 @@ TEST(a_write_to_an_ended_call_says_how_it_ended_although_replies_are_unread)
     const struct rpc_message *message = NULL;
     struct status st = { 0 };
 
-    begin(NULL);
+    client = calls_begin(&fixture, NULL, NULL);
     CHECK_OK(rpc_sync_open(&stream, client, &api_append, &forever, &st), st);
     for (size_t i = 1; i <= 3; i++)
         append_chunk(stream, (const uint8_t *)"abc", i, false);
@@ -367,7 +343,7 @@ TEST(a_write_to_an_ended_call_says_how_it_ended_although_replies_are_unread)
     CHECK(!rpc_sync_read(stream, &message, &st));
     CHECK_EQ(st.code, STATUS_ABORTED);
     rpc_sync_stream_destroy(stream);
-    end();
+    calls_end(&fixture, client);
 }
 
 /* gRPC may take what is sent on a call that is over. Whoever was told of the end, here by a read, is told the same by
@@ -376,7 +352,7 @@ TEST(a_call_known_to_have_failed_takes_no_more_and_says_how_it_ended)
 {
     struct status st = { 0 };
 
-    begin(NULL);
+    client = calls_begin(&fixture, NULL, NULL);
     for (int i = 0; i < 20; i++) {
         struct rpc_sync_stream *stream = NULL;
         const struct rpc_message *message = NULL;
@@ -392,7 +368,7 @@ TEST(a_call_known_to_have_failed_takes_no_more_and_says_how_it_ended)
         }
         rpc_sync_stream_destroy(stream);
     }
-    end();
+    calls_end(&fixture, client);
 }
 
 /* The server has said all before the client closes its side: nothing to complain of. */
@@ -403,7 +379,7 @@ TEST(half_close_of_a_call_that_ended_well_is_fine)
     const struct rpc_message *message = NULL;
     struct status st = { 0 };
 
-    begin(NULL);
+    client = calls_begin(&fixture, NULL, NULL);
     CHECK_OK(rpc_sync_open(&stream, client, &api_fetch, &patient, &st), st);
     CHECK_OK(rpc_sync_write(stream, &request.base, NULL, &st), st);
     CHECK_OK(rpc_sync_read(stream, &message, &st), st);
@@ -412,7 +388,7 @@ TEST(half_close_of_a_call_that_ended_well_is_fine)
     CHECK_OK(rpc_sync_half_close(stream, &st), st);
     CHECK_OK(rpc_sync_finish(stream, &st), st);
     rpc_sync_stream_destroy(stream);
-    end();
+    calls_end(&fixture, client);
 }
 
 /* The same for half-close: what the server said last is read, then its status, although nothing more could be sent. */
@@ -422,7 +398,7 @@ TEST(finishing_a_call_that_the_server_has_ended_does_not_wait)
     struct rpc_sync_stream *stream = NULL;
     struct status st = { 0 };
 
-    begin(NULL);
+    client = calls_begin(&fixture, NULL, NULL);
     CHECK_OK(rpc_sync_open(&stream, client, &api_append, &forever, &st), st);
     append_chunk(stream, (const uint8_t *)"abc", 3, false);
     CHECK(append_bad_end(stream, "no", &st));
@@ -430,7 +406,7 @@ TEST(finishing_a_call_that_the_server_has_ended_does_not_wait)
     CHECK(!rpc_sync_finish(stream, &st));
     CHECK_EQ(st.code, STATUS_ABORTED);
     rpc_sync_stream_destroy(stream);
-    end();
+    calls_end(&fixture, client);
 }
 
 /* A sentence longer than a status holds is cut, here in the middle of an é; another one quotes bytes that are no text. In
@@ -444,7 +420,7 @@ TEST(an_error_with_broken_text_keeps_code_and_advice)
     struct status st = { 0 };
     char text[STATUS_TEXT_BYTES + 10] = "";
 
-    begin(NULL);
+    client = calls_begin(&fixture, NULL, NULL);
     for (size_t i = 0; i + 2 < sizeof text; i += 2)
         memcpy(text + i, "\xc3\xa9", 3);
     request.geometry = &geometry;
@@ -456,27 +432,23 @@ TEST(an_error_with_broken_text_keeps_code_and_advice)
     CHECK_EQ(st.retry_after_ms, 70);
     CHECK_EQ(strncmp(st.text, text, STATUS_TEXT_BYTES - 2), 0);
     rpc_sync_stream_destroy(stream);
-    end();
+    calls_end(&fixture, client);
 }
 
 /* http_proxy in the environment is for browsers; the cluster's own calls go where they are sent. */
 TEST(a_proxy_in_the_environment_is_not_used)
 {
-    Reelkv__V1__GetServerInfoRequest request = REELKV__V1__GET_SERVER_INFO_REQUEST__INIT;
-    const struct rpc_message *reply = NULL;
-    struct rpc_sync_stream *stream = NULL;
     struct status st = { 0 };
     bool ok;
 
     setenv("http_proxy", "http://127.0.0.1:1", 1);
     setenv("grpc_proxy", "http://127.0.0.1:1", 1);
-    begin(NULL);
-    ok = rpc_sync_unary(&stream, client, &api_get_server_info, &patient, &request.base, &reply, &st);
+    client = calls_begin(&fixture, NULL, NULL);
+    ok = calls_info(client, &st);
     unsetenv("http_proxy");
     unsetenv("grpc_proxy");
     CHECK_OK(ok, st);
-    rpc_sync_stream_destroy(stream);
-    end();
+    calls_end(&fixture, client);
 }
 
 /* gRPC would let equal channels share one connection: then one stalled or lost connection is everybody's. */
@@ -487,7 +459,7 @@ TEST(two_clients_of_one_server_have_a_connection_each)
     char peers[2][128];
     struct status st = { 0 };
 
-    begin(NULL);
+    client = calls_begin(&fixture, NULL, NULL);
     for (int i = 0; i < 2; i++) {
         const struct rpc_message *reply = NULL;
         struct rpc_sync_stream *stream = NULL;
@@ -502,7 +474,7 @@ TEST(two_clients_of_one_server_have_a_connection_each)
     CHECK(strcmp(peers[0], peers[1]) != 0);
     for (int i = 0; i < 2; i++)
         rpc_sync_destroy(clients[i]);
-    end();
+    calls_end(&fixture, client);
 }
 
 /* A stream that is destroyed in the middle is cancelled: the server's endless sending stops and gets its
@@ -514,16 +486,15 @@ TEST(destroying_a_stream_in_the_middle_stops_the_server)
     const struct rpc_message *message = NULL;
     struct status st = { 0 };
 
-    begin(NULL);
+    client = calls_begin(&fixture, NULL, NULL);
     request.tokens = 200;
-    CHECK_OK(rpc_sync_open(&stream, client, &api_load_window, &patient, &st), st);
-    CHECK_OK(rpc_sync_write(stream, &request.base, NULL, &st), st);
+    stream = calls_open(client, &api_load_window, &request.base);
     for (int i = 0; i < 5; i++)
         CHECK_OK(rpc_sync_read(stream, &message, &st), st);
     rpc_sync_stream_destroy(stream);
     CHECK(fixture_wait(&fixture.ended, 1));
     CHECK(fixture_wait(&fixture.releases, atomic_load(&fixture.writes)));
-    end();
+    calls_end(&fixture, client);
 }
 
 TEST_MAIN()
