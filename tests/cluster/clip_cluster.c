@@ -159,6 +159,36 @@ void wait_ended(struct rpc_sync *store, const char *name, uint64_t frames)
     wait_until(store, name, frames, true);
 }
 
+void clip_cluster_open(struct clip_cluster *clip, const char *checkpoint)
+{
+    struct rpc_sync *store;
+    char model[512], video[320], name[64];
+    uint32_t frames;
+
+    snprintf(name, sizeof name, "stream-%s", checkpoint);
+    clip->fixture = fixture_open(name);
+    frames = fixture_u32(clip->fixture.manifest, "frames");
+    snprintf(model, sizeof model, "%s/tests/data/parity/%s", REELKV_SOURCE_DIR, checkpoint);
+    snprintf(video, sizeof video, "%s/clip.mkv", test_folder());
+    write_clip(video, 0, frames);
+    cluster_start(&clip->cluster, model, "f32", fixture_u32(clip->fixture.manifest, "n_local"));
+    clip->store = cluster_service_start(&clip->cluster, "kvstore", 0, NULL);
+    cluster_service_start(&clip->cluster, "analyzer", 0, PROCESS_ARGS("--pool-bytes", "64M"));
+    cluster_service_start(&clip->cluster, "encoder", 0, NULL);
+    clip->qa = cluster_service_start(&clip->cluster, "qa", 0, NULL);
+    cluster_wait_joined(&clip->cluster);
+    store = connect_to(clip->store);
+    add_camera(store, "clip", video);
+    wait_ended(store, "clip", frames);
+    rpc_sync_destroy(store);
+}
+
+void clip_cluster_close(struct clip_cluster *clip)
+{
+    cluster_stop(&clip->cluster);
+    fixture_close(&clip->fixture);
+}
+
 static struct rpc_sync_stream *open_fetch(struct rpc_sync *store, const char *name,
                                           const struct model_geometry *geometry, uint64_t frames)
 {

@@ -15,6 +15,16 @@ enum { CLIP_FPS = 2 };
 /* The clip's frames [from, to) as FFV1. */
 void write_clip(const char *path, uint32_t from, uint32_t to);
 
+/* One of each service on a fixture's checkpoint, and its clip, read to the end as camera "clip". */
+struct clip_cluster {
+    struct fixture fixture;
+    struct cluster cluster;
+    struct cluster_service *store, *qa;
+};
+void clip_cluster_open(struct clip_cluster *clip,
+                       const char *checkpoint); /* "tiny-a": fixture stream-tiny-a */
+void clip_cluster_close(struct clip_cluster *clip);
+
 struct rpc_sync *connect_to(const struct cluster_service *service);
 
 /* Adds a file, or a URL that goes on, as camera `name` of namespace "default" to this store. try_add_camera() may be

@@ -15,9 +15,7 @@ TEST(cameras_read_at_once_leave_the_bytes_of_each_alone)
     uint32_t *alone;
 
     stage_open(&stage);
-    add_camera(stage.store, "alone", film);
-    wait_ended(stage.store, "alone", FRAMES);
-    alone = stage_crcs(&stage, "alone", FRAMES);
+    alone = stage_undisturbed(&stage, "alone", film, FRAMES);
     for (uint32_t i = 0; i < CAMERAS; i++)
         add_camera(stage.store, names[i], film);
     for (uint32_t i = 0; i < CAMERAS; i++) {

@@ -20,9 +20,7 @@ static void open_recovery(struct recovery *recovery)
     memset(recovery, 0, sizeof *recovery);
     snprintf(recovery->film, sizeof recovery->film, "%s", stage_film(FRAMES));
     stage_open(&recovery->stage);
-    add_camera(recovery->stage.store, "calm", recovery->film);
-    wait_ended(recovery->stage.store, "calm", FRAMES);
-    recovery->calm = stage_crcs(&recovery->stage, "calm", FRAMES);
+    recovery->calm = stage_undisturbed(&recovery->stage, "calm", recovery->film, FRAMES);
 }
 
 static void close_recovery(struct recovery *recovery)

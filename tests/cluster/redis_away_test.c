@@ -47,9 +47,7 @@ TEST(without_redis_what_runs_goes_on)
     uint32_t *crcs;
 
     stage_open(&stage);
-    add_camera(stage.store, "calm", film);
-    wait_ended(stage.store, "calm", FRAMES);
-    crcs = stage_crcs(&stage, "calm", FRAMES);
+    crcs = stage_undisturbed(&stage, "calm", film, FRAMES);
     stage_ask(&stage, &calm, &asked);
     add_camera(stage.store, "lone", film);
     wait_stored(stage.store, "lone", FRAMES / 10);

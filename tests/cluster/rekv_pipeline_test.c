@@ -28,39 +28,22 @@ static void check_run(struct rpc_sync *qa, const struct json *run)
 
 static void check_stream(const char *checkpoint)
 {
-    struct fixture fixture;
-    struct cluster_service *store, *qa;
-    struct rpc_sync *store_client, *qa_client;
-    struct cluster cluster;
-    char model[512], video[320], name[64];
+    struct clip_cluster clip;
+    const struct json *runs;
+    struct rpc_sync *qa;
 
-    snprintf(name, sizeof name, "stream-%s", checkpoint);
-    fixture = fixture_open(name);
-    snprintf(model, sizeof model, "%s/tests/data/parity/%s", REELKV_SOURCE_DIR, checkpoint);
-    snprintf(video, sizeof video, "%s/clip.mkv", test_folder());
-    write_clip(video, 0, fixture_u32(fixture.manifest, "frames"));
-    cluster_start(&cluster, model, "f32", fixture_u32(fixture.manifest, "n_local"));
-    store = cluster_service_start(&cluster, "kvstore", 0, NULL);
-    cluster_service_start(&cluster, "analyzer", 0, PROCESS_ARGS("--pool-bytes", "64M"));
-    cluster_service_start(&cluster, "encoder", 0, NULL);
-    qa = cluster_service_start(&cluster, "qa", 0, NULL);
-    cluster_wait_joined(&cluster);
-
-    store_client = connect_to(store);
-    add_camera(store_client, "clip", video);
-    wait_ended(store_client, "clip", fixture_u32(fixture.manifest, "frames"));
-    rpc_sync_destroy(store_client);
-    CHECK_EQ(cluster_service_stop(store, SIGKILL), 128 + SIGKILL); /* nothing is left in its memory */
-    cluster_service_start(&cluster, "kvstore", 0, NULL);
-    cluster_wait_joined(&cluster);
+    clip_cluster_open(&clip, checkpoint);
+    CHECK_EQ(cluster_service_stop(clip.store, SIGKILL), 128 + SIGKILL); /* nothing is left in its memory */
+    cluster_service_start(&clip.cluster, "kvstore", 0, NULL);
+    cluster_wait_joined(&clip.cluster);
     test_pause_ms(2 * DIRECTORY_HEARTBEAT_MS); /* until qa has read of the store's new process */
 
-    qa_client = connect_to(qa);
-    for (size_t i = 0; i < json_len(json_get(fixture.manifest, "runs")); i++)
-        check_run(qa_client, json_at(json_get(fixture.manifest, "runs"), i));
-    rpc_sync_destroy(qa_client);
-    cluster_stop(&cluster);
-    fixture_close(&fixture);
+    qa = connect_to(clip.qa);
+    runs = json_get(clip.fixture.manifest, "runs");
+    for (size_t i = 0; i < json_len(runs); i++)
+        check_run(qa, json_at(runs, i));
+    rpc_sync_destroy(qa);
+    clip_cluster_close(&clip);
 }
 
 TEST(four_processes_answer_as_the_reference_f32_on_disk)

@@ -105,6 +105,13 @@ uint32_t *stage_crcs(struct stage *stage, const char *name, uint64_t frames)
     return block_crcs(stage->store, name, model_geometry(stage->model), frames, NULL);
 }
 
+uint32_t *stage_undisturbed(struct stage *stage, const char *name, const char *film, uint64_t frames)
+{
+    add_camera(stage->store, name, film);
+    wait_ended(stage->store, name, frames);
+    return stage_crcs(stage, name, frames);
+}
+
 void stage_check_crcs(struct stage *stage, const char *name, const uint32_t *crcs, uint64_t frames)
 {
     uint32_t *got = stage_crcs(stage, name, frames);

@@ -46,6 +46,9 @@ void stage_ask(struct stage *stage, const struct question *question, struct aske
 /* CRCs of all layers of the camera's first `frames` frames; free(). */
 uint32_t *stage_crcs(struct stage *stage, const char *name, uint64_t frames);
 
+/* Adds the film as a camera that nothing disturbs, waits until it has ended, and gives its CRCs; free(). */
+uint32_t *stage_undisturbed(struct stage *stage, const char *name, const char *film, uint64_t frames);
+
 /* The first `frames` frames of the camera are, byte for byte, those the CRCs are of. */
 void stage_check_crcs(struct stage *stage, const char *name, const uint32_t *crcs, uint64_t frames);
 
