@@ -40,10 +40,7 @@ static struct stream *start(struct fixture *fixture)
     struct stream *stream;
 
     fixture_start(fixture);
-    stream = fixture_define(fixture, "cam-1");
-    fixture_attach(fixture, stream, &writer);
-    fixture_append_init(fixture, stream);
-    fixture_append(fixture, stream, FRAMES);
+    stream = fixture_write(fixture, "cam-1", &writer, FRAMES);
     fixture_wait_durable(fixture, stream);
     stream_detach(stream, &writer.base);
     fixture_wait_sealed(fixture, stream);
@@ -169,9 +166,7 @@ TEST(eviction_fits_a_lowered_budget_at_start)
     struct stream *stream;
 
     fixture_start(&fixture);
-    stream = fixture_define(&fixture, "cam-1");
-    fixture_attach(&fixture, stream, &writer);
-    fixture_append(&fixture, stream, 1000);
+    stream = fixture_write(&fixture, "cam-1", &writer, 1000);
     fixture_wait_durable(&fixture, stream);
     stream_detach(stream, &writer.base);
     fixture_stop(&fixture);

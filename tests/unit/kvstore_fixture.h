@@ -230,6 +230,18 @@ static inline void fixture_append(struct fixture *fixture, struct stream *stream
     }
 }
 
+/* A stream whose writer has written INIT and its first `count` frames. */
+static inline struct stream *fixture_write(struct fixture *fixture, const char *name,
+                                           struct fixture_writer *writer, uint64_t count)
+{
+    struct stream *stream = fixture_define(fixture, name);
+
+    fixture_attach(fixture, stream, writer);
+    fixture_append_init(fixture, stream);
+    fixture_append(fixture, stream, count);
+    return stream;
+}
+
 static inline void fixture_wait_durable(struct fixture *fixture, struct stream *stream)
 {
     FIXTURE_TURN_UNTIL(fixture, stream_durable_seq(stream) == stream->next_seq && stream_is_durable(stream));

@@ -47,10 +47,7 @@ static void take_picture(struct picture *picture, bool is_open)
     memset(picture, 0, sizeof *picture);
     picture->is_open = is_open;
     fixture_start(fixture);
-    stream = fixture_define(fixture, "cam-1");
-    fixture_attach(fixture, stream, &writer);
-    fixture_append_init(fixture, stream);
-    fixture_append(fixture, stream, FRAMES);
+    stream = fixture_write(fixture, "cam-1", &writer, FRAMES);
     fixture_wait_durable(fixture, stream);
     snprintf(folder, sizeof folder, "%s/v1/default/cam-1/%020d", fixture->root, 1);
     snprintf(picture->json, sizeof picture->json, "%s/v1/default/cam-1/stream.json", fixture->root);
@@ -368,9 +365,7 @@ TEST(recovery_of_a_block_damaged_in_ram)
     struct stream *stream;
 
     fixture_start(&fixture);
-    stream = fixture_define(&fixture, "cam-1");
-    fixture_attach(&fixture, stream, &writer);
-    fixture_append(&fixture, stream, 3);
+    stream = fixture_write(&fixture, "cam-1", &writer, 3);
     fixture_wait_durable(&fixture, stream);
     frame = stream_find(stream, 1);
     CHECK(frame->image != NULL);

@@ -18,10 +18,7 @@ TEST(store_keeps_blocks_through_a_restart)
     struct stream *stream;
 
     fixture_start(&fixture);
-    stream = fixture_define(&fixture, "cam-1");
-    fixture_attach(&fixture, stream, &writer);
-    fixture_append_init(&fixture, stream);
-    fixture_append(&fixture, stream, 100);
+    stream = fixture_write(&fixture, "cam-1", &writer, 100);
     fixture_check_all(&fixture, stream, 0, 100); /* from RAM */
     fixture_wait_durable(&fixture, stream);
     stream_detach(stream, &writer.base);
@@ -48,10 +45,7 @@ TEST(store_goes_on_in_the_next_epoch)
     struct stream *stream;
 
     fixture_start(&fixture);
-    stream = fixture_define(&fixture, "cam-1");
-    fixture_attach(&fixture, stream, &first);
-    fixture_append_init(&fixture, stream);
-    fixture_append(&fixture, stream, 10);
+    stream = fixture_write(&fixture, "cam-1", &first, 10);
     CHECK_EQ(stream->epoch, 1);
     fixture_attach(&fixture, stream, &second);
     CHECK_EQ(stream->epoch, 2);
@@ -100,9 +94,7 @@ TEST(store_refuses_another_models_blocks)
     struct stream *stream;
 
     fixture_start(&fixture);
-    stream = fixture_define(&fixture, "cam-1");
-    fixture_attach(&fixture, stream, &writer);
-    fixture_append(&fixture, stream, 1);
+    stream = fixture_write(&fixture, "cam-1", &writer, 1);
     memset(request.fingerprint, 8, sizeof request.fingerprint);
     CHECK(!stream_open(stream, &request, fixture_done, NULL, &fixture.st));
     CHECK_EQ(fixture.st.code, STATUS_PRECONDITION);
@@ -121,9 +113,7 @@ TEST(store_takes_blocks_in_order)
     struct stream *stream;
 
     fixture_start(&fixture);
-    stream = fixture_define(&fixture, "cam-1");
-    fixture_attach(&fixture, stream, &writer);
-    fixture_append(&fixture, stream, 3);
+    stream = fixture_write(&fixture, "cam-1", &writer, 3);
     block = fixture_block(stream, 1);
     block.token_index = 0;
     CHECK_OK(fixture_append_block(&fixture, stream, &block, &fixture.st), fixture.st);
@@ -164,9 +154,7 @@ TEST(store_refuses_blocks_that_make_no_sense)
     struct stream_block block;
 
     fixture_start(&fixture);
-    stream = fixture_define(&fixture, "cam-1");
-    fixture_attach(&fixture, stream, &writer);
-    fixture_append(&fixture, stream, 1);
+    stream = fixture_write(&fixture, "cam-1", &writer, 1);
     for (unsigned i = 0; i < 5; i++) {
         block = fixture_block(stream, 1);
         if (i == 0)
@@ -275,10 +263,7 @@ TEST(store_deletes_a_stream_from_every_tier)
     char folder[STREAM_FOLDER_BYTES];
 
     fixture_start(&fixture);
-    stream = fixture_define(&fixture, "cam-1");
-    fixture_attach(&fixture, stream, &writer);
-    fixture_append_init(&fixture, stream);
-    fixture_append(&fixture, stream, 50);
+    stream = fixture_write(&fixture, "cam-1", &writer, 50);
     snprintf(folder, sizeof folder, "%s", stream->folder);
     CHECK(ram_used_bytes(fixture.store->arena, RAM_IMAGES) > 0);
     CHECK_OK(stream_delete(stream, &removed, fixture_done, &answer, &fixture.st), fixture.st);
@@ -316,9 +301,7 @@ TEST(store_remembers_the_end)
     struct stream *stream;
 
     fixture_start(&fixture);
-    stream = fixture_define(&fixture, "film");
-    fixture_attach(&fixture, stream, &writer);
-    fixture_append(&fixture, stream, 3);
+    stream = fixture_write(&fixture, "film", &writer, 3);
     CHECK_OK(stream_end(stream, "the file is cut short", &fixture.st), fixture.st);
     CHECK(stream->has_ended);
     stream_detach(stream, &writer.base);
@@ -348,10 +331,7 @@ TEST(store_serves_more_than_its_ram)
     fixture_stop(&fixture);
     fixture.options.ram_bytes = 8 << 20;
     fixture_open(&fixture);
-    stream = fixture_define(&fixture, "cam-1");
-    fixture_attach(&fixture, stream, &writer);
-    fixture_append_init(&fixture, stream);
-    fixture_append(&fixture, stream, 1000);
+    stream = fixture_write(&fixture, "cam-1", &writer, 1000);
     fixture_wait_durable(&fixture, stream);
     CHECK(stream_find(stream, 999)->image != NULL);
     CHECK(stream_find(stream, 0)->image == NULL);
@@ -395,10 +375,7 @@ TEST(store_gives_whole_blocks_back)
     struct stream *stream;
 
     fixture_start(&fixture);
-    stream = fixture_define(&fixture, "cam-1");
-    fixture_attach(&fixture, stream, &writer);
-    fixture_append_init(&fixture, stream);
-    fixture_append(&fixture, stream, 10);
+    stream = fixture_write(&fixture, "cam-1", &writer, 10);
     check_block(&fixture, stream, NULL, 1 << 30);
     check_block(&fixture, stream, stream_find(stream, 9), 9);
     stream_detach(stream, &writer.base);
