@@ -23,6 +23,7 @@ MIRRORED = {
 }
 
 RETURNS_MAX = 3
+FAMILY = (2, 2, 2, 3, 4)  # shapes, or colours; with two of each, "the green square or the blue circle" has both crosses
 
 
 @dataclass
@@ -95,8 +96,8 @@ def cut_contiguous(library: Library, length: int, draw: random.Random) -> list[r
 
 def splice(library: Library, length: int, draw: random.Random) -> list[range]:
     """Disjoint segments, a scene and its surroundings each, length frames together; empty frames fill the rest."""
-    shapes_in = draw.sample(SHAPES, draw.randint(2, len(SHAPES)))
-    colors_in = draw.sample(COLORS, draw.randint(2, len(COLORS)))
+    shapes_in = draw.sample(SHAPES, draw.choice(FAMILY))
+    colors_in = draw.sample(COLORS, draw.choice(FAMILY))
     again = library.scenes_of[draw.choice(sorted(library.scenes_of))]
     returns = draw.randint(0, RETURNS_MAX)
     segments: list[range] = []

@@ -93,12 +93,13 @@ class TrainConfig:
     see_batch: int = 48
     see_rate: float = 1e-3
 
-    answer_steps: int = 13000
+    answer_steps: int = 11000
     clip_frames: tuple[tuple[int, tuple[int, ...]], ...] = (
         (1350, (4, 4, 8)),
         (2700, (8, 16)),
         (4500, (16, 32)),
-        (13000, (32, 48)),
+        (8250, (32, 48)),
+        (11000, (48, 96)),
     )
     batch_frames: int = 32
     batch_questions: int = 40

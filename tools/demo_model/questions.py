@@ -207,7 +207,7 @@ def ask_about(stays: list[Stay], frames: int, count: int, draw: random.Random) -
     if not stays:
         return []
     scene = Scene(stays, frames, draw)
-    kinds = list(ASKERS)
+    kinds = [*ASKERS, "count", "first"]  # the hardest two come twice
     start = draw.randrange(len(kinds))
     out: list[Asked] = []
     for turn in range(2 * count):
