@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -13,6 +14,7 @@
 #include "base/require.h"
 
 enum { CELL_BYTES = 200, TEXT_SLOTS = 8, TEXT_BYTES = 48, PROGRESS_COLUMNS = 30 };
+enum { PROGRESS_COLUMNS_MIN = 5, PROGRESS_STEPS_MIN = 10 };
 
 enum cli_exit cli_exit_of(enum status_code code)
 {
@@ -193,6 +195,14 @@ const char *cli_span(double seconds)
     return text;
 }
 
+const char *cli_rate(double per_s)
+{
+    char *text = text_slot();
+
+    snprintf(text, TEXT_BYTES, per_s < 1 ? "%.2f" : per_s < 10 ? "%.1f" : "%.0f", per_s);
+    return text;
+}
+
 const char *cli_time(int64_t utc_ns)
 {
     char *text = text_slot();
@@ -269,8 +279,9 @@ static bool parse_zone(const char *text, int *seconds_p)
 
 static bool parse_rfc3339(const char *text, long double *utc_p)
 {
+    bool spaced = strlen(text) > 10 && text[10] == ' '; /* as cli_time() writes it */
     struct tm when = { 0 }, normal;
-    const char *rest = strptime(text, "%Y-%m-%dT%H:%M:%S", &when);
+    const char *rest = strptime(text, spaced ? "%Y-%m-%d %H:%M:%S" : "%Y-%m-%dT%H:%M:%S", &when);
     long double fraction = 0, unit = 0.1L;
     time_t whole;
     int zone;
@@ -319,18 +330,45 @@ bool cli_parse_time(const char *text, int64_t now_ns, int64_t *utc_ns_p, struct 
     return true;
 }
 
-static void draw_bar(struct cli_progress *progress, const char *label, uint64_t done, uint64_t total)
+/* What is left takes as long as what was done since the first look did. A few steps tell nothing. */
+static void describe_rest(const struct cli_progress *progress, uint64_t done, uint64_t total, char *out,
+                          size_t out_bytes)
 {
     double elapsed = (double)(clock_mono_ns() - progress->started_ns) / 1e9;
-    double share = total > 0 ? (double)done / (double)total : 0;
-    int filled = (int)(share * PROGRESS_COLUMNS);
+    uint64_t steps = done > progress->first_done ? done - progress->first_done : 0;
 
-    fprintf(stderr, "\r\033[K%s [%.*s%*s] %llu", label, filled, "##############################",
-            PROGRESS_COLUMNS - filled, "", (unsigned long long)done);
+    out[0] = '\0';
+    if (steps >= PROGRESS_STEPS_MIN && done < total)
+        snprintf(out, out_bytes, "  %s left", cli_span(elapsed / (double)steps * (double)(total - done)));
+}
+
+static int terminal_columns(void)
+{
+    struct winsize size;
+
+    return ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
+/* A line that wraps cannot be redrawn in place: the bar takes the columns that the text leaves. */
+static void draw_bar(const struct cli_progress *progress, const char *label, uint64_t done, uint64_t total)
+{
+    char count[48], rest[48], text[160];
+    int columns = terminal_columns() - 1, bar, filled;
+
     if (total > 0)
-        fprintf(stderr, "/%llu", (unsigned long long)total);
-    if (done > 0 && total > done)
-        fprintf(stderr, "  %s left", cli_span(elapsed / (double)done * (double)(total - done)));
+        snprintf(count, sizeof count, "%llu/%llu", (unsigned long long)done, (unsigned long long)total);
+    else
+        snprintf(count, sizeof count, "%llu", (unsigned long long)done);
+    describe_rest(progress, done, total, rest, sizeof rest);
+    bar = columns - snprintf(text, sizeof text, "%s [] %s%s", label, count, rest);
+    bar = bar > PROGRESS_COLUMNS ? PROGRESS_COLUMNS : bar;
+    filled = bar > 0 && total > 0 ? (int)((double)done / (double)total * bar) : 0;
+    if (bar >= PROGRESS_COLUMNS_MIN)
+        snprintf(text, sizeof text, "%s [%.*s%*s] %s%s", label, filled, "##############################",
+                 bar - filled, "", count, rest);
+    else
+        snprintf(text, sizeof text, "%s %s%s", label, count, rest);
+    fprintf(stderr, "\r\033[K%.*s", columns, text);
 }
 
 /* A bar is redrawn only where a line can be. */
@@ -349,6 +387,7 @@ void cli_progress_draw(struct cli_progress *progress, const char *label, uint64_
 
     if (progress->started_ns == 0) {
         progress->started_ns = now_ns;
+        progress->first_done = done;
         progress->drawn_ns = terminal ? 0 : now_ns; /* lines tell of waits that are long */
     }
     if (progress->drawn_ns != 0 && now_ns - progress->drawn_ns < wait_ns)

@@ -45,22 +45,24 @@ void cli_table_destroy(struct cli_table *table); /* without printing */
 /* Prints value and a newline, then frees it. */
 void cli_print_json(struct json *value);
 
-/* Text of a size ("1.5 GiB"), a span ("3 h 12 min"), a UTC time ("2026-11-21 14:05:00.500Z"). Static storage
- * for the last eight calls together. */
+/* Text of a size ("1.5 GiB"), a span ("3 h 12 min"), a rate ("1220"), a UTC time ("2026-11-21 14:05:00.500Z"). Static
+ * storage for the last eight calls together. */
 const char *cli_bytes(uint64_t bytes);
 const char *cli_span(double seconds);
+const char *cli_rate(double per_s);
 const char *cli_time(int64_t utc_ns);
 
 /* As cli_time(), in RFC 3339's form ("2026-11-21T14:05:00.500Z"), with the nanoseconds that are not zero. */
 const char *cli_rfc3339(int64_t utc_ns);
 
-/* RFC 3339 ("2026-11-21T14:05:00Z", "...+02:00", fractions), seconds since 1970, "now", or "-90s" "-5m" "-2h"
+/* RFC 3339 ("2026-11-21T14:05:00Z", "...+02:00", fractions; a space for the T), seconds since 1970, "now", or "-90s" "-5m" "-2h"
  * "-1d" before now_ns. INVALID says which forms are taken, or that the time is not between 1970 and 2115. */
 bool cli_parse_time(const char *text, int64_t now_ns, int64_t *utc_ns_p, struct status *st);
 
 /* One line on stderr, redrawn in place, when stderr is a terminal that can; elsewhere a line each ten seconds. */
 struct cli_progress {
-    uint64_t started_ns, drawn_ns;
+    uint64_t started_ns, first_done; /* at the first look */
+    uint64_t drawn_ns;
     bool shown;
 };
 void cli_progress_draw(struct cli_progress *progress, const char *label, uint64_t done, uint64_t total);

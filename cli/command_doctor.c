@@ -180,8 +180,9 @@ static void check_model(struct doctor *doctor)
     if (!cluster_settings_read(doctor->data, last, &st) || !up_plan_resolve(&request, last, plan, &st))
         note(doctor, FAIL, "plan", "%s", st.text);
     else if (model_facts_read(plan, &facts, &st))
-        note(doctor, FINE, "model", "%s: %s, %u layers, %.3g + %.3g frames/s (vision, language)", plan->model,
-             facts.family, facts.layers, facts.vision_frames_per_s, facts.language_frames_per_s);
+        note(doctor, FINE, "model", "%s: %s, %u layers, %s + %s frames/s (vision, language)", plan->model,
+             facts.family, facts.layers, cli_rate(facts.vision_frames_per_s),
+             cli_rate(facts.language_frames_per_s));
     else
         note(doctor, FAIL, "model", "%s|name a good checkpoint folder with --model", st.text);
     free(last);

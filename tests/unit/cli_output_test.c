@@ -1,5 +1,10 @@
-/* What people type and read: times in and out, sizes, spans, exit codes. */
+/* What people type and read: times in and out, sizes, spans, progress, exit codes. */
 #include "cli_output.h"
+
+#include <pty.h>
+#include <stdlib.h>
+#include <unistd.h>
+
 #include "support/test.h"
 
 #define NOON_NS 1763726400000000000ll /* 2025-11-21T12:00:00Z */
@@ -90,6 +95,7 @@ TEST(times_are_written_to_be_read_again)
     CHECK_STR(cli_rfc3339(-500000000), "1969-12-31T23:59:59.500Z");
     CHECK_STR(cli_time(NOON_NS + 500000000), "2025-11-21 12:00:00.500Z");
     CHECK_EQ(parsed(cli_rfc3339(NOON_NS + 33000000)), NOON_NS + 33000000);
+    CHECK_EQ(parsed(cli_time(NOON_NS + 33000000)), NOON_NS + 33000000); /* tables show this form */
 }
 
 TEST(sizes_and_spans_are_short)
@@ -100,6 +106,60 @@ TEST(sizes_and_spans_are_short)
     CHECK_STR(cli_span(0.25), "0.2 s");
     CHECK_STR(cli_span(3725), "1 h 2 min");
     CHECK_STR(cli_span(49 * 3600), "2 d 1 h");
+    CHECK_STR(cli_rate(0.034), "0.03");
+    CHECK_STR(cli_rate(4.25), "4.2");
+    CHECK_STR(cli_rate(1218.4), "1218"); /* was 1.22e+03 */
+}
+
+/* What cli_progress_draw() puts on a terminal so many columns wide. */
+static void drawn(struct cli_progress *progress, unsigned short columns, uint64_t done, char text[256])
+{
+    struct winsize size = { .ws_row = 24, .ws_col = columns };
+    int terminal, ours, before = dup(STDERR_FILENO);
+    ssize_t len;
+
+    CHECK(before >= 0 && openpty(&terminal, &ours, NULL, NULL, &size) == 0);
+    setenv("TERM", "xterm", 1);
+    CHECK(dup2(ours, STDERR_FILENO) == STDERR_FILENO);
+    progress->drawn_ns = 0;
+    cli_progress_draw(progress, "frames", done, 18000);
+    CHECK(dup2(before, STDERR_FILENO) == STDERR_FILENO);
+    close(before);
+    len = read(terminal, text, 255);
+    text[len > 0 ? len : 0] = '\0';
+    close(ours);
+    close(terminal);
+}
+
+/* The frames that were there before the wait were counted as done since its start: 9,000 more were "0.0 s left". */
+TEST(what_is_left_is_told_by_what_was_done_since)
+{
+    struct cli_progress progress = { 0 };
+    char text[256];
+
+    drawn(&progress, 80, 9000, text);
+    CHECK_HAS(text, "9000/18000");
+    CHECK(strstr(text, "left") == NULL);
+    progress.started_ns -= 10000000000ull;
+    drawn(&progress, 80, 9100, text);
+    CHECK_HAS(text, "14 min");
+    CHECK_HAS(text, " left");
+}
+
+/* A line that wrapped left its beginnings behind at every drawing. */
+TEST(progress_fits_the_terminal)
+{
+    static const unsigned short columns[] = { 10, 20, 30, 40, 80 };
+
+    for (size_t i = 0; i < ARRAY_LEN(columns); i++) {
+        struct cli_progress progress = { 0 };
+        char text[256];
+
+        drawn(&progress, columns[i], 9000, text);
+        CHECK_HAS(text, "\r\033[K");
+        CHECK(strlen(text) - strlen("\r\033[K") < columns[i]);
+        CHECK((strstr(text, "[##") != NULL) == (columns[i] >= 30));
+    }
 }
 
 TEST(every_status_has_an_exit_code)
