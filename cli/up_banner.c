@@ -1,9 +1,12 @@
 #include "up_banner.h"
 
+#include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/json.h"
+#include "cli_cluster.h"
 #include "cli_output.h"
 
 /* Both halves of the work share the machine's cores. */
@@ -92,9 +95,9 @@ static void print_speed(const struct up_banner *banner)
         printf("  speed    not measured: the model takes too much of the free memory to load it once more\n");
         return;
     }
-    printf(
-        "  speed    %.3g frames/s expected (vision %.3g, language %.3g alone): %.0f cameras at %g frames/s\n",
-        speed, banner->facts->vision_frames_per_s, banner->facts->language_frames_per_s, speed / fps, fps);
+    printf("  speed    %s frames/s expected (vision %s, language %s alone): %.0f cameras at %g frames/s\n",
+           cli_rate(speed), cli_rate(banner->facts->vision_frames_per_s),
+           cli_rate(banner->facts->language_frames_per_s), floor(speed / fps), fps);
 }
 
 static void print_addresses(const struct up_banner *banner)
@@ -102,6 +105,20 @@ static void print_addresses(const struct up_banner *banner)
     for (uint32_t i = 0; i < banner->file->process_count; i++)
         printf("  %-8s %-12s %s\n", i == 0 ? "at" : "", banner->file->processes[i].name,
                banner->file->processes[i].address);
+}
+
+/* A verb without --data would look elsewhere unless the folder is the usual one or the environment names it. */
+static void print_next(const struct up_banner *banner)
+{
+    const char *named = getenv("REELKV_DATA");
+    char usual[CLUSTER_PATH_BYTES];
+    bool found =
+        cluster_data_folder(named != NULL ? named : "", usual, NULL) && strcmp(usual, banner->data) == 0;
+
+    printf("Go on with:  ");
+    if (!found)
+        printf("export REELKV_DATA='%s'\n             ", banner->data);
+    printf("reelkv cam add NAME FILE-OR-URL    reelkv ask \"...\"    reelkv down\n");
 }
 
 void up_banner_print(const struct up_banner *banner, bool as_json)
@@ -132,5 +149,5 @@ void up_banner_print(const struct up_banner *banner, bool as_json)
     describe_change(banner, note, sizeof note);
     if (note[0] != '\0')
         printf("Note: %s\n", note);
-    printf("Go on with:  reelkv cam add NAME FILE-OR-URL    reelkv ask \"...\"    reelkv down\n");
+    print_next(banner);
 }
