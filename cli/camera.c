@@ -63,7 +63,7 @@ static bool get_from(struct cluster *cluster, const struct worker_record *store,
     if (ok)
         camera_from_reply(reply, camera);
     rpc_sync_stream_destroy(call);
-    return ok;
+    return ok || cluster_blame(store, st);
 }
 
 /* A camera that the directory does not know (yet, after Redis came back empty) may be with any store. */
@@ -185,7 +185,7 @@ bool camera_list(struct cluster *cluster, const char *ns, struct camera **camera
     if (answered == 0) {
         free(array.items);
         return stores > 0
-                   ? status_wrap(st, "no kvstore answers")
+                   ? status_wrap(st, "no kvstore answers now, see `reelkv doctor`")
                    : status_fail(st, STATUS_UNAVAILABLE, "no kvstore is running; see `reelkv node ls`");
     }
     if (array.count > 0)

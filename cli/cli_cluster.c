@@ -231,6 +231,12 @@ const struct worker_record *cluster_store_of(const struct cluster *cluster, cons
     return worker;
 }
 
+bool cluster_blame(const struct worker_record *worker, struct status *st)
+{
+    return st != NULL && st->code == STATUS_UNAVAILABLE &&
+           status_wrap(st, "%s does not answer now, see `reelkv doctor`", worker->name);
+}
+
 bool cluster_call(struct cluster *cluster, const struct worker_record *worker,
                   const struct rpc_method *method, const ProtobufCMessage *request,
                   struct rpc_sync_stream **call_p, const ProtobufCMessage **reply_p, struct status *st)

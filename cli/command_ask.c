@@ -230,8 +230,8 @@ static bool ask_worker(struct ask *ask, const struct worker_record *worker, stru
     interrupt_watch(ask->interrupt, NULL, NULL);
     rpc_sync_stream_destroy(stream);
     if (!ok && interrupt_has_come(ask->interrupt))
-        status_fail(st, STATUS_CANCELLED, "interrupted");
-    return ok;
+        return status_fail(st, STATUS_CANCELLED, "interrupted");
+    return ok || (st->code == STATUS_UNAVAILABLE && status_wrap(st, "no answer now, see `reelkv doctor`"));
 }
 
 /* Another qa is tried only while nothing has been heard of the answer. */
@@ -284,10 +284,34 @@ static bool ask_until_heard_of(struct ask *ask, struct status *st)
     return true;
 }
 
+/* Nobody named a time, so none is to blame: the cameras have nothing yet. Of what was evicted qa has told. */
+static void explain_nothing(struct ask *ask, struct status *st)
+{
+    struct camera *camera = calloc(1, sizeof *camera);
+    bool all_there = true;
+
+    REQUIRE(camera != NULL);
+    for (size_t i = 0; all_there && i < ask->camera_count; i++)
+        all_there = camera_get(ask->cluster, ask->options->namespace, ask->names[i], camera, NULL) &&
+                    camera->evicted_frames == 0;
+    if (all_there && ask->camera_count > 1)
+        status_fail(st, STATUS_OUT_OF_RANGE, "nothing of these cameras is stored yet; see `reelkv cam ls`");
+    else if (all_there && camera->trouble[0] != '\0')
+        status_fail(st, STATUS_OUT_OF_RANGE, "camera %s has nothing to ask about: %s", camera->name,
+                    camera->trouble);
+    else if (all_there)
+        status_fail(st, STATUS_OUT_OF_RANGE,
+                    "nothing of camera %s is stored yet; `reelkv cam show %s` says how it is", camera->name,
+                    camera->name);
+    free(camera);
+}
+
 static bool run_question(struct ask *ask, const char *question, struct status *st)
 {
     const struct ask_options *options = ask->options;
 
+    if (options->layers && ask->result.prints_text)
+        return status_fail(st, STATUS_INVALID, "--layers needs --json: the table does not show them");
     if (!make_request(ask, question, st))
         return false;
     if (ask->result.thumbnails != NULL && !file_make_folders(ask->result.thumbnails, st))
@@ -299,7 +323,11 @@ static bool run_question(struct ask *ask, const char *question, struct status *s
     ask->request.n_streams = ask->camera_count;
     ask->result.cameras = (const char *const *)ask->cameras;
     ask->result.camera_count = ask->camera_count;
-    return ask_until_heard_of(ask, st);
+    if (ask_until_heard_of(ask, st))
+        return true;
+    if (st->code == STATUS_OUT_OF_RANGE && ask->request.range == NULL && ask->request.as_of_ns == 0)
+        explain_nothing(ask, st);
+    return false;
 }
 
 static enum cli_exit run_ask(const struct cli_run *run)

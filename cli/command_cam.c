@@ -40,17 +40,35 @@ struct source {
     int64_t start_time_ns;
 };
 
-static bool is_live_url(const char *source)
-{
-    static const char *const live[] = {
-        "rtsp:", "rtsps:", "rtmp:", "rtmps:", "udp:", "tcp:", "rtp:", "srt:"
-    };
-    const char *list = strstr(source, ".m3u8");
+/* What an encoder opens (lib/media), and which of it never ends. */
+static const struct {
+    const char *name;
+    bool is_live;
+} schemes[] = {
+    { "rtsp", true }, { "rtsps", true }, { "rtmp", true }, { "rtmps", true }, { "udp", true },
+    { "tcp", true },  { "rtp", true },   { "srt", true },  { "http", false }, { "https", false }
+};
 
-    for (size_t i = 0; i < ARRAY_LEN(live); i++)
-        if (strncmp(source, live[i], strlen(live[i])) == 0)
-            return true;
-    return list != NULL && (list[5] == '\0' || list[5] == '?');
+/* Without this an address that nobody can open would be a camera that fails later, or tries for ever. No sentence here
+ * quotes more of it than its kind: it may hold a password. */
+static bool check_url(const char *url, bool *is_live_p, struct status *st)
+{
+    size_t len = (size_t)(strstr(url, "://") - url);
+    const char *host = url + len + strlen("://"), *list = strstr(host, ".m3u8");
+
+    if (url[strcspn(url, " \t\r\n")] != '\0')
+        return status_fail(st, STATUS_INVALID, "a URL has no spaces; write %%20 where one is meant");
+    for (size_t i = 0; i < ARRAY_LEN(schemes); i++) {
+        if (strlen(schemes[i].name) != len || strncmp(url, schemes[i].name, len) != 0)
+            continue;
+        *is_live_p = schemes[i].is_live || (list != NULL && (list[5] == '\0' || list[5] == '?'));
+        return (*host != '\0' && *host != '/') ||
+               status_fail(st, STATUS_INVALID, "the URL names no host behind %s://", schemes[i].name);
+    }
+    return status_fail(st, STATUS_INVALID,
+                       "%.*s:// cannot be read; use rtsp://, rtmp://, http://, udp://, tcp://, rtp:// or "
+                       "srt://, or the path of a file",
+                       (int)(len < 20 ? len : 20), url);
 }
 
 static bool check_local_file(const char *path, struct source *source, struct status *st)
@@ -70,7 +88,10 @@ static bool check_local_file(const char *path, struct source *source, struct sta
         return status_fail(st, status_code_of_errno(errno), "video %s: %m", source->url);
     if (S_ISDIR(info.st_mode))
         return status_fail(st, STATUS_INVALID, "%s is a folder; name a video file or a URL", source->url);
-    if (S_ISREG(info.st_mode) && info.st_size == 0)
+    if (!S_ISREG(info.st_mode))
+        return status_fail(st, STATUS_INVALID, "%s is not a regular file; name a video file or a URL",
+                           source->url);
+    if (info.st_size == 0)
         return status_fail(st, STATUS_INVALID, "%s is empty", source->url);
     source->start_time_ns = (int64_t)info.st_mtim.tv_sec * 1000000000 + info.st_mtim.tv_nsec;
     return true;
@@ -79,9 +100,11 @@ static bool check_local_file(const char *path, struct source *source, struct sta
 static bool read_source(const struct cam_add_options *options, const char *text, struct source *source,
                         struct status *st)
 {
-    bool is_url = strstr(text, "://") != NULL && strncmp(text, "file://", 7) != 0;
+    bool is_url = strstr(text, "://") != NULL && strncmp(text, "file://", 7) != 0, never_ends = false;
 
     memset(source, 0, sizeof *source);
+    if (text[0] == '\0')
+        return status_fail(st, STATUS_INVALID, "the source is empty; name a video file or a URL");
     if (options->fps > 0 && options->fps < MEDIA_SAMPLE_FPS_MIN)
         return status_fail(st, STATUS_INVALID, "fps must be %g to %g, not %g", MEDIA_SAMPLE_FPS_MIN,
                            MEDIA_SAMPLE_FPS_MAX, options->fps);
@@ -91,7 +114,9 @@ static bool read_source(const struct cam_add_options *options, const char *text,
         return false;
     if (is_url && !text_copy(source->url, sizeof source->url, text))
         return status_fail(st, STATUS_INVALID, "the URL is longer than %d bytes", LIMIT_URL_BYTES);
-    source->is_live = options->live || (is_url && is_live_url(text));
+    if (is_url && !check_url(text, &never_ends, st))
+        return false;
+    source->is_live = options->live || never_ends;
     if (source->is_live && options->start_time[0] != '\0')
         return status_fail(st, STATUS_INVALID,
                            "a live source has the times at which frames arrive; leave "
@@ -101,7 +126,8 @@ static bool read_source(const struct cam_add_options *options, const char *text,
     else if (is_url)
         source->start_time_ns = clock_utc_ns();
     return options->start_time[0] == '\0' ||
-           cli_parse_time(options->start_time, clock_utc_ns(), &source->start_time_ns, st);
+           cli_parse_time(options->start_time, clock_utc_ns(), &source->start_time_ns, st) ||
+           status_wrap(st, "--start-time");
 }
 
 static bool create(struct cluster *cluster, const struct cam_add_options *options, const char *name,
@@ -133,7 +159,7 @@ static bool create(struct cluster *cluster, const struct cam_add_options *option
         status_fail(st, STATUS_EXISTS,
                     "there is a camera '%s' already; choose another name, or `reelkv cam rm %s`", name, name);
     rpc_sync_stream_destroy(call);
-    return ok;
+    return ok || cluster_blame(store, st);
 }
 
 static enum cli_exit run_add(const struct cli_run *run)
@@ -156,8 +182,9 @@ static enum cli_exit run_add(const struct cli_run *run)
     if (run->json)
         cli_print_json(camera_to_json(&camera));
     else
-        printf("Camera %s added: %s, %g frames/s, kept by %s. `reelkv cam wait %s` waits for it.\n", name,
-               camera.source, camera.sample_fps, camera.store, name);
+        printf("Camera %s added: %s, %g frames/s, kept by %s. `reelkv cam %s %s` %s.\n", name, camera.source,
+               camera.sample_fps, camera.store, camera.is_live ? "show" : "wait", name,
+               camera.is_live ? "says how it is" : "waits for it");
     return CLI_OK;
 }
 
@@ -208,7 +235,7 @@ static bool forget(struct cluster *cluster, const char *ns, const char *name, ui
         *bytes_p = ((const Reelkv__V1__DeleteStreamReply *)reply)->bytes;
     }
     rpc_sync_stream_destroy(call);
-    return ok;
+    return ok || cluster_blame(store, st);
 }
 
 static enum cli_exit run_rm(const struct cli_run *run)

@@ -155,7 +155,8 @@ TEST(a_camera_from_add_to_rm)
     CHECK_OK(file_write_durable(path, "this is no video", 16, &st), st);
     CHECK_EQ(VERB(NULL, "cam", "add", "junk", path), 0);
     REFUSED(1, "not a video", "cam", "wait", "junk", "--timeout", "60");
-    REFUSED(3, "nothing is stored", "ask", QUESTION, "--cam", "junk");
+    REFUSED(3, "camera junk has nothing to ask about", "ask", QUESTION, "--cam", "junk");
+    REFUSED(3, "nothing is stored for that time", "ask", QUESTION, "--cam", "junk", "--from", "-5m");
     CHECK_EQ(VERB(NULL, "cam", "rm", "junk"), 0);
 
     CHECK_EQ(VERB(&value, "cam", "show", "dock"), 0);
@@ -232,6 +233,7 @@ TEST(other_settings_and_a_stopped_cluster_are_told)
     CHECK_EQ(VERB(&value, "cam", "add", "gate", "udp://127.0.0.1:9"), 0);
     CHECK_NEAR(number(value, "sample_fps"), 0.5, 0); /* the store's: nobody said */
     json_free(value);
+    REFUSED(3, "nothing of camera gate is stored yet", "ask", QUESTION, "--cam", "gate");
     process_start(&wait, "wait",
                   PROCESS_ARGS("reelkv", "cam", "wait", "gate", "--frames", "100000", "--data", data));
     test_pause_ms(500);

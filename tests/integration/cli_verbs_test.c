@@ -84,7 +84,9 @@ TEST(cameras_are_added_listed_waited_for_and_removed)
     CHECK_HAS(process_log(&verb), "No cameras yet");
     CHECK_EQ(RUN(&verb, "cam", "add", "dock", video, "--start-time", "2026-01-01T00:00:00Z"), 0);
     CHECK_HAS(process_log(&verb), "Camera dock added");
+    CHECK_HAS(process_log(&verb), "`reelkv cam wait dock` waits for it");
     CHECK_EQ(RUN(&verb, "cam", "add", "gate", "rtsp://user:secret@host/live", "--fps", "2"), 0);
+    CHECK_HAS(process_log(&verb), "`reelkv cam show gate`"); /* `cam wait` refuses what never ends */
     CHECK_HAS(process_log(&verb), "rtsp://***@host/live");
     CHECK_EQ(RUN(&verb, "cam", "add", "dock", video), 5);
     CHECK_HAS(process_log(&verb), "cam rm dock");
@@ -153,8 +155,36 @@ TEST(sources_are_checked_before_anybody_is_called)
     CHECK_EQ(RUN(&verb, "cam", "add", "a", video, "--fps", "0.0001"), 2);
     CHECK_HAS(process_log(&verb), "0.001 to 60");
     CHECK_EQ(RUN(&verb, "cam", "add", "a", video, "--start-time", "1960-01-01T00:00:00Z"), 2);
+    CHECK_HAS(process_log(&verb), "--start-time: ");
     CHECK_EQ(RUN(&verb, "cam", "add", "a"), 2);
     CHECK_EQ(RUN(&verb, "cam", "add", "a", video, "--namespace", "No!"), 2);
+    tear_down();
+}
+
+/* Each of these became a camera: one that failed a moment later, or one that tried for ever. */
+TEST(addresses_nobody_can_open_are_refused)
+{
+    static const struct {
+        const char *source, *says;
+    } rows[] = {
+        { "", "the source is empty" },
+        { "/dev/null", "not a regular file" },
+        { "foo://user:secret@host/x", "foo:// cannot be read; use rtsp://" },
+        { "ftp://host/x.mp4", "or the path of a file" },
+        { "RTSP://host/x", "RTSP:// cannot be read" },
+        { "rtsp://", "no host behind rtsp://" },
+        { "http:///x.mp4", "no host behind http://" },
+        { "rtsp://user:secret@ host/x", "%20" },
+    };
+    struct process verb;
+
+    set_up();
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        CHECK_EQ(RUN(&verb, "cam", "add", "a", rows[i].source), 2);
+        CHECK_HAS(process_log(&verb), rows[i].says);
+        CHECK(strstr(process_log(&verb), "secret") == NULL);
+    }
+    CHECK_EQ(RUN(&verb, "cam", "add", "a", "udp://:5000"), 0); /* any sender */
     tear_down();
 }
 
@@ -283,6 +313,8 @@ TEST(questions_are_checked_before_anybody_is_called)
     CHECK_EQ(RUN(&verb, "ask", "\xC3\x28"), 2);
     CHECK_EQ(RUN(&verb, "ask", "x", "--cam", "dock,,gate"), 2);
     CHECK_EQ(RUN(&verb, "ask", "x", "--recent", "many"), 2);
+    CHECK_EQ(RUN(&verb, "ask", "x", "--layers"), 2);
+    CHECK_HAS(process_log(&verb), "needs --json");
     CHECK_EQ(RUN(&verb, "ask", "x", "--as-of", "soon"), 2);
     CHECK_HAS(process_log(&verb), "--as-of");
     CHECK_EQ(RUN(&verb, "ask", "x", "--cam", "nobody"), 3);
@@ -349,6 +381,11 @@ TEST(an_absent_cluster_is_told)
     set_up();
     CHECK_EQ(process_stop(&cluster, SIGKILL, VERB_MS), 128 + SIGKILL);
     CHECK_EQ(RUN(&verb, "cam", "ls"), 4);
+    CHECK_HAS(process_log(&verb), "no kvstore answers now, see `reelkv doctor`");
+    CHECK_EQ(RUN(&verb, "cam", "add", "dock", video), 4);
+    CHECK_HAS(process_log(&verb), "kvstore-0 does not answer now, see `reelkv doctor`");
+    CHECK_EQ(RUN(&verb, "ask", "What was it?", "--cam", "dock"), 4);
+    CHECK_HAS(process_log(&verb), "no answer now, see `reelkv doctor`");
     CHECK_EQ(process_stop(&redis, SIGTERM, VERB_MS), 0);
     CHECK_EQ(RUN(&verb, "cam", "ls", "--json"), 4);
     CHECK_HAS(process_log(&verb), "\"unavailable\"");
