@@ -84,7 +84,7 @@ const struct cli_command *cli_command_nearest(const char *typed)
     for (size_t i = 0; i < ARRAY_LEN(commands); i++) {
         unsigned edits = edits_between(typed, commands[i]->path);
 
-        if (edits < best_edits && edits < strlen(commands[i]->path)) {
+        if (edits < best_edits && 2 * edits <= strlen(typed) + 1) {
             best = commands[i];
             best_edits = edits;
         }

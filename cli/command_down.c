@@ -10,6 +10,7 @@
 #include "base/require.h"
 #include "cli_cluster.h"
 #include "cli_command.h"
+#include "interrupt.h"
 #include "leftovers.h"
 #include "supervisor.h"
 
@@ -43,15 +44,17 @@ static uint32_t still_running(const char *data, struct cluster_file *file, uint3
     return running;
 }
 
-/* False when the supervisor is still there after timeout_s. */
-static bool wait_for_supervisor(const char *data, struct cluster_file *file, uint32_t timeout_s)
+/* False when the supervisor is still there after timeout_s, or when Ctrl-C ended the wait. */
+static bool wait_for_supervisor(const char *data, struct cluster_file *file, struct interrupt *interrupt,
+                                uint32_t timeout_s)
 {
     uint64_t deadline = clock_mono_ns() + timeout_s * 1000000000ull;
     struct process_id supervisor = file->supervisor;
     struct cli_progress progress = { 0 };
     bool ended;
 
-    while (ended = !process_is_alive(&supervisor), !ended && clock_mono_ns() < deadline) {
+    while (ended = !process_is_alive(&supervisor),
+           !ended && clock_mono_ns() < deadline && !interrupt_has_come(interrupt)) {
         uint32_t total, running = still_running(data, file, &total);
 
         cli_progress_draw(&progress, "stopping", total - running, total);
@@ -88,22 +91,31 @@ static enum cli_exit run_down(const struct cli_run *run)
     const struct down_options *options = run->options;
     struct cluster_file *file = calloc(1, sizeof *file);
     char data[CLUSTER_PATH_BYTES];
+    struct interrupt *interrupt;
     struct status st = { 0 };
-    bool ended, killed = false;
+    bool ended, killed, interrupted;
 
     REQUIRE(file != NULL);
     if (!cluster_data_folder(options->data, data, &st) || !find_cluster(data, file, &st)) {
         free(file);
         return cli_fail(&st, run->json);
     }
-    ended = !process_signal(&file->supervisor, SIGTERM) || wait_for_supervisor(data, file, options->timeout);
-    if (!ended) {
+    interrupt = interrupt_create();
+    ended = !process_signal(&file->supervisor, SIGTERM) ||
+            wait_for_supervisor(data, file, interrupt, options->timeout);
+    interrupted = !ended && interrupt_has_come(interrupt);
+    killed = !ended && !interrupted;
+    if (killed)
         process_signal(&file->supervisor, SIGKILL);
-        killed = true;
-    }
-    leftovers_clear(data, file, killed ? 0 : SUPERVISOR_DRAIN_MS);
-    report(run, data, killed);
+    if (!interrupted)
+        leftovers_clear(data, file, killed ? 0 : SUPERVISOR_DRAIN_MS);
+    interrupt_destroy(interrupt);
     free(file);
+    if (interrupted) {
+        status_fail(&st, STATUS_CANCELLED, "interrupted; the cluster goes on stopping");
+        return cli_fail(&st, run->json);
+    }
+    report(run, data, killed);
     return CLI_OK;
 }
 

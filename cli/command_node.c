@@ -49,9 +49,20 @@ static void node_json(const struct directory_view *view)
     cli_print_json(value);
 }
 
+/* A qa counts questions where the others count cameras. */
+static void work_cell(struct cli_table *table, const struct worker_record *worker)
+{
+    const char *what = worker->kind == WORKER_QA ? "questions" : "cameras";
+
+    if (worker->capacity > 0)
+        cli_table_cell(table, "%u of %u %s", worker->streams, worker->capacity, what);
+    else
+        cli_table_cell(table, "%u %s", worker->streams, what);
+}
+
 static void node_table(const struct directory_view *view)
 {
-    static const char *const titles[] = { "NODE",    "KIND",     "STATE",  ">CAMERAS",
+    static const char *const titles[] = { "NODE",    "KIND",     "STATE",  ">BUSY WITH",
                                           ">UP FOR", ">PROCESS", "ADDRESS" };
     struct cli_table *table;
     int64_t now_ms = clock_utc_ns() / 1000000;
@@ -67,10 +78,7 @@ static void node_table(const struct directory_view *view)
         cli_table_cell(table, "%s", worker->name);
         cli_table_cell(table, "%s", worker_kind_names[worker->kind]);
         cli_table_cell(table, "%s", worker->draining ? "draining" : "ready");
-        if (worker->capacity > 0)
-            cli_table_cell(table, "%u of %u", worker->streams, worker->capacity);
-        else
-            cli_table_cell(table, "%u", worker->streams);
+        work_cell(table, worker);
         cli_table_cell(table, "%s", cli_span((double)(now_ms - worker->started_ms) / 1000));
         cli_table_cell(table, "%llu", (unsigned long long)worker->pid);
         cli_table_cell(table, "%s", worker->address);

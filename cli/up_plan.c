@@ -181,8 +181,9 @@ static bool set_budgets(const struct up_request *request, struct cluster_plan *p
         plan->ram_bytes = machine_memory_available() / 2;
     if (plan->ram_bytes < RAM_BYTES_MIN * stores)
         return status_fail(st, STATUS_EXHAUSTED,
-                           "a memory budget of %s is too small, each kvstore needs %s; %s",
-                           cli_bytes(plan->ram_bytes), cli_bytes(RAM_BYTES_MIN),
+                           "a memory budget of %s is too small, the least is %s (%s for each kvstore); %s",
+                           cli_bytes(plan->ram_bytes), cli_bytes(RAM_BYTES_MIN * stores),
+                           cli_bytes(RAM_BYTES_MIN),
                            request->ram_bytes > 0 ? "give more with --ram"
                                                   : "free some memory or name a budget with --ram");
     if (plan->ram_bytes > memory)
@@ -191,8 +192,9 @@ static bool set_budgets(const struct up_request *request, struct cluster_plan *p
                            cli_bytes(plan->ram_bytes), cli_bytes(memory));
     if (plan->disk_bytes < DISK_BYTES_MIN * stores)
         return status_fail(st, STATUS_EXHAUSTED,
-                           "a disk budget of %s is too small, each kvstore needs %s; %s",
-                           cli_bytes(plan->disk_bytes), cli_bytes(DISK_BYTES_MIN),
+                           "a disk budget of %s is too small, the least is %s (%s for each kvstore); %s",
+                           cli_bytes(plan->disk_bytes), cli_bytes(DISK_BYTES_MIN * stores),
+                           cli_bytes(DISK_BYTES_MIN),
                            request->disk_bytes > 0 ? "give more with --disk"
                                                    : "free some of the disk, or use another with --data");
     if (plan->disk_bytes > disk_free + disk_used)

@@ -70,12 +70,14 @@ static double bound_bytes(const char *text)
 
 static bool refuse(const struct option_row *row, const char *text, struct status *st)
 {
-    const char *what = row->type == OPTION_STR ? "characters" : "";
+    const char *what = row->type == OPTION_STR     ? " characters"
+                       : row->type == OPTION_BYTES ? " (whole bytes, or with one of K, M, G, T)"
+                                                   : "";
 
     if (row->type == OPTION_BOOL)
         return status_fail(st, STATUS_INVALID, "%s must be true or false, not '%.80s'", row->name, text);
-    return status_fail(st, STATUS_INVALID, "%s must be %s to %s%s%s, not '%.80s'", row->name, row->min,
-                       row->max, *what ? " " : "", what, text);
+    return status_fail(st, STATUS_INVALID, "%s must be %s to %s%s, not '%.80s'", row->name, row->min,
+                       row->max, what, text);
 }
 
 static bool set_bool(bool *field, const char *text)

@@ -34,6 +34,7 @@ TEST(typing_errors_find_their_verb)
     CHECK_STR(cli_command_nearest("ak")->path, "ask");
     CHECK_STR(cli_command_nearest("docter")->path, "doctor");
     CHECK(cli_command_nearest("frobnicate") == NULL);
+    CHECK(cli_command_nearest("foo") == NULL); /* three letters away from "down", as every short word is */
     CHECK(cli_command_nearest("a very long line that is no verb at all and goes on and on and on and on") ==
           NULL);
 }
