@@ -124,6 +124,11 @@ bool media_fail(const struct media_source *source, const char *deed, int error, 
         return status_fail(st, STATUS_UNIMPLEMENTED,
                            "%s %s: the FFmpeg installed here cannot read this kind of URL", deed,
                            source->label);
+    case AVERROR(EIO):
+        return status_fail(st, STATUS_UNAVAILABLE, "%s %s: %s", deed, source->label,
+                           source->is_path
+                               ? "the disk cannot be read"
+                               : "the connection failed; are the host's name and the network right?");
     case AVERROR_EOF:
         return status_fail(st, STATUS_INVALID, "%s %s: it ends before its first frame", deed, source->label);
     case AVERROR_INVALIDDATA:

@@ -161,6 +161,37 @@ TEST(up_starts_and_down_stops_in_order)
     CHECK_HAS(process_log(&other), "start one with `reelkv up");
 }
 
+static void wait_until_stopping(void)
+{
+    static struct cluster_file file;
+
+    for (int i = 0; i < READY_MS / 20 && !file.stopping; i++) {
+        test_pause_ms(20);
+        if (!cluster_file_read(data, &file, NULL))
+            file.stopping = false;
+    }
+    CHECK(file.stopping);
+}
+
+/* It ended the verb without a word, as if the cluster had been left running. */
+TEST(ctrl_c_ends_the_wait_for_down_only)
+{
+    struct process up, down;
+    struct cluster_process encoder;
+
+    set_up();
+    start_cluster(&up, "up");
+    encoder = find_process("encoder-0");
+    CHECK(process_signal(&encoder.id, SIGSTOP)); /* so that nothing ends before the signal comes */
+    process_start(&down, "down", PROCESS_ARGS(reelkv, "down", "--data", data));
+    wait_until_stopping();
+    CHECK_EQ(process_stop(&down, SIGINT, STOP_MS), 130);
+    CHECK_HAS(process_log(&down), "interrupted; the cluster goes on stopping");
+    CHECK(process_signal(&encoder.id, SIGCONT));
+    CHECK_EQ(process_wait(&up, STOP_MS), 4);
+    CHECK(!path_exists("cluster.json"));
+}
+
 /* A process that is killed is started again, redis too; the cluster is found all the while. */
 TEST(killed_processes_come_back)
 {

@@ -462,6 +462,16 @@ TEST(a_cut_in_the_middle_of_the_data_is_skipped_not_fatal)
     media_source_close(source);
 }
 
+/* It said "Input/output error". A label this long is no name, so that nobody's name server is asked. */
+TEST(a_host_that_is_not_there_is_told)
+{
+    struct status st =
+        refusal("rtsp://cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc/live");
+
+    CHECK_EQ(st.code, STATUS_UNAVAILABLE);
+    CHECK_HAS(st.text, "are the host's name and the network right?");
+}
+
 /* Names and passwords are in no sentence, whatever goes wrong and wherever in the address they stand. */
 TEST(secrets_are_in_no_sentence)
 {
