@@ -178,7 +178,7 @@ static void check_model(struct doctor *doctor)
 
     REQUIRE(plan != NULL && last != NULL);
     if (!cluster_settings_read(doctor->data, last, &st) || !up_plan_resolve(&request, last, plan, &st))
-        note(doctor, FAIL, "plan", "%s", st.text);
+        note(doctor, FAIL, "next up", "%s", st.text);
     else if (model_facts_read(plan, &facts, &st))
         note(doctor, FINE, "model", "%s: %s, %u layers, %s + %s frames/s (vision, language)", plan->model,
              facts.family, facts.layers, cli_rate(facts.vision_frames_per_s),
