@@ -89,6 +89,7 @@ struct cli_table *cli_table_create(const char *const *titles, size_t columns)
 
 void cli_table_cell(struct cli_table *table, const char *format, ...)
 {
+    char *text;
     va_list args;
 
     if ((table->cells & (table->cells - 1)) == 0) {
@@ -97,10 +98,14 @@ void cli_table_cell(struct cli_table *table, const char *format, ...)
         table->texts = realloc(table->texts, room * sizeof *table->texts);
         REQUIRE(table->texts != NULL);
     }
+    text = table->texts[table->cells++];
     va_start(args, format);
-    vsnprintf(table->texts[table->cells], CELL_BYTES, format, args);
+    vsnprintf(text, CELL_BYTES, format, args);
     va_end(args);
-    cli_make_safe(table->texts[table->cells++]);
+    cli_make_safe(text);
+    for (; *text != '\0'; text++)
+        if (*text == '\n' || *text == '\t') /* a file's name may hold them; a row is one line */
+            *text = ' ';
 }
 
 /* Columns a terminal shows for UTF-8 text: continuation bytes take none. */

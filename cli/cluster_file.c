@@ -375,9 +375,13 @@ bool cluster_lock(const char *data, int *fd_p, struct status *st)
         REQUIRE(file != NULL);
         if (cluster_file_read(data, file, NULL) && file->supervisor.pid != 0)
             snprintf(who, sizeof who, " (process %d)", file->supervisor.pid);
-        status_fail(st, STATUS_EXISTS,
-                    "a cluster already runs on %s%s; use it, or stop it with `reelkv down --data %s`", data,
-                    who, data);
+        if (file->stopping)
+            status_fail(st, STATUS_EXISTS, "the cluster on %s%s is still stopping; try again in a moment",
+                        data, who);
+        else
+            status_fail(st, STATUS_EXISTS,
+                        "a cluster already runs on %s%s; use it, or stop it with `reelkv down --data %s`",
+                        data, who, data);
         free(file);
     }
     close(fd);

@@ -176,7 +176,7 @@ static void wait_until_stopping(void)
 /* It ended the verb without a word, as if the cluster had been left running. */
 TEST(ctrl_c_ends_the_wait_for_down_only)
 {
-    struct process up, down;
+    struct process up, down, other;
     struct cluster_process encoder;
 
     set_up();
@@ -187,6 +187,8 @@ TEST(ctrl_c_ends_the_wait_for_down_only)
     wait_until_stopping();
     CHECK_EQ(process_stop(&down, SIGINT, STOP_MS), 130);
     CHECK_HAS(process_log(&down), "interrupted; the cluster goes on stopping");
+    CHECK_EQ(run_verb(&other, "up", NULL), 5);
+    CHECK_HAS(process_log(&other), "is still stopping; try again"); /* was told to run `down` */
     CHECK(process_signal(&encoder.id, SIGCONT));
     CHECK_EQ(process_wait(&up, STOP_MS), 4);
     CHECK(!path_exists("cluster.json"));

@@ -188,6 +188,22 @@ TEST(addresses_nobody_can_open_are_refused)
     tear_down();
 }
 
+/* A file's name may hold a line's end; a row of a table that breaks there can be read by nobody. */
+TEST(a_row_is_one_line)
+{
+    struct process verb;
+    char path[600];
+    struct status st;
+
+    set_up();
+    snprintf(path, sizeof path, "%s/two\nlines.mp4", test_folder());
+    CHECK_OK(file_write_durable(path, "video", 5, &st), st);
+    CHECK_EQ(RUN(&verb, "cam", "add", "dock", path), 0);
+    CHECK_EQ(RUN(&verb, "cam", "ls"), 0);
+    CHECK_HAS(process_log(&verb), "/two lines.mp4\n");
+    tear_down();
+}
+
 /* A camera that cannot be read ends the wait with the reason. */
 TEST(waiting_for_a_broken_camera_says_why)
 {
