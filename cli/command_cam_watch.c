@@ -140,8 +140,8 @@ static void print_camera(const struct camera *camera, const struct gaps *gaps)
     printf("frames    %llu offered", (unsigned long long)camera->next_seq);
     if (camera->expected_frames > 0)
         printf(" of %llu", (unsigned long long)camera->expected_frames);
-    printf(", %llu stored, %llu durable, %llu in gaps, %llu evicted\n",
-           (unsigned long long)camera->stored_frames, (unsigned long long)camera->durable_seq,
+    printf(", %llu stored (%llu of them on disk), %llu in gaps, %llu evicted\n",
+           (unsigned long long)camera->stored_frames, (unsigned long long)camera_frames_on_disk(camera),
            (unsigned long long)camera->gap_frames, (unsigned long long)camera->evicted_frames);
     if (gaps->now[0] != '\0')
         printf("gap now   %s\n", gaps->now);

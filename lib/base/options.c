@@ -156,12 +156,13 @@ static const struct option_row *find_row(const struct option_table *table, const
     return NULL;
 }
 
-/* The known flag that shares the longest start with `flag`; good enough for a typing error. */
+/* The known flag that shares the longest start with `flag`, good enough for a typing error; "" when no more than a letter
+ * is shared. */
 static void nearest_flag(const struct option_table *table, const char *flag, char out[OPTION_NAME_BYTES])
 {
-    size_t best = 0;
+    size_t best = 1;
 
-    snprintf(out, OPTION_NAME_BYTES, "help");
+    out[0] = '\0';
     for (size_t i = 0; i < table->count; i++) {
         char name[OPTION_NAME_BYTES];
         size_t same = 0;
@@ -212,8 +213,9 @@ static bool take_flag(const struct option_table *table, void *options, char **ar
     *used_p = 1;
     if (row == NULL) {
         nearest_flag(table, arg, near);
-        return status_fail(st, STATUS_INVALID, "unknown option --%.*s; did you mean --%s? See --help",
-                           (int)len, arg, near);
+        return status_fail(st, STATUS_INVALID, "unknown option --%.*s; %s%s%s", (int)len, arg,
+                           near[0] != '\0' ? "did you mean --" : "", near,
+                           near[0] != '\0' ? "? See --help" : "see --help");
     }
     if (arg[len] == '=')
         return option_set(row, options, arg + len + 1, st);

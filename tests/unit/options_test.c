@@ -65,6 +65,7 @@ TEST(options_refuse_what_is_out_of_bounds_or_unknown)
         { "--fps", "nan", "fps must be" },
         { "--listen", "a name that is far too long", "listen must be 1 to 20 characters" },
         { "--bugdet-bytes", "1G", "unknown option --bugdet-bytes; did you mean --budget-bytes?" },
+        { "--bogus", "1", "unknown option --bogus; see --help" },
         { "--verbose=maybe", NULL, "verbose must be true or false" },
         { "--port", NULL, "--port needs a value" },
         { "loose", NULL, "unexpected argument 'loose'" },
