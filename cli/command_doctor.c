@@ -184,7 +184,7 @@ static void check_model(struct doctor *doctor)
              facts.family, facts.layers, cli_rate(facts.vision_frames_per_s),
              cli_rate(facts.language_frames_per_s));
     else
-        note(doctor, FAIL, "model", "%s|name a good checkpoint folder with --model", st.text);
+        note(doctor, FAIL, "model", "%s|name another checkpoint folder with --model", st.text);
     free(last);
     free(plan);
 }

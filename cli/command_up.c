@@ -78,28 +78,6 @@ static void clear_leftovers(const char *data)
     free(file);
 }
 
-/* A question reads its frames, and a restarted analyzer its window, through a store's memory and disk. */
-static bool check_window_fits(const struct cluster_plan *plan, const struct model_facts *facts,
-                              struct status *st)
-{
-    uint64_t frames = (facts->n_local + facts->frame_tokens - 1) / facts->frame_tokens;
-    uint64_t window = frames * facts->frame_bytes, stores = plan->counts[CLUSTER_KVSTORE];
-
-    if (plan->ram_bytes / stores < window)
-        return status_fail(
-            st, STATUS_INVALID,
-            "a memory budget of %s for each kvstore is smaller than one window of %s, which is %s; give "
-            "more with --ram, or take a smaller --n-local",
-            cli_bytes(plan->ram_bytes / stores), facts->family, cli_bytes(window));
-    if (plan->disk_bytes / stores < window)
-        return status_fail(
-            st, STATUS_INVALID,
-            "a disk budget of %s for each kvstore is smaller than one window of %s, which is %s; give "
-            "more with --disk, or take a smaller --n-local",
-            cli_bytes(plan->disk_bytes / stores), facts->family, cli_bytes(window));
-    return true;
-}
-
 /* The model is looked at before anything is started, so that what is wrong with it is said once and at once. */
 static bool bring_up(const struct up_options *options, struct up *up, struct status *st)
 {
@@ -130,8 +108,8 @@ static bool bring_up(const struct up_options *options, struct up *up, struct sta
         return false;
     text_copy(plan->fingerprint, sizeof plan->fingerprint, up->facts.fingerprint);
     /* Remembered only once it has worked: a mistyped model is not to come back by itself. */
-    return check_window_fits(plan, &up->facts, st) && up_plan_make_run(up->data, plan, st) &&
-           up_start(&start, &up->file, st) && cluster_settings_write(up->data, plan, st);
+    return up_plan_make_run(up->data, plan, st) && up_start(&start, &up->file, st) &&
+           cluster_settings_write(up->data, plan, st);
 }
 
 /* Across all namespaces, as the stores have announced them. */

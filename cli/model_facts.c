@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 
 #include "base/name.h"
+#include "cli_output.h"
 #include "machine.h"
 #include "model/model.h"
 
@@ -50,6 +51,28 @@ static void fill(const struct model *model, struct model_facts *facts)
     facts->frame_bytes = (record + RECORD_ALIGN - 1) / RECORD_ALIGN * RECORD_ALIGN;
 }
 
+/* A question reads its frames, and a restarted analyzer its window, through a store's memory and disk. */
+static bool check_window_fits(const struct cluster_plan *plan, const struct model_facts *facts,
+                              struct status *st)
+{
+    uint64_t frames = (facts->n_local + facts->frame_tokens - 1) / facts->frame_tokens;
+    uint64_t window = frames * facts->frame_bytes, stores = plan->counts[CLUSTER_KVSTORE];
+
+    if (plan->ram_bytes / stores < window)
+        return status_fail(
+            st, STATUS_INVALID,
+            "a memory budget of %s for each kvstore is smaller than one window of %s, which is %s; give "
+            "more with --ram, or take a smaller --n-local",
+            cli_bytes(plan->ram_bytes / stores), facts->family, cli_bytes(window));
+    if (plan->disk_bytes / stores < window)
+        return status_fail(
+            st, STATUS_INVALID,
+            "a disk budget of %s for each kvstore is smaller than one window of %s, which is %s; give "
+            "more with --disk, or take a smaller --n-local",
+            cli_bytes(plan->disk_bytes / stores), facts->family, cli_bytes(window));
+    return true;
+}
+
 bool model_facts_read(const struct cluster_plan *plan, struct model_facts *facts, struct status *st)
 {
     bool small = checkpoint_bytes(plan->model) < machine_memory_available() / 4;
@@ -69,7 +92,7 @@ bool model_facts_read(const struct cluster_plan *plan, struct model_facts *facts
     if (!model_open_spec(&model, &spec, st))
         return false;
     fill(model, facts);
-    ok = !small || model_measure(model, MEASURE_SECONDS, &speed, st);
+    ok = check_window_fits(plan, facts, st) && (!small || model_measure(model, MEASURE_SECONDS, &speed, st));
     facts->vision_frames_per_s = speed.vision_frames_per_s;
     facts->language_frames_per_s = speed.language_frames_per_s;
     model_close(model);

@@ -20,7 +20,8 @@ struct model_facts {
     double language_frames_per_s; /* 0: not measured */
 };
 
-/* A checkpoint larger than a quarter of the free memory is not measured: it would have to be loaded twice. */
+/* A checkpoint larger than a quarter of the free memory is not measured: it would have to be loaded twice. INVALID also
+ * when a budget of the plan holds less than one window; that is told before the measuring makes a window of that size. */
 bool model_facts_read(const struct cluster_plan *plan, struct model_facts *facts, struct status *st);
 
 #endif
