@@ -40,35 +40,17 @@ struct source {
     int64_t start_time_ns;
 };
 
-/* What an encoder opens (lib/media), and which of it never ends. */
-static const struct {
-    const char *name;
-    bool is_live;
-} schemes[] = {
-    { "rtsp", true }, { "rtsps", true }, { "rtmp", true }, { "rtmps", true }, { "udp", true },
-    { "tcp", true },  { "rtp", true },   { "srt", true },  { "http", false }, { "https", false }
-};
-
-/* Without this an address that nobody can open would be a camera that fails later, or tries for ever. No sentence here
- * quotes more of it than its kind: it may hold a password. */
-static bool check_url(const char *url, bool *is_live_p, struct status *st)
+static bool is_live_url(const char *source)
 {
-    size_t len = (size_t)(strstr(url, "://") - url);
-    const char *host = url + len + strlen("://"), *list = strstr(host, ".m3u8");
+    static const char *const live[] = {
+        "rtsp:", "rtsps:", "rtmp:", "rtmps:", "udp:", "tcp:", "rtp:", "srt:"
+    };
+    const char *list = strstr(source, ".m3u8");
 
-    if (url[strcspn(url, " \t\r\n")] != '\0')
-        return status_fail(st, STATUS_INVALID, "a URL has no spaces; write %%20 where one is meant");
-    for (size_t i = 0; i < ARRAY_LEN(schemes); i++) {
-        if (strlen(schemes[i].name) != len || strncmp(url, schemes[i].name, len) != 0)
-            continue;
-        *is_live_p = schemes[i].is_live || (list != NULL && (list[5] == '\0' || list[5] == '?'));
-        return (*host != '\0' && *host != '/') ||
-               status_fail(st, STATUS_INVALID, "the URL names no host behind %s://", schemes[i].name);
-    }
-    return status_fail(st, STATUS_INVALID,
-                       "%.*s:// cannot be read; use rtsp://, rtmp://, http://, udp://, tcp://, rtp:// or "
-                       "srt://, or the path of a file",
-                       (int)(len < 20 ? len : 20), url);
+    for (size_t i = 0; i < ARRAY_LEN(live); i++)
+        if (strncmp(source, live[i], strlen(live[i])) == 0)
+            return true;
+    return list != NULL && (list[5] == '\0' || list[5] == '?');
 }
 
 static bool check_local_file(const char *path, struct source *source, struct status *st)
@@ -100,7 +82,7 @@ static bool check_local_file(const char *path, struct source *source, struct sta
 static bool read_source(const struct cam_add_options *options, const char *text, struct source *source,
                         struct status *st)
 {
-    bool is_url = strstr(text, "://") != NULL && strncmp(text, "file://", 7) != 0, never_ends = false;
+    bool is_url = strstr(text, "://") != NULL && strncmp(text, "file://", 7) != 0;
 
     memset(source, 0, sizeof *source);
     if (text[0] == '\0')
@@ -114,9 +96,7 @@ static bool read_source(const struct cam_add_options *options, const char *text,
         return false;
     if (is_url && !text_copy(source->url, sizeof source->url, text))
         return status_fail(st, STATUS_INVALID, "the URL is longer than %d bytes", LIMIT_URL_BYTES);
-    if (is_url && !check_url(text, &never_ends, st))
-        return false;
-    source->is_live = options->live || never_ends;
+    source->is_live = options->live || (is_url && is_live_url(text));
     if (source->is_live && options->start_time[0] != '\0')
         return status_fail(st, STATUS_INVALID,
                            "a live source has the times at which frames arrive; leave "

@@ -21,7 +21,8 @@
     SCHEME("rtp")                 \
     SCHEME("srt")
 
-/* A path is fine. UNIMPLEMENTED with the list for a URL of another kind; the sentence holds nothing of the URL. */
+/* A path is fine. UNIMPLEMENTED with the list for a URL of another kind, INVALID for one without a host or with spaces; no
+ * sentence holds anything of the URL. */
 bool media_url_check(const char *source, struct status *st);
 
 #endif
