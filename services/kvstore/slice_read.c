@@ -72,8 +72,9 @@ static bool check_layer(struct slice_read *read)
     return true;
 }
 
-/* `image` begins with the record's header. */
-static bool check_thumbnail(struct slice_read *read, const uint8_t *image)
+/* `image` begins with the record's header. One in RAM gets another header when its file is fenced (stream_fence.c), on
+ * the loop: there it is read too. */
+static bool take_header(struct slice_read *read, const uint8_t *image)
 {
     uint32_t header_crc;
 
@@ -81,6 +82,11 @@ static bool check_thumbnail(struct slice_read *read, const uint8_t *image)
         return false;
     if (read->header->seq != read->frame->seq || read->header->thumbnail_bytes != read->length)
         return status_fail(&read->st, STATUS_DATA_LOSS, "another record stands there");
+    return true;
+}
+
+static bool check_thumbnail(struct slice_read *read)
+{
     read->crc = kv_crc(0, read->bytes, read->length);
     if (read->crc != read->header->thumbnail_crc)
         return status_fail(&read->st, STATUS_DATA_LOSS, "checksum of the thumbnail does not fit");
@@ -105,14 +111,12 @@ static void read_run(struct work *work)
     uint64_t at = offset_in_record(read);
 
     if (read->layer == SLICE_THUMBNAIL) {
-        const uint8_t *image = read->buffer;
-
-        if (!read->is_from_disk)
-            image = ram_bytes(read->store->arena, read->slot);
-        read->bytes = image + at;
-        read->ok =
-            (!read->is_from_disk || read_from_disk(read, read->buffer, 0, round_up(at + read->length))) &&
-            check_thumbnail(read, image);
+        if (read->is_from_disk) {
+            read->bytes = read->buffer + at;
+            read->has_header = read_from_disk(read, read->buffer, 0, round_up(at + read->length)) &&
+                               take_header(read, read->buffer);
+        }
+        read->ok = read->has_header && check_thumbnail(read);
         return;
     }
     if (read->is_from_disk) {
@@ -155,7 +159,7 @@ static bool can_try_disk(const struct slice_read *read)
            !read->slot->is_pinned && read->chunk->segment != NULL && !read->segment->is_leaving;
 }
 
-/* A moved frame's copy is sound: its header was being written for another segment. */
+/* A moved frame is judged where it is now. */
 static void let_go_of_copy(struct slice_read *read)
 {
     struct ram_arena *arena = read->store->arena;
@@ -261,11 +265,14 @@ static bool start_thumbnail(struct slice_read *read)
         read->header = malloc(sizeof *read->header);
     if (read->header == NULL)
         return answer(read, FRAME_UNAVAILABLE);
+    read->segment = read->chunk->segment;
     read->is_from_disk = frame->image == NULL;
-    if (!read->is_from_disk)
+    if (!read->is_from_disk) {
         use_slot(read, frame->image, frame->thumbnail_at);
-    else if (read->buffer == NULL)
+        read->has_header = take_header(read, ram_bytes(read->store->arena, read->slot));
+    } else if (read->buffer == NULL) {
         read->buffer = disk_buffer(round_up(frame->thumbnail_at + read->length));
+    }
     if (read->is_from_disk && read->buffer == NULL)
         return answer(read, FRAME_UNAVAILABLE);
     return submit(read);

@@ -51,7 +51,7 @@ struct slice_read {
     struct segment *segment;
     struct kv_record *header; /* a thumbnail's */
     uint8_t *buffer;
-    bool is_from_disk, is_waiting, ok;
+    bool is_from_disk, is_waiting, has_header, ok;
     struct status st;
 };
 

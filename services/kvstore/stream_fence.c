@@ -24,7 +24,8 @@ static uint64_t bytes_for(const struct stream *stream, const struct segment_reco
     return bytes > wanted ? bytes : wanted / KV_PAGE_BYTES * KV_PAGE_BYTES;
 }
 
-/* One record of the fenced segment into the new one; its image stays where it is in RAM. */
+/* One record of the fenced segment into the new one; its image stays where it is in RAM. Others read it meanwhile: its
+ * header, which alone changes, on this loop only. */
 static void append_again(struct segment *fenced, struct segment *segment, struct segment_record *queued)
 {
     struct ram_arena *arena = segment->stream->store->arena;

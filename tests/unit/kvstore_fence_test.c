@@ -1,0 +1,134 @@
+/* A file is fenced by a failed sync while its blocks are being read: a work holds the one reading thread, so that the
+ * reads begin before the blocks get headers for another file, and end after that. */
+#include <errno.h>
+#include <semaphore.h>
+#include <stdatomic.h>
+
+#include "kvstore_fixture.h"
+
+static atomic_bool is_sync_failing;
+
+static int failing_fdatasync(int fd)
+{
+    if (!is_sync_failing)
+        return disk_real.fdatasync(fd);
+    is_sync_failing = false;
+    errno = EIO;
+    return -1;
+}
+
+struct held_thread {
+    struct work work;
+    sem_t may_go;
+    bool is_done;
+};
+
+static void hold_run(struct work *work)
+{
+    sem_wait(&container_of(work, struct held_thread, work)->may_go);
+}
+
+static void hold_done(struct work *work)
+{
+    container_of(work, struct held_thread, work)->is_done = true;
+}
+
+static void hold_thread(struct fixture *fixture, struct held_thread *held)
+{
+    *held = (struct held_thread){ .work = { .run = hold_run, .done = hold_done } };
+    sem_init(&held->may_go, 0, 0);
+    CHECK(work_pool_submit(fixture->store->reading, &held->work));
+}
+
+/* What is in RAM only goes to another file. */
+static void fence_file(struct fixture *fixture, struct stream *stream)
+{
+    const struct segment *before = stream->segments[0];
+
+    is_sync_failing = true;
+    stream_commit(stream);
+    FIXTURE_TURN_UNTIL(fixture, before->state == SEGMENT_FENCED);
+    CHECK_EQ(before->index.frame_count, 0);
+}
+
+/* Three blocks in a file that exists, none of them synced. */
+static struct stream *start(struct fixture *fixture, struct fixture_writer *writer)
+{
+    static struct disk_ops disk;
+    struct stream *stream;
+
+    disk = disk_real;
+    disk.fdatasync = failing_fdatasync;
+    is_sync_failing = false;
+    fixture_start(fixture);
+    fixture_stop(fixture);
+    fixture->options.disk = &disk;
+    fixture->options.commit_ms = 60000;
+    fixture->options.reading_threads = 1;
+    fixture_open(fixture);
+    stream = fixture_define(fixture, "cam-1");
+    fixture_attach(fixture, stream, writer);
+    fixture_append(fixture, stream, 3);
+    FIXTURE_TURN_UNTIL(fixture, stream->segments[0]->state == SEGMENT_OPEN);
+    return stream;
+}
+
+static void block_arrived(struct block_read *read)
+{
+    read->done = NULL;
+}
+
+TEST(fence_leaves_a_block_that_is_being_read_whole)
+{
+    struct fixture fixture;
+    struct fixture_writer writer;
+    struct stream *stream = start(&fixture, &writer);
+    struct block_read read = { .stream = stream, .frame = stream_find(stream, 1), .done = block_arrived };
+    struct held_thread held;
+
+    hold_thread(&fixture, &held);
+    CHECK(!block_read_start(&read));
+    fence_file(&fixture, stream);
+    sem_post(&held.may_go);
+    FIXTURE_TURN_UNTIL(&fixture, read.done == NULL && held.is_done);
+    CHECK_EQ(read.result, FRAME_OK);
+    CHECK_EQ(read.record.seq, 1);
+    for (uint64_t at = 0; at < kv_payload_bytes(&fixture_geometry, FIXTURE_TOKENS); at++)
+        CHECK_EQ(read.image[kv_record_run(&read.record, at).image], fixture_byte("cam-1", 1, at));
+    block_read_release(&read);
+    stream_commit(stream);
+    fixture_wait_durable(&fixture, stream);
+    fixture_check_all(&fixture, stream, 0, 3);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+}
+
+/* The answer is that of the first try, which held the thread: no second one was needed. */
+TEST(fence_leaves_a_thumbnail_that_is_being_read_whole)
+{
+    struct fixture fixture;
+    struct fixture_writer writer;
+    struct stream *stream = start(&fixture, &writer);
+    struct index_frame *frame = stream_find(stream, 1);
+    struct fixture_read reading = { .read = { .store = fixture.store,
+                                              .frame = frame,
+                                              .layer = SLICE_THUMBNAIL,
+                                              .done = fixture_read_done } };
+    struct held_thread held;
+
+    hold_thread(&fixture, &held);
+    CHECK(!slice_read_start(&reading.read));
+    fence_file(&fixture, stream);
+    sem_post(&held.may_go);
+    FIXTURE_TURN_UNTIL(&fixture, reading.came && held.is_done);
+    CHECK_EQ(reading.read.result, FRAME_OK);
+    CHECK_MEM(reading.read.bytes, "jpeg", 4);
+    CHECK(reading.read.frame == frame);
+    slice_read_release(&reading.read);
+    stream_commit(stream);
+    fixture_wait_durable(&fixture, stream);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+}
+
+TEST_MAIN()
