@@ -6,7 +6,10 @@
 #include "kv/kv_shm.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -35,16 +38,51 @@ struct kv_shm_peer {
     struct kv_pool_reader *arena;
 };
 
-static bool fill_address(struct sockaddr_un *address, const char *path, struct status *st)
+/* Where a socket is. A path that its address cannot hold is reached through its folder, open meanwhile. */
+struct socket_place {
+    const char *path;
+    struct sockaddr_un address;
+    int folder; /* -1: not needed */
+};
+
+static bool place_through_folder(struct socket_place *place, struct status *st)
+{
+    const char *name = strrchr(place->path, '/');
+    size_t room = sizeof place->address.sun_path;
+    char folder[PATH_MAX];
+
+    if (name == NULL ||
+        snprintf(folder, sizeof folder, "%.*s", (int)(name - place->path), place->path) >= PATH_MAX)
+        return status_fail(st, STATUS_INVALID, "socket path %s is too long", place->path);
+    place->folder = open(folder, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (place->folder < 0)
+        return status_fail(st, status_code_of_errno(errno), "open folder %s: %m", folder);
+    if (snprintf(place->address.sun_path, room, "/proc/self/fd/%d%s", place->folder, name) < (int)room)
+        return true;
+    return status_fail(st, STATUS_INVALID, "socket path %s: its last part is too long", place->path);
+}
+
+static void close_if_open(int fd)
+{
+    if (fd >= 0)
+        close(fd);
+}
+
+static bool place_open(struct socket_place *place, const char *path, struct status *st)
 {
     size_t len = strlen(path);
 
-    if (len == 0 || len > LIMIT_SOCKET_PATH_BYTES)
-        return status_fail(st, STATUS_INVALID, "socket path %s: 1 to %d bytes are allowed", path,
-                           LIMIT_SOCKET_PATH_BYTES);
-    *address = (struct sockaddr_un){ .sun_family = AF_UNIX };
-    memcpy(address->sun_path, path, len + 1);
-    return true;
+    *place = (struct socket_place){ .path = path, .address.sun_family = AF_UNIX, .folder = -1 };
+    if (len == 0)
+        return status_fail(st, STATUS_INVALID, "a socket needs a path");
+    if (len <= LIMIT_SOCKET_PATH_BYTES) {
+        memcpy(place->address.sun_path, path, len + 1);
+        return true;
+    }
+    if (place_through_folder(place, st))
+        return true;
+    close_if_open(place->folder);
+    return false;
 }
 
 /* One message with at most one descriptor. */
@@ -70,12 +108,6 @@ static bool send_message(int fd, const uint8_t *bytes, size_t len, int passed_fd
         sent = sendmsg(fd, &message, MSG_NOSIGNAL);
     while (sent < 0 && errno == EINTR);
     return sent == (ssize_t)len;
-}
-
-static void close_if_open(int fd)
-{
-    if (fd >= 0)
-        close(fd);
 }
 
 /* Keeps the first; a peer that sends more (alignment leaves room for two) loses them. */
@@ -124,19 +156,21 @@ static ssize_t receive_message(int fd, uint8_t *bytes, size_t room, int *passed_
 static bool peer_connect(struct kv_shm_peer *peer, const char *path, uint32_t timeout_ms, struct status *st)
 {
     struct timeval timeout = { .tv_sec = timeout_ms / 1000, .tv_usec = timeout_ms % 1000 * 1000 };
-    struct sockaddr_un address;
+    struct socket_place place;
+    bool ok;
 
-    if (!fill_address(&address, path, st))
-        return false;
     peer->fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     if (peer->fd < 0)
         return status_fail(st, STATUS_EXHAUSTED, "socket: %m");
     if (setsockopt(peer->fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout) != 0 ||
         setsockopt(peer->fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof timeout) != 0)
         return status_fail(st, STATUS_INTERNAL, "socket timeouts: %m");
-    if (connect(peer->fd, (struct sockaddr *)&address, sizeof address) != 0)
-        return status_fail(st, STATUS_UNAVAILABLE, "connect to kvstore's shared memory at %s: %m", path);
-    return true;
+    if (!place_open(&place, path, st))
+        return false;
+    ok = connect(peer->fd, (struct sockaddr *)&place.address, sizeof place.address) == 0 ||
+         status_fail(st, STATUS_UNAVAILABLE, "connect to kvstore's shared memory at %s: %m", path);
+    close_if_open(place.folder);
+    return ok;
 }
 
 static bool peer_take_welcome(struct kv_shm_peer *peer, const uint8_t *bytes, ssize_t len, int arena_fd,
@@ -234,37 +268,47 @@ bool kv_shm_peer_is_alive(const struct kv_shm_peer *peer)
 /* --- the store's side --- */
 
 /* A socket file that nobody listens on is left from a store that was killed. */
-static bool remove_stale(const struct sockaddr_un *address, struct status *st)
+static bool remove_stale(const struct socket_place *place, struct status *st)
 {
     int probe = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
     int refused;
 
     if (probe < 0)
         return status_fail(st, STATUS_EXHAUSTED, "socket: %m");
-    refused = connect(probe, (const struct sockaddr *)address, sizeof *address) == 0 ? 0 : errno;
+    refused =
+        connect(probe, (const struct sockaddr *)&place->address, sizeof place->address) == 0 ? 0 : errno;
     close(probe);
     if (refused == 0)
-        return status_fail(st, STATUS_EXISTS, "%s: another process listens there", address->sun_path);
-    if (refused == ECONNREFUSED && unlink(address->sun_path) != 0)
-        return status_fail(st, status_code_of_errno(errno), "remove stale socket %s: %m", address->sun_path);
+        return status_fail(st, STATUS_EXISTS, "%s: another process listens there", place->path);
+    if (refused == ECONNREFUSED && unlink(place->path) != 0)
+        return status_fail(st, status_code_of_errno(errno), "remove stale socket %s: %m", place->path);
     return true;
+}
+
+static int listen_at(const struct socket_place *place, struct status *st)
+{
+    int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+    /* fchmod() before bind() gives the socket its mode with no moment in between. */
+    if (fd >= 0 && fchmod(fd, 0600) == 0 &&
+        bind(fd, (const struct sockaddr *)&place->address, sizeof place->address) == 0 &&
+        chmod(place->path, 0600) == 0 && listen(fd, BACKLOG) == 0)
+        return fd;
+    status_fail(st, STATUS_UNAVAILABLE, "listen on %s: %m", place->path);
+    close_if_open(fd);
+    return -1;
 }
 
 int kv_shm_listen(const char *socket_path, struct status *st)
 {
-    struct sockaddr_un address;
-    int fd;
+    struct socket_place place;
+    int fd = -1;
 
-    if (!fill_address(&address, socket_path, st) || !remove_stale(&address, st))
+    if (!place_open(&place, socket_path, st))
         return -1;
-    fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    /* fchmod() before bind() gives the socket its mode with no moment in between. */
-    if (fd < 0 || fchmod(fd, 0600) != 0 || bind(fd, (struct sockaddr *)&address, sizeof address) != 0 ||
-        chmod(socket_path, 0600) != 0 || listen(fd, BACKLOG) != 0) {
-        status_fail(st, STATUS_UNAVAILABLE, "listen on %s: %m", socket_path);
-        close_if_open(fd);
-        return -1;
-    }
+    if (remove_stale(&place, st))
+        fd = listen_at(&place, st);
+    close_if_open(place.folder);
     return fd;
 }
 

@@ -4,7 +4,8 @@
  *   store -> peer   welcome  40 bytes and a sentence, with the store's arena (one descriptor)
  *
  * over a Unix SEQPACKET socket that then stays open: when it closes, by whatever end, the store forgets the
- * session and unmaps the peer's pool. Layouts are in docs/shared-memory.md.
+ * session and unmaps the peer's pool. Layouts are in docs/shared-memory.md. The socket's path may be longer than its
+ * address holds.
  *
  * Owner:  as said at each function.
  * Thread: any, one at a time for each object.

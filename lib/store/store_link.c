@@ -1,5 +1,6 @@
 #include "store/store_link.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -32,7 +33,7 @@ struct store_link {
     struct kv_shm_peer *peer; /* NULL: chunks */
     struct waiter *waiters;
     struct work handshake;
-    char socket[LIMIT_SOCKET_PATH_BYTES + 1];
+    char socket[PATH_MAX];
     struct letter tell;
 };
 

@@ -93,17 +93,14 @@ static bool open_store(struct kvstore *kvstore, struct status *st)
     return store_open(&kvstore->store, kvstore->loop, &store, st);
 }
 
-/* A folder with a long path does without, unless a socket was named. */
 static bool open_shm(struct kvstore *kvstore, struct status *st)
 {
     const char *named = kvstore->options->shm_socket;
-    char path[LIMIT_SOCKET_PATH_BYTES + 1];
+    char path[PATH_MAX];
 
     if (strcmp(named, "none") == 0)
         return true;
-    if (named[0] == '\0' &&
-        snprintf(path, sizeof path, "%s/shm.sock", kvstore->options->path) > LIMIT_SOCKET_PATH_BYTES)
-        return true;
+    snprintf(path, sizeof path, "%s/shm.sock", kvstore->options->path);
     return kvstore_shm_create(&kvstore->shm, kvstore->loop, named[0] == '\0' ? path : named,
                               ram_arena_pool(kvstore->store->arena), st);
 }

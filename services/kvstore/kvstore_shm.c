@@ -1,6 +1,7 @@
 #include "kvstore/kvstore_shm.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,7 +9,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "base/limits.h"
 #include "base/log.h"
 #include "base/require.h"
 #include "kv/kv_shm.h"
@@ -35,7 +35,7 @@ struct kvstore_shm {
     struct loop *loop;
     const struct kv_pool *arena;
     uint64_t arena_pool;
-    char path[LIMIT_SOCKET_PATH_BYTES + 1];
+    char path[PATH_MAX];
     int listener;
     struct loop_poll *listener_poll;
     struct loop_timer accept_timer;

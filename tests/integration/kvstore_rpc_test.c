@@ -2,6 +2,8 @@
  * retrieving give back; over two stores as over one. */
 #include "kvstore_client.h"
 
+#include <unistd.h>
+
 #include "kv/kv_score.h"
 #include "kv/kv_select.h"
 
@@ -365,6 +367,34 @@ TEST(kvstore_appends_from_shared_memory)
     kv_shm_peer_destroy(writer.peer);
     kv_pool_destroy(writer.pool);
     server_stop(&servers[0]);
+}
+
+/* A socket's address holds 107 bytes; the data folder's path is longer, and memory is shared all the same. A killed store
+ * leaves the socket behind: the next one takes its place. */
+TEST(kvstore_with_a_long_path_shares_memory)
+{
+    static const Reelkv__V1__GetServerInfoRequest ask = REELKV__V1__GET_SERVER_INFO_REQUEST__INIT;
+    char path[400], socket[400];
+    const char *const options[] = { "--path", path, NULL };
+
+    snprintf(path, sizeof path, "%s/%0150d/%0100d", test_folder(), 1, 2);
+    for (unsigned round = 0; round < 2; round++) {
+        struct kv_shm_peer *peer;
+        struct reply reply;
+
+        server_start(&servers[0], "kv-a", options);
+        client_call(&servers[0], &reply, &api_get_server_info, &ask.base);
+        CHECK_OK(reply.ok, reply.st);
+        snprintf(socket, sizeof socket, "%s", ((const Reelkv__V1__ServerInfo *)reply.body)->shm_socket);
+        client_done(&reply);
+        CHECK_HAS(socket, path);
+        CHECK_OK(kv_shm_peer_create(&peer, socket, NULL, 5000, &st), st);
+        kv_shm_peer_destroy(peer);
+        if (round == 0)
+            server_kill(&servers[0]);
+    }
+    server_stop(&servers[0]);
+    CHECK(access(socket, F_OK) != 0);
 }
 
 TEST_MAIN()
