@@ -77,12 +77,17 @@ static void finish_when_durable(struct append *append)
     }
 }
 
+static void try_note(struct append *append);
+
 static void moved(struct stream_writer *writer)
 {
     struct append *append = container_of(writer, struct append, writer);
 
     append_send_ack(append);
-    finish_when_durable(append);
+    if (append->note != NULL)
+        try_note(append);
+    else
+        finish_when_durable(append);
 }
 
 static void fenced(struct stream_writer *writer, const struct status *why)
@@ -96,34 +101,44 @@ static void fenced(struct stream_writer *writer, const struct status *why)
 
 /* --- other messages --- */
 
-static void on_gap(struct append *append, const Reelkv__V1__AppendGap *message)
+static bool store_gap(struct append *append, const Reelkv__V1__AppendGap *message, struct status *st)
 {
     const struct stream_gap gap = { .from_seq = message->from_seq,
                                     .to_seq = message->to_seq,
                                     .from_pts_ns = message->from_pts_ns,
                                     .to_pts_ns = message->to_pts_ns,
                                     .reason = message->reason };
-    struct status st = { 0 };
 
-    if (!stream_append_gap(append->stream, &gap, &st)) {
-        append_finish(append, &st);
-        return;
-    }
-    append_send_ack(append);
-    append_read_next(append);
+    return stream_append_gap(append->stream, &gap, st);
 }
 
-static void on_stream_end(struct append *append, const Reelkv__V1__AppendEnd *message)
+static bool store_end(struct append *append, const Reelkv__V1__AppendEnd *message, struct status *st)
 {
-    struct status st = { 0 };
-
-    if (!stream_end(append->stream, message->trouble, &st)) {
-        append_finish(append, &st);
-        return;
-    }
+    if (!stream_end(append->stream, message->trouble, st))
+        return false;
     kvstore_directory_changed(append->kvstore->directory, append->stream);
-    append_send_ack(append);
-    append_read_next(append);
+    return true;
+}
+
+/* When too many wait for the disk, so does this one: until some are durable. */
+static void try_note(struct append *append)
+{
+    const Reelkv__V1__AppendRequest *note = append->note;
+    struct status st = { 0 };
+    bool ok = note->item_case == REELKV__V1__APPEND_REQUEST__ITEM_GAP ? store_gap(append, note->gap, &st)
+                                                                      : store_end(append, note->end, &st);
+
+    if (ok) {
+        append_stop_waiting(append);
+        append_send_ack(append);
+        append_read_next(append);
+    } else if (st.code == STATUS_EXHAUSTED) {
+        stream_commit(append->stream);
+        append_limit_wait(append);
+    } else {
+        append_stop_waiting(append);
+        append_finish(append, &st);
+    }
 }
 
 static bool begin(struct append *append, const Reelkv__V1__AppendBegin *message, struct status *st)
@@ -206,10 +221,9 @@ static void on_message(struct rpc_call *call, const struct rpc_message *message,
         append_on_block(append, request->block);
         return;
     case REELKV__V1__APPEND_REQUEST__ITEM_GAP:
-        on_gap(append, request->gap);
-        return;
     case REELKV__V1__APPEND_REQUEST__ITEM_END:
-        on_stream_end(append, request->end);
+        append->note = request;
+        try_note(append);
         return;
     case REELKV__V1__APPEND_REQUEST__ITEM_CHUNK:
         append_on_chunk(append, &message->payload);

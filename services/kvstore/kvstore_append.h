@@ -19,6 +19,7 @@ struct append {
     struct ram_waiter waiter;
     struct loop_timer wait_timer;
     bool ack_wanted, has_half_closed;
+    const Reelkv__V1__AppendRequest *note; /* a gap or end that waits; lives until the next is read */
     /* the block at hand */
     struct kv_record record;
     struct ram_slot *slot; /* NULL: none at hand */
@@ -43,7 +44,8 @@ void append_free(struct append *append); /* not while the call lasts or a thread
 void append_on_block(struct append *append, const Reelkv__V1__Block *block);
 void append_on_chunk(struct append *append, const struct rpc_payload *payload);
 bool append_wants_chunk(const struct append *append);
-bool append_retry(struct ram_waiter *waiter); /* takes up what waited: a slot, a thread, room in the index */
+bool append_retry(struct ram_waiter *waiter);  /* takes up what waited: a slot, a thread, room in the index */
+void append_limit_wait(struct append *append); /* after append_wait_ms the call ends, refused */
 void append_stop_waiting(struct append *append);
 
 #endif

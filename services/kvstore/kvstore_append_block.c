@@ -15,23 +15,30 @@ static void room_is_late(struct loop_timer *timer)
     const char *why = append->stream->waits_because;
     struct status st = { 0 };
 
-    store_stop_waiting(append->kvstore->store, &append->waiter);
-    status_fail(&st, STATUS_EXHAUSTED, "store %s has no room for a block now: %s",
-                append->kvstore->options->name, why[0] != '\0' ? why : "its disk is behind");
+    status_fail(&st, STATUS_EXHAUSTED, "store %s has no room for a %s now: %s",
+                append->kvstore->options->name, append->note != NULL ? "gap" : "block",
+                why[0] != '\0' ? why : "its disk is behind");
     st.retry_after_ms = RETRY_AFTER_MS;
+    append_stop_waiting(append);
     append_finish(append, &st);
 }
 
-static void wait_for_room(struct append *append)
+void append_limit_wait(struct append *append)
 {
-    store_wait_for_ram(append->kvstore->store, &append->waiter);
     if (!loop_timer_is_running(&append->wait_timer))
         loop_timer_start(append->kvstore->loop, &append->wait_timer, append->kvstore->options->append_wait_ms,
                          room_is_late);
 }
 
+static void wait_for_room(struct append *append)
+{
+    store_wait_for_ram(append->kvstore->store, &append->waiter);
+    append_limit_wait(append);
+}
+
 void append_stop_waiting(struct append *append)
 {
+    append->note = NULL;
     loop_timer_stop(&append->wait_timer);
     store_stop_waiting(append->kvstore->store, &append->waiter);
 }

@@ -58,6 +58,7 @@ static struct segment_record *queue_take(struct segment_queue *queue)
     if (queue->first == NULL)
         queue->last = NULL;
     queue->count--;
+    queue->notes -= segment_record_is_note(record);
     return record;
 }
 
@@ -142,6 +143,13 @@ bool segment_is_durable(const struct segment *segment)
     const struct segment_writer *writer = segment->writer;
 
     return writer == NULL || writer->unwritten.count + writer->writing.count + writer->written.count == 0;
+}
+
+uint32_t segment_waiting_notes(const struct segment *segment)
+{
+    const struct segment_writer *writer = segment->writer;
+
+    return writer == NULL ? 0 : writer->unwritten.notes + writer->writing.notes + writer->written.notes;
 }
 
 /* --- jobs, on a writing thread --- */

@@ -57,7 +57,7 @@ struct segment_record {
 
 struct segment_queue {
     struct segment_record *first, *last;
-    uint32_t count;
+    uint32_t count, notes; /* records; of these, gaps and events */
 };
 
 struct segment_writer; /* what only an unsealed segment has */
@@ -111,6 +111,11 @@ struct segment_append {
 bool segment_append(struct segment *segment, const struct segment_append *append,
                     struct index_frame **frame_p, struct status *st);
 
+/* Lengthens the last record by this gap, when it is one that ends where this begins, has the same note, and is not being
+ * written yet. False: it is not. */
+bool segment_extend_gap(struct segment *segment, const struct kv_record *gap, const char *note,
+                        size_t note_bytes);
+
 /* Starts the next job, if one is due and none runs. */
 void segment_pump(struct segment *segment);
 
@@ -123,7 +128,8 @@ void segment_close(struct segment *segment);
 bool segment_is_busy(const struct segment *segment); /* a job runs or a read is in flight */
 bool segment_is_open(const struct segment *segment); /* takes records */
 bool segment_is_creating(const struct segment *segment);
-bool segment_is_durable(const struct segment *segment); /* nothing is on its way */
+bool segment_is_durable(const struct segment *segment);        /* nothing is on its way */
+uint32_t segment_waiting_notes(const struct segment *segment); /* gaps and events that are not durable */
 
 /* Gives up what is not on the disk, for a stream that is being deleted. */
 void segment_abandon(struct segment *segment);

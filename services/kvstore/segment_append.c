@@ -195,3 +195,39 @@ no_memory:
     return status_fail(st, STATUS_EXHAUSTED, "no memory for one more record of stream %s",
                        segment->super.stream);
 }
+
+static bool is_extended_by(const struct segment_record *last, const struct kv_record *gap)
+{
+    return last != NULL && last->entry.type == KV_RECORD_GAP && last->entry.end_seq == gap->seq;
+}
+
+bool segment_extend_gap(struct segment *segment, const struct kv_record *gap, const char *note,
+                        size_t note_bytes)
+{
+    struct segment_writer *writer = segment->writer;
+    struct segment_record *last;
+    struct segment_mark *mark;
+    struct kv_record record;
+    struct kv_layout layout;
+    uint32_t header_crc;
+    struct status st;
+
+    last = segment_is_open(segment) ? writer->unwritten.last : NULL;
+    if (!is_extended_by(last, gap))
+        return false;
+    REQUIRE(kv_record_get(&record, &header_crc, &segment->super, last->buffer, &st));
+    kv_record_layout(&record, &layout);
+    if (record.note_bytes != note_bytes ||
+        memcmp((const uint8_t *)last->buffer + layout.note, note, note_bytes) != 0)
+        return false;
+    record.end_seq = gap->end_seq;
+    record.end_pts_ns = gap->end_pts_ns;
+    writer->chain = kv_record_put(&record, &segment->super, last->buffer);
+    kv_entry_of_record(&last->entry, &record, last->entry.offset, writer->chain);
+    writer->entries[writer->entry_count - 1] = last->entry;
+    mark = &segment->marks[segment->mark_count - 1];
+    mark->end_seq = gap->end_seq;
+    mark->end_pts_ns = gap->end_pts_ns;
+    segment->end_seq = gap->end_seq;
+    return true;
+}

@@ -30,6 +30,11 @@ struct segment_writer {
     struct status st;
 };
 
+static inline bool segment_record_is_note(const struct segment_record *record)
+{
+    return record->entry.type == KV_RECORD_GAP || record->entry.type == KV_RECORD_EVENT;
+}
+
 static inline void segment_queue_add(struct segment_queue *queue, struct segment_record *record)
 {
     record->next = NULL;
@@ -39,6 +44,7 @@ static inline void segment_queue_add(struct segment_queue *queue, struct segment
         queue->first = record;
     queue->last = record;
     queue->count++;
+    queue->notes += segment_record_is_note(record);
 }
 
 #endif

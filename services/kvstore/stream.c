@@ -1,19 +1,16 @@
-/* The life of a stream's blocks. Its file stream.json is in stream_file.c, its end in stream_delete.c. */
+/* The life of a stream's blocks. The segments they go to are in stream_segment.c, its file stream.json in stream_file.c,
+ * its end in stream_delete.c. */
 #include "kvstore/stream.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
-#include "base/clock.h"
 #include "base/log.h"
 #include "base/name.h"
 #include "base/require.h"
 #include "kvstore/segment_job.h"
 #include "kvstore/store.h"
-
-enum { STREAM_GAPS_BYTES = 128 << 10 }; /* reserved for an epoch's first gaps while it has no frame */
 
 bool stream_create(struct stream **stream_p, struct store *store, const char *ns, const char *name,
                    struct status *st)
@@ -45,148 +42,6 @@ void stream_free(struct stream *stream)
     free(stream->segments);
     free(stream->init_image);
     free(stream);
-}
-
-bool stream_push_segment(struct stream *stream, struct segment *segment)
-{
-    uint32_t room = stream->segment_room == 0 ? 8 : stream->segment_room * 2;
-    struct segment **segments;
-
-    if (stream->segment_count == stream->segment_room) {
-        segments = realloc(stream->segments, room * sizeof *segments);
-        if (segments == NULL)
-            return false;
-        stream->segments = segments;
-        stream->segment_room = room;
-    }
-    stream->segments[stream->segment_count++] = segment;
-    return true;
-}
-
-struct segment *stream_last_segment(const struct stream *stream)
-{
-    return stream->segment_count == 0 ? NULL : stream->segments[stream->segment_count - 1];
-}
-
-/* --- a segment to write to --- */
-
-static uint64_t random_u64(void)
-{
-    uint64_t value;
-
-    REQUIRE(getrandom(&value, sizeof value, 0) == sizeof value);
-    return value;
-}
-
-/* Later than that of every segment of the stream, though the clock be set back: of two that begin with the same
- * number the later one counts. */
-static int64_t created_now(const struct stream *stream)
-{
-    int64_t now = clock_utc_ns();
-
-    for (uint32_t i = 0; i < stream->segment_count; i++)
-        if (stream->segments[i]->super.created_ns >= now)
-            now = stream->segments[i]->super.created_ns + 1;
-    return now;
-}
-
-struct segment *stream_begin_segment(struct stream *stream, uint64_t epoch, uint64_t first_seq,
-                                     uint64_t capacity)
-{
-    struct kv_super super = { .salt = random_u64(),
-                              .epoch = epoch,
-                              .geometry = stream->geometry,
-                              .created_ns = created_now(stream),
-                              .first_seq = first_seq };
-    struct segment *segment;
-
-    memcpy(super.fingerprint, stream->fingerprint, KV_FINGERPRINT_BYTES);
-    memcpy(super.ns, stream->ns, sizeof super.ns);
-    memcpy(super.stream, stream->name, sizeof super.stream);
-    segment = segment_create(stream, &super, capacity);
-    if (segment != NULL && !stream_push_segment(stream, segment)) {
-        segment_destroy(segment);
-        segment = NULL;
-    }
-    return segment;
-}
-
-bool stream_append_init_copy(struct stream *stream, struct segment *segment, struct status *st)
-{
-    struct kv_record record = stream->init_record;
-    struct segment_append append = { .record = &record };
-    struct kv_layout layout;
-
-    if (record.layers == 0)
-        return true;
-    kv_record_layout(&record, &layout);
-    append.buffer = disk_buffer(layout.record_bytes);
-    if (append.buffer == NULL)
-        return status_fail(st, STATUS_EXHAUSTED, "no memory for the system prompt's block");
-    memcpy(append.buffer, stream->init_image, layout.record_bytes);
-    record.seq = record.end_seq = segment->super.first_seq;
-    if (segment_append(segment, &append, NULL, st))
-        return true;
-    free(append.buffer);
-    return false;
-}
-
-uint64_t stream_init_bytes(const struct stream *stream)
-{
-    struct kv_layout layout;
-
-    if (stream->init_record.layers == 0)
-        return 0;
-    kv_record_layout(&stream->init_record, &layout);
-    return layout.record_bytes;
-}
-
-/* Gaps come without end from a camera that is off, and take a page each. What they get grows with what they fill, so that
- * no such camera holds the room of a segment of frames. */
-static uint64_t wanted_bytes(const struct stream *stream, const struct kv_record *record)
-{
-    const struct segment *last = stream_last_segment(stream);
-    uint64_t most = store_segment_bytes(stream->store), bytes = STREAM_GAPS_BYTES;
-
-    if (record->type == KV_RECORD_FRAME)
-        return most;
-    if (last != NULL && last->super.epoch == stream->epoch && last->index.frame_count == 0)
-        bytes = 2 * last->capacity;
-    return bytes < most ? bytes : most;
-}
-
-/* The open segment, with room for this record; a full one is closed and a new one begun. */
-static struct segment *segment_for(struct stream *stream, const struct kv_record *record, struct status *st)
-{
-    struct segment *segment = stream_last_segment(stream);
-    uint64_t wanted = wanted_bytes(stream, record), least;
-    struct kv_layout layout;
-
-    kv_record_layout(record, &layout);
-    if (segment != NULL && segment_is_open(segment) && segment->super.epoch == stream->epoch &&
-        segment_has_room(segment, &layout, record->note_bytes, record->type == KV_RECORD_FRAME))
-        return segment;
-    if (segment != NULL)
-        segment_close(segment);
-    least = segment_bytes_min(&stream->geometry, layout.record_bytes, stream_init_bytes(stream));
-    if (least + STORE_FILE_SLACK_BYTES > stream->store->options.disk_bytes / 2) {
-        status_fail(st, STATUS_PRECONDITION,
-                    "a segment for blocks of %llu bytes takes %llu; disk_budget_bytes is %llu: raise it",
-                    (unsigned long long)layout.record_bytes, (unsigned long long)least,
-                    (unsigned long long)stream->store->options.disk_bytes);
-        return NULL;
-    }
-    segment = stream_begin_segment(stream, stream->epoch, stream->next_seq,
-                                   (wanted > least ? wanted : least) / KV_PAGE_BYTES * KV_PAGE_BYTES);
-    if (segment == NULL) {
-        status_fail(st, STATUS_EXHAUSTED, "no memory for a segment of stream %s", stream->name);
-        return NULL;
-    }
-    if (stream_append_init_copy(stream, segment, st))
-        return segment;
-    stream->segment_count--; /* without its INIT it would be used for what comes next */
-    segment_destroy(segment);
-    return NULL;
 }
 
 /* --- appending --- */
@@ -300,7 +155,7 @@ bool stream_append(struct stream *stream, struct kv_record *record, struct ram_s
 
     if (record->type == KV_RECORD_INIT)
         return append_init(stream, record, slot, st);
-    segment = segment_for(stream, record, st);
+    segment = stream_segment_for(stream, record, st);
     if (segment == NULL)
         return false;
     if (!store_has_index_room(stream->store, segment))
@@ -318,6 +173,28 @@ bool stream_append(struct stream *stream, struct kv_record *record, struct ram_s
     return true;
 }
 
+static uint32_t waiting_notes(const struct stream *stream)
+{
+    uint32_t count = 0;
+
+    for (uint32_t i = 0; i < stream->segment_count; i++)
+        count += segment_waiting_notes(stream->segments[i]);
+    return count;
+}
+
+/* A GAP that goes on where the last record ended, for the same reason, needs none of its own. */
+static bool extend_gap(struct stream *stream, const struct kv_record *record, const char *note)
+{
+    struct segment *last = stream_last_segment(stream);
+    char text[KV_NOTE_BYTES_MAX];
+    size_t bytes = stream_copy_text(text, sizeof text, note);
+
+    if (last == NULL || last->super.epoch != stream->epoch || !segment_extend_gap(last, record, text, bytes))
+        return false;
+    stream->next_seq = record->end_seq;
+    return true;
+}
+
 /* A GAP or EVENT record with its note, in a buffer of its own. */
 static bool append_note(struct stream *stream, struct kv_record *record, const char *note, struct status *st)
 {
@@ -326,8 +203,11 @@ static bool append_note(struct stream *stream, struct kv_record *record, const c
     struct segment *segment;
     struct kv_layout layout;
 
+    if (waiting_notes(stream) >= STREAM_NOTES_WAITING)
+        return status_fail(st, STATUS_EXHAUSTED, "stream %s: %d gaps and ends wait for the disk",
+                           stream->name, STREAM_NOTES_WAITING);
     record->note_bytes = (uint32_t)stream_copy_text(text, sizeof text, note);
-    segment = segment_for(stream, record, st);
+    segment = stream_segment_for(stream, record, st);
     if (segment == NULL)
         return false;
     kv_record_layout(record, &layout);
@@ -361,7 +241,7 @@ bool stream_append_gap(struct stream *stream, const struct stream_gap *gap, stru
     if (gap->to_seq <= stream->next_seq)
         return true; /* known: sent again */
     record.seq = stream->next_seq;
-    if (!append_note(stream, &record, gap->reason, st))
+    if (!extend_gap(stream, &record, gap->reason) && !append_note(stream, &record, gap->reason, st))
         return false;
     stream->gap_frames += record.end_seq - record.seq;
     take_back_end(stream);

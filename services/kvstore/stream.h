@@ -6,7 +6,8 @@
  *
  * Owner:  the store. Thread: loop.
  * Fails:  ABORTED for a fenced writer; PRECONDITION for another fingerprint; INVALID for a block out of order;
- *         EXHAUSTED when RAM or disk have no room now. */
+ *         EXHAUSTED when RAM or disk have no room now.
+ * Bounds: STREAM_NOTES_WAITING; blocks by the arena. */
 #ifndef REELKV_KVSTORE_STREAM_H
 #define REELKV_KVSTORE_STREAM_H
 
@@ -19,7 +20,12 @@
 /* Numbers and token indices a writer may reach: no sum of them wraps, and JSON holds them. */
 #define STREAM_NUMBER_MAX (1ull << 56)
 
-enum { STREAM_TROUBLE_BYTES = 512, STREAM_WRITER_BYTES = 128, STREAM_FOLDER_BYTES = PATH_MAX - 256 };
+enum {
+    STREAM_TROUBLE_BYTES = 512,
+    STREAM_WRITER_BYTES = 128,
+    STREAM_FOLDER_BYTES = PATH_MAX - 256,
+    STREAM_NOTES_WAITING = 128, /* gaps and ends in memory that are not durable */
+};
 
 enum stream_source_kind { STREAM_FILE = 1, STREAM_LIVE = 2 }; /* numbers of proto SourceKind */
 
@@ -133,6 +139,7 @@ struct stream_gap {
     int64_t from_pts_ns, to_pts_ns;
     const char *reason;
 };
+/* Neighbours that wait for the disk with one reason become one. */
 bool stream_append_gap(struct stream *stream, const struct stream_gap *gap, struct status *st);
 bool stream_end(struct stream *stream, const char *trouble, struct status *st);
 
@@ -176,6 +183,8 @@ struct segment *stream_segment_before(const struct stream *stream, const struct 
 /* A new segment at the end of the list; NULL: no memory. */
 struct segment *stream_begin_segment(struct stream *stream, uint64_t epoch, uint64_t first_seq,
                                      uint64_t capacity);
+/* The open segment, with room for this record; a full one is closed and a new one begun. NULL with *st. */
+struct segment *stream_segment_for(struct stream *stream, const struct kv_record *record, struct status *st);
 /* Each segment opens with the epoch's INIT record, so that none depends on one that may go before it. */
 bool stream_append_init_copy(struct stream *stream, struct segment *segment, struct status *st);
 uint64_t stream_init_bytes(const struct stream *stream); /* of that record; 0: none */

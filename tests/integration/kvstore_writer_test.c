@@ -218,6 +218,23 @@ TEST(kvstore_loads_the_window)
     server_stop(&servers[0]);
 }
 
+/* More gaps than may wait for the disk, long before it would be synced by itself: the writer waits, and is not refused. */
+TEST(kvstore_makes_a_writer_of_many_gaps_wait)
+{
+    static const char *const options[] = { "--commit-ms=60000", NULL };
+    struct writer writer = { 0 };
+
+    server_start(&servers[0], "kv-a", options);
+    client_create(&servers[0], "cam-1");
+    CHECK_OK(writer_open(&writer, &servers[0], "cam-1"), writer.st);
+    CHECK_OK(writer_begin(&writer), writer.st);
+    for (unsigned i = 0; i < 1000; i++)
+        CHECK_OK(writer_gap(&writer, 2, i % 2 == 0 ? "late" : "away"), writer.st);
+    CHECK_OK(writer_finish(&writer), writer.st);
+    CHECK_EQ(writer.durable_seq, 2000);
+    server_stop(&servers[0]);
+}
+
 /* SIGTERM while a writer appends: it hears UNAVAILABLE at once, and what was stored is there at the next start. */
 TEST(kvstore_that_stops_tells_its_writers)
 {

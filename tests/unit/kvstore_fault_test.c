@@ -275,6 +275,58 @@ TEST(fault_disk_that_stays_full_refuses_typed)
     fixture_stop(&fixture);
 }
 
+static bool append_gap(struct stream *stream, uint64_t frames, const char *reason, struct status *st)
+{
+    struct stream_gap gap = { .from_seq = stream->next_seq,
+                              .to_seq = stream->next_seq + frames,
+                              .from_pts_ns = fixture_pts(stream->next_seq),
+                              .to_pts_ns = fixture_pts(stream->next_seq + frames),
+                              .reason = reason };
+
+    return stream_append_gap(stream, &gap, st);
+}
+
+/* A disk that stays full, and a camera whose frames are lost meanwhile: gaps of one reason take no more memory the more
+ * they are, gaps of two reasons are refused in the end, and none that was taken is forgotten. */
+TEST(fault_disk_that_stays_full_bounds_the_gaps_in_memory)
+{
+    enum { NEIGHBOURS = 10000 };
+    struct fixture fixture;
+    struct fixture_writer writer;
+    struct stream *stream;
+    uint64_t end_seq, taken = 0;
+
+    start(&fixture);
+    stream = fixture_define(&fixture, "cam-1");
+    fixture_attach(&fixture, stream, &writer);
+    plan_fault(FAULT_RESERVE, ENOSPC, 1, 1 << 20);
+    for (unsigned i = 0; i < NEIGHBOURS; i++)
+        CHECK_OK(append_gap(stream, 1, "no room", &fixture.st), fixture.st);
+    CHECK_EQ(stream->segment_count, 1);
+    CHECK_EQ(stream->segments[0]->mark_count, 1);
+    CHECK_EQ(stream->gap_frames, NEIGHBOURS);
+    while (append_gap(stream, 2, taken % 2 == 0 ? "late" : "no room", &fixture.st) && taken < NEIGHBOURS)
+        taken++;
+    CHECK(taken < NEIGHBOURS);
+    CHECK_EQ(fixture.st.code, STATUS_EXHAUSTED);
+    end_seq = stream->next_seq;
+    CHECK_EQ(end_seq, NEIGHBOURS + 2 * taken);
+    plan_fault(0, 0, 0, 0);
+    fixture_wait_durable(&fixture, stream);
+    CHECK_OK(append_gap(stream, 3, "late", &fixture.st), fixture.st);
+    fixture_append(&fixture, stream, 1);
+    fixture_wait_durable(&fixture, stream);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+    fixture_open(&fixture);
+    stream = store_find(fixture.store, "default", "cam-1");
+    CHECK_EQ(stream->next_seq, end_seq + 4);
+    CHECK_EQ(stream->gap_frames, end_seq + 3);
+    CHECK_EQ(fixture_read_layer(&fixture, stream, NEIGHBOURS - 1, 0), FRAME_GAP);
+    CHECK_EQ(fixture_read_layer(&fixture, stream, end_seq + 3, 0), FRAME_OK);
+    fixture_stop(&fixture);
+}
+
 /* A file system that knows no O_DIRECT. */
 static int open_without_direct(const char *path, int flags, mode_t mode)
 {
