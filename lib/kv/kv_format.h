@@ -194,6 +194,13 @@ uint32_t kv_record_header_bytes(const uint8_t page[KV_PAGE_BYTES]);
 bool kv_record_get(struct kv_record *record, uint32_t *header_crc_p, const struct kv_super *super,
                    const uint8_t *header, struct status *st);
 
+/* What a header tells though its segment's SUPER is lost: by its own checksum and the salt, which the file's name has too. */
+struct kv_record_end {
+    uint64_t seq, token_index; /* exclusive */
+    uint64_t record_bytes;     /* a multiple of KV_PAGE_BYTES */
+};
+bool kv_record_get_end(struct kv_record_end *end, uint64_t salt, const uint8_t *header, struct status *st);
+
 /* Checks every part of a whole image against the record's CRCs, and that the rest is zero. */
 bool kv_record_verify(const struct kv_record *record, const uint8_t *image, struct status *st);
 

@@ -409,19 +409,46 @@ static bool check_fields(const struct kv_record *record, const struct kv_super *
     return true;
 }
 
-bool kv_record_get(struct kv_record *record, uint32_t *header_crc_p, const struct kv_super *super,
-                   const uint8_t *header, struct status *st)
+static bool check_header(const uint8_t *header, uint64_t salt, uint32_t *crc_p, struct status *st)
 {
-    uint32_t bytes = kv_record_header_bytes(header), crc;
-    struct kv_layout layout;
+    uint32_t bytes = kv_record_header_bytes(header);
 
     if (bytes == 0)
         return status_fail(st, STATUS_DATA_LOSS, "no record header");
-    crc = kv_crc(0, header, bytes - 4);
-    if (crc != get_u32(header + bytes - 4))
+    *crc_p = kv_crc(0, header, bytes - 4);
+    if (*crc_p != get_u32(header + bytes - 4))
         return status_fail(st, STATUS_DATA_LOSS, "record header: checksum does not fit");
-    if (get_u64(header + 8) != super->salt)
+    if (get_u64(header + 8) != salt)
         return status_fail(st, STATUS_DATA_LOSS, "record header: from another segment");
+    return true;
+}
+
+bool kv_record_get_end(struct kv_record_end *end, uint64_t salt, const uint8_t *header, struct status *st)
+{
+    struct kv_record record = { 0 };
+    uint64_t record_bytes = get_u64(header + 64);
+    uint32_t crc;
+
+    if (!check_header(header, salt, &crc, st))
+        return false;
+    get_fields(&record, header);
+    if (record_bytes == 0 || record_bytes % KV_PAGE_BYTES != 0 || record_bytes > UINT32_MAX)
+        return status_fail(st, STATUS_DATA_LOSS, "record %llu: its length makes no sense",
+                           (unsigned long long)record.seq);
+    *end = (struct kv_record_end){ .seq = record.end_seq,
+                                   .token_index = record.token_index + record.tokens,
+                                   .record_bytes = record_bytes };
+    return true;
+}
+
+bool kv_record_get(struct kv_record *record, uint32_t *header_crc_p, const struct kv_super *super,
+                   const uint8_t *header, struct status *st)
+{
+    struct kv_layout layout;
+    uint32_t crc;
+
+    if (!check_header(header, super->salt, &crc, st))
+        return false;
     memset(record, 0, sizeof *record);
     get_fields(record, header);
     get_crcs(record, header, super->salt);

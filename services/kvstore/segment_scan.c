@@ -1,8 +1,10 @@
 #include "kvstore/segment_scan.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/require.h"
@@ -234,6 +236,43 @@ bool segment_scan_run(struct segment_scan *scan, struct segment *segment, struct
     if (torn_from >= scan->end && torn_from > 0)
         scan->torn_bytes = at - torn_from;
     return true;
+}
+
+/* Whether a header stands at `at`, though nothing is known of its segment; how far the next one may be. */
+static uint64_t look_for_end(struct segment_scan *scan, uint64_t at, uint64_t salt,
+                             struct segment_scan_end *end)
+{
+    uint64_t bytes = scan->file_bytes - at < KV_HEADER_BYTES_MAX ? KV_PAGE_BYTES : KV_HEADER_BYTES_MAX;
+    struct kv_record_end found;
+    struct status st;
+
+    if (!disk_read(scan->disk, scan->fd, scan->image, bytes, at, &st) ||
+        kv_record_header_bytes(scan->image) > bytes || !kv_record_get_end(&found, salt, scan->image, &st))
+        return KV_PAGE_BYTES;
+    if (found.seq > end->seq)
+        end->seq = found.seq;
+    if (found.token_index > end->token_index)
+        end->token_index = found.token_index;
+    return found.record_bytes;
+}
+
+struct segment_scan_end segment_scan_end(const struct disk_ops *disk, const char *path, uint64_t salt)
+{
+    struct segment_scan_end end = { 0 };
+    struct segment_scan scan = { .disk = disk };
+    struct stat info;
+    struct status st;
+
+    scan.fd = disk_open(disk, path, O_RDONLY, &st);
+    if (scan.fd >= 0 && fstat(scan.fd, &info) == 0 && make_image(&scan, KV_HEADER_BYTES_MAX, &st)) {
+        scan.file_bytes = (uint64_t)info.st_size;
+        for (uint64_t at = KV_PAGE_BYTES; at + KV_PAGE_BYTES <= scan.file_bytes; at = skip_hole(&scan, at))
+            at += look_for_end(&scan, at, salt, &end);
+    }
+    if (scan.fd >= 0)
+        close(scan.fd);
+    segment_scan_free(&scan);
+    return end;
 }
 
 void segment_scan_free(struct segment_scan *scan)

@@ -19,6 +19,7 @@
 #include "base/name.h"
 #include "base/require.h"
 #include "kvstore/segment_load.h"
+#include "kvstore/segment_scan.h"
 
 enum { RAM_BYTES_MIN = 8 << 20, DISK_BYTES_MIN = 8 << 20, NAME_DIGITS = 20 };
 
@@ -70,14 +71,22 @@ static bool names_read(struct names *names, const char *folder, struct status *s
 
 /* --- segments of a stream --- */
 
-static void count_unusable(struct stream *stream, const char *path, const struct status *why)
+/* Its frames are not served, but their numbers are not given to others: *lost goes on behind them. */
+static void count_unusable(struct stream *stream, const char *path, struct segment_scan_end *lost,
+                           const struct status *why)
 {
     const struct log_context context = { .stream = stream->name };
+    uint64_t salt = strtoull(strrchr(path, '-') + 1, NULL, 16);
+    struct segment_scan_end end = segment_scan_end(stream->store->disk, path, salt);
     struct stat info;
 
     log_error(&context, "segment_unusable", "%s; it stays where it is and is not served", why->text);
     if (stat(path, &info) == 0)
         stream->store->disk_used_bytes += (uint64_t)info.st_blocks * 512;
+    if (end.seq > lost->seq)
+        lost->seq = end.seq;
+    if (end.token_index > lost->token_index)
+        lost->token_index = end.token_index;
 }
 
 /* From this number on a later segment has the records. */
@@ -145,7 +154,8 @@ static bool is_segment_name(const char *name, const char *suffix)
 }
 
 /* False when memory or descriptors are short: the file may be sound, and its numbers must not be given again. */
-static bool load_segment(struct stream *stream, const char *folder, const char *name, struct status *st)
+static bool load_segment(struct stream *stream, const char *folder, const char *name,
+                         struct segment_scan_end *lost, struct status *st)
 {
     bool is_open = is_segment_name(name, ".open");
     char base[PATH_MAX], path[PATH_MAX + 8];
@@ -159,7 +169,7 @@ static bool load_segment(struct stream *stream, const char *folder, const char *
     if (!segment_load(stream, base, is_open, &segment, &load, st)) {
         if (st->code == STATUS_EXHAUSTED)
             return false;
-        count_unusable(stream, path, st);
+        count_unusable(stream, path, lost, st);
         return true;
     }
     report(stream, base, &load);
@@ -171,7 +181,7 @@ static bool load_segment(struct stream *stream, const char *folder, const char *
     return true;
 }
 
-static bool load_epochs(struct stream *stream, struct status *st)
+static bool load_epochs(struct stream *stream, struct segment_scan_end *lost, struct status *st)
 {
     struct names epochs, files;
     char folder[PATH_MAX];
@@ -183,15 +193,16 @@ static bool load_epochs(struct stream *stream, struct status *st)
         snprintf(folder, sizeof folder, "%s/%s", stream->folder, epochs.list[i]);
         ok = names_read(&files, folder, st);
         for (uint32_t n = 0; ok && n < files.count; n++)
-            ok = load_segment(stream, folder, files.list[n], st);
+            ok = load_segment(stream, folder, files.list[n], lost, st);
         names_free(&files);
     }
     names_free(&epochs);
     return ok;
 }
 
-/* What follows from the segments. The history may count one whose file could not be removed any more. */
-static void sum_up(struct stream *stream)
+/* What follows from the segments, and behind them from files that cannot be used. The history may count one whose file
+ * could not be removed any more. */
+static void sum_up(struct stream *stream, const struct segment_scan_end *lost)
 {
     stream->next_seq = stream->history.next_seq;
     stream->next_token_index = stream->history.next_token_index;
@@ -215,6 +226,12 @@ static void sum_up(struct stream *stream)
         stream->geometry = segment->super.geometry;
         memcpy(stream->fingerprint, segment->super.fingerprint, KV_FINGERPRINT_BYTES);
     }
+    if (lost->seq > stream->next_seq) {
+        stream->damaged_frames += lost->seq - stream->next_seq;
+        stream->next_seq = lost->seq;
+    }
+    if (lost->token_index > stream->next_token_index)
+        stream->next_token_index = lost->token_index;
 }
 
 /* The writer of this epoch may come back; the system prompt's block must open its next segments too. */
@@ -251,10 +268,12 @@ static void find_end(struct stream *stream)
 
 bool stream_load(struct stream *stream, struct status *st)
 {
-    if (!load_epochs(stream, st))
+    struct segment_scan_end lost = { 0 };
+
+    if (!load_epochs(stream, &lost, st))
         return false;
     cut_overlaps(stream);
-    sum_up(stream);
+    sum_up(stream, &lost);
     find_end(stream);
     find_init(stream);
     return true;

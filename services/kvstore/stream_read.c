@@ -100,5 +100,5 @@ enum stream_absence stream_absence_of(const struct stream *stream, uint64_t seq)
     span = history_find(&stream->history, seq);
     if (span != NULL)
         return span->frames == 0 ? STREAM_ABSENT_GAP : STREAM_ABSENT_EVICTED;
-    return segment == NULL ? STREAM_ABSENT_EVICTED : STREAM_ABSENT_DAMAGED;
+    return segment == NULL && seq < stream->history.next_seq ? STREAM_ABSENT_EVICTED : STREAM_ABSENT_DAMAGED;
 }

@@ -309,6 +309,37 @@ TEST(recovery_keeps_a_file_whose_superblock_is_damaged)
     }
 }
 
+/* The stream's last file cannot be used: its numbers stay taken, whatever of it is damaged besides, and say so. */
+TEST(recovery_gives_no_number_of_an_unusable_file_again)
+{
+    for (unsigned is_open = 0; is_open < 2; is_open++) {
+        struct fixture_writer writer;
+        struct picture picture;
+        struct stream *stream;
+
+        take_picture(&picture, is_open);
+        picture.segment.data[100] ^= 1;
+        picture.segment.data[frame_offset(4) + 20] ^= 1;
+        stream = restore(&picture, picture.segment.data, picture.segment.len);
+        for (unsigned round = 0; round < 2; round++) { /* alone; then with a file behind it */
+            CHECK_EQ(stream->next_seq, FRAMES + round);
+            CHECK_EQ(stream->next_token_index, FIXTURE_INIT_TOKENS + (FRAMES + round) * FIXTURE_TOKENS);
+            CHECK_EQ(fixture_read_layer(&picture.fixture, stream, FRAMES - 1, 0), FRAME_QUARANTINED);
+            fixture_attach(&picture.fixture, stream, &writer);
+            fixture_append(&picture.fixture, stream, 1);
+            fixture_wait_durable(&picture.fixture, stream);
+            stream_detach(stream, &writer.base);
+            fixture_stop(&picture.fixture);
+            fixture_open(&picture.fixture);
+            stream = store_find(picture.fixture.store, "default", "cam-1");
+            CHECK_EQ(fixture_read_layer(&picture.fixture, stream, FRAMES + round, 0), FRAME_OK);
+        }
+        fixture_remove(&picture.fixture, stream);
+        fixture_stop(&picture.fixture);
+        drop_picture(&picture);
+    }
+}
+
 /* Any part of the footer: the records are found by scanning instead. */
 TEST(recovery_scans_when_the_footer_is_damaged)
 {
