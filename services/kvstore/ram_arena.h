@@ -31,6 +31,8 @@ struct ram_share {
     uint64_t written_bytes;
 };
 
+struct slice_item;
+
 struct ram_slot {
     uint64_t offset, bytes; /* in the pool; multiples of its granule */
     uint64_t waste;         /* of these, more than was asked for */
@@ -41,6 +43,7 @@ struct ram_slot {
     uint8_t touches;
     bool is_free, is_pinned;
     struct ram_slot **owner;                  /* NULL: dropped, goes when refs do */
+    struct slice_item *leases;                /* of calls that told readers where it is (slice_sender.c) */
     struct ram_share *share;                  /* of an image; NULL: none */
     uint64_t share_mark;                      /* share->written_bytes right after this one */
     struct ram_slot *lower, *higher;          /* neighbours by address */

@@ -6,15 +6,18 @@
 #include "base/require.h"
 #include "kvstore/kvstore_shm.h"
 
-/* A target's reads, and what is sent of them. Held by the sender until sent, by each attachment on its way, and, when
- * its place was told, as a lease. */
+/* A target's reads, and what is sent of them. Held by the sender until sent, or, when its place is told, until the end;
+ * and by each attachment on its way. */
 struct slice_item {
     struct slice_sender *sender; /* NULL: the call is over */
     struct slice_item *next;
     const struct slice_target *target; /* not used once the sender has gone */
     struct slice_read slice, thumbnail;
     bool has_slice, has_thumbnail;
-    uint32_t pending; /* reads under way */
+    bool is_shared;                /* its place is told: its call has a lease on the slot */
+    bool has_lease;                /* this item is the lease */
+    struct slice_item *next_lease; /* another call's, on the same slot */
+    uint32_t pending;              /* reads under way */
     uint32_t refs;
     bool is_head_sent;
     uint64_t sent_bytes;
@@ -48,9 +51,14 @@ static void read_arrived(struct slice_item *item)
         pump(sender);
 }
 
+static void settle(struct slice_item *item);
+
 static void slice_done(struct slice_read *read)
 {
-    read_arrived(container_of(read, struct slice_item, slice));
+    struct slice_item *item = container_of(read, struct slice_item, slice);
+
+    settle(item);
+    read_arrived(item);
 }
 
 static void thumbnail_done(struct slice_read *read)
@@ -58,38 +66,88 @@ static void thumbnail_done(struct slice_read *read)
     read_arrived(container_of(read, struct slice_item, thumbnail));
 }
 
-static void start_read(struct slice_item *item, struct slice_read *read, uint32_t layer, bool is_shared)
+/* True: the answer is there. */
+static bool start_read(struct slice_item *item, struct slice_read *read, uint32_t layer, bool is_shared)
 {
-    read->store = item->sender->kvstore->store;
-    read->frame = item->target->frame;
-    read->layer = layer;
-    read->is_shared = is_shared;
-    read->done = read == &item->slice ? slice_done : thumbnail_done;
+    *read = (struct slice_read){ .store = item->sender->kvstore->store,
+                                 .frame = item->target->frame,
+                                 .layer = layer,
+                                 .is_shared = is_shared,
+                                 .done = read == &item->slice ? slice_done : thumbnail_done };
     item->refs++;
     item->pending++;
-    if (slice_read_start(read)) {
-        item->refs--;
-        item->pending--;
-    }
+    if (!slice_read_start(read))
+        return false;
+    item->refs--;
+    item->pending--;
+    return true;
 }
 
-static bool has_lease_room(const struct slice_sender *sender, enum ram_region_kind region)
+/* --- leases --- */
+
+static bool is_leased_by(const struct ram_slot *slot, const struct slice_sender *sender)
 {
-    const struct store *store = sender->kvstore->store;
-    uint64_t bytes = ram_region_bytes(store->arena, region);
-
-    return sender->leased_bytes[region] < bytes / 4 && store->leased_bytes[region] < bytes / 2;
+    for (const struct slice_item *item = slot->leases; item != NULL; item = item->next_lease)
+        if (item->sender == sender)
+            return true;
+    return false;
 }
 
-/* A further layer of a record that is held already costs nothing. */
-static bool may_share(const struct slice_sender *sender, const struct index_frame *frame)
+/* A slot counts once for a call, and once for all calls, whoever else holds it. */
+static bool take_lease(struct slice_item *item, struct ram_slot *slot)
+{
+    struct slice_sender *sender = item->sender;
+    struct store *store = sender->kvstore->store;
+    uint64_t room = ram_region_bytes(store->arena, slot->region);
+    uint64_t *own = &sender->leased_bytes[slot->region], *all = &store->leased_bytes[slot->region];
+
+    if (is_leased_by(slot, sender))
+        return true;
+    if (*own + slot->bytes > room / 4 || (slot->leases == NULL && *all + slot->bytes > room / 2))
+        return false;
+    *own += slot->bytes;
+    *all += slot->leases == NULL ? slot->bytes : 0;
+    item->next_lease = slot->leases;
+    slot->leases = item;
+    item->has_lease = true;
+    return true;
+}
+
+static void end_lease(struct slice_item *item)
+{
+    struct ram_slot *slot = item->slice.slot;
+    struct slice_item **link;
+
+    if (!item->has_lease)
+        return;
+    for (link = &slot->leases; *link != item; link = &(*link)->next_lease)
+        ;
+    *link = item->next_lease;
+    item->has_lease = false;
+    if (slot->leases == NULL)
+        item->sender->kvstore->store->leased_bytes[slot->region] -= slot->bytes;
+}
+
+/* The slice is there. What may not be leased goes inline, and is checked before that. */
+static void settle(struct slice_item *item)
+{
+    struct slice_read *read = &item->slice;
+
+    if (item->sender == NULL || !read->is_shared || read->result != FRAME_OK)
+        return;
+    item->is_shared = read->slot->generation != 0 && take_lease(item, read->slot);
+    if (item->is_shared || read->is_from_disk)
+        return;
+    slice_read_release(read);
+    start_read(item, read, read->layer, false);
+}
+
+static bool can_share(const struct slice_sender *sender)
 {
     const struct kvstore *kvstore = sender->kvstore;
-    bool is_held = frame->image != NULL && frame->image->refs > 0;
 
     return sender->shm_session != 0 && kvstore->shm != NULL &&
-           kvstore_shm_has_session(kvstore->shm, sender->shm_session) &&
-           (is_held || has_lease_room(sender, frame->image != NULL ? RAM_IMAGES : RAM_SLICES));
+           kvstore_shm_has_session(kvstore->shm, sender->shm_session);
 }
 
 /* NULL: no memory; the next pump tries again. */
@@ -106,8 +164,8 @@ static struct slice_item *item_create(struct slice_sender *sender, const struct 
         return item;
     item->has_slice = target->wants_slice;
     item->has_thumbnail = target->wants_thumbnail;
-    if (item->has_slice)
-        start_read(item, &item->slice, target->layer, may_share(sender, target->frame));
+    if (item->has_slice && start_read(item, &item->slice, target->layer, can_share(sender)))
+        settle(item);
     if (item->has_thumbnail)
         start_read(item, &item->thumbnail, SLICE_THUMBNAIL, false);
     return item;
@@ -139,12 +197,6 @@ static enum frame_result result_of(const struct slice_item *item)
     return item->target->frame->chunk->segment == NULL ? FRAME_EVICTED : FRAME_OK;
 }
 
-static bool is_shared(const struct slice_item *item)
-{
-    return item->has_slice && item->slice.is_shared && item->slice.result == FRAME_OK &&
-           item->slice.slot != NULL && item->slice.slot->generation != 0;
-}
-
 static void fill_head(const struct slice_item *item, Reelkv__V1__SliceHead *head, Reelkv__V1__ShmPlace *place)
 {
     const struct slice_target *target = item->target;
@@ -164,7 +216,7 @@ static void fill_head(const struct slice_item *item, Reelkv__V1__SliceHead *head
     if (item->has_thumbnail && item->thumbnail.result == FRAME_OK)
         head->thumbnail =
             (ProtobufCBinaryData){ item->thumbnail.length, (uint8_t *)(uintptr_t)item->thumbnail.bytes };
-    if (!is_shared(item))
+    if (!item->is_shared)
         return;
     reelkv__v1__shm_place__init(place);
     place->pool = kvstore_shm_arena_pool(item->sender->kvstore->shm);
@@ -184,7 +236,7 @@ static bool send_message(struct slice_sender *sender, struct slice_item *item)
     Reelkv__V1__ShmPlace place;
     uint64_t left = 0;
 
-    if (item->has_slice && item->slice.result == FRAME_OK && !is_shared(item))
+    if (item->has_slice && item->slice.result == FRAME_OK && !item->is_shared)
         left = item->slice.length - item->sent_bytes;
     if (!item->is_head_sent) {
         fill_head(item, &head, &place);
@@ -204,16 +256,8 @@ static bool send_message(struct slice_sender *sender, struct slice_item *item)
 
 static bool is_sent(const struct slice_item *item)
 {
-    return item->is_head_sent && (is_shared(item) || !item->has_slice || item->slice.result != FRAME_OK ||
+    return item->is_head_sent && (item->is_shared || !item->has_slice || item->slice.result != FRAME_OK ||
                                   item->sent_bytes == item->slice.length);
-}
-
-static void count_lease(struct slice_sender *sender, const struct ram_slot *slot)
-{
-    if (slot->refs > 1)
-        return; /* a further layer of a record that is held */
-    sender->leased_bytes[slot->region] += slot->bytes;
-    sender->kvstore->store->leased_bytes[slot->region] += slot->bytes;
 }
 
 static void take_first(struct slice_sender *sender)
@@ -224,10 +268,9 @@ static void take_first(struct slice_sender *sender)
     if (sender->first == NULL)
         sender->last_link = &sender->first;
     sender->ahead--;
-    if (is_shared(item)) {
-        item->next = sender->leases;
-        sender->leases = item;
-        count_lease(sender, item->slice.slot);
+    if (item->is_shared) {
+        item->next = sender->shared;
+        sender->shared = item;
     } else {
         item_unref(item);
     }
@@ -279,6 +322,7 @@ static void let_go(struct slice_item *item)
     while (item != NULL) {
         struct slice_item *next = item->next;
 
+        end_lease(item);
         item->sender = NULL;
         item->next = NULL;
         if (item->has_slice && slice_read_cancel(&item->slice))
@@ -293,13 +337,10 @@ static void let_go(struct slice_item *item)
 void slice_sender_deinit(struct slice_sender *sender)
 {
     let_go(sender->first);
-    let_go(sender->leases);
-    for (unsigned region = 0; region < RAM_REGIONS; region++) {
-        sender->kvstore->store->leased_bytes[region] -= sender->leased_bytes[region];
-        sender->leased_bytes[region] = 0;
-    }
+    let_go(sender->shared);
+    memset(sender->leased_bytes, 0, sizeof sender->leased_bytes);
     sender->first = NULL;
-    sender->leases = NULL;
+    sender->shared = NULL;
     sender->last_link = &sender->first;
     sender->is_running = false;
 }

@@ -39,8 +39,8 @@ struct slice_sender {
     uint32_t count, next_read;
     struct slice_item *first, **last_link; /* read ahead, in order */
     uint32_t ahead;
-    struct slice_item *leases;
-    uint64_t leased_bytes[RAM_REGIONS]; /* that this call alone keeps */
+    struct slice_item *shared;          /* sent by their place */
+    uint64_t leased_bytes[RAM_REGIONS]; /* of slots this call keeps */
     bool is_busy, is_running;
 };
 
