@@ -180,9 +180,10 @@ bool stream_load_file(struct stream *stream, struct status *st);
 void stream_continue_deletion(struct stream *stream);
 struct segment *stream_last_segment(const struct stream *stream); /* NULL: none */
 struct segment *stream_segment_before(const struct stream *stream, const struct segment *segment);
-/* A new segment at the end of the list; NULL: no memory. */
+/* A new segment at the end of the list; NULL: no memory. Of two that begin with one number the one that was created later
+ * counts. */
 struct segment *stream_begin_segment(struct stream *stream, uint64_t epoch, uint64_t first_seq,
-                                     uint64_t capacity);
+                                     uint64_t capacity, int64_t created_ns);
 /* The open segment, with room for this record; a full one is closed and a new one begun. NULL with *st. */
 struct segment *stream_segment_for(struct stream *stream, const struct kv_record *record, struct status *st);
 /* Each segment opens with the epoch's INIT record, so that none depends on one that may go before it. */

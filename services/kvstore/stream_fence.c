@@ -53,7 +53,8 @@ static void forget_marks(struct segment *segment, const struct segment_record *r
             free(segment->marks[--segment->mark_count].note);
 }
 
-/* Right behind the one it continues: segments are in the order of their numbers. */
+/* Right behind the one it continues, also for the next start: segments are in the order of their numbers, and one that was
+ * begun meanwhile may have the same first one, when only an end is written again. */
 static struct segment *begin_segment_behind(struct stream *stream, const struct segment *fenced,
                                             const struct segment_record *records)
 {
@@ -61,7 +62,7 @@ static struct segment *begin_segment_behind(struct stream *stream, const struct 
     uint32_t at = stream->segment_count;
 
     segment = stream_begin_segment(stream, fenced->super.epoch, fenced->durable_end_seq,
-                                   bytes_for(stream, records));
+                                   bytes_for(stream, records), fenced->super.created_ns + 1);
     REQUIRE(segment != NULL);
     for (; stream->segments[at - 1] != fenced; at--)
         stream->segments[at] = stream->segments[at - 1];

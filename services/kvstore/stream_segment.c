@@ -39,8 +39,7 @@ static uint64_t random_u64(void)
     return value;
 }
 
-/* Later than that of every segment of the stream, though the clock be set back: of two that begin with the same
- * number the later one counts. */
+/* Later than that of every segment of the stream, though the clock be set back. */
 static int64_t created_now(const struct stream *stream)
 {
     int64_t now = clock_utc_ns();
@@ -52,12 +51,12 @@ static int64_t created_now(const struct stream *stream)
 }
 
 struct segment *stream_begin_segment(struct stream *stream, uint64_t epoch, uint64_t first_seq,
-                                     uint64_t capacity)
+                                     uint64_t capacity, int64_t created_ns)
 {
     struct kv_super super = { .salt = random_u64(),
                               .epoch = epoch,
                               .geometry = stream->geometry,
-                              .created_ns = created_now(stream),
+                              .created_ns = created_ns,
                               .first_seq = first_seq };
     struct segment *segment;
 
@@ -137,7 +136,8 @@ struct segment *stream_segment_for(struct stream *stream, const struct kv_record
         return NULL;
     }
     segment = stream_begin_segment(stream, stream->epoch, stream->next_seq,
-                                   (wanted > least ? wanted : least) / KV_PAGE_BYTES * KV_PAGE_BYTES);
+                                   (wanted > least ? wanted : least) / KV_PAGE_BYTES * KV_PAGE_BYTES,
+                                   created_now(stream));
     if (segment == NULL) {
         status_fail(st, STATUS_EXHAUSTED, "no memory for a segment of stream %s", stream->name);
         return NULL;

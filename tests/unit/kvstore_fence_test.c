@@ -1,18 +1,18 @@
-/* A file is fenced by a failed sync while its blocks are being read: a work holds the one reading thread, so that the
- * reads begin before the blocks get headers for another file, and end after that. */
+/* What a failed sync leaves to others: to those who read blocks of the file that is fenced (a work holds the one reading
+ * thread, so that they begin before the blocks get headers for another file, and end after that), and to those who read
+ * what was written again. */
 #include <errno.h>
 #include <semaphore.h>
 #include <stdatomic.h>
 
 #include "kvstore_fixture.h"
 
-static atomic_bool is_sync_failing;
+static atomic_int syncs_to_failure; /* the one that brings it to 0 fails */
 
 static int failing_fdatasync(int fd)
 {
-    if (!is_sync_failing)
+    if (atomic_fetch_sub(&syncs_to_failure, 1) != 1)
         return disk_real.fdatasync(fd);
-    is_sync_failing = false;
     errno = EIO;
     return -1;
 }
@@ -45,7 +45,7 @@ static void fence_file(struct fixture *fixture, struct stream *stream)
 {
     const struct segment *before = stream->segments[0];
 
-    is_sync_failing = true;
+    syncs_to_failure = 1;
     stream_commit(stream);
     FIXTURE_TURN_UNTIL(fixture, before->state == SEGMENT_FENCED);
     CHECK_EQ(before->index.frame_count, 0);
@@ -59,12 +59,12 @@ static struct stream *start(struct fixture *fixture, struct fixture_writer *writ
 
     disk = disk_real;
     disk.fdatasync = failing_fdatasync;
-    is_sync_failing = false;
+    syncs_to_failure = 0;
     fixture_start(fixture);
     fixture_stop(fixture);
     fixture->options.disk = &disk;
     fixture->options.commit_ms = 60000;
-    fixture->options.reading_threads = 1;
+    fixture->options.reading_threads = fixture->options.writing_threads = 1;
     fixture_open(fixture);
     stream = fixture_define(fixture, "cam-1");
     fixture_attach(fixture, stream, writer);
@@ -128,6 +128,33 @@ TEST(fence_leaves_a_thumbnail_that_is_being_read_whole)
     stream_commit(stream);
     fixture_wait_durable(&fixture, stream);
     stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+}
+
+/* The sync that fails is of an end alone, and a frame has come behind it: what is written again has the number that the
+ * frame's file begins with, and belongs before it, at the next start too. */
+TEST(fence_of_an_end_keeps_what_came_after_it)
+{
+    struct fixture fixture;
+    struct fixture_writer writer;
+    struct stream *stream = start(&fixture, &writer);
+
+    stream_commit(stream);
+    fixture_wait_durable(&fixture, stream);
+    syncs_to_failure = 2; /* the first is of the next file's superblock */
+    CHECK_OK(stream_end(stream, "", &fixture.st), fixture.st);
+    fixture_append(&fixture, stream, 1);
+    FIXTURE_TURN_UNTIL(&fixture, stream->segments[0]->state == SEGMENT_FENCED);
+    CHECK_EQ(stream->segment_count, 3);
+    stream_commit(stream);
+    fixture_wait_durable(&fixture, stream);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+    fixture_open(&fixture);
+    stream = store_find(fixture.store, "default", "cam-1");
+    CHECK_EQ(stream->next_seq, 4);
+    CHECK(!stream->has_ended);
+    fixture_check_all(&fixture, stream, 0, 4);
     fixture_stop(&fixture);
 }
 
