@@ -105,19 +105,37 @@ static bool find_model(const struct up_request *request, const char *remembered,
     return true;
 }
 
-/* Numbers that the options would take, too; what is not there is not advised. */
+/* Numbers that the options would take, too. */
+static const struct {
+    const char *name;
+    double min, max;
+} numbers[] = { { "n_local", 1, 1 << 20 },
+                { "top_r", 1, LIMIT_TOP_BLOCKS },
+                { "recent_window", 0, LIMIT_TOP_BLOCKS },
+                { "sample_fps", MEDIA_SAMPLE_FPS_MIN, MEDIA_SAMPLE_FPS_MAX } };
+
+static bool is_advice(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_LEN(numbers); i++)
+        if (strcmp(name, numbers[i].name) == 0)
+            return true;
+    return strcmp(name, "dtype") == 0;
+}
+
+/* What is not there is not advised. */
 static bool advice_is_good(const struct json *advice, struct status *st)
 {
-    static const struct {
-        const char *name;
-        double min, max;
-    } numbers[] = { { "n_local", 1, 1 << 20 },
-                    { "top_r", 1, LIMIT_TOP_BLOCKS },
-                    { "recent_window", 0, LIMIT_TOP_BLOCKS },
-                    { "sample_fps", MEDIA_SAMPLE_FPS_MIN, MEDIA_SAMPLE_FPS_MAX } };
     const struct json *dtype = json_get(advice, "dtype");
     enum tensor_dtype known;
 
+    if (!json_is_object(advice))
+        return status_fail(st, STATUS_INVALID, "must be an object, such as {\"n_local\": 256}");
+    for (void *at = json_first(advice); at != NULL; at = json_next(advice, at))
+        if (!is_advice(json_key(at)))
+            return status_fail(
+                st, STATUS_INVALID,
+                "knows no '%.64s'; dtype, n_local, top_r, recent_window and sample_fps may be advised",
+                json_key(at));
     if (dtype != NULL && json_str(dtype) == NULL)
         return status_fail(st, STATUS_INVALID, "dtype must be \"bf16\" or \"f32\"");
     if (dtype != NULL && !model_dtype_read(&known, json_str(dtype), st))

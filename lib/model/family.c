@@ -28,15 +28,14 @@ const struct model_family *family_find(const struct json *config, struct status 
     for (size_t i = 0; i < sizeof families / sizeof families[0]; i++) {
         const struct model_family *family = &families[i];
 
-        if (architecture != NULL ? strcmp(architecture, family->architecture) == 0
-                                 : type != NULL && strcmp(type, family->name) == 0)
+        if ((architecture != NULL || type != NULL) &&
+            (architecture == NULL || strcmp(architecture, family->architecture) == 0) &&
+            (type == NULL || strcmp(type, family->name) == 0))
             return family;
     }
     status_fail(st, STATUS_UNIMPLEMENTED,
-                "model family '%.64s' is unknown; known: llava_onevision "
+                "model family '%.64s' (model_type '%.64s') is unknown; known: llava_onevision "
                 "(LlavaOnevisionForConditionalGeneration)",
-                architecture != NULL ? architecture
-                : type != NULL       ? type
-                                     : "(config.json names neither architectures nor model_type)");
+                architecture != NULL ? architecture : "", type != NULL ? type : "");
     return NULL;
 }

@@ -211,6 +211,13 @@ static void listener_ready(struct loop_poll *poll, unsigned events, void *user)
     loop_poll_want(poll, LOOP_READABLE);
 }
 
+/* In full: its readers run in folders of their own. */
+static bool find_path(struct kvstore_shm *shm, const char *socket_path, struct status *st)
+{
+    return realpath(socket_path, shm->path) != NULL ||
+           status_fail(st, status_code_of_errno(errno), "%s: %m", socket_path);
+}
+
 bool kvstore_shm_create(struct kvstore_shm **shm_p, struct loop *loop, const char *socket_path,
                         const struct kv_pool *arena, struct status *st)
 {
@@ -221,9 +228,8 @@ bool kvstore_shm_create(struct kvstore_shm **shm_p, struct loop *loop, const cha
     shm->loop = loop;
     shm->arena = arena;
     shm->arena_pool = random_number();
-    snprintf(shm->path, sizeof shm->path, "%s", socket_path);
     shm->listener = kv_shm_listen(socket_path, st);
-    if (shm->listener < 0 ||
+    if (shm->listener < 0 || !find_path(shm, socket_path, st) ||
         !loop_poll_create(&shm->listener_poll, loop, shm->listener, listener_ready, shm, st)) {
         kvstore_shm_destroy(shm);
         return false;

@@ -424,6 +424,10 @@ TEST(bad_advice_and_damaged_settings_are_told)
                          READY_MS),
              2);
     CHECK_HAS(process_log(&up), "reelkv.json: n_local must be 1 to 1048576");
+    CHECK_OK(file_write_durable(path, "{\"top_k\": 5}", 12, &st), st);
+    CHECK_EQ(process_run(&up, "typo", PROCESS_ARGS(reelkv, "up", "--data", data, "--model", data), READY_MS),
+             2);
+    CHECK_HAS(process_log(&up), "reelkv.json: knows no 'top_k'");
 
     snprintf(path, sizeof path, "%s/settings.json", data);
     CHECK_OK(file_write_durable(path, "{", 1, &st), st);

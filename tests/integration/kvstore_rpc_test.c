@@ -2,6 +2,7 @@
  * retrieving give back; over two stores as over one. */
 #include "kvstore_client.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include "kv/kv_score.h"
@@ -395,6 +396,27 @@ TEST(kvstore_with_a_long_path_shares_memory)
     }
     server_stop(&servers[0]);
     CHECK(access(socket, F_OK) != 0);
+}
+
+/* Readers of its memory run in other folders. */
+TEST(kvstore_with_a_relative_path_names_its_socket_in_full)
+{
+    static const Reelkv__V1__GetServerInfoRequest ask = REELKV__V1__GET_SERVER_INFO_REQUEST__INIT;
+    static const char *const options[] = { "--path", "near", NULL };
+    int here = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    struct reply reply;
+    char path[400];
+
+    snprintf(path, sizeof path, "%s/near/shm.sock", test_folder());
+    CHECK_EQ(chdir(test_folder()), 0);
+    server_start(&servers[0], "kv-a", options);
+    CHECK_EQ(fchdir(here), 0);
+    close(here);
+    client_call(&servers[0], &reply, &api_get_server_info, &ask.base);
+    CHECK_OK(reply.ok, reply.st);
+    CHECK_STR(((const Reelkv__V1__ServerInfo *)reply.body)->shm_socket, path);
+    client_done(&reply);
+    server_stop(&servers[0]);
 }
 
 TEST_MAIN()

@@ -123,7 +123,6 @@ TEST(eviction_never_passes_the_disk_budget)
     fixture_stop(&fixture);
 }
 
-/* The disk budget was lowered: the next start removes the oldest until it fits. */
 /* A camera that is off from the start tells gaps only; the room of frames is not taken before there are any. */
 TEST(a_camera_that_never_connected_takes_the_disk_of_its_gaps)
 {
@@ -159,6 +158,7 @@ TEST(a_camera_that_never_connected_takes_the_disk_of_its_gaps)
     fixture_stop(&fixture);
 }
 
+/* The disk budget was lowered: the next start removes the oldest until it fits. */
 TEST(eviction_fits_a_lowered_budget_at_start)
 {
     struct fixture fixture;
