@@ -93,13 +93,13 @@ class TrainConfig:
     see_batch: int = 48
     see_rate: float = 1e-3
 
-    answer_steps: int = 10250
+    answer_steps: int = 13000
     clip_frames: tuple[tuple[int, tuple[int, ...]], ...] = (
         (1350, (4, 4, 8)),
         (2700, (8, 16)),
         (4500, (16, 32)),
-        (8250, (32, 48)),
-        (10250, (48, 64)),
+        (9750, (32, 48)),
+        (13000, (48, 64)),
     )
     batch_frames: int = 32
     batch_questions: int = 40
@@ -113,7 +113,7 @@ class TrainConfig:
 
     weight_decay: float = 0.02
     warm_steps: int = 200
-    flat_share: float = 0.8
+    flat_share: float = 0.75
     clip_norm: float = 1.0
     save_every: int = 250
     score_every: int = 1000

@@ -5,7 +5,7 @@ The wordings are truthcam's; train.py checks every one it generates against `tru
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from data import Sighting
 
@@ -77,13 +77,14 @@ class Wanted:
 @dataclass(frozen=True)
 class Asked:
     """A question, its answer, what proves it (nothing for a true "no" and for "now"; what the answer tells of comes
-    first), and the newest frame it sees."""
+    first), the newest frame it sees, and what of the evidence the answer is read from."""
 
     kind: str
     text: str
     answer: str
     wanted: tuple[Wanted, ...]
     as_of: int
+    read: str = "wanted"  # what is wanted; its "arrivals" only; or all "company" in its frames
 
 
 def place_phrase(place: str) -> str:
@@ -144,7 +145,8 @@ def ask_did(scene: Scene) -> Asked | None:
     if scene.draw.random() < 0.5:
         wanted = Wanted(stay.shape, stay.color)
         return scene.made("did", text.format(*stay.name), "yes", wanted) if scene.gather(wanted) else None
-    color = scene.draw.choice(scene.stays).color
+    company = [other for other in scene.stays if other.first == stay.first]  # a "no" is hardest in one picture
+    color = scene.draw.choice(company if scene.draw.random() < 0.5 else scene.stays).color
     if any(other.name == (color, stay.shape) for other in scene.stays):
         return None
     return scene.made("did", text.format(color, stay.shape), "no")
@@ -167,7 +169,8 @@ def ask_count(scene: Scene) -> Asked | None:
     number = scene.draw.choices(numbers, [1 + each for each in numbers])[0]  # high numbers are rare in clips
     stay = scene.draw.choice(by_number[number])
     text = scene.draw.choice(TIMES_TEXTS if often else WITH_TEXTS).format(*stay.name)
-    return scene.made("count", text, NUMBERS[number], Wanted(stay.shape, stay.color))
+    asked = scene.made("count", text, NUMBERS[number], Wanted(stay.shape, stay.color))
+    return replace(asked, read="arrivals" if often else "company")
 
 
 def ask_first(scene: Scene) -> Asked | None:

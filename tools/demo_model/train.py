@@ -154,13 +154,13 @@ class Trainer:
         token_keys = [keys.float().transpose(1, 2).flatten(0, 1).flatten(1) for keys in memory.frame_k]
         token_scores = [query @ keys.T / SCORE_SCALE for query, keys in zip(retrieval.queries, token_keys)]
         n_init = len(model.init_ids)
-        wanted = batch.wanted_tokens.unflatten(1, (-1, model.cfg.frame_tokens))
+        read = batch.read_tokens.unflatten(1, (-1, model.cfg.frame_tokens))
         told = batch.told_tokens.unflatten(1, (-1, model.cfg.frame_tokens))
         pointed = ranking_loss(token_scores, [batch.wanted_tokens] * len(token_scores))
         looked = ranking_loss(
             pointer.looks,
             [
-                pointer.wanted(wanted_in_context(wanted, choice, n_init), wanted_in_context(told, choice, n_init))
+                pointer.wanted(wanted_in_context(read, choice, n_init), wanted_in_context(told, choice, n_init))
                 for choice in retrieval.choices[1:]
             ],
         )
