@@ -24,6 +24,7 @@ const struct model_family *family_find(const struct json *config, struct status 
 {
     const char *architecture = json_str(json_at(json_get(config, "architectures"), 0));
     const char *type = json_str(json_get(config, "model_type"));
+    bool is_both = architecture != NULL && type != NULL;
 
     for (size_t i = 0; i < sizeof families / sizeof families[0]; i++) {
         const struct model_family *family = &families[i];
@@ -34,8 +35,11 @@ const struct model_family *family_find(const struct json *config, struct status 
             return family;
     }
     status_fail(st, STATUS_UNIMPLEMENTED,
-                "model family '%.64s' (model_type '%.64s') is unknown; known: llava_onevision "
+                "model family '%.64s'%s%.64s is unknown; known: llava_onevision "
                 "(LlavaOnevisionForConditionalGeneration)",
-                architecture != NULL ? architecture : "", type != NULL ? type : "");
+                architecture != NULL ? architecture
+                : type != NULL       ? type
+                                     : "(config.json names neither architectures nor model_type)",
+                is_both ? " of model_type " : "", is_both ? type : "");
     return NULL;
 }

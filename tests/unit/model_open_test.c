@@ -211,8 +211,8 @@ TEST(absurd_sizes_in_a_config_are_refused_before_memory_is_taken)
             "LlavaTwovisionsForConditionGeneration!");
     check_refused("is unknown; known: llava_onevision");
     copy_checkpoint("tiny-a", tiny_a);
-    replace("config.json", "\"model_type\": \"llava_onevision\"", "\"model_type\": \"llava_twovisions\"");
-    check_refused("(model_type 'llava_twovisions') is unknown");
+    replace("config.json", "\"model_type\": \"llava_onevision\"", "\"model_type\": \"llava_twovision\"");
+    check_refused("of model_type llava_twovision is unknown");
 }
 
 TEST(a_shard_that_is_gone_or_swapped_is_named)
