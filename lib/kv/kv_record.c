@@ -445,7 +445,7 @@ bool kv_record_get(struct kv_record *record, uint32_t *header_crc_p, const struc
                    const uint8_t *header, struct status *st)
 {
     struct kv_layout layout;
-    uint32_t crc;
+    uint32_t crc = 0;
 
     if (!check_header(header, super->salt, &crc, st))
         return false;

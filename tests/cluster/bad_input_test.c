@@ -12,7 +12,7 @@ enum { FRAMES = 40, LONG_FRAMES = 900, START_MS = 60000, WAIT_MS = 60000 };
 
 static const char *path_of(const char *name)
 {
-    static char path[400];
+    static char path[1024];
 
     snprintf(path, sizeof path, "%s/%s", test_folder(), name);
     return path;
@@ -83,7 +83,7 @@ TEST(a_checkpoint_with_something_wrong_is_refused_by_name)
           "lacks the added token '<|im_end|>'" },
     };
     struct process process;
-    char model[400];
+    char model[1024];
 
     snprintf(model, sizeof model, "%s", path_of("model"));
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {

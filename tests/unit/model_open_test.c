@@ -24,7 +24,7 @@ static const char *const tiny_d[] = { "config.json",
 static struct file_text read_file(const char *folder, const char *name)
 {
     struct file_text text;
-    char path[512];
+    char path[1024];
     struct status st;
 
     snprintf(path, sizeof path, "%s/%s", folder, name);
