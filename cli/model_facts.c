@@ -51,6 +51,17 @@ static void fill(const struct model *model, struct model_facts *facts)
     facts->frame_bytes = (record + RECORD_ALIGN - 1) / RECORD_ALIGN * RECORD_ALIGN;
 }
 
+static bool holds_window(const char *what, const char *option, uint64_t budget, uint64_t window,
+                         const char *family, struct status *st)
+{
+    return budget >= window ||
+           status_fail(
+               st, STATUS_INVALID,
+               "a %s budget of %s for each kvstore is smaller than one window of %s, which is %s; give "
+               "more with %s, or take a smaller --n-local",
+               what, cli_bytes(budget), family, cli_bytes(window), option);
+}
+
 /* A question reads its frames, and a restarted analyzer its window, through a store's memory and disk. */
 static bool check_window_fits(const struct cluster_plan *plan, const struct model_facts *facts,
                               struct status *st)
@@ -58,19 +69,8 @@ static bool check_window_fits(const struct cluster_plan *plan, const struct mode
     uint64_t frames = (facts->n_local + facts->frame_tokens - 1) / facts->frame_tokens;
     uint64_t window = frames * facts->frame_bytes, stores = plan->counts[CLUSTER_KVSTORE];
 
-    if (plan->ram_bytes / stores < window)
-        return status_fail(
-            st, STATUS_INVALID,
-            "a memory budget of %s for each kvstore is smaller than one window of %s, which is %s; give "
-            "more with --ram, or take a smaller --n-local",
-            cli_bytes(plan->ram_bytes / stores), facts->family, cli_bytes(window));
-    if (plan->disk_bytes / stores < window)
-        return status_fail(
-            st, STATUS_INVALID,
-            "a disk budget of %s for each kvstore is smaller than one window of %s, which is %s; give "
-            "more with --disk, or take a smaller --n-local",
-            cli_bytes(plan->disk_bytes / stores), facts->family, cli_bytes(window));
-    return true;
+    return holds_window("memory", "--ram", plan->ram_bytes / stores, window, facts->family, st) &&
+           holds_window("disk", "--disk", plan->disk_bytes / stores, window, facts->family, st);
 }
 
 bool model_facts_read(const struct cluster_plan *plan, struct model_facts *facts, struct status *st)

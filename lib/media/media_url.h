@@ -1,5 +1,5 @@
 /* media_url.h - which addresses can be read, for whoever takes one from a person: a source that cannot be read is
- * refused before it is kept. Needs nothing of FFmpeg. */
+ * refused before it is kept. Needs nothing of FFmpeg. Thread: any. */
 #ifndef REELKV_MEDIA_MEDIA_URL_H
 #define REELKV_MEDIA_MEDIA_URL_H
 
