@@ -26,6 +26,12 @@ const struct disk_ops disk_real = {
     .unlink = unlink,
 };
 
+/* EIO is DATA_LOSS only of what was to be written; what was there may be there still. */
+static enum status_code code_of_trouble(int error)
+{
+    return error == EIO ? STATUS_UNAVAILABLE : status_code_of_errno(error);
+}
+
 int disk_open(const struct disk_ops *ops, const char *path, int flags, struct status *st)
 {
     int fd = ops->open(path, flags | O_CLOEXEC | O_DIRECT, 0600);
@@ -34,7 +40,7 @@ int disk_open(const struct disk_ops *ops, const char *path, int flags, struct st
     if (fd < 0 && errno == EINVAL)
         fd = ops->open(path, (flags & ~O_EXCL) | O_CLOEXEC, 0600);
     if (fd < 0)
-        status_fail(st, status_code_of_errno(errno), "open %s: %m", path);
+        status_fail(st, code_of_trouble(errno), "open %s: %m", path);
     return fd;
 }
 
@@ -99,12 +105,22 @@ bool disk_reserve(const struct disk_ops *ops, int fd, uint64_t bytes, struct sta
     return status_fail(st, status_code_of_errno(errno), "reserve %llu bytes: %m", (unsigned long long)bytes);
 }
 
+bool disk_length(int fd, uint64_t *bytes_p, struct status *st)
+{
+    struct stat info;
+
+    if (fstat(fd, &info) != 0)
+        return status_fail(st, code_of_trouble(errno), "stat: %m");
+    *bytes_p = (uint64_t)info.st_size;
+    return true;
+}
+
 bool disk_taken(int fd, uint64_t *bytes_p, struct status *st)
 {
     struct stat info;
 
     if (fstat(fd, &info) != 0)
-        return status_fail(st, status_code_of_errno(errno), "stat: %m");
+        return status_fail(st, code_of_trouble(errno), "stat: %m");
     *bytes_p = (uint64_t)info.st_blocks * 512;
     return true;
 }

@@ -2,8 +2,9 @@
  * fail; and the loops around them that every caller needs.
  *
  * Thread: any, but never the loop's: they block.
- * Fails:  as the system call; the sentence names the deed and the caller adds the file. ENOSPC is EXHAUSTED. A read
- *         that fails is UNAVAILABLE, one beyond the end of the file DATA_LOSS. */
+ * Fails:  as the system call; the sentence names the deed and the caller adds the file. ENOSPC is EXHAUSTED. A file
+ *         that the disk does not open or read now is UNAVAILABLE: it says nothing of what is in it. A read beyond the
+ *         end of the file is DATA_LOSS. */
 #ifndef REELKV_KVSTORE_DISK_H
 #define REELKV_KVSTORE_DISK_H
 
@@ -39,6 +40,9 @@ bool disk_read(const struct disk_ops *ops, int fd, void *to, uint64_t len, uint6
 
 /* Reserves the blocks; a file system that cannot is let pass (the budget counts them all the same). */
 bool disk_reserve(const struct disk_ops *ops, int fd, uint64_t bytes, struct status *st);
+
+/* The file's length. */
+bool disk_length(int fd, uint64_t *bytes_p, struct status *st);
 
 /* What the file takes on the disk, by its own count of blocks. */
 bool disk_taken(int fd, uint64_t *bytes_p, struct status *st);

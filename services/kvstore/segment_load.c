@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/bytes.h"
@@ -191,15 +190,8 @@ static bool load_super(struct loader *loader, struct kv_super *super)
 
 static bool open_file(struct loader *loader, const char *path, int flags)
 {
-    struct stat info;
-
     loader->fd = disk_open(loader->disk, path, flags, loader->st);
-    if (loader->fd < 0)
-        return false;
-    if (fstat(loader->fd, &info) != 0)
-        return status_fail(loader->st, status_code_of_errno(errno), "stat %s: %m", path);
-    loader->file_bytes = (uint64_t)info.st_size;
-    return true;
+    return loader->fd >= 0 && disk_length(loader->fd, &loader->file_bytes, loader->st);
 }
 
 static bool load_content(struct loader *loader)
@@ -246,12 +238,14 @@ bool segment_load(struct stream *stream, const char *base, bool is_open, struct 
         .stream = stream, .disk = stream->store->disk, .base = base, .load = load, .fd = -1, .st = st
     };
     char path[PATH_MAX + 8];
-    bool ok;
+    bool is_there, ok;
 
     *load = (struct segment_load){ .was_open = is_open };
     snprintf(path, sizeof path, "%s%s", base, is_open ? ".open" : ".seg");
-    ok = open_file(&loader, path, is_open ? O_RDWR : O_RDONLY) && load_content(&loader);
-    if (!ok && is_open && st->code == STATUS_DATA_LOSS && loader.segment == NULL && is_unborn(&loader))
+    is_there = open_file(&loader, path, is_open ? O_RDWR : O_RDONLY);
+    ok = is_there && load_content(&loader);
+    if (is_there && !ok && is_open && st->code == STATUS_DATA_LOSS && loader.segment == NULL &&
+        is_unborn(&loader))
         ok = load->is_empty = true;
     if (ok && load->is_empty && is_open && loader.disk->unlink(path) != 0)
         ok = status_fail(st, status_code_of_errno(errno), "remove %s: %m", path);

@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/require.h"
@@ -256,23 +255,22 @@ static uint64_t look_for_end(struct segment_scan *scan, uint64_t at, uint64_t sa
     return found.record_bytes;
 }
 
-struct segment_scan_end segment_scan_end(const struct disk_ops *disk, const char *path, uint64_t salt)
+bool segment_scan_end(const struct disk_ops *disk, const char *path, uint64_t salt,
+                      struct segment_scan_end *end_p, struct status *st)
 {
     struct segment_scan_end end = { 0 };
-    struct segment_scan scan = { .disk = disk };
-    struct stat info;
-    struct status st;
+    struct segment_scan scan = { .disk = disk, .fd = disk_open(disk, path, O_RDONLY, st) };
+    bool ok = scan.fd >= 0 && disk_length(scan.fd, &scan.file_bytes, st) &&
+              make_image(&scan, KV_HEADER_BYTES_MAX, st);
 
-    scan.fd = disk_open(disk, path, O_RDONLY, &st);
-    if (scan.fd >= 0 && fstat(scan.fd, &info) == 0 && make_image(&scan, KV_HEADER_BYTES_MAX, &st)) {
-        scan.file_bytes = (uint64_t)info.st_size;
-        for (uint64_t at = KV_PAGE_BYTES; at + KV_PAGE_BYTES <= scan.file_bytes; at = skip_hole(&scan, at))
-            at += look_for_end(&scan, at, salt, &end);
-    }
+    for (uint64_t at = KV_PAGE_BYTES; ok && at + KV_PAGE_BYTES <= scan.file_bytes; at = skip_hole(&scan, at))
+        at += look_for_end(&scan, at, salt, &end);
     if (scan.fd >= 0)
         close(scan.fd);
     segment_scan_free(&scan);
-    return end;
+    if (ok)
+        *end_p = end;
+    return ok;
 }
 
 void segment_scan_free(struct segment_scan *scan)

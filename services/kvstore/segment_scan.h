@@ -29,11 +29,12 @@ bool segment_scan_run(struct segment_scan *scan, struct segment *segment, struct
 void segment_scan_free(struct segment_scan *scan);
 
 /* Where the numbers and tokens of a file end that cannot be used, as far as its records' headers tell; zeros when none of
- * them does. Their salt is that of the file's name. */
+ * them does. Their salt is that of the file's name. False: nobody can look into the file now. */
 struct segment_scan_end {
     uint64_t seq, token_index;
 };
-struct segment_scan_end segment_scan_end(const struct disk_ops *disk, const char *path, uint64_t salt);
+bool segment_scan_end(const struct disk_ops *disk, const char *path, uint64_t salt,
+                      struct segment_scan_end *end_p, struct status *st);
 
 /* Enters a record into the segment: a frame into the index (its keys and sums are the caller's to fill), the rest
  * as marks. */

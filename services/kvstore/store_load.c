@@ -71,15 +71,18 @@ static bool names_read(struct names *names, const char *folder, struct status *s
 
 /* --- segments of a stream --- */
 
-/* Its frames are not served, but their numbers are not given to others: *lost goes on behind them. */
-static void count_unusable(struct stream *stream, const char *path, struct segment_scan_end *lost,
-                           const struct status *why)
+/* Its frames are not served, but their numbers are not given to others: *lost goes on behind them. False: nobody can
+ * tell which those are. */
+static bool count_unusable(struct stream *stream, const char *path, struct segment_scan_end *lost,
+                           const struct status *why, struct status *st)
 {
     const struct log_context context = { .stream = stream->name };
     uint64_t salt = strtoull(strrchr(path, '-') + 1, NULL, 16);
-    struct segment_scan_end end = segment_scan_end(stream->store->disk, path, salt);
+    struct segment_scan_end end;
     struct stat info;
 
+    if (!segment_scan_end(stream->store->disk, path, salt, &end, st))
+        return false;
     log_error(&context, "segment_unusable", "%s; it stays where it is and is not served", why->text);
     if (stat(path, &info) == 0)
         stream->store->disk_used_bytes += (uint64_t)info.st_blocks * 512;
@@ -87,6 +90,7 @@ static void count_unusable(struct stream *stream, const char *path, struct segme
         lost->seq = end.seq;
     if (end.token_index > lost->token_index)
         lost->token_index = end.token_index;
+    return true;
 }
 
 /* From this number on a later segment has the records. */
@@ -153,7 +157,8 @@ static bool is_segment_name(const char *name, const char *suffix)
            strspn(name, "0123456789") == NAME_DIGITS && name[NAME_DIGITS] == '-';
 }
 
-/* False when memory or descriptors are short: the file may be sound, and its numbers must not be given again. */
+/* False when memory or descriptors are short, or the file does not open: it may be sound, and its numbers must not be
+ * given again. */
 static bool load_segment(struct stream *stream, const char *folder, const char *name,
                          struct segment_scan_end *lost, struct status *st)
 {
@@ -161,16 +166,17 @@ static bool load_segment(struct stream *stream, const char *folder, const char *
     char base[PATH_MAX], path[PATH_MAX + 8];
     struct segment *segment;
     struct segment_load load;
+    struct status why;
 
     if ((!is_open && !is_segment_name(name, ".seg")) ||
         snprintf(path, sizeof path, "%s/%s", folder, name) >= PATH_MAX)
         return true;
     snprintf(base, sizeof base, "%.*s", (int)(strrchr(path, '.') - path), path);
-    if (!segment_load(stream, base, is_open, &segment, &load, st)) {
-        if (st->code == STATUS_EXHAUSTED)
-            return false;
-        count_unusable(stream, path, lost, st);
-        return true;
+    if (!segment_load(stream, base, is_open, &segment, &load, &why)) {
+        if (why.code != STATUS_EXHAUSTED)
+            return count_unusable(stream, path, lost, &why, st);
+        *st = why;
+        return false;
     }
     report(stream, base, &load);
     if (segment == NULL)

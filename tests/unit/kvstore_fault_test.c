@@ -1,126 +1,10 @@
 /* Disks that fail: a call of the store's on its files fails, or takes too little, at a chosen place. What was acked
  * durable is there afterwards, and after a restart; nothing wrong is ever served; nothing stops for good. */
-#include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
-#include "kvstore_fixture.h"
-
-/* --- a disk that fails on demand; counts calls of the kinds that are watched --- */
-
-enum fault_call {
-    FAULT_WRITE = 1,
-    FAULT_SYNC = 2,
-    FAULT_RESERVE = 4,
-    FAULT_OPEN = 8,
-    FAULT_READ = 16,
-    FAULT_CUT = 32,
-    FAULT_RENAME = 64,
-    FAULT_UNLINK = 128
-};
-
-static struct {
-    atomic_uint watched;  /* kinds */
-    atomic_int error;     /* errno; 0: short writes and reads instead */
-    atomic_int countdown; /* the call that brings it to 0 fails */
-    atomic_int repeats;   /* how many fail from there on */
-    atomic_int failed;
-} fault;
-
-static bool strikes(enum fault_call call)
-{
-    if ((fault.watched & call) == 0 || atomic_fetch_sub(&fault.countdown, 1) > 1)
-        return false;
-    if (atomic_fetch_sub(&fault.repeats, 1) <= 0)
-        return false;
-    fault.failed++;
-    errno = fault.error;
-    return true;
-}
-
-static int fault_open(const char *path, int flags, mode_t mode)
-{
-    return strikes(FAULT_OPEN) ? -1 : disk_real.open(path, flags, mode);
-}
-
-static ssize_t fault_pwritev(int fd, const struct iovec *pieces, int count, off_t offset)
-{
-    struct iovec first = pieces[0];
-
-    if (!strikes(FAULT_WRITE))
-        return disk_real.pwritev(fd, pieces, count, offset);
-    if (fault.error != 0)
-        return -1;
-    if (first.iov_len > KV_PAGE_BYTES)
-        first.iov_len = KV_PAGE_BYTES;
-    return disk_real.pwritev(fd, &first, 1, offset);
-}
-
-static ssize_t fault_pread(int fd, void *to, size_t len, off_t offset)
-{
-    if (!strikes(FAULT_READ))
-        return disk_real.pread(fd, to, len, offset);
-    if (fault.error != 0)
-        return -1;
-    return disk_real.pread(fd, to, len < KV_PAGE_BYTES ? len : KV_PAGE_BYTES, offset);
-}
-
-static int fault_fallocate(int fd, int mode, off_t offset, off_t len)
-{
-    return strikes(FAULT_RESERVE) ? -1 : disk_real.fallocate(fd, mode, offset, len);
-}
-
-static int fault_ftruncate(int fd, off_t len)
-{
-    return strikes(FAULT_CUT) ? -1 : disk_real.ftruncate(fd, len);
-}
-
-static int fault_fdatasync(int fd)
-{
-    return strikes(FAULT_SYNC) ? -1 : disk_real.fdatasync(fd);
-}
-
-static int fault_rename(const char *from, const char *to)
-{
-    return strikes(FAULT_RENAME) ? -1 : disk_real.rename(from, to);
-}
-
-static int fault_unlink(const char *path)
-{
-    return strikes(FAULT_UNLINK) ? -1 : disk_real.unlink(path);
-}
-
-static const struct disk_ops faulty = { .open = fault_open,
-                                        .pwritev = fault_pwritev,
-                                        .pread = fault_pread,
-                                        .fallocate = fault_fallocate,
-                                        .ftruncate = fault_ftruncate,
-                                        .fdatasync = fault_fdatasync,
-                                        .rename = fault_rename,
-                                        .unlink = fault_unlink };
-
-static void plan_fault(unsigned watched, int error, int nth, int repeats)
-{
-    fault.watched = 0;
-    fault.error = error;
-    fault.countdown = nth;
-    fault.repeats = repeats;
-    fault.failed = 0;
-    fault.watched = watched;
-}
-
-static void start(struct fixture *fixture)
-{
-    plan_fault(0, 0, 0, 0);
-    fixture_start(fixture);
-    fixture_stop(fixture);
-    fixture->options.disk = &faulty;
-    fixture_open(fixture);
-}
+#include "kvstore_faulty_disk.h"
 
 /* Several segments, a gap, and everything durable in the end. */
 enum { FRAMES = 200 };
@@ -160,7 +44,7 @@ static int run_with_fault(unsigned watched, int error, int nth, int repeats)
     int failed;
 
     snprintf(name, sizeof name, "cam-%u", runs++);
-    start(&fixture);
+    fault_start(&fixture);
     fixture_stop(&fixture);
     fixture.options.segment_bytes_max = 1 << 20;
     fixture.options.disk_bytes = 16 << 20;
@@ -208,7 +92,7 @@ TEST(fault_after_the_writer_left_leaves_no_file_open)
     struct fixture_writer writer;
     struct stream *stream;
 
-    start(&fixture);
+    fault_start(&fixture);
     stream = fixture_define(&fixture, "cam-1");
     fixture_attach(&fixture, stream, &writer);
     plan_fault(FAULT_SYNC, EIO, 2, 1); /* the first is of the new file's superblock */
@@ -253,7 +137,7 @@ TEST(fault_disk_that_stays_full_refuses_typed)
     struct stream_block block;
     uint64_t taken = 0;
 
-    start(&fixture);
+    fault_start(&fixture);
     stream = fixture_define(&fixture, "cam-1");
     fixture_attach(&fixture, stream, &writer);
     plan_fault(FAULT_RESERVE, ENOSPC, 1, 1 << 20);
@@ -296,7 +180,7 @@ TEST(fault_disk_that_stays_full_bounds_the_gaps_in_memory)
     struct stream *stream;
     uint64_t end_seq, taken = 0;
 
-    start(&fixture);
+    fault_start(&fixture);
     stream = fixture_define(&fixture, "cam-1");
     fixture_attach(&fixture, stream, &writer);
     plan_fault(FAULT_RESERVE, ENOSPC, 1, 1 << 20);
@@ -344,7 +228,7 @@ TEST(fault_file_systems_without_direct_access_work)
     struct stream *stream;
 
     plain.open = open_without_direct;
-    start(&fixture);
+    fault_start(&fixture);
     fixture_stop(&fixture);
     fixture.options.disk = &plain;
     fixture_open(&fixture);
@@ -402,13 +286,15 @@ TEST(fault_real_full_disk)
     CHECK_EQ(umount(fixture.root), 0);
 }
 
-/* Reads that fail answer UNAVAILABLE, and succeed when asked again. */
+/* Reads that fail answer UNAVAILABLE, and succeed when asked again: a file that does not open now says nothing of what
+ * is in it. */
 TEST(fault_failed_reads_are_typed)
 {
+    static const int open_errors[] = { EMFILE, EIO };
     struct fixture fixture;
     struct stream *stream;
 
-    start(&fixture);
+    fault_start(&fixture);
     stream = fixture_define(&fixture, "cam-1");
     write_all(&fixture, stream);
     fixture_stop(&fixture);
@@ -417,9 +303,15 @@ TEST(fault_failed_reads_are_typed)
     plan_fault(FAULT_READ, EIO, 1, 1);
     CHECK_EQ(fixture_read_layer(&fixture, stream, 3, 1), FRAME_UNAVAILABLE);
     CHECK_EQ(fixture_read_layer(&fixture, stream, 3, 1), FRAME_OK);
-    plan_fault(FAULT_OPEN, EMFILE, 1, 1);
-    CHECK_EQ(fixture_read_layer(&fixture, stream, 4, 1), FRAME_UNAVAILABLE);
-    CHECK_EQ(fixture_read_layer(&fixture, stream, 4, 1), FRAME_OK);
+    for (size_t i = 0; i < ARRAY_LEN(open_errors); i++) {
+        plan_fault(FAULT_OPEN, open_errors[i], 1, 1);
+        CHECK_EQ(fixture_read_layer(&fixture, stream, 10 + i, 1), FRAME_UNAVAILABLE);
+        CHECK_EQ(fixture_read_layer(&fixture, stream, 10 + i, 1), FRAME_OK);
+        plan_fault(FAULT_OPEN, open_errors[i], 1, 1);
+        CHECK_EQ(fixture_read_block(&fixture, stream, stream_find(stream, 20 + i)), FRAME_UNAVAILABLE);
+        CHECK_EQ(fixture_read_block(&fixture, stream, stream_find(stream, 20 + i)), FRAME_OK);
+    }
+    CHECK_EQ(fixture.store->quarantined_frames, 0);
     plan_fault(FAULT_READ, 0, 1, 1 << 20); /* short reads are continued */
     fixture_check_all(&fixture, stream, 5, 10);
     CHECK(fault.failed > 5);
@@ -433,7 +325,7 @@ TEST(fault_failed_removal_keeps_the_budget)
     struct fixture_writer writer;
     struct stream *stream;
 
-    start(&fixture);
+    fault_start(&fixture);
     fixture_stop(&fixture);
     fixture.options.disk_bytes = 8 << 20;
     fixture_open(&fixture);
@@ -461,7 +353,7 @@ TEST(fault_failed_deletion_forgets_nothing)
     struct stream *stream;
     uint64_t used;
 
-    start(&fixture);
+    fault_start(&fixture);
     stream = fixture_define(&fixture, "cam-1");
     write_all(&fixture, stream);
     fixture_stop(&fixture);

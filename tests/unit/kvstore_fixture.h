@@ -308,6 +308,43 @@ static inline enum frame_result fixture_read_layer(struct fixture *fixture, stru
     return result;
 }
 
+struct fixture_block_read {
+    struct block_read read;
+    bool came;
+};
+
+static void fixture_block_done(struct block_read *read)
+{
+    container_of(read, struct fixture_block_read, read)->came = true;
+}
+
+/* Reads a whole block (frame NULL: INIT); a right answer's bytes are compared with what was written. */
+static inline enum frame_result fixture_read_block(struct fixture *fixture, struct stream *stream,
+                                                   struct index_frame *frame)
+{
+    struct fixture_block_read reading = { .read = { .stream = stream,
+                                                    .frame = frame,
+                                                    .done = fixture_block_done } };
+    struct block_read *read = &reading.read;
+    uint64_t seq = frame == NULL ? 1 << 30 : frame->seq;
+    enum frame_result result;
+
+    if (!block_read_start(read))
+        FIXTURE_TURN_UNTIL(fixture, reading.came);
+    result = read->result;
+    for (uint64_t at = 0;
+         result == FRAME_OK && at < kv_payload_bytes(&fixture_geometry, read->record.tokens); at++) {
+        struct kv_run run = kv_record_run(&read->record, at);
+
+        CHECK(run.bytes > 0);
+        if (read->image[run.image] != fixture_byte(stream->name, seq, at))
+            test_fail(__FILE__, __LINE__, "byte %llu of block %llu is wrong", (unsigned long long)at,
+                      (unsigned long long)seq);
+    }
+    block_read_release(read);
+    return result;
+}
+
 static inline void fixture_check_all(struct fixture *fixture, struct stream *stream, uint64_t from,
                                      uint64_t to)
 {

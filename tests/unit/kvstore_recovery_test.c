@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
-#include "kvstore_fixture.h"
+#include "kvstore_faulty_disk.h"
 
 enum { FRAMES = 12 };
 
@@ -305,6 +305,39 @@ TEST(recovery_keeps_a_file_whose_superblock_is_damaged)
         CHECK(picture.fixture.store->disk_used_bytes >= (uint64_t)info.st_blocks * 512);
         fixture_remove(&picture.fixture, stream);
         fixture_stop(&picture.fixture);
+        drop_picture(&picture);
+    }
+}
+
+/* The disk does not open the file now: it stays, and is served when the disk has recovered. A disk that does not even let
+ * its numbers be looked up keeps the store from starting, and so from giving them again. */
+TEST(recovery_removes_no_file_that_does_not_open)
+{
+    for (unsigned is_open = 0; is_open < 2; is_open++) {
+        struct picture picture;
+        struct fixture *fixture = &picture.fixture;
+        struct stream *stream;
+
+        take_picture(&picture, is_open);
+        fixture->options.disk = &faulty;
+        plan_fault(FAULT_OPEN, EIO, 1, 1);
+        stream = restore(&picture, picture.segment.data, picture.segment.len);
+        CHECK_EQ(fault.failed, 1);
+        CHECK_EQ(stream->next_seq, FRAMES);
+        CHECK_EQ(count_all(&picture, stream).quarantined, FRAMES);
+        fixture_stop(fixture);
+        plan_fault(FAULT_OPEN, EIO, 1, 2);
+        CHECK_OK(loop_create(&fixture->loop, &fixture->st), fixture->st);
+        CHECK(!store_open(&fixture->store, fixture->loop, &fixture->options, &fixture->st));
+        CHECK_EQ(fixture->st.code, STATUS_UNAVAILABLE);
+        CHECK_HAS(fixture->st.text, picture.path);
+        loop_destroy(fixture->loop);
+        plan_fault(0, 0, 0, 0);
+        fixture_open(fixture);
+        stream = store_find(fixture->store, "default", "cam-1");
+        CHECK_EQ(count_all(&picture, stream).right, FRAMES);
+        fixture_remove(fixture, stream);
+        fixture_stop(fixture);
         drop_picture(&picture);
     }
 }

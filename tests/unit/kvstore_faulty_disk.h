@@ -1,0 +1,122 @@
+/* kvstore_faulty_disk.h - a disk whose calls fail, or take too little, at a chosen place: a table for store_options.disk. */
+#ifndef REELKV_TEST_KVSTORE_FAULTY_DISK_H
+#define REELKV_TEST_KVSTORE_FAULTY_DISK_H
+
+#include <errno.h>
+#include <stdatomic.h>
+
+#include "kvstore_fixture.h"
+
+enum fault_call {
+    FAULT_WRITE = 1,
+    FAULT_SYNC = 2,
+    FAULT_RESERVE = 4,
+    FAULT_OPEN = 8,
+    FAULT_READ = 16,
+    FAULT_CUT = 32,
+    FAULT_RENAME = 64,
+    FAULT_UNLINK = 128
+};
+
+static struct {
+    atomic_uint watched;  /* kinds */
+    atomic_int error;     /* errno; 0: short writes and reads instead */
+    atomic_int countdown; /* the call that brings it to 0 fails */
+    atomic_int repeats;   /* how many fail from there on */
+    atomic_int failed;
+} fault;
+
+static bool fault_strikes(enum fault_call call)
+{
+    if ((fault.watched & call) == 0 || atomic_fetch_sub(&fault.countdown, 1) > 1)
+        return false;
+    if (atomic_fetch_sub(&fault.repeats, 1) <= 0)
+        return false;
+    fault.failed++;
+    errno = fault.error;
+    return true;
+}
+
+static int fault_open(const char *path, int flags, mode_t mode)
+{
+    return fault_strikes(FAULT_OPEN) ? -1 : disk_real.open(path, flags, mode);
+}
+
+static ssize_t fault_pwritev(int fd, const struct iovec *pieces, int count, off_t offset)
+{
+    struct iovec first = pieces[0];
+
+    if (!fault_strikes(FAULT_WRITE))
+        return disk_real.pwritev(fd, pieces, count, offset);
+    if (fault.error != 0)
+        return -1;
+    if (first.iov_len > KV_PAGE_BYTES)
+        first.iov_len = KV_PAGE_BYTES;
+    return disk_real.pwritev(fd, &first, 1, offset);
+}
+
+static ssize_t fault_pread(int fd, void *to, size_t len, off_t offset)
+{
+    if (!fault_strikes(FAULT_READ))
+        return disk_real.pread(fd, to, len, offset);
+    if (fault.error != 0)
+        return -1;
+    return disk_real.pread(fd, to, len < KV_PAGE_BYTES ? len : KV_PAGE_BYTES, offset);
+}
+
+static int fault_fallocate(int fd, int mode, off_t offset, off_t len)
+{
+    return fault_strikes(FAULT_RESERVE) ? -1 : disk_real.fallocate(fd, mode, offset, len);
+}
+
+static int fault_ftruncate(int fd, off_t len)
+{
+    return fault_strikes(FAULT_CUT) ? -1 : disk_real.ftruncate(fd, len);
+}
+
+static int fault_fdatasync(int fd)
+{
+    return fault_strikes(FAULT_SYNC) ? -1 : disk_real.fdatasync(fd);
+}
+
+static int fault_rename(const char *from, const char *to)
+{
+    return fault_strikes(FAULT_RENAME) ? -1 : disk_real.rename(from, to);
+}
+
+static int fault_unlink(const char *path)
+{
+    return fault_strikes(FAULT_UNLINK) ? -1 : disk_real.unlink(path);
+}
+
+static const struct disk_ops faulty = { .open = fault_open,
+                                        .pwritev = fault_pwritev,
+                                        .pread = fault_pread,
+                                        .fallocate = fault_fallocate,
+                                        .ftruncate = fault_ftruncate,
+                                        .fdatasync = fault_fdatasync,
+                                        .rename = fault_rename,
+                                        .unlink = fault_unlink };
+
+/* The nth call of the watched kinds fails, and so do `repeats` - 1 behind it. */
+static inline void plan_fault(unsigned watched, int error, int nth, int repeats)
+{
+    fault.watched = 0;
+    fault.error = error;
+    fault.countdown = nth;
+    fault.repeats = repeats;
+    fault.failed = 0;
+    fault.watched = watched;
+}
+
+/* A store on that disk, with nothing planned yet. */
+static inline void fault_start(struct fixture *fixture)
+{
+    plan_fault(0, 0, 0, 0);
+    fixture_start(fixture);
+    fixture_stop(fixture);
+    fixture->options.disk = &faulty;
+    fixture_open(fixture);
+}
+
+#endif
