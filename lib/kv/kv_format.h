@@ -214,7 +214,8 @@ uint32_t kv_slice_crc_written(const struct kv_super *super, uint64_t seq, uint32
 uint32_t kv_slice_crc_plain(const struct kv_super *super, uint64_t seq, uint32_t slice, uint32_t written,
                             uint64_t bytes);
 
-/* The plain CRC of a block's payload, from what the header says. */
+/* Length and plain CRC of a block's payload, from what the header says. */
+uint64_t kv_record_payload_bytes(const struct kv_record *record);
 uint32_t kv_record_payload_crc(const struct kv_record *record);
 
 /* The plain CRC of a layer's K and V together, from what the header says. */

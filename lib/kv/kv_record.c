@@ -231,6 +231,15 @@ uint32_t kv_record_layer_crc(const struct kv_record *record, uint32_t layer)
     return kv_crc_join(slice[0].crc, slice[1].crc, slice[1].bytes);
 }
 
+uint64_t kv_record_payload_bytes(const struct kv_record *record)
+{
+    uint64_t bytes = record->keys_bytes;
+
+    for (uint32_t i = 0; i < 2 * record->layers; i++)
+        bytes += record->slices[i].bytes;
+    return bytes;
+}
+
 uint32_t kv_record_payload_crc(const struct kv_record *record)
 {
     uint32_t crc = record->keys_crc;

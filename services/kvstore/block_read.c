@@ -153,11 +153,23 @@ static bool start_frame(struct block_read *read)
     return submit(read);
 }
 
-/* The writer's own copy is there while its epoch is written; else the newest segment that has one. */
+/* The newest segment with an INIT of the stream's model, which may have been another while there was no frame. */
+static struct segment *segment_with_init(const struct stream *stream)
+{
+    for (uint32_t i = stream->segment_count; i > 0; i--) {
+        struct segment *segment = stream->segments[i - 1];
+
+        if (segment->init_offset != 0 && !segment->is_leaving &&
+            memcmp(segment->super.fingerprint, stream->fingerprint, KV_FINGERPRINT_BYTES) == 0)
+            return segment;
+    }
+    return NULL;
+}
+
+/* The writer's own copy is there while its epoch is written. */
 static bool start_init(struct block_read *read)
 {
     const struct stream *stream = read->stream;
-    uint32_t i = stream->segment_count;
 
     if (stream->init_record.layers != 0) {
         struct kv_layout layout;
@@ -171,11 +183,9 @@ static bool start_init(struct block_read *read)
         read->image = read->buffer;
         return answer(read, FRAME_OK);
     }
-    while (i > 0 && stream->segments[i - 1]->init_offset == 0)
-        i--;
-    if (i == 0)
+    read->segment = segment_with_init(stream);
+    if (read->segment == NULL)
         return answer(read, FRAME_NOT_FOUND);
-    read->segment = stream->segments[i - 1];
     read->offset = read->segment->init_offset;
     read->bytes = read->segment->init_bytes;
     read->is_from_disk = true;

@@ -119,7 +119,7 @@ static bool send_head(struct window *window)
     block.pts_ns = record->pts_ns;
     block.token_index = record->token_index;
     block.tokens = record->tokens;
-    block.payload_bytes = kv_payload_bytes(&window->stream->geometry, record->tokens);
+    block.payload_bytes = kv_record_payload_bytes(record);
     block.payload_crc32c = kv_record_payload_crc(record);
     reply.item_case = REELKV__V1__LOAD_WINDOW_REPLY__ITEM_BLOCK;
     reply.block = &block;
@@ -152,11 +152,11 @@ static bool send_chunk(struct window *window)
 /* False: the call takes nothing now. */
 static bool send_block(struct window *window)
 {
-    const struct kv_record *record = &window->block->read.record;
+    uint64_t bytes = kv_record_payload_bytes(&window->block->read.record);
 
     if (!window->is_head_sent && !send_head(window))
         return false;
-    while (window->sent_bytes < kv_payload_bytes(&window->view->geometry, record->tokens))
+    while (window->sent_bytes < bytes)
         if (!send_chunk(window))
             return false;
     return true;

@@ -156,68 +156,6 @@ TEST(kvstore_fences_a_writer_that_waits_for_the_index)
     server_stop(&servers[0]);
 }
 
-/* The newest blocks and the system prompt's, byte for byte, for a writer that starts again. */
-TEST(kvstore_loads_the_window)
-{
-    const struct rpc_stream_options options = { .timeout_ms = CLIENT_TIMEOUT_MS };
-    Reelkv__V1__LoadWindowRequest request = REELKV__V1__LOAD_WINDOW_REQUEST__INIT;
-    Reelkv__V1__StreamId id = client_id("cam-1");
-    uint64_t bytes = kv_payload_bytes(&client_geometry, CLIENT_TOKENS), got = 0, length = 0, seq = 0;
-    uint8_t *payload = malloc(bytes), *want = malloc(bytes);
-    const struct rpc_message *message;
-    struct writer writer = { 0 };
-    struct rpc_sync_stream *call;
-    uint32_t crc = 0, blocks = 0;
-
-    server_start(&servers[0], "kv-a", NULL);
-    client_fill(&servers[0], "cam-1", 40);
-    server_stop(&servers[0]);
-    server_start(&servers[0], "kv-a", NULL);
-    CHECK_OK(writer_open(&writer, &servers[0], "cam-1"), writer.st);
-    request.id = &id;
-    request.fingerprint = client_fingerprint();
-    request.epoch = writer.epoch;
-    request.tokens = 10 * CLIENT_TOKENS - 3;
-    CHECK_OK(rpc_sync_open(&call, servers[0].client, &api_load_window, &options, &st), st);
-    CHECK_OK(rpc_sync_write(call, &request.base, NULL, &st), st);
-    CHECK_OK(rpc_sync_half_close(call, &st), st);
-    while (rpc_sync_read(call, &message, &st) && message != NULL) {
-        const Reelkv__V1__LoadWindowReply *reply = (const Reelkv__V1__LoadWindowReply *)message->body;
-
-        if (reply->item_case == REELKV__V1__LOAD_WINDOW_REPLY__ITEM_BLOCK) {
-            bool is_init = reply->block->kind == REELKV__V1__BLOCK_KIND__BLOCK_KIND_INIT;
-
-            CHECK_EQ(got, length);
-            CHECK_EQ(is_init, blocks == 0);
-            seq = is_init ? 1 << 30 : reply->block->seq;
-            if (!is_init) {
-                CHECK_EQ(seq, 30 + blocks - 1);
-                CHECK_EQ(reply->block->token_index, 5 + seq * CLIENT_TOKENS);
-            }
-            length = reply->block->payload_bytes;
-            crc = reply->block->payload_crc32c;
-            CHECK_EQ(length, kv_payload_bytes(&client_geometry, is_init ? 5 : CLIENT_TOKENS));
-            got = 0;
-            blocks++;
-            continue;
-        }
-        CHECK(message->payload.len <= length - got);
-        rpc_payload_copy(&message->payload, 0, payload + got, message->payload.len);
-        got += message->payload.len;
-        if (got < length)
-            continue;
-        client_payload("cam-1", seq, want, length);
-        CHECK_MEM(payload, want, length);
-        CHECK_EQ(kv_crc(0, payload, length), crc);
-    }
-    CHECK_OK(rpc_sync_finish(call, &st), st);
-    rpc_sync_stream_destroy(call);
-    CHECK_EQ(blocks, 11);
-    free(payload);
-    free(want);
-    server_stop(&servers[0]);
-}
-
 /* More gaps than may wait for the disk, long before it would be synced by itself: the writer waits, and is not refused. */
 TEST(kvstore_makes_a_writer_of_many_gaps_wait)
 {

@@ -364,4 +364,29 @@ TEST(store_gives_whole_blocks_back)
     fixture_stop(&fixture);
 }
 
+/* A stream without frames may change its model: the system prompt's block of another is none for the new one. */
+TEST(store_gives_no_init_of_another_model)
+{
+    const struct stream_gap gap = { .to_seq = 3, .reason = "nobody answers there" };
+    struct stream_open_request request = { .geometry = fixture_geometry, .writer = "analyzer-1" };
+    struct fixture fixture;
+    struct fixture_writer writer;
+    struct stream *stream;
+
+    fixture_start(&fixture);
+    stream = fixture_write(&fixture, "cam-1", &writer, 0);
+    CHECK_OK(stream_append_gap(stream, &gap, &fixture.st), fixture.st);
+    fixture_wait_durable(&fixture, stream);
+    stream_detach(stream, &writer.base);
+    for (uint8_t model = 7; model < 9; model++) {
+        struct fixture_answer answer = { 0 };
+
+        memset(request.fingerprint, model, sizeof request.fingerprint);
+        CHECK_OK(stream_open(stream, &request, fixture_done, &answer, &fixture.st), fixture.st);
+        FIXTURE_TURN_UNTIL(&fixture, answer.came);
+        CHECK_EQ(fixture_read_block(&fixture, stream, NULL), model == 7 ? FRAME_OK : FRAME_NOT_FOUND);
+    }
+    fixture_stop(&fixture);
+}
+
 TEST_MAIN()
