@@ -91,16 +91,14 @@ static void block_done(struct work *work)
     read->done(read);
 }
 
+/* False: the threads' queue is full. */
 static bool submit(struct block_read *read)
 {
     read->ok = false;
     read->work = (struct work){ .run = block_run, .done = block_done };
     read->is_running = work_pool_submit(read->store->reading, &read->work);
-    if (read->is_running)
-        read->segment->reads++;
-    else
-        store_wait_for_ram(read->store, &read->waiter);
-    return false;
+    read->segment->reads += read->is_running;
+    return read->is_running;
 }
 
 static bool retry(struct ram_waiter *waiter)
@@ -145,12 +143,11 @@ static bool start_frame(struct block_read *read)
         read->slot = ram_take(read->store->arena, RAM_IMAGES, read->bytes);
         read->is_from_disk = true;
     }
-    if (read->slot == NULL) {
+    if (read->slot != NULL)
+        read->image = ram_bytes(read->store->arena, read->slot);
+    if (read->slot == NULL || !submit(read))
         store_wait_for_ram(read->store, &read->waiter);
-        return false;
-    }
-    read->image = ram_bytes(read->store->arena, read->slot);
-    return submit(read);
+    return false;
 }
 
 /* The newest segment with an INIT of the stream's model, which may have been another while there was no frame. */
@@ -166,7 +163,7 @@ static struct segment *segment_with_init(const struct stream *stream)
     return NULL;
 }
 
-/* The writer's own copy is there while its epoch is written. */
+/* The writer's own copy is there while its epoch is written. Nothing holds the stream here, so this does not wait. */
 static bool start_init(struct block_read *read)
 {
     const struct stream *stream = read->stream;
@@ -189,25 +186,21 @@ static bool start_init(struct block_read *read)
     read->offset = read->segment->init_offset;
     read->bytes = read->segment->init_bytes;
     read->is_from_disk = true;
-    if (read->buffer == NULL)
-        read->buffer = disk_buffer(read->bytes);
-    if (read->buffer == NULL)
-        return answer(read, FRAME_UNAVAILABLE);
+    read->buffer = disk_buffer(read->bytes);
     read->image = read->buffer;
-    return submit(read);
+    if (read->buffer == NULL || !submit(read))
+        return answer(read, FRAME_UNAVAILABLE);
+    return false;
 }
 
 bool block_read_start(struct block_read *read)
 {
-    read->store = read->stream->store;
     read->waiter.retry = retry;
     return read->frame == NULL ? start_init(read) : start_frame(read);
 }
 
 void block_read_release(struct block_read *read)
 {
-    if (read->store == NULL)
-        return;
     REQUIRE(!read->is_running);
     store_stop_waiting(read->store, &read->waiter);
     ram_unref(read->store->arena, read->slot);

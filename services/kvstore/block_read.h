@@ -1,6 +1,7 @@
 /* block_read.h - a whole block, for a writer that reloads its window: the record's image, checked.
  *
- * Owner, Thread, Fails: as slice_read.h. An image read back from the disk stays in RAM as long as there is room. */
+ * Owner, Thread, Fails: as slice_read.h. An image read back from the disk stays in RAM as long as there is room.
+ * Bounds: a frame waits while RAM or the threads' queue are full; INIT answers UNAVAILABLE then. */
 #ifndef REELKV_KVSTORE_BLOCK_READ_H
 #define REELKV_KVSTORE_BLOCK_READ_H
 
@@ -8,15 +9,15 @@
 
 struct block_read {
     /* asked for */
-    struct stream *stream;
-    struct index_frame *frame; /* NULL: the INIT block of the stream's newest epoch that has one */
+    struct store *store;
+    const struct stream *stream; /* for INIT, until start returns */
+    struct index_frame *frame;   /* NULL: the INIT block of the stream's newest epoch that has one */
     void (*done)(struct block_read *read);
     /* answered */
     enum frame_result result;
     struct kv_record record;
     const uint8_t *image;
     /* under way */
-    struct store *store;
     struct work work;
     struct ram_waiter waiter;
     struct index_chunk *chunk;

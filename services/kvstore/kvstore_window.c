@@ -86,6 +86,7 @@ static bool start_block(struct window *window)
     }
     block->window = window;
     block->refs = 2; /* the window's and the read's */
+    block->read.store = window->kvstore->store;
     block->read.stream = window->stream;
     block->read.frame = window->is_init_done ? window->frames[window->next] : NULL;
     block->read.done = block_done;

@@ -83,7 +83,9 @@ TEST(fence_leaves_a_block_that_is_being_read_whole)
     struct fixture fixture;
     struct fixture_writer writer;
     struct stream *stream = start(&fixture, &writer);
-    struct block_read read = { .stream = stream, .frame = stream_find(stream, 1), .done = block_arrived };
+    struct block_read read = { .store = fixture.store,
+                               .frame = stream_find(stream, 1),
+                               .done = block_arrived };
     struct held_thread held;
 
     hold_thread(&fixture, &held);

@@ -322,7 +322,8 @@ static void fixture_block_done(struct block_read *read)
 static inline enum frame_result fixture_read_block(struct fixture *fixture, struct stream *stream,
                                                    struct index_frame *frame)
 {
-    struct fixture_block_read reading = { .read = { .stream = stream,
+    struct fixture_block_read reading = { .read = { .store = fixture->store,
+                                                    .stream = stream,
                                                     .frame = frame,
                                                     .done = fixture_block_done } };
     struct block_read *read = &reading.read;

@@ -4,6 +4,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -386,6 +387,106 @@ TEST(store_gives_no_init_of_another_model)
         FIXTURE_TURN_UNTIL(&fixture, answer.came);
         CHECK_EQ(fixture_read_block(&fixture, stream, NULL), model == 7 ? FRAME_OK : FRAME_NOT_FOUND);
     }
+    fixture_stop(&fixture);
+}
+
+/* Everything that can be had of the images' RAM, so that who wants some must wait. */
+struct held {
+    struct ram_slot *slots[1024];
+    uint32_t count;
+};
+
+static void hold_all_ram(struct ram_arena *arena, struct held *held)
+{
+    held->count = 0;
+    for (uint64_t bytes = 1 << 20; bytes >= KV_PAGE_BYTES; bytes /= 2)
+        while (held->count < ARRAY_LEN(held->slots) &&
+               (held->slots[held->count] = ram_take(arena, RAM_IMAGES, bytes)) != NULL)
+            held->count++;
+    CHECK(held->count < ARRAY_LEN(held->slots));
+}
+
+static void let_go(struct ram_arena *arena, const struct held *held)
+{
+    for (uint32_t i = 0; i < held->count; i++)
+        ram_unref(arena, held->slots[i]);
+}
+
+/* A writer's read of a block waits for RAM; the stream is removed, and its memory is given back before its turn comes. */
+TEST(store_removes_a_stream_of_which_a_block_is_waited_for)
+{
+    static struct held held;
+    struct fixture fixture;
+    struct fixture_writer writer;
+    struct stream *stream;
+    struct fixture_block_read reading = { .read.done = fixture_block_done };
+
+    fixture_start(&fixture);
+    stream = fixture_write(&fixture, "cam-1", &writer, 10);
+    fixture_wait_durable(&fixture, stream);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+    fixture_open(&fixture);
+    stream = store_find(fixture.store, "default", "cam-1");
+    hold_all_ram(fixture.store->arena, &held);
+    reading.read.store = fixture.store;
+    reading.read.stream = stream;
+    reading.read.frame = stream_find(stream, 3);
+    CHECK(!block_read_start(&reading.read));
+    CHECK(reading.read.waiter.is_waiting);
+    fixture_remove(&fixture, stream);
+    FIXTURE_TURN_UNTIL(&fixture, reading.came);
+    CHECK_EQ(reading.read.result, FRAME_EVICTED);
+    block_read_release(&reading.read);
+    let_go(fixture.store->arena, &held);
+    CHECK_EQ(fixture.store->index_memory.used_bytes, 0);
+    fixture_stop(&fixture);
+}
+
+/* Works that keep the reading threads until they are let go. */
+static atomic_bool is_let_go;
+static atomic_uint stuck_running;
+static unsigned stuck_done;
+
+static void stuck_run(struct work *work)
+{
+    stuck_running++;
+    while (!is_let_go)
+        usleep(1000);
+}
+
+static void stuck_end(struct work *work)
+{
+    stuck_done++;
+}
+
+/* The system prompt's block is held by nothing while its read waits, so it does not wait: asked again, it is there. */
+TEST(store_says_at_once_that_init_cannot_be_read_now)
+{
+    static struct work works[STORE_READS_QUEUED + 3];
+    struct fixture fixture;
+    struct fixture_writer writer;
+    struct stream *stream;
+    unsigned submitted = 0;
+
+    fixture_start(&fixture);
+    stream = fixture_write(&fixture, "cam-1", &writer, 1);
+    fixture_wait_durable(&fixture, stream);
+    stream_detach(stream, &writer.base);
+    fixture_wait_sealed(&fixture, stream);
+    stream->init_record.layers = 0; /* as after the writer has gone for good */
+    for (; submitted < ARRAY_LEN(works); submitted++) {
+        works[submitted] = (struct work){ .run = stuck_run, .done = stuck_end };
+        if (!work_pool_submit(fixture.store->reading, &works[submitted]))
+            break;
+        while (submitted < fixture.options.reading_threads && stuck_running <= submitted)
+            usleep(1000);
+    }
+    CHECK_EQ(submitted, STORE_READS_QUEUED + fixture.options.reading_threads);
+    CHECK_EQ(fixture_read_block(&fixture, stream, NULL), FRAME_UNAVAILABLE);
+    is_let_go = true;
+    FIXTURE_TURN_UNTIL(&fixture, stuck_done == submitted);
+    CHECK_EQ(fixture_read_block(&fixture, stream, NULL), FRAME_OK);
     fixture_stop(&fixture);
 }
 
