@@ -56,6 +56,7 @@ struct store {
     uint64_t disk_used_bytes;
     struct segment *oldest, *newest; /* sealed segments by age */
     struct removal *removal;         /* the one running */
+    uint64_t remove_at_ns;           /* the next one not before: the last one failed */
     struct slice_read *read_waiters, **read_waiters_end;
     struct ram_waiter *ram_waiters, **ram_waiters_end;
     struct loop_timer commit_timer;

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/require.h"
@@ -14,6 +15,7 @@
 enum {
     SEGMENT_SHARE = 4, /* open segments together take at most this part of the disk */
     SEGMENT_BYTES_MIN = 1 << 20,
+    REMOVE_AGAIN_MS = 1000,
 };
 
 uint64_t store_segment_bytes(const struct store *store)
@@ -26,12 +28,9 @@ uint64_t store_segment_bytes(const struct store *store)
     return bytes < SEGMENT_BYTES_MIN ? SEGMENT_BYTES_MIN : bytes;
 }
 
-static void age_add(struct store *store, struct segment *segment)
+/* `after` NULL: before all others. */
+static void age_insert(struct store *store, struct segment *segment, struct segment *after)
 {
-    struct segment *after = store->newest;
-
-    while (after != NULL && after->super.created_ns > segment->super.created_ns)
-        after = after->age_prev;
     segment->age_prev = after;
     segment->age_next = after == NULL ? store->oldest : after->age_next;
     if (segment->age_next != NULL)
@@ -42,6 +41,15 @@ static void age_add(struct store *store, struct segment *segment)
         after->age_next = segment;
     else
         store->oldest = segment;
+}
+
+static void age_add(struct store *store, struct segment *segment)
+{
+    struct segment *after = store->newest;
+
+    while (after != NULL && after->super.created_ns > segment->super.created_ns)
+        after = after->age_prev;
+    age_insert(store, segment, after);
 }
 
 static void age_remove(struct store *store, struct segment *segment)
@@ -84,12 +92,12 @@ void store_room_changed(struct store *store)
             stream_pump(stream);
 }
 
-/* Removes one segment's file; the store does one at a time. */
+/* Removes one segment's file; the store does one at a time. The segment stays in its stream, unread, until that is done. */
 struct removal {
     struct work work;
     struct store *store;
-    struct segment *segment; /* out of its stream already */
-    char *history;
+    struct segment *segment;
+    char *history; /* as it will be then */
     bool ok;
     struct status st;
 };
@@ -130,21 +138,32 @@ static void removal_run(struct work *work)
     removal->ok = unlink_segment(removal, &removal->st) && (is_saved || save_history(removal, &removal->st));
 }
 
+/* It is served again, and others are asked to go before it. */
+static void keep_segment(struct removal *removal)
+{
+    struct store *store = removal->store;
+    struct segment *segment = removal->segment;
+    const struct log_context context = { .stream = segment->super.stream };
+
+    log_error(&context, "segment_not_removed", "%s; trying again", removal->st.text);
+    segment->is_leaving = segment->stream->deletion != NULL;
+    age_remove(store, segment);
+    age_insert(store, segment, store->newest);
+    store->remove_at_ns = clock_mono_ns() + REMOVE_AGAIN_MS * 1000000ull;
+}
+
 static void removal_done(struct work *work)
 {
     struct removal *removal = container_of(work, struct removal, work);
     struct store *store = removal->store;
     struct stream *stream = removal->segment->stream;
-    const struct log_context context = { .stream = stream->name };
 
     store->removal = NULL;
     if (removal->ok) {
+        stream_release_segment(stream, removal->segment);
         store_segment_gone(store, removal->segment);
     } else {
-        /* Its bytes stay counted; the next start finds the file again. */
-        log_error(&context, "segment_not_removed", "%s", removal->st.text);
-        age_remove(store, removal->segment);
-        segment_destroy(removal->segment);
+        keep_segment(removal);
     }
     free(removal->history);
     free(removal);
@@ -171,18 +190,18 @@ static struct segment *oldest_removable(const struct store *store)
 static bool start_removal(struct store *store, struct segment *segment)
 {
     struct removal *removal = calloc(1, sizeof *removal);
-    struct stream *stream = segment->stream;
-    const struct log_context context = { .stream = stream->name };
+    struct history history = segment->stream->history;
+    const struct log_context context = { .stream = segment->super.stream };
 
     if (removal == NULL)
         return false;
     segment->is_leaving = true;
     log_debug(&context, "segment_leaves", "%s with %llu frames makes room", segment->base,
               (unsigned long long)segment->index.frame_count);
-    stream_release_segment(stream, segment);
+    stream_add_to_history(&history, segment);
     removal->store = store;
     removal->segment = segment;
-    removal->history = history_text(&stream->history);
+    removal->history = history_text(&history);
     removal->work = (struct work){ .run = removal_run, .done = removal_done };
     store->removal = removal;
     REQUIRE(work_pool_submit(store->writing, &removal->work));
@@ -214,6 +233,10 @@ static void make_room(struct store *store)
 
     if (store->removal != NULL)
         return;
+    if (clock_mono_ns() < store->remove_at_ns) {
+        store_retry_later(store);
+        return;
+    }
     segment = oldest_removable(store);
     if (segment != NULL && start_removal(store, segment))
         return;
@@ -248,16 +271,21 @@ bool store_has_index_room(struct store *store, const struct segment *segment)
 
 bool store_fit_budget(struct store *store, struct status *st)
 {
+    const struct segment *kept = NULL; /* the first that could not be removed: when its turn comes again, none can */
+
     while (store->disk_used_bytes > store->options.disk_bytes) {
         struct segment *segment = oldest_removable(store);
+        uint64_t used_bytes = store->disk_used_bytes;
 
-        if (segment == NULL || !start_removal(store, segment))
+        if (segment == NULL || segment == kept || !start_removal(store, segment))
             return status_fail(st, STATUS_PRECONDITION,
                                "what cannot be removed takes %llu bytes, more than disk_budget_bytes %llu",
                                (unsigned long long)store->disk_used_bytes,
                                (unsigned long long)store->options.disk_bytes);
         while (store->removal != NULL)
             loop_run_once(store->loop);
+        if (kept == NULL && store->disk_used_bytes == used_bytes)
+            kept = segment;
     }
     return true;
 }

@@ -343,10 +343,9 @@ void stream_progress(struct stream *stream)
         stream_continue_deletion(stream);
 }
 
-/* Frames and marks of a segment, each in the order of numbers, as one list of spans. */
-static void add_to_history(struct stream *stream, const struct segment *segment)
+/* Frames and marks, each in the order of numbers, as one list of spans. */
+void stream_add_to_history(struct history *history, const struct segment *segment)
 {
-    struct history *history = &stream->history;
     struct segment_cursor cursor = { 0 };
     const struct segment_mark *mark;
     const struct index_frame *frame;
@@ -377,7 +376,7 @@ void stream_release_segment(struct stream *stream, struct segment *segment)
     while (at < stream->segment_count && stream->segments[at] != segment)
         at++;
     REQUIRE(at < stream->segment_count);
-    add_to_history(stream, segment);
+    stream_add_to_history(&stream->history, segment);
     stream->stored_frames -= segment->index.frame_count;
     segment_count_marks(segment, &gap_frames, &damaged_frames);
     stream->gap_frames -= gap_frames;

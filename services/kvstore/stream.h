@@ -195,7 +195,9 @@ void stream_commit(struct stream *stream);
 void stream_progress(struct stream *stream); /* something became durable, or a segment is quiet */
 void stream_segment_fenced(struct stream *stream, struct segment *segment);
 
-/* A sealed segment leaves: out of the index and into the history. The struct remains until the file has gone. */
+/* What the history will be when this segment has gone. */
+void stream_add_to_history(struct history *history, const struct segment *segment);
+/* The file of a sealed segment has gone: out of the index and into the history. The struct is the caller's to free. */
 void stream_release_segment(struct stream *stream, struct segment *segment);
 
 #endif

@@ -318,7 +318,7 @@ TEST(fault_failed_reads_are_typed)
     fixture_stop(&fixture);
 }
 
-/* A file that cannot be removed stays counted: the budget holds all the same. */
+/* A file that cannot be removed stays: the budget holds all the same. */
 TEST(fault_failed_removal_keeps_the_budget)
 {
     struct fixture fixture;
@@ -339,6 +339,75 @@ TEST(fault_failed_removal_keeps_the_budget)
     fixture_wait_durable(&fixture, stream);
     CHECK_EQ(fixture_read_layer(&fixture, stream, 1499, 0), FRAME_OK);
     stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+}
+
+/* A disk that removes nothing: no frame is given up for room that does not come, and when it recovers writing goes on. */
+TEST(fault_disk_that_removes_nothing_loses_nothing)
+{
+    struct fixture fixture;
+    struct fixture_writer writer;
+    struct stream *stream;
+    struct stream_block block;
+    uint64_t durable;
+
+    fault_start(&fixture);
+    fixture_stop(&fixture);
+    fixture.options.disk_bytes = 8 << 20;
+    fixture_open(&fixture);
+    stream = fixture_define(&fixture, "cam-1");
+    fixture_attach(&fixture, stream, &writer);
+    plan_fault(FAULT_UNLINK, EIO, 1, 1 << 20);
+    for (;;) {
+        block = fixture_block(stream, stream->next_seq);
+        if (!fixture_append_block(&fixture, stream, &block, &fixture.st))
+            break;
+        if (stream->next_seq % 20 == 0)
+            loop_run_once(fixture.loop);
+    }
+    CHECK_EQ(fixture.st.code, STATUS_EXHAUSTED);
+    FIXTURE_TURN_UNTIL(&fixture, fault.failed >= 3 && fixture.store->removal == NULL);
+    fixture.store->remove_at_ns = UINT64_MAX; /* none is tried while it is looked at */
+    durable = stream_durable_seq(stream);
+    CHECK(durable > 200);
+    CHECK_EQ(history_frames(&stream->history), 0);
+    CHECK_EQ(stream_frame_count(stream), stream->next_seq);
+    CHECK(fixture.store->disk_used_bytes <= fixture.options.disk_bytes);
+    fixture_check_all(&fixture, stream, 0, durable);
+    plan_fault(0, 0, 0, 0);
+    fixture.store->remove_at_ns = 0;
+    fixture_append(&fixture, stream, 100);
+    fixture_wait_durable(&fixture, stream);
+    CHECK(history_frames(&stream->history) > 0);
+    CHECK_EQ(history_frames(&stream->history) + stream_frame_count(stream), stream->next_seq);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+}
+
+/* The same at start, under a budget that was lowered: a person must look at the disk. */
+TEST(fault_disk_that_removes_nothing_is_told_at_start)
+{
+    struct fixture fixture;
+    struct fixture_writer writer;
+    struct stream *stream;
+
+    fault_start(&fixture);
+    stream = fixture_write(&fixture, "cam-1", &writer, 800);
+    fixture_wait_durable(&fixture, stream);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+    fixture.options.disk_bytes = 8 << 20;
+    plan_fault(FAULT_UNLINK, EIO, 1, 1 << 20);
+    CHECK_OK(loop_create(&fixture.loop, &fixture.st), fixture.st);
+    CHECK(!store_open(&fixture.store, fixture.loop, &fixture.options, &fixture.st));
+    CHECK_EQ(fixture.st.code, STATUS_PRECONDITION);
+    loop_destroy(fixture.loop);
+    plan_fault(FAULT_UNLINK, EIO, 1, 1); /* one file that does not go keeps no other from going */
+    fixture_open(&fixture);
+    stream = store_find(fixture.store, "default", "cam-1");
+    CHECK_EQ(fault.failed, 1);
+    CHECK_EQ(fixture_read_layer(&fixture, stream, 0, 0), FRAME_OK);
+    CHECK_EQ(history_frames(&stream->history) + stream_frame_count(stream), 800);
     fixture_stop(&fixture);
 }
 
