@@ -23,6 +23,7 @@ struct loader {
     struct segment_load *load;
     int fd;
     uint64_t file_bytes;
+    uint64_t sealed_end_seq; /* by a trailer that fits; 0: none does */
     struct status *st;
 };
 
@@ -116,10 +117,12 @@ static bool load_footer(struct loader *loader)
     ok = ok &&
          disk_read(loader->disk, loader->fd, page, KV_PAGE_BYTES, loader->file_bytes - KV_PAGE_BYTES,
                    loader->st) &&
-         kv_footer_get(&footer, &loader->segment->super, loader->file_bytes, page, loader->st) &&
-         use_footer(loader, &footer);
+         kv_footer_get(&footer, &loader->segment->super, loader->file_bytes, page, loader->st);
     free(page);
-    return ok;
+    if (!ok)
+        return false;
+    loader->sealed_end_seq = footer.end_seq;
+    return use_footer(loader, &footer);
 }
 
 /* --- by scanning --- */
@@ -148,6 +151,29 @@ static bool seal(struct loader *loader, const struct segment_scan *scan)
     return segment_job_seal(loader->disk, loader->fd, loader->base, &parts, scan->end, loader->st);
 }
 
+/* A sealed file has no torn tail: what is behind the last record that fits was written, and cannot be read. */
+static bool mark_lost_tail(struct loader *loader, const struct segment_scan *scan)
+{
+    struct segment *segment = loader->segment;
+    const struct kv_entry lost = { .offset = scan->end,
+                                   .record_bytes = loader->file_bytes - scan->end,
+                                   .seq = segment->end_seq,
+                                   .end_seq = scan->told.seq > loader->sealed_end_seq
+                                                  ? scan->told.seq
+                                                  : loader->sealed_end_seq,
+                                   .pts_ns = segment->end_pts_ns,
+                                   .end_pts_ns = segment->end_pts_ns,
+                                   .type = KV_RECORD_FRAME,
+                                   .flags = KV_ENTRY_DAMAGED };
+
+    if (lost.end_seq <= lost.seq)
+        return true;
+    loader->load->damaged_frames += lost.end_seq - lost.seq;
+    if (scan->told.token_index > segment->end_token_index)
+        segment->end_token_index = scan->told.token_index;
+    return segment_scan_add(segment, &lost, "", loader->st);
+}
+
 static bool load_by_scan(struct loader *loader)
 {
     const struct log_context context = { .stream = loader->stream->name };
@@ -161,6 +187,8 @@ static bool load_by_scan(struct loader *loader)
     loader->segment->state = SEGMENT_FENCED;
     if (ok && loader->load->is_empty && !loader->load->was_open)
         ok = status_fail(loader->st, STATUS_DATA_LOSS, "no record of it fits");
+    if (ok && !loader->load->was_open)
+        ok = mark_lost_tail(loader, &scan);
     if (ok && loader->load->was_open && scan.entry_count > 0) {
         if (seal(loader, &scan))
             loader->segment->state = SEGMENT_SEALED;

@@ -4,8 +4,9 @@
  * scanned record by record:
  *
  *   a record that fits                                    is indexed
- *   one that does not, with none behind it that does      is a torn tail: cut
- *   one that does not, with others behind it that do      is damage: marked, never served
+ *   one that does not, with none behind it that does      is a torn tail of an .open file: cut
+ *   one that does not, with others behind it that do,     is damage: marked, never served, as far as headers and
+ *   or in a .seg                                          trailer tell its numbers
  *
  * and an .open one is sealed afterwards, so that this happens once.
  *

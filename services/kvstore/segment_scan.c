@@ -97,6 +97,14 @@ static bool make_image(struct segment_scan *scan, uint64_t bytes, struct status 
     return true;
 }
 
+static void hear(struct segment_scan_end *told, uint64_t seq, uint64_t token_index)
+{
+    if (seq > told->seq)
+        told->seq = seq;
+    if (token_index > told->token_index)
+        told->token_index = token_index;
+}
+
 enum finding { FOUND_RECORD, FOUND_DAMAGE, FOUND_NOTHING, FOUND_FAILURE };
 
 /* Whether a header that fits stands at `at`; reads nothing more. FOUND_FAILURE: the disk's. */
@@ -118,12 +126,12 @@ static enum finding look_at(struct segment_scan *scan, const struct segment *seg
     if (header_bytes > KV_PAGE_BYTES &&
         !disk_read(scan->disk, scan->fd, scan->image + KV_PAGE_BYTES, KV_PAGE_BYTES, at + KV_PAGE_BYTES, st))
         return FOUND_FAILURE;
-    if (!kv_record_get(&scan->record, &scan->header_crc, &segment->super, scan->image, &why))
+    if (!kv_record_get(&scan->record, &scan->header_crc, &segment->super, scan->image, &why) ||
+        scan->record.seq < segment->end_seq)
         return FOUND_NOTHING;
+    hear(&scan->told, scan->record.end_seq, scan->record.token_index + scan->record.tokens);
     kv_record_layout(&scan->record, &layout);
-    if (layout.record_bytes > scan->file_bytes - at || scan->record.seq < segment->end_seq)
-        return FOUND_NOTHING;
-    return FOUND_RECORD;
+    return layout.record_bytes > scan->file_bytes - at ? FOUND_NOTHING : FOUND_RECORD;
 }
 
 /* Reads and checks the whole record whose header was found. */
@@ -248,10 +256,7 @@ static uint64_t look_for_end(struct segment_scan *scan, uint64_t at, uint64_t sa
     if (!disk_read(scan->disk, scan->fd, scan->image, bytes, at, &st) ||
         kv_record_header_bytes(scan->image) > bytes || !kv_record_get_end(&found, salt, scan->image, &st))
         return KV_PAGE_BYTES;
-    if (found.seq > end->seq)
-        end->seq = found.seq;
-    if (found.token_index > end->token_index)
-        end->token_index = found.token_index;
+    hear(end, found.seq, found.token_index);
     return found.record_bytes;
 }
 

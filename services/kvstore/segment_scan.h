@@ -6,6 +6,11 @@
 
 #include "kvstore/segment.h"
 
+/* Where numbers and tokens end, as far as headers of records tell; zeros when none of them does. */
+struct segment_scan_end {
+    uint64_t seq, token_index;
+};
+
 struct segment_scan {
     const struct disk_ops *disk;
     int fd;
@@ -18,6 +23,7 @@ struct segment_scan {
     uint64_t end;   /* of the last record that fits */
     uint32_t chain; /* its header's CRC */
     uint64_t torn_bytes, damaged_frames;
+    struct segment_scan_end told; /* also by records that do not fit */
     /* on the way */
     uint8_t *image; /* the record at hand */
     uint64_t image_bytes;
@@ -28,11 +34,7 @@ struct segment_scan {
 bool segment_scan_run(struct segment_scan *scan, struct segment *segment, struct status *st);
 void segment_scan_free(struct segment_scan *scan);
 
-/* Where the numbers and tokens of a file end that cannot be used, as far as its records' headers tell; zeros when none of
- * them does. Their salt is that of the file's name. False: nobody can look into the file now. */
-struct segment_scan_end {
-    uint64_t seq, token_index;
-};
+/* The same of a file that cannot be used. Its salt is that of the file's name. False: nobody can look into the file now. */
 bool segment_scan_end(const struct disk_ops *disk, const char *path, uint64_t salt,
                       struct segment_scan_end *end_p, struct status *st);
 

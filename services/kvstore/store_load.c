@@ -144,9 +144,9 @@ static void report(const struct stream *stream, const char *base, const struct s
     const struct log_context context = { .stream = stream->name };
 
     if (load->was_scanned)
-        log_info(&context, "segment_recovered", "%s%s: %llu torn bytes cut, %llu frames damaged", base,
-                 load->is_empty ? " was empty" : "", (unsigned long long)load->torn_bytes,
-                 (unsigned long long)load->damaged_frames);
+        log_event(load->damaged_frames > 0 ? LOG_ERROR : LOG_INFO, &context, "segment_recovered",
+                  "%s%s: %llu torn bytes cut, %llu frames damaged", base, load->is_empty ? " was empty" : "",
+                  (unsigned long long)load->torn_bytes, (unsigned long long)load->damaged_frames);
 }
 
 static bool is_segment_name(const char *name, const char *suffix)

@@ -393,6 +393,49 @@ TEST(recovery_scans_when_the_footer_is_damaged)
     drop_picture(&picture);
 }
 
+/* One bad region over the last record's body and the footer behind it; then the trailer too, and then the record's header
+ * instead. Nothing of a sealed file is torn: the number was given, and is not given again. */
+TEST(recovery_counts_the_damaged_tail_of_a_sealed_file)
+{
+    struct picture picture;
+
+    take_picture(&picture, false);
+    for (unsigned round = 0; round < 3; round++) {
+        struct fixture *fixture = &picture.fixture;
+        uint64_t from = frame_offset(FRAMES - 1) + (round == 2 ? 0 : KV_PAGE_BYTES);
+        char *bytes = malloc(picture.segment.len);
+        struct fixture_writer writer;
+        struct stream *stream;
+
+        CHECK(bytes != NULL);
+        memcpy(bytes, picture.segment.data, picture.segment.len);
+        memset(bytes + from, 0x5a, frame_offset(FRAMES) + 200 - from);
+        if (round == 1)
+            memset(bytes + picture.segment.len - KV_PAGE_BYTES, 0x5a, KV_PAGE_BYTES);
+        stream = restore(&picture, bytes, picture.segment.len);
+        CHECK_EQ(stream->next_seq, FRAMES);
+        CHECK_EQ(stream->damaged_frames, 1);
+        if (round < 2)
+            CHECK_EQ(stream->next_token_index, FIXTURE_INIT_TOKENS + FRAMES * FIXTURE_TOKENS);
+        CHECK_EQ(count_all(&picture, stream).right, FRAMES - 1);
+        CHECK_EQ(fixture_read_layer(fixture, stream, FRAMES - 1, 0), FRAME_QUARANTINED);
+        fixture_attach(fixture, stream, &writer);
+        fixture_append(fixture, stream, 1);
+        fixture_wait_durable(fixture, stream);
+        stream_detach(stream, &writer.base);
+        fixture_stop(fixture);
+        fixture_open(fixture);
+        stream = store_find(fixture->store, "default", "cam-1");
+        CHECK_EQ(stream->next_seq, FRAMES + 1);
+        CHECK_EQ(stream->damaged_frames, 1);
+        CHECK_EQ(fixture_read_layer(fixture, stream, FRAMES - 1, 0), FRAME_QUARANTINED);
+        CHECK_EQ(fixture_read_layer(fixture, stream, FRAMES, 0), FRAME_OK);
+        fixture_stop(fixture);
+        free(bytes);
+    }
+    drop_picture(&picture);
+}
+
 /* Two records change places; a record stands where another of the same length was. */
 TEST(recovery_serves_no_swapped_record)
 {
