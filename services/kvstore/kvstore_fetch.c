@@ -5,6 +5,8 @@
 #include "base/require.h"
 #include "kvstore/slice_sender.h"
 
+enum { RETRY_AFTER_MS = 100 };
+
 /* --- score --- */
 
 struct scoring {
@@ -54,8 +56,9 @@ static bool start_scoring(struct scoring *scoring, struct kvstore *kvstore,
         return false;
     if (view_score_start(score))
         return true;
-    st->retry_after_ms = 100;
-    return status_fail(st, STATUS_EXHAUSTED, "store %s is busy reading; try again", kvstore->options->name);
+    status_fail(st, STATUS_EXHAUSTED, "store %s is busy reading; try again", kvstore->options->name);
+    st->retry_after_ms = RETRY_AFTER_MS;
+    return false;
 }
 
 void kvstore_score(struct rpc_call *call, void *state)

@@ -6,6 +6,8 @@
 #include "kvstore/block_read.h"
 #include "kvstore/kvstore.h"
 
+enum { RETRY_AFTER_MS = 100 };
+
 /* A block being sent; attachments on their way hold it too. */
 struct window_block {
     struct block_read read;
@@ -54,9 +56,10 @@ static void block_done(struct block_read *read)
 
 static void fail(struct window *window, enum status_code code, const char *why)
 {
-    struct status st = { .retry_after_ms = 100 };
+    struct status st;
 
     status_fail(&st, code, "stream %s: %s", window->name, why);
+    st.retry_after_ms = status_code_is_retryable(code) ? RETRY_AFTER_MS : 0;
     rpc_call_finish(window->call, &st);
 }
 
