@@ -293,6 +293,7 @@ uint8_t *segment_load_init(const struct segment *segment, struct kv_record *reco
 {
     const struct disk_ops *disk = segment->stream->store->disk;
     uint8_t *image = disk_buffer(segment->init_bytes);
+    struct kv_layout layout;
     uint32_t crc;
     bool ok;
     int fd;
@@ -301,10 +302,15 @@ uint8_t *segment_load_init(const struct segment *segment, struct kv_record *reco
         status_fail(st, STATUS_EXHAUSTED, "no memory for the system prompt's block");
     fd = image == NULL ? -1 : segment_job_open(disk, segment->base, st);
     ok = fd >= 0 && disk_read(disk, fd, image, segment->init_bytes, segment->init_offset, st) &&
-         kv_record_get(record, &crc, &segment->super, image, st) && kv_record_verify(record, image, st);
+         kv_record_get(record, &crc, &segment->super, image, st);
     if (fd >= 0)
         close(fd);
-    if (ok)
+    if (ok) {
+        kv_record_layout(record, &layout);
+        ok = layout.record_bytes == segment->init_bytes ||
+             status_fail(st, STATUS_DATA_LOSS, "another record stands there");
+    }
+    if (ok && kv_record_verify(record, image, st))
         return image;
     free(image);
     return NULL;

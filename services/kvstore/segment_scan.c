@@ -9,10 +9,21 @@
 #include "base/require.h"
 #include "kvstore/store.h"
 
+/* A whole block of the segment's shape. */
+static bool is_block(const struct kv_entry *entry, const struct kv_layout *layout)
+{
+    bool is_frame = entry->type == KV_RECORD_FRAME;
+
+    return entry->tokens >= 1 && layout->record_bytes == entry->record_bytes &&
+           (!is_frame || entry->end_seq - entry->seq == 1);
+}
+
 bool segment_scan_add(struct segment *segment, const struct kv_entry *entry, const char *note,
                       struct status *st)
 {
     bool is_damaged = entry->flags & KV_ENTRY_DAMAGED;
+    bool is_frame = entry->type == KV_RECORD_FRAME && !is_damaged;
+    bool is_init = entry->type == KV_RECORD_INIT && !is_damaged;
     struct index_frame frame = { .seq = entry->seq,
                                  .pts_ns = entry->pts_ns,
                                  .token_index = entry->token_index,
@@ -26,19 +37,17 @@ bool segment_scan_add(struct segment *segment, const struct kv_entry *entry, con
     if (entry->seq < segment->end_seq)
         return status_fail(st, STATUS_DATA_LOSS, "record %llu comes after %llu",
                            (unsigned long long)entry->seq, (unsigned long long)segment->end_seq);
-    if (entry->type == KV_RECORD_FRAME && !is_damaged) {
-        kv_entry_layout(entry, &segment->super.geometry, &layout);
-        if (entry->tokens < 1 || entry->end_seq - entry->seq != 1 ||
-            layout.record_bytes != entry->record_bytes)
-            return status_fail(st, STATUS_DATA_LOSS, "record %llu is no frame",
-                               (unsigned long long)entry->seq);
+    kv_entry_layout(entry, &segment->super.geometry, &layout);
+    if ((is_frame || is_init) && !is_block(entry, &layout))
+        return status_fail(st, STATUS_DATA_LOSS, "record %llu is no block", (unsigned long long)entry->seq);
+    if (is_frame) {
         frame.thumbnail_at = (uint32_t)layout.thumbnail;
         frame.slices_at = (uint32_t)layout.slices;
         if (index_part_add(&segment->index, segment, memory, &segment->super.geometry, &frame) == NULL)
             return status_fail(st, STATUS_EXHAUSTED, "no memory for the index");
         segment->end_token_index = entry->token_index + entry->tokens;
         segment->end_pts_ns = entry->pts_ns;
-    } else if (entry->type == KV_RECORD_INIT && !is_damaged) {
+    } else if (is_init) {
         segment->init_offset = entry->offset;
         segment->init_bytes = (uint32_t)entry->record_bytes;
         if (segment->end_token_index < entry->token_index + entry->tokens)
