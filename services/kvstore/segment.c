@@ -116,8 +116,7 @@ void segment_destroy(struct segment *segment)
     REQUIRE(!segment_is_busy(segment));
     writer_free(segment);
     index_part_drop(&segment->index, arena_of(segment));
-    for (uint32_t i = 0; i < segment->mark_count; i++)
-        free(segment->marks[i].note);
+    segment_drop_marks(segment, 0);
     free(segment->marks);
     free(segment);
 }

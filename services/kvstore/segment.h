@@ -140,7 +140,10 @@ struct segment_record *segment_take_undurable(struct segment *segment);
 /* Frees a record, with its reference, pin and buffer. */
 void segment_record_free(struct ram_arena *arena, struct segment_record *record);
 
+/* Marks count in the index's memory, as much as segment_mark_bytes() says. False: no memory. */
 bool segment_add_mark(struct segment *segment, const struct kv_entry *entry, const char *note);
+void segment_drop_marks(struct segment *segment, uint32_t keep); /* all but the first ones */
+uint64_t segment_mark_bytes(size_t note_bytes);
 
 /* What stands next in the order of numbers: a frame or, with *frame_p NULL, a mark. False: nothing more. Starts zeroed. */
 struct segment_cursor {

@@ -19,10 +19,20 @@ bool segment_has_room(const struct segment *segment, const struct kv_layout *lay
            writer->end + layout->record_bytes + footer <= segment->capacity;
 }
 
+uint64_t segment_mark_bytes(size_t note_bytes)
+{
+    return sizeof(struct segment_mark) + note_bytes;
+}
+
+static uint64_t bytes_of(const struct segment_mark *mark)
+{
+    return segment_mark_bytes(mark->note == NULL ? 0 : strlen(mark->note));
+}
+
 bool segment_add_mark(struct segment *segment, const struct kv_entry *entry, const char *note)
 {
     uint32_t room = segment->mark_room == 0 ? 8 : segment->mark_room * 2;
-    struct segment_mark *marks;
+    struct segment_mark *marks, *mark;
 
     if (segment->mark_count == segment->mark_room) {
         marks = realloc(segment->marks, room * sizeof *marks);
@@ -31,16 +41,27 @@ bool segment_add_mark(struct segment *segment, const struct kv_entry *entry, con
         segment->marks = marks;
         segment->mark_room = room;
     }
-    segment->marks[segment->mark_count++] =
-        (struct segment_mark){ .type = entry->type,
-                               .event = entry->event,
-                               .is_damaged = entry->flags & KV_ENTRY_DAMAGED,
-                               .seq = entry->seq,
-                               .end_seq = entry->end_seq,
-                               .pts_ns = entry->pts_ns,
-                               .end_pts_ns = entry->end_pts_ns,
-                               .note = entry->note_bytes == 0 ? NULL : strndup(note, entry->note_bytes) };
+    mark = &segment->marks[segment->mark_count++];
+    *mark = (struct segment_mark){ .type = entry->type,
+                                   .event = entry->event,
+                                   .is_damaged = entry->flags & KV_ENTRY_DAMAGED,
+                                   .seq = entry->seq,
+                                   .end_seq = entry->end_seq,
+                                   .pts_ns = entry->pts_ns,
+                                   .end_pts_ns = entry->end_pts_ns,
+                                   .note = entry->note_bytes == 0 ? NULL : strndup(note, entry->note_bytes) };
+    segment->stream->store->index_memory.used_bytes += bytes_of(mark);
     return true;
+}
+
+void segment_drop_marks(struct segment *segment, uint32_t keep)
+{
+    while (segment->mark_count > keep) {
+        struct segment_mark *mark = &segment->marks[--segment->mark_count];
+
+        segment->stream->store->index_memory.used_bytes -= bytes_of(mark);
+        free(mark->note);
+    }
 }
 
 bool segment_next(const struct segment *segment, struct segment_cursor *cursor,

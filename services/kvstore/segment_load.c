@@ -131,8 +131,7 @@ static bool load_footer(struct loader *loader)
 static void start_over(struct segment *segment)
 {
     index_part_drop(&segment->index, segment->stream->store->arena);
-    while (segment->mark_count > 0)
-        free(segment->marks[--segment->mark_count].note);
+    segment_drop_marks(segment, 0);
     segment->end_seq = segment->super.first_seq;
     segment->end_token_index = 0;
     segment->init_offset = 0;

@@ -147,8 +147,7 @@ static void retry_all(struct loop_timer *timer)
     for (struct stream *stream = store->streams; stream != NULL; stream = stream->next) {
         stream_pump_saves(stream);
         stream_pump(stream);
-        if (stream->deletion != NULL)
-            stream_continue_deletion(stream);
+        stream_progress(stream);
     }
     store_ram_freed(store);
     store_reads_retry(store);

@@ -10,9 +10,9 @@
  * letters. The loop itself never touches a file once store_open() has returned.
  *
  * Budgets. RAM: three quarters of ram_bytes are the arena (reserved at start, mapped in the background), at most a
- * quarter the index. Disk: the file system's own
- * count of blocks of everything under root, preallocation included, never passes disk_bytes; the oldest sealed
- * segments of all streams go first, by the time they were begun.
+ * quarter the index, gaps and events included. Disk: the file system's own count of blocks of everything under root,
+ * preallocation included, never passes disk_bytes; the oldest sealed segments of all streams go first, by the time they
+ * were begun.
  *
  * Owner:  main. Fails: store_open() with the path and what to do. */
 #ifndef REELKV_KVSTORE_STORE_H
@@ -118,8 +118,8 @@ void store_start_commits(struct store *store);
 bool store_add_stream(struct store *store, struct stream *stream, struct status *st);
 void store_remove_stream(struct store *store, struct stream *stream);
 
-/* Room in the index for one more frame of this segment? Starts removing old ones when not, unless waiting for
- * questions to end will do. */
-bool store_has_index_room(struct store *store, const struct segment *segment);
+/* Room in the index for so many bytes more? Starts removing old segments when not, unless waiting for questions to end
+ * will do; writers are asked again. */
+bool store_has_index_room(struct store *store, uint64_t bytes);
 
 #endif

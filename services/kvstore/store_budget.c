@@ -256,16 +256,17 @@ bool store_reserve_disk(struct store *store, struct segment *segment, uint64_t b
     return false;
 }
 
-bool store_has_index_room(struct store *store, const struct segment *segment)
+bool store_has_index_room(struct store *store, uint64_t bytes)
 {
     const struct index_memory *memory = &store->index_memory;
-    uint64_t wanted = memory->used_bytes + index_part_growth(&segment->index, &segment->super.geometry);
+    uint64_t wanted = memory->used_bytes + bytes;
 
     if (wanted <= memory->limit_bytes)
         return true;
     /* What questions alone hold comes free with them: more segments must not go for it. */
     if (wanted - memory->gone_bytes > memory->limit_bytes)
         make_room(store);
+    store_retry_later(store);
     return false;
 }
 

@@ -97,16 +97,18 @@ static bool count_unusable(struct stream *stream, const char *path, struct segme
 static void cut_segment(struct segment *segment, uint64_t seq)
 {
     uint64_t keep = segment->index.frame_count;
+    uint32_t marks = segment->mark_count;
 
     if (segment->end_seq <= seq)
         return;
     while (keep > 0 && index_part_at(&segment->index, keep - 1)->seq >= seq)
         keep--;
     index_part_cut(&segment->index, keep);
-    while (segment->mark_count > 0 && segment->marks[segment->mark_count - 1].seq >= seq)
-        free(segment->marks[--segment->mark_count].note);
-    if (segment->mark_count > 0 && segment->marks[segment->mark_count - 1].end_seq > seq)
-        segment->marks[segment->mark_count - 1].end_seq = seq;
+    while (marks > 0 && segment->marks[marks - 1].seq >= seq)
+        marks--;
+    segment_drop_marks(segment, marks);
+    if (marks > 0 && segment->marks[marks - 1].end_seq > seq)
+        segment->marks[marks - 1].end_seq = seq;
     segment->end_seq = segment->durable_end_seq = seq;
     segment->end_token_index = 0;
     if (keep > 0) {

@@ -147,6 +147,12 @@ static void take_back_end(struct stream *stream)
         log_error(NULL, "stream_not_saved", "%s/%s: %s", stream->ns, stream->name, st.text);
 }
 
+static bool check_index_room(const struct stream *stream, uint64_t bytes, struct status *st)
+{
+    return store_has_index_room(stream->store, bytes) ||
+           status_fail(st, STATUS_EXHAUSTED, "the index has no room; old segments are going");
+}
+
 bool stream_append(struct stream *stream, struct kv_record *record, struct ram_slot *slot, struct status *st)
 {
     struct segment_append append = { .record = record, .slot = slot };
@@ -158,9 +164,8 @@ bool stream_append(struct stream *stream, struct kv_record *record, struct ram_s
     segment = stream_segment_for(stream, record, st);
     if (segment == NULL)
         return false;
-    if (!store_has_index_room(stream->store, segment))
-        return status_fail(st, STATUS_EXHAUSTED, "the index has no room; old segments are going");
-    if (!segment_append(segment, &append, &frame, st))
+    if (!check_index_room(stream, index_part_growth(&segment->index, &segment->super.geometry), st) ||
+        !segment_append(segment, &append, &frame, st))
         return false;
     ram_publish(stream->store->arena, slot, &frame->image, &stream->share);
     stream->next_seq = record->end_seq;
@@ -208,7 +213,7 @@ static bool append_note(struct stream *stream, struct kv_record *record, const c
                            stream->name, STREAM_NOTES_WAITING);
     record->note_bytes = (uint32_t)stream_copy_text(text, sizeof text, note);
     segment = stream_segment_for(stream, record, st);
-    if (segment == NULL)
+    if (segment == NULL || !check_index_room(stream, segment_mark_bytes(record->note_bytes), st))
         return false;
     kv_record_layout(record, &layout);
     append.buffer = disk_buffer(layout.record_bytes);

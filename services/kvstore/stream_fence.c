@@ -48,9 +48,11 @@ static void append_again(struct segment *fenced, struct segment *segment, struct
 
 static void forget_marks(struct segment *segment, const struct segment_record *record)
 {
+    uint32_t keep = segment->mark_count;
+
     for (; record != NULL; record = record->next)
-        if (record->entry.type == KV_RECORD_GAP || record->entry.type == KV_RECORD_EVENT)
-            free(segment->marks[--segment->mark_count].note);
+        keep -= record->entry.type == KV_RECORD_GAP || record->entry.type == KV_RECORD_EVENT;
+    segment_drop_marks(segment, keep);
 }
 
 /* Right behind the one it continues, also for the next start: segments are in the order of their numbers, and one that was

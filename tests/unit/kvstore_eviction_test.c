@@ -296,4 +296,47 @@ TEST(eviction_for_the_index_waits_for_questions)
     fixture_stop(&fixture);
 }
 
+static bool append_gap(struct stream *stream, const char *reason, struct status *st)
+{
+    const struct stream_gap gap = { .from_seq = stream->next_seq,
+                                    .to_seq = stream->next_seq + 1,
+                                    .from_pts_ns = fixture_pts(stream->next_seq),
+                                    .to_pts_ns = fixture_pts(stream->next_seq + 1),
+                                    .reason = reason };
+
+    return stream_append_gap(stream, &gap, st);
+}
+
+/* Gaps and their reasons take memory too: they count in the index's part, wait for room there, and give it back. */
+TEST(eviction_makes_room_in_the_index_for_gaps)
+{
+    struct fixture fixture;
+    struct stream *stream = start(&fixture);
+    struct index_memory *memory = &fixture.store->index_memory;
+    uint64_t before = memory->used_bytes;
+    struct fixture_writer writer;
+    char reason[1001];
+
+    memset(reason, 'x', sizeof reason - 1);
+    reason[sizeof reason - 1] = '\0';
+    fixture_attach(&fixture, stream, &writer);
+    CHECK_OK(append_gap(stream, reason, &fixture.st), fixture.st);
+    CHECK_EQ(memory->used_bytes - before, segment_mark_bytes(1000));
+    memory->limit_bytes = memory->used_bytes;
+    CHECK(!append_gap(stream, "another", &fixture.st));
+    CHECK_EQ(fixture.st.code, STATUS_EXHAUSTED);
+    FIXTURE_TURN_UNTIL(&fixture, fixture.store->removal == NULL);
+    CHECK_OK(append_gap(stream, "another", &fixture.st), fixture.st);
+    CHECK(history_frames(&stream->history) > 0);
+    stream_detach(stream, &writer.base);
+    fixture_wait_sealed(&fixture, stream);
+    before = memory->used_bytes;
+    stream = restart(&fixture);
+    memory = &fixture.store->index_memory;
+    CHECK_EQ(memory->used_bytes, before);
+    fixture_remove(&fixture, stream);
+    CHECK_EQ(memory->used_bytes, 0);
+    fixture_stop(&fixture);
+}
+
 TEST_MAIN()
