@@ -15,7 +15,11 @@
 
 #include "base/status.h"
 
-enum { HISTORY_SPANS_MAX = 512, HISTORY_BYTES_MAX = 1 << 20 };
+enum {
+    HISTORY_SPANS_MAX = 128,
+    HISTORY_SPAN_BYTES = 160,    /* of JSON, at most; the rest of the file takes no more than one */
+    HISTORY_BYTES_MAX = 1 << 20, /* of a file that is read */
+};
 
 struct history_span {
     uint64_t from_seq, to_seq; /* exclusive */

@@ -77,6 +77,30 @@ TEST(history_stays_bounded)
         CHECK_EQ(history.spans[i].from_seq, history.spans[i - 1].to_seq);
 }
 
+/* A stream's share of the disk budget rests on it: also with the largest numbers a stream may have. */
+TEST(history_text_is_as_short_as_it_is_said_to_be)
+{
+    char *text;
+
+    start();
+    for (uint64_t i = 0; i < HISTORY_SPANS_MAX; i++) {
+        const struct history_span span = { .from_seq = (1ull << 56) - 20000 + i * 100,
+                                           .to_seq = (1ull << 56) - 20000 + (i + 1) * 100,
+                                           .from_pts_ns = INT64_MIN,
+                                           .to_pts_ns = INT64_MIN + 1,
+                                           .frames = i % 2 == 0 ? 100 : 0 };
+
+        history_add(&history, &span);
+    }
+    for (uint32_t i = 0; i < history.count; i++)
+        history.spans[i].frames = history.spans[i].frames == 0 ? 0 : 1ull << 55;
+    history.next_seq = history.next_token_index = 1ull << 56;
+    CHECK_EQ(history.count, HISTORY_SPANS_MAX);
+    text = history_text(&history);
+    CHECK(strlen(text) <= (HISTORY_SPANS_MAX + 1) * HISTORY_SPAN_BYTES);
+    free(text);
+}
+
 /* A segment with a read in flight stays behind and goes later than the one after it. */
 TEST(history_is_in_the_order_of_numbers_whatever_goes_first)
 {
