@@ -180,7 +180,7 @@ static bool load_by_scan(struct loader *loader)
     bool ok = segment_scan_run(&scan, loader->segment, loader->st);
 
     loader->load->was_scanned = true;
-    loader->load->torn_bytes = scan.torn_bytes;
+    loader->load->torn_bytes = loader->load->was_open ? scan.torn_bytes : 0;
     loader->load->damaged_frames = scan.damaged_frames;
     loader->load->is_empty = ok && scan.entry_count == 0;
     loader->segment->state = SEGMENT_FENCED;

@@ -220,10 +220,18 @@ static uint64_t skip_hole(const struct segment_scan *scan, uint64_t at)
     return (uint64_t)data > at ? (uint64_t)data / KV_PAGE_BYTES * KV_PAGE_BYTES : at;
 }
 
+static bool is_written(const uint8_t page[KV_PAGE_BYTES])
+{
+    for (uint32_t i = 0; i < KV_PAGE_BYTES; i++)
+        if (page[i] != 0)
+            return true;
+    return false;
+}
+
 /* A damaged record ends where its header says; without a header the next one may stand on any page. */
 bool segment_scan_run(struct segment_scan *scan, struct segment *segment, struct status *st)
 {
-    uint64_t at = KV_PAGE_BYTES, torn_from = 0;
+    uint64_t at = KV_PAGE_BYTES;
 
     scan->end = KV_PAGE_BYTES;
     scan->chain = segment->super.crc;
@@ -238,19 +246,17 @@ bool segment_scan_run(struct segment_scan *scan, struct segment *segment, struct
         if (finding == FOUND_RECORD) {
             if (!take_record(scan, segment, at, st))
                 return false;
+            scan->torn_bytes = 0; /* it was damage */
             at = scan->end;
-            continue;
-        }
-        if (finding == FOUND_DAMAGE) {
-            torn_from = at;
+        } else if (finding == FOUND_DAMAGE) {
             kv_record_layout(&scan->record, &layout);
+            scan->torn_bytes += layout.record_bytes;
             at += layout.record_bytes;
         } else {
+            scan->torn_bytes += is_written(scan->image) ? KV_PAGE_BYTES : 0;
             at = skip_hole(scan, at + KV_PAGE_BYTES);
         }
     }
-    if (torn_from >= scan->end && torn_from > 0)
-        scan->torn_bytes = at - torn_from;
     return true;
 }
 

@@ -53,7 +53,7 @@ bool view_create(struct view **view_p, struct store *store, const struct view_re
 void view_ref(struct view *view);
 void view_unref(struct view *view); /* NULL is fine */
 
-/* The frame, if it is in view. NULL: *result_p says why not. */
+/* The frame, if it is in view. NULL: *absence_p says why not. */
 struct index_frame *view_find(const struct view *view, uint32_t stream, uint64_t seq,
                               enum stream_absence *absence_p);
 

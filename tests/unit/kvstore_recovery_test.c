@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "kvstore/segment_load.h"
 #include "kvstore_faulty_disk.h"
 
 enum { FRAMES = 12 };
@@ -194,6 +195,42 @@ TEST(recovery_cuts_a_torn_tail)
         CHECK_EQ(tally.right, stream->next_seq);
         fixture_stop(&picture.fixture);
     }
+    drop_picture(&picture);
+}
+
+/* What is said to be cut was written: not the rest of the file, which never was, and also when the header itself is torn. */
+TEST(recovery_tells_how_much_was_torn)
+{
+    uint64_t at = frame_offset(FRAMES - 1);
+    const struct {
+        uint64_t zeros_from, zeros_to, torn_bytes;
+    } cases[] = { { 0, 0, 0 },
+                  { at + KV_PAGE_BYTES, frame_offset(FRAMES), record_bytes() },
+                  { at, at + KV_PAGE_BYTES, record_bytes() - KV_PAGE_BYTES } };
+    struct picture picture;
+    struct stream *stream;
+    char base[1024];
+
+    take_picture(&picture, true);
+    CHECK(picture.segment.len > frame_offset(FRAMES) + record_bytes());
+    stream = restore(&picture, "", 0);
+    snprintf(base, sizeof base, "%.*s", (int)(strrchr(picture.path, '.') - picture.path), picture.path);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        char *bytes = malloc(picture.segment.len);
+        struct segment_load load;
+        struct segment *segment;
+
+        CHECK(bytes != NULL);
+        memcpy(bytes, picture.segment.data, picture.segment.len);
+        memset(bytes + cases[i].zeros_from, 0, cases[i].zeros_to - cases[i].zeros_from);
+        write_file(picture.path, bytes, picture.segment.len);
+        CHECK_OK(segment_load(stream, base, true, &segment, &load, &picture.fixture.st), picture.fixture.st);
+        CHECK_EQ(load.torn_bytes, cases[i].torn_bytes);
+        CHECK_EQ(load.damaged_frames, 0);
+        segment_destroy(segment);
+        free(bytes);
+    }
+    fixture_stop(&picture.fixture);
     drop_picture(&picture);
 }
 
