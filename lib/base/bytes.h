@@ -1,4 +1,4 @@
-/* bytes.h - a view of bytes that somebody else owns, and little-endian get/put for written layouts. */
+/* bytes.h - a view of bytes that somebody else owns; little-endian get/put and rounding for written layouts. */
 #ifndef REELKV_BASE_BYTES_H
 #define REELKV_BASE_BYTES_H
 
@@ -11,6 +11,16 @@ struct bytes {
     const uint8_t *data;
     size_t len;
 };
+
+/* To a multiple of `align`. */
+static inline uint64_t round_down(uint64_t value, uint64_t align)
+{
+    return value / align * align;
+}
+static inline uint64_t round_up(uint64_t value, uint64_t align)
+{
+    return round_down(value + align - 1, align);
+}
 
 /* Layouts on disk and on the wire are little endian; so is every machine this runs on (checked here), which
  * makes these single moves. */

@@ -6,11 +6,6 @@
 
 #define TRAILER_MAGIC 0x4c49415254564b52ull /* "RKVTRAIL" */
 
-static uint64_t round_up(uint64_t value, uint64_t align)
-{
-    return (value + align - 1) / align * align;
-}
-
 void kv_entry_of_record(struct kv_entry *entry, const struct kv_record *record, uint64_t offset,
                         uint32_t header_crc)
 {

@@ -162,9 +162,6 @@ struct kv_layout {
 };
 void kv_record_layout(const struct kv_record *record, struct kv_layout *layout);
 
-/* Of layer's K slice; its V follows at once. The sum of both lengths goes to *bytes_p. */
-uint64_t kv_record_layer_offset(const struct kv_record *record, uint32_t layer, uint64_t *bytes_p);
-
 /* The run of payload bytes that starts at `offset` and is contiguous in the record's image too: where in the
  * image, and how long. The offset lies within the payload. */
 struct kv_run {
@@ -173,12 +170,10 @@ struct kv_run {
 };
 struct kv_run kv_record_run(const struct kv_record *record, uint64_t offset);
 
-/* Copies payload bytes [offset, offset + len) (kv_geometry.h) to where they belong in the record's image, and
- * back. The range lies within the payload. */
+/* Copies payload bytes [offset, offset + len) (kv_geometry.h) to where they belong in the record's image. The range lies
+ * within the payload. */
 void kv_record_scatter(const struct kv_record *record, uint64_t offset, const void *from, size_t len,
                        uint8_t *image);
-void kv_record_gather(const struct kv_record *record, const uint8_t *image, uint64_t offset, size_t len,
-                      void *to);
 
 /* Zeroes what lies between the parts of the image, computes the parts' CRCs into the record, and returns the
  * plain CRC of the payload. One pass. */
@@ -204,10 +199,6 @@ bool kv_record_get_end(struct kv_record_end *end, uint64_t salt, const uint8_t *
 /* Checks every part of a whole image against the record's CRCs, and that the rest is zero. */
 bool kv_record_verify(const struct kv_record *record, const uint8_t *image, struct status *st);
 
-/* Checks one layer's K and V (at `bytes`) and gives the plain CRC of both together. */
-bool kv_record_verify_layer(const struct kv_record *record, uint32_t layer, const void *bytes,
-                            uint32_t *crc_p, struct status *st);
-
 /* The CRC of a slice as it is written (in the header, and in SUMS), and the plain one from it. */
 uint32_t kv_slice_crc_written(const struct kv_super *super, uint64_t seq, uint32_t slice, uint32_t crc,
                               uint64_t bytes);
@@ -217,8 +208,5 @@ uint32_t kv_slice_crc_plain(const struct kv_super *super, uint64_t seq, uint32_t
 /* Length and plain CRC of a block's payload, from what the header says. */
 uint64_t kv_record_payload_bytes(const struct kv_record *record);
 uint32_t kv_record_payload_crc(const struct kv_record *record);
-
-/* The plain CRC of a layer's K and V together, from what the header says. */
-uint32_t kv_record_layer_crc(const struct kv_record *record, uint32_t layer);
 
 #endif

@@ -32,11 +32,6 @@ struct kv_pool_reader {
     const uint8_t *base;
 };
 
-static uint64_t round_up(uint64_t value, uint64_t align)
-{
-    return (value + align - 1) / align * align;
-}
-
 static struct shape shape_of(uint64_t bytes, uint64_t granule)
 {
     struct shape shape = { .granule = granule, .table = KV_POOL_GRANULE_MIN };

@@ -8,11 +8,6 @@
 #define RECORD_MAGIC 0x52564b52u /* "RKVR" */
 enum { TABLE_OFFSET = 256, SLICE_ENTRY_BYTES = 16, DTYPE_ENCODING = 0 };
 
-static uint64_t round_up(uint64_t value, uint64_t align)
-{
-    return (value + align - 1) / align * align;
-}
-
 static uint32_t header_bytes_of(uint32_t layers)
 {
     return (uint32_t)round_up(TABLE_OFFSET + 2 * layers * SLICE_ENTRY_BYTES + 4, KV_PAGE_BYTES);
@@ -29,20 +24,6 @@ void kv_record_init_block(struct kv_record *record, enum kv_record_type type,
     for (uint32_t i = 0; i < 2 * geometry->layers; i++)
         record->slices[i] =
             (struct kv_slice){ .tokens = tokens, .bytes = (uint32_t)kv_slice_bytes(geometry, tokens) };
-}
-
-uint64_t kv_record_layer_offset(const struct kv_record *record, uint32_t layer, uint64_t *bytes_p)
-{
-    struct kv_layout layout;
-    uint64_t at;
-
-    REQUIRE(layer < record->layers);
-    kv_record_layout(record, &layout);
-    at = layout.slices;
-    for (uint32_t i = 0; i < layer; i++)
-        at = round_up(at + record->slices[2 * i].bytes + record->slices[2 * i + 1].bytes, KV_PART_ALIGN);
-    *bytes_p = (uint64_t)record->slices[2 * layer].bytes + record->slices[2 * layer + 1].bytes;
-    return at;
 }
 
 void kv_record_layout(const struct kv_record *record, struct kv_layout *layout)
@@ -101,22 +82,6 @@ void kv_record_scatter(const struct kv_record *record, uint64_t offset, const vo
 
         memcpy(image + run.image, source, part);
         source += part;
-        offset += part;
-        len -= part;
-    }
-}
-
-void kv_record_gather(const struct kv_record *record, const uint8_t *image, uint64_t offset, size_t len,
-                      void *to)
-{
-    uint8_t *target = to;
-
-    while (len > 0) {
-        struct kv_run run = kv_record_run(record, offset);
-        uint64_t part = min_u64(run.bytes, len);
-
-        memcpy(target, image + run.image, part);
-        target += part;
         offset += part;
         len -= part;
     }
@@ -206,29 +171,6 @@ bool kv_record_verify(const struct kv_record *record, const uint8_t *image, stru
     if (!is_zero(image + at, layout.record_bytes - at))
         return part_fails("end", record->seq, st);
     return true;
-}
-
-bool kv_record_verify_layer(const struct kv_record *record, uint32_t layer, const void *bytes,
-                            uint32_t *crc_p, struct status *st)
-{
-    const struct kv_slice *slice = &record->slices[2 * layer];
-    uint32_t key_crc, value_crc;
-
-    REQUIRE(layer < record->layers);
-    key_crc = kv_crc(0, bytes, slice[0].bytes);
-    value_crc = kv_crc(0, (const uint8_t *)bytes + slice[0].bytes, slice[1].bytes);
-    if (key_crc != slice[0].crc || value_crc != slice[1].crc)
-        return part_fails("slices", record->seq, st);
-    *crc_p = kv_crc_join(key_crc, value_crc, slice[1].bytes);
-    return true;
-}
-
-uint32_t kv_record_layer_crc(const struct kv_record *record, uint32_t layer)
-{
-    const struct kv_slice *slice = &record->slices[2 * layer];
-
-    REQUIRE(layer < record->layers);
-    return kv_crc_join(slice[0].crc, slice[1].crc, slice[1].bytes);
 }
 
 uint64_t kv_record_payload_bytes(const struct kv_record *record)

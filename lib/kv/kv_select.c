@@ -16,7 +16,6 @@ struct best {
 };
 
 struct kv_selector {
-    const char *name;
     bool uses_scores;
     bool takes_all;
     int (*compare)(const struct kv_hit *a, const struct kv_hit *b);
@@ -54,21 +53,14 @@ static int compare_score(const struct kv_hit *a, const struct kv_hit *b)
 
 /* By enum kv_selector_kind. A new selector is a row here, and a number in the protocol. */
 static const struct kv_selector selectors[] = {
-    [KV_SELECT_REKV] = { .name = "rekv", .uses_scores = true, .compare = compare_score },
-    [KV_SELECT_RECENT] = { .name = "recent", .compare = compare_time },
-    [KV_SELECT_ALL] = { .name = "all", .takes_all = true, .compare = compare_score },
+    [KV_SELECT_REKV] = { .uses_scores = true, .compare = compare_score },
+    [KV_SELECT_RECENT] = { .compare = compare_time },
+    [KV_SELECT_ALL] = { .takes_all = true, .compare = compare_score },
 };
 
 static const struct kv_selector *selector_of(enum kv_selector_kind kind)
 {
-    return (unsigned)kind < ARRAY_LEN(selectors) && selectors[kind].name != NULL ? &selectors[kind] : NULL;
-}
-
-const char *kv_selector_name(enum kv_selector_kind kind)
-{
-    const struct kv_selector *selector = selector_of(kind);
-
-    return selector == NULL ? NULL : selector->name;
+    return (unsigned)kind < ARRAY_LEN(selectors) && selectors[kind].compare != NULL ? &selectors[kind] : NULL;
 }
 
 bool kv_selection_uses_scores(const struct kv_selection *selection)

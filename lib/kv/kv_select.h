@@ -46,7 +46,6 @@ bool kv_selection_check(const struct kv_selection *selection, struct status *st)
 
 /* Whether the choice depends on scores; where not, they may be 0. */
 bool kv_selection_uses_scores(const struct kv_selection *selection);
-const char *kv_selector_name(enum kv_selector_kind kind); /* "rekv"; NULL: unknown */
 
 struct kv_select;
 bool kv_select_create(struct kv_select **select_p, const struct kv_selection *selection, struct status *st);

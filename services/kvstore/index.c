@@ -121,6 +121,19 @@ uint32_t *index_frame_sums(const struct index_frame *frame)
     return frame->chunk->sums + (uint64_t)place_of(frame) * 2 * frame->chunk->geometry.layers;
 }
 
+void index_frame_fill(const struct index_frame *frame, const struct kv_super *super,
+                      const struct kv_record *record, const uint8_t *image)
+{
+    uint32_t key_bytes = kv_key_bytes(&super->geometry), *sums = index_frame_sums(frame);
+    struct kv_layout layout;
+
+    kv_record_layout(record, &layout);
+    for (uint32_t i = 0; i < 2 * record->layers; i++)
+        sums[i] = kv_slice_crc_written(super, record->seq, i, record->slices[i].crc, record->slices[i].bytes);
+    for (uint32_t layer = 0; layer < record->layers; layer++)
+        memcpy(index_frame_key(frame, layer), image + layout.keys + (uint64_t)layer * key_bytes, key_bytes);
+}
+
 struct index_frame *index_part_at(const struct index_part *part, uint64_t n)
 {
     REQUIRE(n < part->frame_count);
@@ -196,5 +209,9 @@ bool index_frame_keep_slice(struct index_frame *frame, uint32_t layer, struct ra
 
 bool index_frame_is_in_ram(const struct index_frame *frame)
 {
-    return frame->image != NULL;
+    bool is_in_ram = frame->image != NULL;
+
+    for (uint32_t layer = 0; frame->slices != NULL && layer < frame->chunk->geometry.layers; layer++)
+        is_in_ram |= frame->slices[layer] != NULL;
+    return is_in_ram;
 }

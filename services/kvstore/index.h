@@ -76,6 +76,10 @@ struct index_frame *index_part_add(struct index_part *part, struct segment *segm
 uint8_t *index_frame_key(const struct index_frame *frame, uint32_t layer);
 uint32_t *index_frame_sums(const struct index_frame *frame); /* [2 * layers] */
 
+/* Both, from the frame's record. */
+void index_frame_fill(const struct index_frame *frame, const struct kv_super *super,
+                      const struct kv_record *record, const uint8_t *image);
+
 /* The n-th frame of the part. */
 struct index_frame *index_part_at(const struct index_part *part, uint64_t n);
 
@@ -95,6 +99,6 @@ void index_chunk_unref(struct index_chunk *chunk);
 /* A layer read back from the disk, kept in RAM until evicted. False: no memory; the slot is as it was. */
 bool index_frame_keep_slice(struct index_frame *frame, uint32_t layer, struct ram_arena *arena,
                             struct ram_slot *slot);
-bool index_frame_is_in_ram(const struct index_frame *frame);
+bool index_frame_is_in_ram(const struct index_frame *frame); /* all of it, or such a layer */
 
 #endif

@@ -3,7 +3,6 @@
 #include <string.h>
 
 #include "base/name.h"
-#include "base/require.h"
 #include "kvstore/kvstore.h"
 
 /* Another may take the stream while this epoch is being saved: each is told its own. */
@@ -61,7 +60,11 @@ void kvstore_open_stream(struct rpc_call *call, void *state)
                                           .head_dim = request->geometry->head_dim,
                                           .dtype = (enum kv_dtype)request->geometry->dtype };
     opening = calloc(1, sizeof *opening);
-    REQUIRE(opening != NULL);
+    if (opening == NULL) {
+        status_fail(&st, STATUS_EXHAUSTED, "no memory for one more call");
+        rpc_call_finish(call, &st);
+        return;
+    }
     opening->call = call;
     rpc_call_ref(call);
     if (stream_open(stream, &open, opened, opening, &st)) {

@@ -5,11 +5,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/random.h"
 #include "base/require.h"
 #include "kv/kv_shm.h"
 
@@ -43,12 +43,9 @@ struct kvstore_shm {
     uint32_t session_count;
 };
 
-static uint64_t random_number(void)
+static uint64_t new_number(void)
 {
-    uint64_t number;
-
-    REQUIRE(getrandom(&number, sizeof number, 0) == sizeof number);
-    return number | 1; /* never 0 */
+    return random_u64() | 1; /* never 0 */
 }
 
 struct shm_pool *kvstore_shm_pool(struct kvstore_shm *shm, uint64_t number)
@@ -118,7 +115,7 @@ static bool take_pool(struct session *session, int fd, struct status *st)
         return false;
     }
     pool->refs = 1;
-    pool->number = random_number();
+    pool->number = new_number();
     session->pool = pool;
     return true;
 }
@@ -126,7 +123,7 @@ static bool take_pool(struct session *session, int fd, struct status *st)
 static void say_hello(struct session *session)
 {
     struct kvstore_shm *shm = session->shm;
-    struct kv_shm_welcome welcome = { .session = random_number(), .arena_pool = shm->arena_pool };
+    struct kv_shm_welcome welcome = { .session = new_number(), .arena_pool = shm->arena_pool };
     struct status st = { 0 };
     int pool_fd = -1;
     bool ok = kv_shm_read_hello(session->fd, &pool_fd, &st);
@@ -227,7 +224,7 @@ bool kvstore_shm_create(struct kvstore_shm **shm_p, struct loop *loop, const cha
         return status_fail(st, STATUS_EXHAUSTED, "no memory for shared memory");
     shm->loop = loop;
     shm->arena = arena;
-    shm->arena_pool = random_number();
+    shm->arena_pool = new_number();
     shm->listener = kv_shm_listen(socket_path, st);
     if (shm->listener < 0 || !find_path(shm, socket_path, st) ||
         !loop_poll_create(&shm->listener_poll, loop, shm->listener, listener_ready, shm, st)) {

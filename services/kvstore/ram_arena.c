@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "base/require.h"
 
 /* Free runs by size: four classes to each doubling, a bit for each class that has any. */
@@ -28,7 +29,6 @@ struct ram_arena {
     uint64_t granule;
     uint64_t generation; /* the last given */
     uint64_t guarantee;  /* bytes of each stream's newest blocks */
-    uint64_t waste;
     struct region regions[RAM_REGIONS];
 };
 
@@ -137,7 +137,6 @@ static void make_free(struct ram_arena *arena, struct ram_slot *slot)
     if (slot->generation != 0)
         kv_pool_retire(arena->pool, slot->offset, slot->bytes);
     region->used -= slot->bytes;
-    arena->waste -= slot->waste;
     if (slot->higher != NULL && slot->higher->is_free) {
         free_list_remove(arena, slot->higher);
         join_higher(slot);
@@ -329,11 +328,6 @@ uint64_t ram_used_bytes(const struct ram_arena *arena, enum ram_region_kind regi
     return arena->regions[region].used;
 }
 
-uint64_t ram_waste_bytes(const struct ram_arena *arena)
-{
-    return arena->waste;
-}
-
 uint64_t ram_room_bytes(const struct ram_arena *arena, enum ram_region_kind region)
 {
     return arena->regions[region].bytes - arena->regions[region].held;
@@ -347,7 +341,7 @@ void ram_set_shares(struct ram_arena *arena, uint32_t shares)
 struct ram_slot *ram_take(struct ram_arena *arena, enum ram_region_kind kind, uint64_t bytes)
 {
     struct region *region = &arena->regions[kind];
-    uint64_t rounded = (bytes + arena->granule - 1) / arena->granule * arena->granule;
+    uint64_t rounded = round_up(bytes, arena->granule);
     struct ram_slot *run;
 
     REQUIRE(bytes > 0);
@@ -359,8 +353,6 @@ struct ram_slot *ram_take(struct ram_arena *arena, enum ram_region_kind kind, ui
     if (!cut_run(arena, run, rounded))
         return NULL;
     run->generation = 0;
-    run->waste = rounded - bytes;
-    arena->waste += run->waste;
     run->refs = 1;
     run->touches = 0;
     run->is_pinned = false;

@@ -35,7 +35,6 @@ struct slice_item;
 
 struct ram_slot {
     uint64_t offset, bytes; /* in the pool; multiples of its granule */
-    uint64_t waste;         /* of these, more than was asked for */
     uint64_t generation;    /* 0: not published */
     uint32_t refs;
     uint8_t region;
@@ -61,7 +60,6 @@ const struct kv_pool *ram_arena_pool(const struct ram_arena *arena);
 uint64_t ram_slot_bytes_max(const struct ram_arena *arena, enum ram_region_kind region);
 uint64_t ram_region_bytes(const struct ram_arena *arena, enum ram_region_kind region);
 uint64_t ram_used_bytes(const struct ram_arena *arena, enum ram_region_kind region);
-uint64_t ram_waste_bytes(const struct ram_arena *arena); /* given to slots beyond what they asked for */
 
 /* Bytes that could be taken now, by evicting whatever can be. */
 uint64_t ram_room_bytes(const struct ram_arena *arena, enum ram_region_kind region);

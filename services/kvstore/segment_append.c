@@ -128,20 +128,12 @@ static struct index_frame *index_record(struct segment *segment, const struct kv
                                        .thumbnail_at = (uint32_t)layout->thumbnail,
                                        .thumbnail_bytes = record->thumbnail_bytes,
                                        .slices_at = (uint32_t)layout->slices };
-    uint32_t key_bytes = kv_key_bytes(&segment->super.geometry);
     struct index_frame *added =
         index_part_add(&segment->index, segment, &segment->stream->store->index_memory,
                        &segment->super.geometry, &frame);
-    uint32_t *sums;
 
-    if (added == NULL)
-        return NULL;
-    sums = index_frame_sums(added);
-    for (uint32_t i = 0; i < 2 * record->layers; i++)
-        sums[i] = kv_slice_crc_written(&segment->super, record->seq, i, record->slices[i].crc,
-                                       record->slices[i].bytes);
-    for (uint32_t layer = 0; layer < record->layers; layer++)
-        memcpy(index_frame_key(added, layer), image + layout->keys + layer * (uint64_t)key_bytes, key_bytes);
+    if (added != NULL)
+        index_frame_fill(added, &segment->super, record, image);
     return added;
 }
 

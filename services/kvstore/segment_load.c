@@ -249,7 +249,7 @@ static bool is_unborn(struct loader *loader)
     uint8_t *pages = disk_buffer(KV_HEADER_BYTES_MAX);
     bool is_unborn = pages != NULL;
 
-    bytes = bytes / KV_PAGE_BYTES * KV_PAGE_BYTES;
+    bytes = round_down(bytes, KV_PAGE_BYTES);
     if (is_unborn && bytes > 0)
         is_unborn = disk_read(loader->disk, loader->fd, pages, bytes, 0, loader->st);
     for (uint64_t i = bytes > KV_PAGE_BYTES ? KV_PAGE_BYTES : 0; is_unborn && i < bytes; i++)

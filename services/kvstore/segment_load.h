@@ -18,8 +18,8 @@
 #include "kvstore/segment.h"
 
 struct segment_load {
-    uint64_t torn_bytes;                  /* written behind the last record that fits, and cut; of the .open */
-    uint64_t damaged_frames;              /* numbers that are marked */
+    uint64_t torn_bytes;     /* written behind the last record that fits, and cut; of the .open */
+    uint64_t damaged_frames; /* numbers that are marked */
     bool was_open, was_scanned, is_empty; /* empty: no record; the file was removed */
 };
 

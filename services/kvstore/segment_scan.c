@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/require.h"
 #include "kvstore/store.h"
 
@@ -156,22 +157,6 @@ static enum finding check_record(struct segment_scan *scan, uint64_t at, struct 
     return kv_record_verify(&scan->record, scan->image, &why) ? FOUND_RECORD : FOUND_DAMAGE;
 }
 
-static void fill_frame(const struct segment_scan *scan, const struct segment *segment)
-{
-    const struct kv_record *record = &scan->record;
-    const struct index_frame *frame = index_part_at(&segment->index, segment->index.frame_count - 1);
-    uint32_t key_bytes = kv_key_bytes(&segment->super.geometry), *sums = index_frame_sums(frame);
-    struct kv_layout layout;
-
-    kv_record_layout(record, &layout);
-    for (uint32_t i = 0; i < 2 * record->layers; i++)
-        sums[i] = kv_slice_crc_written(&segment->super, record->seq, i, record->slices[i].crc,
-                                       record->slices[i].bytes);
-    for (uint32_t layer = 0; layer < record->layers; layer++)
-        memcpy(index_frame_key(frame, layer), scan->image + layout.keys + (uint64_t)layer * key_bytes,
-               key_bytes);
-}
-
 /* The numbers between the last record and this one were written and cannot be read. */
 static bool mark_damage(struct segment_scan *scan, struct segment *segment, uint64_t at, struct status *st)
 {
@@ -204,7 +189,8 @@ static bool take_record(struct segment_scan *scan, struct segment *segment, uint
         !segment_scan_add(segment, &entry, (const char *)scan->image + layout.note, st))
         return false;
     if (record->type == KV_RECORD_FRAME)
-        fill_frame(scan, segment);
+        index_frame_fill(index_part_at(&segment->index, segment->index.frame_count - 1), &segment->super,
+                         record, scan->image);
     scan->chain = scan->header_crc;
     scan->end = at + layout.record_bytes;
     return true;
@@ -217,7 +203,7 @@ static uint64_t skip_hole(const struct segment_scan *scan, uint64_t at)
 
     if (data < 0)
         return errno == ENXIO ? scan->file_bytes : at;
-    return (uint64_t)data > at ? (uint64_t)data / KV_PAGE_BYTES * KV_PAGE_BYTES : at;
+    return (uint64_t)data > at ? round_down((uint64_t)data, KV_PAGE_BYTES) : at;
 }
 
 static bool is_written(const uint8_t page[KV_PAGE_BYTES])

@@ -4,6 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/bytes.h"
 #include "base/log.h"
 #include "base/require.h"
 #include "kv/kv_crc.h"
@@ -24,16 +25,6 @@ enum frame_result frame_result_of_absence(enum stream_absence absence)
     return FRAME_NOT_FOUND;
 }
 
-static uint64_t round_down(uint64_t value)
-{
-    return value / KV_PAGE_BYTES * KV_PAGE_BYTES;
-}
-
-static uint64_t round_up(uint64_t value)
-{
-    return round_down(value + KV_PAGE_BYTES - 1);
-}
-
 static uint64_t slice_bytes(const struct slice_read *read)
 {
     return kv_slice_bytes(&read->chunk->geometry, read->frame->tokens);
@@ -46,8 +37,7 @@ static uint64_t offset_in_record(const struct slice_read *read)
 
     if (read->layer == SLICE_THUMBNAIL)
         return read->frame->thumbnail_at;
-    return read->frame->slices_at +
-           read->layer * ((pair + KV_PART_ALIGN - 1) / KV_PART_ALIGN * KV_PART_ALIGN);
+    return read->frame->slices_at + read->layer * round_up(pair, KV_PART_ALIGN);
 }
 
 /* What the frame's K (0) or V (1) must hash to. */
@@ -113,17 +103,19 @@ static void read_run(struct work *work)
     if (read->layer == SLICE_THUMBNAIL) {
         if (read->is_from_disk) {
             read->bytes = read->buffer + at;
-            read->has_header = read_from_disk(read, read->buffer, 0, round_up(at + read->length)) &&
-                               take_header(read, read->buffer);
+            read->has_header =
+                read_from_disk(read, read->buffer, 0, round_up(at + read->length, KV_PAGE_BYTES)) &&
+                take_header(read, read->buffer);
         }
         read->ok = read->has_header && check_thumbnail(read);
         return;
     }
     if (read->is_from_disk) {
         uint8_t *to = ram_bytes(read->store->arena, read->slot);
+        uint64_t from = round_down(at, KV_PAGE_BYTES);
 
-        read->bytes = to + (at - round_down(at));
-        read->ok = read_from_disk(read, to, round_down(at), round_up(at + read->length) - round_down(at));
+        read->bytes = to + (at - from);
+        read->ok = read_from_disk(read, to, from, round_up(at + read->length, KV_PAGE_BYTES) - from);
     } else {
         read->ok = true;
     }
@@ -271,7 +263,7 @@ static bool start_thumbnail(struct slice_read *read)
         use_slot(read, frame->image, frame->thumbnail_at);
         read->has_header = take_header(read, ram_bytes(read->store->arena, read->slot));
     } else if (read->buffer == NULL) {
-        read->buffer = disk_buffer(round_up(frame->thumbnail_at + read->length));
+        read->buffer = disk_buffer(round_up(frame->thumbnail_at + read->length, KV_PAGE_BYTES));
     }
     if (read->is_from_disk && read->buffer == NULL)
         return answer(read, FRAME_UNAVAILABLE);
@@ -297,7 +289,7 @@ static bool start_layer(struct slice_read *read)
         read->crc = kv_crc_join(expected_crc(read, 0), expected_crc(read, 1), slice_bytes(read));
         return answer(read, FRAME_OK);
     }
-    bytes = round_up(at + read->length) - round_down(at);
+    bytes = round_up(at + read->length, KV_PAGE_BYTES) - round_down(at, KV_PAGE_BYTES);
     if (bytes > ram_slot_bytes_max(read->store->arena, RAM_SLICES))
         return answer(read, FRAME_UNAVAILABLE);
     REQUIRE(read->slot == NULL);

@@ -41,7 +41,8 @@ enum {
     STORE_FILE_SLACK_BYTES = 64 << 10,  /* what a file system may add to a segment (extents, its folder) */
     STORE_READS_QUEUED = 1024,
 };
-_Static_assert(2 * (HISTORY_SPANS_MAX + 1) * HISTORY_SPAN_BYTES + 5 * KV_PAGE_BYTES <= STORE_STREAM_DISK_BYTES,
+_Static_assert(2 * (HISTORY_SPANS_MAX + 1) * HISTORY_SPAN_BYTES + 5 * KV_PAGE_BYTES <=
+                   STORE_STREAM_DISK_BYTES,
                "the folder, history.json and stream.json must fit, the files twice while they are replaced");
 
 struct store {

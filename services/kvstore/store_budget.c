@@ -272,7 +272,8 @@ bool store_has_index_room(struct store *store, uint64_t bytes)
 
 bool store_fit_budget(struct store *store, struct status *st)
 {
-    const struct segment *kept = NULL; /* the first that could not be removed: when its turn comes again, none can */
+    const struct segment *kept =
+        NULL; /* the first that could not be removed: when its turn comes again, none can */
 
     while (store->disk_used_bytes > store->options.disk_bytes) {
         struct segment *segment = oldest_removable(store);

@@ -245,8 +245,7 @@ static void sum_up(struct stream *stream, const struct segment_scan_end *lost)
 /* The writer of this epoch may come back; the system prompt's block must open its next segments too. */
 static void find_init(struct stream *stream)
 {
-    const struct segment *last =
-        stream->segment_count == 0 ? NULL : stream->segments[stream->segment_count - 1];
+    const struct segment *last = stream_last_segment(stream);
     const struct log_context context = { .stream = stream->name };
     struct status st;
 
@@ -262,8 +261,7 @@ static void find_init(struct stream *stream)
 /* The end may be in the last segment and not in stream.json. */
 static void find_end(struct stream *stream)
 {
-    const struct segment *last =
-        stream->segment_count == 0 ? NULL : stream->segments[stream->segment_count - 1];
+    const struct segment *last = stream_last_segment(stream);
     const struct segment_mark *mark =
         last == NULL || last->mark_count == 0 ? NULL : &last->marks[last->mark_count - 1];
 

@@ -175,7 +175,7 @@ void stream_set_trouble(struct stream *stream, const char *trouble);
 void stream_fence_writer(struct stream *stream, const struct status *why);
 /* Writes stream.json durably; done may be NULL. Saves of a stream follow each other. */
 bool stream_save(struct stream *stream, stream_done_fn *done, void *user, struct status *st);
-void stream_pump_saves(struct stream *stream);
+void stream_pump_saves(struct stream *stream); /* starts the next one, if none runs */
 bool stream_load_file(struct stream *stream, struct status *st);
 void stream_continue_deletion(struct stream *stream);
 struct segment *stream_last_segment(const struct stream *stream); /* NULL: none */

@@ -3,6 +3,7 @@
  * and send it again. */
 #include <stdlib.h>
 
+#include "base/bytes.h"
 #include "base/require.h"
 #include "kvstore/segment_job.h"
 #include "kvstore/store.h"
@@ -21,7 +22,7 @@ static uint64_t bytes_for(const struct stream *stream, const struct segment_reco
     }
     bytes += segment_footer_bytes(&stream->geometry, count, count, notes);
     wanted = store_segment_bytes(stream->store);
-    return bytes > wanted ? bytes : wanted / KV_PAGE_BYTES * KV_PAGE_BYTES;
+    return bytes > wanted ? bytes : round_down(wanted, KV_PAGE_BYTES);
 }
 
 /* One record of the fenced segment into the new one; its image stays where it is in RAM. Others read it meanwhile: its

@@ -97,8 +97,6 @@ static void save_run(struct work *work)
                file_write_durable(path, save->text, strlen(save->text), &save->st);
 }
 
-static void save_next(struct stream *stream);
-
 static void save_done(struct work *work)
 {
     struct stream_save *save = container_of(work, struct stream_save, work);
@@ -118,14 +116,14 @@ static void save_done(struct work *work)
     if (save->is_first && !save->ok) {
         stream_free(stream);
     } else {
-        save_next(stream);
+        stream_pump_saves(stream);
         stream_progress(stream);
     }
     free(save->text);
     free(save);
 }
 
-static void save_next(struct stream *stream)
+void stream_pump_saves(struct stream *stream)
 {
     struct stream_save *save = stream->saves;
 
@@ -135,11 +133,6 @@ static void save_next(struct stream *stream)
     save->is_running = work_pool_submit(stream->store->writing, &save->work);
     if (!save->is_running)
         store_retry_later(stream->store);
-}
-
-void stream_pump_saves(struct stream *stream)
-{
-    save_next(stream);
 }
 
 bool stream_save(struct stream *stream, stream_done_fn *done, void *user, struct status *st)
@@ -155,7 +148,7 @@ bool stream_save(struct stream *stream, stream_done_fn *done, void *user, struct
     save->user = user;
     *stream->saves_end = save;
     stream->saves_end = &save->next;
-    save_next(stream);
+    stream_pump_saves(stream);
     return true;
 }
 

@@ -1,10 +1,10 @@
 /* The segments of a stream: their list, and the one that is written to. */
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 
+#include "base/bytes.h"
 #include "base/clock.h"
-#include "base/require.h"
+#include "base/random.h"
 #include "kvstore/store.h"
 #include "kvstore/stream.h"
 
@@ -29,14 +29,6 @@ bool stream_push_segment(struct stream *stream, struct segment *segment)
 struct segment *stream_last_segment(const struct stream *stream)
 {
     return stream->segment_count == 0 ? NULL : stream->segments[stream->segment_count - 1];
-}
-
-static uint64_t random_u64(void)
-{
-    uint64_t value;
-
-    REQUIRE(getrandom(&value, sizeof value, 0) == sizeof value);
-    return value;
 }
 
 /* Later than that of every segment of the stream, though the clock be set back. */
@@ -135,9 +127,9 @@ struct segment *stream_segment_for(struct stream *stream, const struct kv_record
                     (unsigned long long)stream->store->options.disk_bytes);
         return NULL;
     }
-    segment = stream_begin_segment(stream, stream->epoch, stream->next_seq,
-                                   (wanted > least ? wanted : least) / KV_PAGE_BYTES * KV_PAGE_BYTES,
-                                   created_now(stream));
+    segment =
+        stream_begin_segment(stream, stream->epoch, stream->next_seq,
+                             round_down(wanted > least ? wanted : least, KV_PAGE_BYTES), created_now(stream));
     if (segment == NULL) {
         status_fail(st, STATUS_EXHAUSTED, "no memory for a segment of stream %s", stream->name);
         return NULL;

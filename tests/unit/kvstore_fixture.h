@@ -322,10 +322,9 @@ static void fixture_block_done(struct block_read *read)
 static inline enum frame_result fixture_read_block(struct fixture *fixture, struct stream *stream,
                                                    struct index_frame *frame)
 {
-    struct fixture_block_read reading = { .read = { .store = fixture->store,
-                                                    .stream = stream,
-                                                    .frame = frame,
-                                                    .done = fixture_block_done } };
+    struct fixture_block_read reading = {
+        .read = { .store = fixture->store, .stream = stream, .frame = frame, .done = fixture_block_done }
+    };
     struct block_read *read = &reading.read;
     uint64_t seq = frame == NULL ? 1 << 30 : frame->seq;
     enum frame_result result;
@@ -333,8 +332,8 @@ static inline enum frame_result fixture_read_block(struct fixture *fixture, stru
     if (!block_read_start(read))
         FIXTURE_TURN_UNTIL(fixture, reading.came);
     result = read->result;
-    for (uint64_t at = 0;
-         result == FRAME_OK && at < kv_payload_bytes(&fixture_geometry, read->record.tokens); at++) {
+    for (uint64_t at = 0; result == FRAME_OK && at < kv_payload_bytes(&fixture_geometry, read->record.tokens);
+         at++) {
         struct kv_run run = kv_record_run(&read->record, at);
 
         CHECK(run.bytes > 0);

@@ -33,7 +33,9 @@ TEST(store_keeps_blocks_through_a_restart)
     CHECK_EQ(stream->epoch, 1);
     CHECK_EQ(stream_durable_seq(stream), 100);
     CHECK_STR(stream->definition.source, "rtsp://cam/1");
+    CHECK(!index_frame_is_in_ram(stream_find(stream, 7)));
     fixture_check_all(&fixture, stream, 0, 100); /* from the disk */
+    CHECK(index_frame_is_in_ram(stream_find(stream, 7)));
     fixture_check_all(&fixture, stream, 0, 100); /* what was read back, from RAM again */
     fixture_stop(&fixture);
 }
