@@ -2,7 +2,7 @@
  * sense. */
 #include "kvstore_client.h"
 
-static struct server servers[1];
+static struct server servers[3];
 static struct status st;
 
 /* --- fetching --- */
@@ -85,6 +85,90 @@ TEST(kvstore_fetches_layers_thumbnails_and_says_what_is_missing)
         }
     }
     server_stop(&servers[0]);
+}
+
+/* Whole layers of frames as they came, in the order of the request. */
+struct slice {
+    uint32_t layer, tokens, crc;
+    int64_t pts_ns;
+    uint8_t bytes[2 * CLIENT_TOKENS * CLIENT_DIMS * 2];
+};
+
+/* Every layer of the frames `seqs` of each stream. */
+static uint32_t fetch_all(struct server *server, const char *const *names, uint32_t streams,
+                          const uint64_t *seqs, uint32_t frames, struct slice *slices)
+{
+    const struct rpc_stream_options options = { .timeout_ms = CLIENT_TIMEOUT_MS };
+    Reelkv__V1__FetchRequest request = REELKV__V1__FETCH_REQUEST__INIT;
+    Reelkv__V1__FrameRef refs[8], *list[8];
+    const struct rpc_message *message;
+    struct rpc_sync_stream *call;
+    struct client_view view;
+    uint32_t count = 0;
+
+    client_make_view(&view, names, streams);
+    for (uint32_t i = 0; i < streams * frames; i++) {
+        reelkv__v1__frame_ref__init(&refs[i]);
+        refs[i].stream = i / frames;
+        refs[i].seq = seqs[i % frames];
+        list[i] = &refs[i];
+    }
+    request.view = &view.view;
+    request.frames = list;
+    request.n_frames = streams * frames;
+    request.layers = client_geometry.layers;
+    CHECK_OK(rpc_sync_open(&call, server->client, &api_fetch, &options, &st), st);
+    CHECK_OK(rpc_sync_write(call, &request.base, NULL, &st), st);
+    CHECK_OK(rpc_sync_half_close(call, &st), st);
+    while (rpc_sync_read(call, &message, &st) && message != NULL) {
+        const Reelkv__V1__SliceHead *head = ((const Reelkv__V1__SliceReply *)message->body)->head;
+        struct slice *slice = &slices[count];
+
+        CHECK(head != NULL && count < streams * frames * client_geometry.layers);
+        CHECK_EQ(head->index, count / client_geometry.layers);
+        CHECK_EQ(head->result, REELKV__V1__FRAME_RESULT__FRAME_RESULT_OK);
+        CHECK_EQ(message->payload.len, sizeof slice->bytes);
+        *slice = (struct slice){ head->layer, head->tokens, head->crc32c, head->pts_ns, { 0 } };
+        rpc_payload_copy(&message->payload, 0, slice->bytes, sizeof slice->bytes);
+        client_expect_layer(names[refs[head->index].stream], refs[head->index].seq, head->layer, slice->bytes,
+                            sizeof slice->bytes);
+        CHECK_EQ(kv_crc(0, slice->bytes, sizeof slice->bytes), slice->crc);
+        count++;
+    }
+    CHECK_OK(rpc_sync_finish(call, &st), st);
+    rpc_sync_stream_destroy(call);
+    return count;
+}
+
+/* Frames of two cameras in two stores, put one behind the other, are what one store that has both cameras sends. */
+TEST(kvstore_fetches_of_two_stores_merge_exactly)
+{
+    enum { FRAMES = 3, SLICES = 2 * FRAMES * 4 };
+    static const char *const names[] = { "cam-1", "cam-2" };
+    static const uint64_t seqs[FRAMES] = { 14, 0, 9 };
+    static struct slice merged[SLICES], whole[SLICES];
+    uint32_t count = 0;
+
+    server_start(&servers[0], "kv-a", NULL);
+    server_start(&servers[1], "kv-b", NULL);
+    server_start(&servers[2], "kv-c", NULL);
+    for (unsigned i = 0; i < 2; i++) {
+        client_fill(&servers[i], names[i], 20);
+        client_fill(&servers[2], names[i], 20);
+    }
+    for (unsigned i = 0; i < 2; i++)
+        count += fetch_all(&servers[i], &names[i], 1, seqs, FRAMES, merged + count);
+    CHECK_EQ(count, SLICES);
+    CHECK_EQ(fetch_all(&servers[2], names, 2, seqs, FRAMES, whole), SLICES);
+    for (uint32_t i = 0; i < SLICES; i++) {
+        CHECK_EQ(merged[i].layer, whole[i].layer);
+        CHECK_EQ(merged[i].tokens, whole[i].tokens);
+        CHECK_EQ(merged[i].crc, whole[i].crc);
+        CHECK_EQ(merged[i].pts_ns, whole[i].pts_ns);
+        CHECK_MEM(merged[i].bytes, whole[i].bytes, sizeof whole[i].bytes);
+    }
+    for (unsigned i = 0; i < ARRAY_LEN(servers); i++)
+        server_stop(&servers[i]);
 }
 
 /* --- limits --- */

@@ -123,6 +123,42 @@ TEST(eviction_never_passes_the_disk_budget)
     fixture_stop(&fixture);
 }
 
+/* All open segments together take a quarter of the budget, however many write: within what a file must have at least and
+ * may have at most. */
+TEST(eviction_segments_are_as_large_as_budget_and_writers_allow)
+{
+    enum { WRITERS = 4 };
+    struct fixture_writer writers[WRITERS];
+    struct stream *streams[WRITERS];
+    struct fixture fixture;
+    char name[16];
+
+    fixture_start(&fixture);
+    fixture.store->options.segment_bytes_max = 1 << 30;
+    for (unsigned i = 0; i < WRITERS; i++) {
+        uint64_t share = fixture.options.disk_bytes / 4 / (i + 1);
+
+        snprintf(name, sizeof name, "cam-%u", i);
+        streams[i] = fixture_define(&fixture, name);
+        fixture_attach(&fixture, streams[i], &writers[i]);
+        fixture_append(&fixture, streams[i], 1);
+        CHECK_EQ(store_segment_bytes(fixture.store), share);
+        CHECK_EQ(streams[i]->segments[0]->capacity, share / KV_PAGE_BYTES * KV_PAGE_BYTES);
+    }
+    fixture.store->options.segment_bytes_max = 2 << 20;
+    CHECK_EQ(store_segment_bytes(fixture.store), 2 << 20);
+    fixture.store->options.disk_bytes = 8 << 20;
+    CHECK_EQ(store_segment_bytes(fixture.store), 1 << 20);
+    fixture.store->options = fixture.options;
+    for (unsigned i = 0; i < WRITERS; i++) {
+        fixture_wait_durable(&fixture, streams[i]);
+        stream_detach(streams[i], &writers[i].base);
+        fixture_wait_sealed(&fixture, streams[i]);
+    }
+    CHECK(disk_usage(fixture.root) < 2 << 20); /* sealed, they give back what they did not fill */
+    fixture_stop(&fixture);
+}
+
 /* A camera that is off from the start tells gaps only; the room of frames is not taken before there are any. */
 TEST(a_camera_that_never_connected_takes_the_disk_of_its_gaps)
 {
