@@ -168,7 +168,8 @@ static bool peer_connect(struct kv_shm_peer *peer, const char *path, uint32_t ti
     if (!place_open(&place, path, st))
         return false;
     ok = connect(peer->fd, (struct sockaddr *)&place.address, sizeof place.address) == 0 ||
-         status_fail(st, STATUS_UNAVAILABLE, "connect to kvstore's shared memory at %s: %m", path);
+         status_fail(st, errno == ENOENT ? STATUS_NOT_FOUND : STATUS_UNAVAILABLE,
+                     "connect to kvstore's shared memory at %s: %m", path);
     close_if_open(place.folder);
     return ok;
 }

@@ -9,7 +9,8 @@
  *
  * Owner:  as said at each function.
  * Thread: any, one at a time for each object.
- * Fails:  UNAVAILABLE when nobody listens; DENIED or INVALID with the store's own sentence.
+ * Fails:  NOT_FOUND when there is no such socket here; UNAVAILABLE when nobody listens or answers in time; DENIED,
+ *         EXHAUSTED or INVALID with the store's own sentence.
  * Bounds: KV_SHM_POOL_BYTES_MAX a pool. */
 #ifndef REELKV_KV_KV_SHM_H
 #define REELKV_KV_KV_SHM_H

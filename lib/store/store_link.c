@@ -20,6 +20,14 @@ struct waiter {
     struct waiter *next;
 };
 
+/* The pool thread's from its submission to handshake_done(). */
+struct handshake {
+    struct work work;
+    char socket[PATH_MAX];
+    struct kv_shm_peer *peer; /* NULL: it failed */
+    struct status failure;
+};
+
 struct store_link {
     struct store_links *links;
     struct store_link *next;
@@ -30,11 +38,11 @@ struct store_link {
     struct rpc_channel *channel;
     struct rpc_sync *sync;
     enum share_state share;
-    struct kv_shm_peer *peer; /* NULL: chunks */
+    _Atomic(struct kv_shm_peer *) peer; /* NULL: chunks; once set it stays */
     struct waiter *waiters;
-    struct work handshake;
-    char socket[PATH_MAX];
+    struct handshake handshake;
     struct letter tell;
+    bool telling; /* `tell` lies in the loop's box */
 };
 
 static void unlist(struct store_link *link)
@@ -45,11 +53,6 @@ static void unlist(struct store_link *link)
             return;
         }
     }
-}
-
-void store_link_ref(struct store_link *link)
-{
-    link->refs++;
 }
 
 void store_link_unref(struct store_link *link)
@@ -143,45 +146,65 @@ static void tell_waiters(struct store_link *link)
 
 static void run_handshake(struct work *work)
 {
-    struct store_link *link = container_of(work, struct store_link, handshake);
-    struct status st = { 0 };
+    struct store_link *link = container_of(work, struct store_link, handshake.work);
+    struct handshake *handshake = &link->handshake;
 
-    if (!kv_shm_peer_create(&link->peer, link->socket, link->links->memory, SHM_TIMEOUT_MS, &st))
-        log_info(NULL, "store_not_shared", "%s: %s; its bytes travel inline", link->name, st.text);
+    kv_shm_peer_create(&handshake->peer, handshake->socket, link->links->memory, SHM_TIMEOUT_MS,
+                       &handshake->failure);
 }
 
-static void handshake_done(struct work *work)
+static void finish_sharing(struct store_link *link, enum share_state share)
 {
-    struct store_link *link = container_of(work, struct store_link, handshake);
-
-    link->share = SHARE_KNOWN;
+    link->share = share;
     tell_waiters(link);
     store_link_unref(link);
+}
+
+/* A store that was too slow, or had no room, may share with the next who asks. */
+static void handshake_done(struct work *work)
+{
+    struct store_link *link = container_of(work, struct store_link, handshake.work);
+    const struct status *failure = &link->handshake.failure;
+    bool again = false;
+
+    if (link->handshake.peer != NULL) {
+        link->peer = link->handshake.peer;
+    } else {
+        log_info(NULL, "store_not_shared", "%s: %s; its bytes travel inline", link->name, failure->text);
+        again = status_code_is_retryable(failure->code);
+    }
+    finish_sharing(link, again ? SHARE_UNKNOWN : SHARE_KNOWN);
+}
+
+static bool start_handshake(struct store_link *link, const char *socket)
+{
+    struct handshake *handshake = &link->handshake;
+
+    *handshake = (struct handshake){ .work = { .run = run_handshake, .done = handshake_done } };
+    text_copy(handshake->socket, sizeof handshake->socket, socket);
+    if (work_pool_submit(link->links->pool, &handshake->work))
+        return true;
+    log_warn(NULL, "store_not_shared", "%s: too many handshakes wait; its bytes travel inline", link->name);
+    return false;
 }
 
 static void on_info(const struct status *status, const struct rpc_message *reply, void *user)
 {
     struct store_link *link = user;
     const Reelkv__V1__ServerInfo *info = reply != NULL ? (const Reelkv__V1__ServerInfo *)reply->body : NULL;
+    bool shares = info != NULL && info->shm_socket[0] != '\0' && strlen(info->shm_socket) < PATH_MAX;
 
-    if (info != NULL && info->shm_socket[0] != '\0' &&
-        text_copy(link->socket, sizeof link->socket, info->shm_socket)) {
-        link->handshake.run = run_handshake;
-        link->handshake.done = handshake_done;
-        if (work_pool_submit(link->links->pool, &link->handshake))
-            return;
-    }
-    link->share = info != NULL ? SHARE_KNOWN : SHARE_UNKNOWN; /* no answer: the next feed asks again */
-    tell_waiters(link);
-    store_link_unref(link);
+    if (shares && start_handshake(link, info->shm_socket))
+        return;
+    finish_sharing(link, info != NULL && !shares ? SHARE_KNOWN : SHARE_UNKNOWN);
 }
 
 static void tell_known(struct letter *letter)
 {
     struct store_link *link = container_of(letter, struct store_link, tell);
 
-    tell_waiters(link);
-    store_link_unref(link);
+    link->telling = false;
+    finish_sharing(link, SHARE_KNOWN);
 }
 
 void store_link_share(struct store_link *link, void (*ready)(void *user, uint64_t pool), void *user)
@@ -189,15 +212,15 @@ void store_link_share(struct store_link *link, void (*ready)(void *user, uint64_
     static const Reelkv__V1__GetServerInfoRequest request = REELKV__V1__GET_SERVER_INFO_REQUEST__INIT;
     struct rpc_stream_options options = { .timeout_ms = INFO_TIMEOUT_MS };
     struct waiter *waiter = calloc(1, sizeof *waiter);
-    bool first = link->waiters == NULL;
 
     REQUIRE(waiter != NULL);
     *waiter = (struct waiter){ ready, user, link->waiters };
     link->waiters = waiter;
-    if (link->share == SHARE_ASKING || (link->share == SHARE_KNOWN && !first))
+    if (link->share == SHARE_ASKING || link->telling)
         return; /* told with the others */
     link->refs++;
     if (link->share == SHARE_KNOWN) {
+        link->telling = true;
         link->tell.open = tell_known;
         loop_post(rpc_loop(link->links->rpc), &link->tell);
         return;

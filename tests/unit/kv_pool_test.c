@@ -283,14 +283,15 @@ TEST(shm_store_refuses_what_is_no_hello)
     close(pair[1]);
 }
 
-TEST(shm_without_a_store_is_unavailable)
+/* No socket there: the store is on another host. A socket and no answer may be better the next time. */
+TEST(shm_without_a_store_is_not_found_and_with_a_silent_one_unavailable)
 {
     struct kv_shm_peer *peer;
     int fd;
 
     snprintf(socket_path, sizeof socket_path, "%s/none.sock", test_folder());
     CHECK(!kv_shm_peer_create(&peer, socket_path, NULL, 100, &st));
-    CHECK_EQ(st.code, STATUS_UNAVAILABLE);
+    CHECK_EQ(st.code, STATUS_NOT_FOUND);
     CHECK_HAS(st.text, "none.sock");
     /* A store that accepts and says nothing costs the timeout, not more. */
     fd = kv_shm_listen(socket_path, &st);
