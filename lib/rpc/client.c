@@ -254,14 +254,10 @@ void rpc_stream_cancel(struct rpc_stream *stream)
     grpc_call_cancel(stream->grpc, NULL);
 }
 
-void rpc_cancel_streams(struct rpc *rpc)
+void streams_cancel(struct rpc *rpc)
 {
-    REQUIRE(loop_is_here(rpc->loop) && !loop_is_running(rpc->loop));
-    while (rpc->streams != NULL) {
-        for (struct rpc_stream *stream = rpc->streams; stream != NULL; stream = stream->next)
-            rpc_stream_cancel(stream);
-        loop_run_once(rpc->loop);
-    }
+    for (struct rpc_stream *stream = rpc->streams; stream != NULL; stream = stream->next)
+        rpc_stream_cancel(stream);
 }
 
 struct rpc_stream *rpc_stream_open(struct rpc_channel *channel, const struct rpc_method *method,

@@ -17,6 +17,8 @@ struct rpc_host {
     struct loop_signal *terminate, *interrupt;
     void (*on_drain)(void *user);
     void *on_drain_user;
+    void (*on_drained)(void *user);
+    void *on_drained_user;
     int exit_code;
     bool drained;
 };
@@ -96,6 +98,12 @@ void rpc_host_on_drain(struct rpc_host *host, void (*on_drain)(void *user), void
     host->on_drain_user = user;
 }
 
+void rpc_host_on_drained(struct rpc_host *host, void (*on_drained)(void *user), void *user)
+{
+    host->on_drained = on_drained;
+    host->on_drained_user = user;
+}
+
 /* Splits "a,b" in place; INVALID when there is nothing in it or too much. */
 static bool split_addresses(char *text, const char **addresses, size_t *count_p, struct status *st)
 {
@@ -156,7 +164,9 @@ int rpc_host_run(struct rpc_host *host)
 {
     while (!host->drained)
         loop_run(host->loop);
-    rpc_cancel_streams(host->rpc);
+    if (host->on_drained != NULL)
+        host->on_drained(host->on_drained_user);
+    rpc_settle(host->rpc);
     return host->exit_code;
 }
 

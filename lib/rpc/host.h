@@ -5,7 +5,7 @@
  *
  * rpc_host_serve() prints one line of JSON on stdout, for whoever started the process:
  *   {"ready":true,"service":"kvstore","addresses":["127.0.0.1:40213","unix:/run/reelkv/kv.sock"]}
- * SIGTERM and SIGINT drain; a second one shortens the drain; then rpc_host_run() returns.
+ * SIGTERM and SIGINT drain; a second one shortens the drain; then on_drained, and rpc_host_run() returns.
  *
  * Owner:  main. Thread: the loop's (main's). */
 #ifndef REELKV_RPC_HOST_H
@@ -43,6 +43,10 @@ struct rpc *rpc_host_rpc(struct rpc_host *host);
  */
 void rpc_host_on_drain(struct rpc_host *host, void (*on_drain)(void *user), void *user);
 
+/* Called once, outside callbacks, when the server has closed and the calls this process has made still go on: a service
+ * that has something to say in them turns the loop for as long as it allows itself. NULL: none. */
+void rpc_host_on_drained(struct rpc_host *host, void (*on_drained)(void *user), void *user);
+
 bool rpc_host_serve(struct rpc_host *host, const struct rpc_service *services, size_t count,
                     struct status *st);
 struct rpc_server *rpc_host_server(struct rpc_host *host);
@@ -54,8 +58,8 @@ const char *rpc_host_address(const struct rpc_host *host);
  * go on gives 1). */
 void rpc_host_stop(struct rpc_host *host, int exit_code);
 
-/* Until drained; then ends the calls this process has made: no callback of a call, in or out, comes after it.
- * Returns 0, or the code of rpc_host_stop(). */
+/* Until drained; then ends the calls this process has made (rpc_settle()): no callback of a call, in or out, comes after
+ * it, and all that was attached to messages has been released. Returns 0, or the code of rpc_host_stop(). */
 int rpc_host_run(struct rpc_host *host);
 
 /* SIGTERM and SIGINT stay blocked afterwards: the process is about to end. NULL and half-made hosts are fine. */

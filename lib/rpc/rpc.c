@@ -128,14 +128,21 @@ bool rpc_create(struct rpc **rpc_p, struct loop *loop, struct status *st)
     return true;
 }
 
+void rpc_settle(struct rpc *rpc)
+{
+    REQUIRE(loop_is_here(rpc->loop) && !loop_is_running(rpc->loop));
+    while (rpc->in_flight > 0) {
+        streams_cancel(rpc);
+        loop_run_once(rpc->loop);
+    }
+}
+
 void rpc_destroy(struct rpc *rpc)
 {
     if (rpc == NULL)
         return;
     REQUIRE(rpc->servers == 0);
-    rpc_cancel_streams(rpc);
-    while (rpc->in_flight > 0)
-        loop_run_once(rpc->loop);
+    rpc_settle(rpc);
     grpc_completion_queue_shutdown(rpc->cq);
     pthread_join(rpc->thread, NULL);
     grpc_completion_queue_destroy(rpc->cq);

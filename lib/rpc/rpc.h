@@ -27,8 +27,10 @@ enum {
 
 bool rpc_create(struct rpc **rpc_p, struct loop *loop, struct status *st);
 
-/* Cancels client calls still open and turns the loop until each has had its on_end. Not from within a callback. */
-void rpc_cancel_streams(struct rpc *rpc);
+/* Cancels client calls, also those opened meanwhile, and turns the loop until each has had its on_end and all that was
+ * attached to a message, in or out, is released. Servers are closed by then. Not from within a callback. gRPC holds
+ * what it has begun to write until that is out or the connection is lost. */
+void rpc_settle(struct rpc *rpc);
 
 /* Does the same first. NULL is fine. */
 void rpc_destroy(struct rpc *rpc);

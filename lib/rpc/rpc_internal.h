@@ -40,6 +40,8 @@ void rpc_op_start(struct rpc *rpc, struct rpc_op *op, void (*done)(struct rpc_op
 void rpc_batch_start(struct rpc *rpc, grpc_call *call, const grpc_op *ops, size_t count, struct rpc_op *op,
                      void (*done)(struct rpc_op *op, bool ok));
 
+void streams_cancel(struct rpc *rpc); /* client.c: all that are open */
+
 /* gRPC's share of the process: malloc thresholds, SIGPIPE, grpc_init() with signals blocked. Counted. Any
  * thread. */
 void rpc_library_ref(void);

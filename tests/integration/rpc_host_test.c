@@ -5,6 +5,8 @@
 #include "base/json.h"
 #include "reelkv/v1/kvstore.pb-c.h"
 #include "rpc/api.h"
+#include "rpc/client.h"
+#include "rpc/host.h"
 #include "support/process.h"
 #include "support/rpc_calls.h"
 #include "support/test.h"
@@ -112,6 +114,98 @@ TEST(signals_during_the_end_do_not_spoil_it)
             usleep(200);
         CHECK_EQ(process_wait(&server, 20000), 0);
     }
+}
+
+/* A service of the test's own process, with a call to the server. */
+struct caller {
+    struct rpc_host *host;
+    unsigned replies, ends, lent, released;
+    struct loop_timer timer;
+};
+
+static void caller_message(struct rpc_stream *stream, const struct rpc_message *message, void *user)
+{
+    ((struct caller *)user)->replies++;
+}
+
+static void caller_end(struct rpc_stream *stream, const struct status *status, void *user)
+{
+    ((struct caller *)user)->ends++;
+}
+
+static void caller_released(void *user)
+{
+    ((struct caller *)user)->released++;
+}
+
+static void tick(struct loop_timer *timer)
+{
+}
+
+static void turn_for(struct caller *caller, int turns)
+{
+    while (turns-- > 0) {
+        loop_timer_start(rpc_host_loop(caller->host), &caller->timer, 10, tick);
+        loop_run_once(rpc_host_loop(caller->host));
+    }
+    loop_timer_stop(&caller->timer);
+}
+
+static void lend_all_there_is_room_for(struct caller *caller, struct rpc_stream *stream)
+{
+    static uint8_t payload[1 << 20];
+    const struct rpc_attachment attachment = { payload, sizeof payload, caller_released, caller };
+    Reelkv__V1__AppendRequest request = REELKV__V1__APPEND_REQUEST__INIT;
+    Reelkv__V1__Chunk chunk = REELKV__V1__CHUNK__INIT;
+
+    request.item_case = REELKV__V1__APPEND_REQUEST__ITEM_CHUNK;
+    request.chunk = &chunk;
+    while (rpc_stream_write(stream, &request.base, &attachment))
+        caller->lent++;
+}
+
+static void kill_server(struct loop_timer *timer)
+{
+    kill(server.pid, SIGKILL);
+}
+
+/* The neighbour hangs with a full socket, so gRPC holds what it has begun to write to it; the service that lent it must
+ * not go on to destroy it. */
+TEST(what_was_lent_to_a_call_is_back_when_the_run_returns)
+{
+    const struct rpc_host_options options = { .service = "caller", .listen = "", .advertise = "" };
+    const struct rpc_stream_events events = { .on_message = caller_message, .on_end = caller_end };
+    Reelkv__V1__AppendRequest request = REELKV__V1__APPEND_REQUEST__INIT;
+    struct rpc_channel *channel = NULL;
+    struct caller caller = { 0 };
+    struct rpc_stream *stream;
+    struct status st = { 0 };
+    sigset_t signals;
+
+    start("--drain-ms=10000");
+    CHECK(pthread_sigmask(SIG_SETMASK, NULL, &signals) == 0);
+    CHECK_OK(rpc_host_create(&caller.host, &options, &st), st);
+    CHECK_OK(rpc_channel_create(&channel, rpc_host_rpc(caller.host), unix_address, NULL, &st), st);
+    stream = rpc_stream_open(channel, &api_append, &patient, &events, &caller);
+    CHECK(rpc_stream_write(stream, &request.base, NULL));
+    rpc_stream_read(stream);
+    while (caller.replies == 0)
+        loop_run_once(rpc_host_loop(caller.host));
+    CHECK(kill(server.pid, SIGSTOP) == 0);
+    lend_all_there_is_room_for(&caller, stream);
+    turn_for(&caller, 30);
+    CHECK(caller.released < caller.lent);
+    loop_timer_start(rpc_host_loop(caller.host), &caller.timer, 300, kill_server);
+    rpc_host_stop(caller.host, 0);
+    CHECK_EQ(rpc_host_run(caller.host), 0);
+    CHECK_EQ(caller.ends, 1);
+    CHECK_EQ(caller.released, caller.lent);
+    loop_timer_stop(&caller.timer);
+    rpc_channel_destroy(channel);
+    rpc_host_destroy(caller.host);
+    CHECK(pthread_sigmask(SIG_SETMASK, &signals, NULL) ==
+          0); /* it leaves SIGTERM blocked, and programs inherit that */
+    process_stop(&server, SIGKILL, 20000);
 }
 
 TEST(bad_options_and_taken_addresses_are_told)
