@@ -132,7 +132,7 @@ static void lease_changed(struct directory_lease *lease, bool held)
     const struct stream_options options = { lease->ns, lease->name, claim->store, stream_over, claim };
     struct status st = { 0 };
 
-    if (held && claim->stream == NULL) {
+    if (held && claim->stream == NULL && !own->draining) {
         if (stream_start(&claim->stream, own->encoder, &options, &st))
             own->running++;
         else
@@ -285,9 +285,12 @@ void encoder_directory_drain(struct encoder_directory *own)
 {
     own->draining = true;
     directory_leave(own->directory);
-    for (struct claim *claim = own->claims; claim != NULL; claim = claim->next)
+    for (struct claim *claim = own->claims; claim != NULL; claim = claim->next) {
         if (claim->stream != NULL)
             stream_drain(claim->stream);
+        else
+            let_go(claim);
+    }
 }
 
 bool encoder_directory_is_drained(const struct encoder_directory *own)

@@ -28,7 +28,8 @@ struct encoder_directory_options {
 bool encoder_directory_create(struct encoder_directory **directory_p, struct encoder *encoder,
                               const struct encoder_directory_options *options, struct status *st);
 
-/* Leaves the directory, lets go of all leases and drains every stream. */
+/* Leaves the directory, starts nothing more and drains every stream. The lease of a stream stays until destroy: with it,
+ * another encoder would take over what this one still has to send. */
 void encoder_directory_drain(struct encoder_directory *directory);
 bool encoder_directory_is_drained(const struct encoder_directory *directory);
 

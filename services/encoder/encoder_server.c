@@ -64,13 +64,36 @@ static bool open_model(struct encoder_server *server, struct status *st)
     return true;
 }
 
-/* After the drain's signal the host waits for nobody's calls but its own server's, of which there are none; what is
- * under way ends in encoder_server_destroy(). */
 static void on_drain(void *user)
 {
     struct encoder_server *server = user;
 
     encoder_directory_drain(server->directory);
+}
+
+/* Wakes the loop, so that a time limit is seen. */
+struct ticker {
+    struct loop_timer timer;
+    struct loop *loop;
+};
+
+static void tick(struct loop_timer *timer)
+{
+    loop_timer_start(container_of(timer, struct ticker, timer)->loop, timer, 20, tick);
+}
+
+/* The server has no calls and closes at once; what was read is still on its way to the analyzers. */
+static void say_goodbye(void *user)
+{
+    struct encoder_server *server = user;
+    uint64_t end_ns = clock_mono_ns() + ENCODER_GOODBYE_MS * 1000000ull;
+    struct ticker ticker = { .loop = server->encoder.loop };
+
+    tick(&ticker.timer);
+    while ((server->encoder.retired > 0 || !encoder_directory_is_drained(server->directory)) &&
+           clock_mono_ns() < end_ns)
+        loop_run_once(server->encoder.loop);
+    loop_timer_stop(&ticker.timer);
 }
 
 static bool open_parts(struct encoder_server *server, struct status *st)
@@ -102,6 +125,7 @@ static bool open_parts(struct encoder_server *server, struct status *st)
     if (!encoder_directory_create(&server->directory, &server->encoder, &directory, st))
         return false;
     rpc_host_on_drain(server->host, on_drain, server);
+    rpc_host_on_drained(server->host, say_goodbye, server);
     return true;
 }
 
@@ -122,38 +146,11 @@ bool encoder_server_create(struct encoder_server **server_p, struct rpc_host *ho
     return true;
 }
 
-/* Wakes the loop, so that a time limit is seen. */
-struct ticker {
-    struct loop_timer timer;
-    struct loop *loop;
-};
-
-static void tick(struct loop_timer *timer)
-{
-    loop_timer_start(container_of(timer, struct ticker, timer)->loop, timer, 20, tick);
-}
-
-static void say_goodbye(struct encoder_server *server)
-{
-    uint64_t end_ns = clock_mono_ns() + ENCODER_GOODBYE_MS * 1000000ull;
-    struct ticker ticker = { .loop = server->encoder.loop };
-
-    tick(&ticker.timer);
-    while ((server->encoder.retired > 0 || !encoder_directory_is_drained(server->directory)) &&
-           clock_mono_ns() < end_ns)
-        loop_run_once(server->encoder.loop);
-    loop_timer_stop(&ticker.timer);
-}
-
 void encoder_server_destroy(struct encoder_server *server)
 {
     if (server == NULL)
         return;
-    if (server->directory != NULL)
-        say_goodbye(server);
     encoder_directory_destroy(server->directory);
-    while (server->encoder.peers.first != NULL) /* cancelled calls that still have to end */
-        loop_run_once(server->encoder.loop);
     batch_destroy(server->encoder.batch);
     model_close(server->model);
     free(server);

@@ -19,13 +19,15 @@ extern const struct option_table encoder_option_table;
 
 struct encoder_server;
 
-/* Opens the model and joins the directory. `options` must outlive the server. INVALID with what to change. */
+/* Opens the model and joins the directory. `options` must outlive the server. INVALID with what to change.
+ *
+ * The host's drain ends the reading; before rpc_host_run() returns, what was read has been sent and made durable and
+ * cameras have been told goodbye, or ENCODER_GOODBYE_MS have passed. */
+enum { ENCODER_GOODBYE_MS = 3000 };
 bool encoder_server_create(struct encoder_server **server_p, struct rpc_host *host,
                            const struct encoder_options *options, struct status *st);
 
-/* After rpc_host_run(): turns the loop until streams are drained and cameras told goodbye, at most
- * ENCODER_GOODBYE_MS. NULL is fine. */
+/* After rpc_host_run(). NULL is fine. */
 void encoder_server_destroy(struct encoder_server *server);
-enum { ENCODER_GOODBYE_MS = 3000 };
 
 #endif

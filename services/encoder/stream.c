@@ -162,6 +162,16 @@ void stream_define(struct stream *stream)
         define_later(stream, &st);
 }
 
+static void stop_defining(struct stream *stream)
+{
+    loop_timer_stop(&stream->define_timer);
+    if (stream->definition_call == NULL)
+        return;
+    stream->definition_call->stream = NULL;
+    rpc_stream_cancel(stream->definition_call->call);
+    stream->definition_call = NULL;
+}
+
 /* ------------------------------------------------------------------------------------ life and death */
 
 bool stream_start(struct stream **stream_p, struct encoder *encoder, const struct stream_options *options,
@@ -194,7 +204,7 @@ bool stream_start(struct stream **stream_p, struct encoder *encoder, const struc
 void stream_drain(struct stream *stream)
 {
     stream->draining = true;
-    loop_timer_stop(&stream->define_timer);
+    stop_defining(stream);
     stream_capture_stop(stream);
     stream_push_advance(stream);
 }
@@ -208,12 +218,8 @@ void stream_destroy(struct stream *stream)
 {
     if (stream == NULL)
         return;
-    loop_timer_stop(&stream->define_timer);
+    stop_defining(stream);
     loop_timer_stop(&stream->encode_timer);
-    if (stream->definition_call != NULL) {
-        stream->definition_call->stream = NULL;
-        rpc_stream_cancel(stream->definition_call->call);
-    }
     stream_capture_stop(stream);
     stream_push_abandon(stream);
     items_free_all(stream);

@@ -144,6 +144,32 @@ TEST(an_emptied_redis_stops_nothing)
     town_end(&town);
 }
 
+/* Another encoder reads the camera when this one drains, and is gone soon after: the one that is about to end does not
+ * take its lease. */
+TEST(a_draining_encoder_takes_no_stream)
+{
+    static const char key[] = "reelkv:1:lease:default/cam";
+    const char *socket = redis_address() + strlen("unix:");
+    struct town town;
+    struct world_stream *stream;
+    struct process cli;
+
+    town_start(&town);
+    CHECK_EQ(process_run(&cli, "set",
+                         PROCESS_ARGS("redis-cli", "-s", socket, "SET", key, "another", "PX", "4000"), 5000),
+             0);
+    stream = world_add(town.world, "cam", make(10));
+    start_encoder(&town, 0);
+    world_for(town.world, 2000); /* it asks for the lease and is refused */
+    encoder_directory_drain(town.encoders[0]);
+    CHECK(encoder_directory_is_drained(town.encoders[0]));
+    world_for(town.world, 4000);
+    CHECK_EQ(stream->hellos, 0);
+    CHECK_EQ(process_run(&cli, "get", PROCESS_ARGS("redis-cli", "-s", socket, "EXISTS", key), 5000), 0);
+    CHECK_STR(process_log(&cli), "0\n");
+    town_end(&town);
+}
+
 TEST(an_analyzer_of_another_model_is_not_chosen)
 {
     struct town town;

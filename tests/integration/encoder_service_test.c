@@ -108,6 +108,8 @@ static void town_start(struct town *town)
                            "256",
                            "--batch-frames",
                            "4",
+                           "--keep-frames",
+                           "8",
                            "--threads",
                            "1",
                            NULL };
@@ -212,6 +214,33 @@ TEST(a_terminated_encoder_drains_and_leaves_nobody_behind)
     CHECK_EQ(stream->ends, 0);
     CHECK_EQ(stream->durable, stream->received);
     CHECK(stream->durable < 400);
+    town_end(&town);
+}
+
+/* The analyzer stores slowly, and the encoder has nothing else to wait for: with the call cut off, what it has read would
+ * be lost of a live source. */
+TEST(a_terminated_encoder_sends_what_it_has_read)
+{
+    struct town town;
+    struct world_stream *stream;
+    uint64_t received;
+
+    town_start(&town);
+    town.world->inspect = ignore;
+    town.world->credits = 1;
+    town.world->ack_ms = 100;
+    stream = world_add(town.world, "cam", make(400));
+    stream->sample_fps = 25;
+    world_until(town.world, three_received, 40000);
+    received = stream->received;
+    CHECK(kill(town.encoder.pid, SIGTERM) == 0);
+    world_for(town.world, 4000);
+    CHECK_EQ(process_wait(&town.encoder, 2000), 0);
+    CHECK(strstr(process_log(&town.encoder), "analyzer_lost") == NULL);
+    CHECK(stream->received > received);
+    CHECK_EQ(stream->durable, stream->received);
+    CHECK_EQ(stream->hellos, 1);
+    CHECK_EQ(stream->ends, 0);
     town_end(&town);
 }
 

@@ -431,6 +431,20 @@ TEST(a_drain_makes_durable_what_was_read)
     world_destroy(world);
 }
 
+TEST(a_stream_drained_before_its_definition_came_starts_nothing)
+{
+    struct world *world = world_create();
+    struct world_stream *stream = world_add(world, "cam", make("a.mp4", 10));
+
+    world_start(world, stream);
+    stream_drain(stream->stream);
+    CHECK(stream_is_drained(stream->stream));
+    world_for(world, 1000);
+    CHECK_EQ(stream_progress(stream->stream).capture_pid, 0);
+    CHECK_EQ(stream->hellos, 0);
+    world_destroy(world);
+}
+
 /* A live camera through an analyzer's outage, then through the encoder's own: every number is a frame or a gap. */
 TEST(a_live_camera_is_frames_and_gaps_without_a_hole)
 {

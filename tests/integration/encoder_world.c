@@ -229,6 +229,7 @@ static void on_message(struct rpc_call *call, const struct rpc_message *message,
         message != NULL ? (const Reelkv__V1__PushRequest *)message->body : NULL;
 
     if (request == NULL) {
+        loop_timer_stop(&push->ack_timer);
         send_ack(call, push, push->stream->received);
         rpc_call_finish(call, NULL);
         return;
