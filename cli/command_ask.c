@@ -268,15 +268,16 @@ static const char *unknown_camera(const struct ask *ask)
 }
 
 /* A qa reads the directory once a heartbeat: it may not have heard yet of a camera that was just added, or of any just
- * after it was started. */
+ * after it was started, or after the directory was emptied; it says when a retry helps. */
 static bool ask_until_heard_of(struct ask *ask, struct status *st)
 {
     uint64_t deadline = clock_mono_ns() + HEARD_OF_MS * 1000000ull;
 
     while (!ask_any(ask, st)) {
-        if (st->code != STATUS_NOT_FOUND || ask->result.has_evidence || clock_mono_ns() > deadline)
+        if ((st->code != STATUS_NOT_FOUND && st->retry_after_ms == 0) || ask->result.has_evidence ||
+            clock_mono_ns() > deadline)
             return false;
-        if (unknown_camera(ask) != NULL)
+        if (st->code == STATUS_NOT_FOUND && unknown_camera(ask) != NULL)
             return status_fail(st, STATUS_NOT_FOUND, "there is no camera '%s'; `reelkv cam ls` lists them",
                                unknown_camera(ask));
         usleep(AGAIN_MS * 1000);

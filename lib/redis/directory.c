@@ -12,6 +12,11 @@
 
 enum { STREAMS_EVERY = 5, KEY_BYTES = 2 * LIMIT_NAME_BYTES + 32, REPLIES = WORKER_KINDS + 1 };
 
+struct vanished {
+    struct stream_record record;
+    uint64_t until_ns; /* recalled; clock_mono_ns() */
+};
+
 struct directory {
     struct loop *loop;
     struct redis_client *client;
@@ -19,6 +24,8 @@ struct directory {
     struct directory_view view;
     struct directory_view reading; /* replies so far of the reading under way */
     uint32_t replies_missing;      /* of the reading under way; 0: none is */
+    struct vanished *vanished;     /* [LIMIT_STREAMS]; NULL: nothing ever has */
+    uint32_t vanished_count;
     bool reading_lost;
     bool is_known; /* a reading has come through */
     bool left;
@@ -141,6 +148,34 @@ static void send_claim(struct directory_lease *lease)
         free(claim);
 }
 
+static bool is_in(const struct directory_view *view, const struct stream_record *record)
+{
+    return directory_view_stream(view, record->ns, record->name) != NULL;
+}
+
+/* Adds what was in the view and is not in the new reading; drops what is there again, or has been recalled long enough. */
+static void recall_vanished(struct directory *directory)
+{
+    const struct directory_view *old = &directory->view, *new = &directory->reading;
+    uint64_t now_ns = clock_mono_ns();
+    struct vanished *list = directory->vanished;
+    uint32_t count = 0;
+
+    for (uint32_t i = 0; i < directory->vanished_count; i++)
+        if (list[i].until_ns > now_ns && !is_in(new, &list[i].record))
+            list[count++] = list[i];
+    for (uint32_t i = 0; i < old->stream_count && count < LIMIT_STREAMS; i++) {
+        if (is_in(new, &old->streams[i]))
+            continue;
+        if (list == NULL)
+            list = directory->vanished = calloc(LIMIT_STREAMS, sizeof *list);
+        if (list == NULL)
+            return;
+        list[count++] = (struct vanished){ old->streams[i], now_ns + DIRECTORY_RECALL_MS * 1000000ull };
+    }
+    directory->vanished_count = count;
+}
+
 static void finish_reading(struct directory *directory)
 {
     if (directory->reading_lost) {
@@ -149,6 +184,7 @@ static void finish_reading(struct directory *directory)
     }
     directory->told_unreadable = false;
     directory_view_finish(&directory->reading);
+    recall_vanished(directory);
     directory_view_deinit(&directory->view);
     directory->view = directory->reading;
     directory->is_known = true;
@@ -274,12 +310,27 @@ void directory_destroy(struct directory *directory)
     redis_client_destroy(directory->client);
     directory_view_deinit(&directory->view);
     directory_view_deinit(&directory->reading);
+    free(directory->vanished);
     free(directory);
 }
 
 const struct directory_view *directory_view(const struct directory *directory)
 {
     return &directory->view;
+}
+
+const struct stream_record *directory_recall_stream(const struct directory *directory, const char *ns,
+                                                    const char *name)
+{
+    const struct stream_record *record = directory_view_stream(&directory->view, ns, name);
+
+    for (uint32_t i = 0; record == NULL && i < directory->vanished_count; i++) {
+        const struct stream_record *old = &directory->vanished[i].record;
+
+        if (strcmp(old->ns, ns) == 0 && strcmp(old->name, name) == 0)
+            record = old;
+    }
+    return record;
 }
 
 bool directory_is_reachable(const struct directory *directory)

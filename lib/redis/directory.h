@@ -8,7 +8,7 @@
  *
  * Owner:  the service; destroyed before its loop.
  * Thread: the loop's, callbacks included.
- * Bounds: those of directory_view.h. */
+ * Bounds: those of directory_view.h, and LIMIT_STREAMS streams recalled. */
 #ifndef REELKV_REDIS_DIRECTORY_H
 #define REELKV_REDIS_DIRECTORY_H
 
@@ -41,6 +41,13 @@ bool directory_is_reachable(const struct directory *directory);
 
 /* False until the first reading: an empty view then says nothing. */
 bool directory_is_known(const struct directory *directory);
+
+/* The stream in the latest reading; or, for DIRECTORY_RECALL_MS after it vanished from there, as it was then: either it was
+ * removed, or Redis was emptied and the stream's store has not written it again yet. The store knows. NULL: neither.
+ * Valid until the next time events are handled. */
+const struct stream_record *directory_recall_stream(const struct directory *directory, const char *ns,
+                                                    const char *name);
+enum { DIRECTORY_RECALL_MS = 10000 };
 
 /* Writes or removes one stream record at once. While Redis is away this does nothing: what exists is written
  * again on connect, and a record that should have gone is removed by its owner when it next sees it. */

@@ -46,16 +46,22 @@ static uint32_t streams(struct stream_record *records, uint32_t max, void *user)
     return count;
 }
 
-/* The first stream at or behind this name; both lists have the same order. */
-static const struct stream *skip_to(const struct stream *stream, const struct stream_record *record)
+static int compare(const struct stream *stream, const struct stream_record *record)
 {
-    while (stream != NULL && (strcmp(stream->ns, record->ns) < 0 || (strcmp(stream->ns, record->ns) == 0 &&
-                                                                     strcmp(stream->name, record->name) < 0)))
-        stream = store_after(stream);
-    return stream;
+    int by_ns = strcmp(stream->ns, record->ns);
+
+    return by_ns != 0 ? by_ns : strcmp(stream->name, record->name);
 }
 
-/* A stream that was removed while Redis was away stands there still, in this store's name. */
+/* Went with what an emptied Redis had; unless the view has no room for more. */
+static void put_back(struct kvstore_directory *directory, const struct directory_view *view,
+                     const struct stream *stream)
+{
+    if (view->stream_count < LIMIT_STREAMS)
+        kvstore_directory_changed(directory, stream);
+}
+
+/* Both lists have the same order. A stream in our name that we have not was removed while Redis was away. */
 static void refreshed(const struct directory_view *view, void *user)
 {
     const struct kvstore *kvstore = ((struct kvstore_directory *)user)->kvstore;
@@ -64,12 +70,15 @@ static void refreshed(const struct directory_view *view, void *user)
     for (uint32_t i = 0; i < view->stream_count; i++) {
         const struct stream_record *record = &view->streams[i];
 
-        if (strcmp(record->store, kvstore->options->name) != 0)
-            continue;
-        stream = skip_to(stream, record);
-        if (stream == NULL || strcmp(stream->ns, record->ns) != 0 || strcmp(stream->name, record->name) != 0)
+        for (; stream != NULL && compare(stream, record) < 0; stream = store_after(stream))
+            put_back(user, view, stream);
+        if (stream != NULL && compare(stream, record) == 0)
+            stream = store_after(stream);
+        else if (strcmp(record->store, kvstore->options->name) == 0)
             kvstore_directory_removed(user, record->ns, record->name);
     }
+    for (; stream != NULL; stream = store_after(stream))
+        put_back(user, view, stream);
 }
 
 bool kvstore_directory_create(struct kvstore_directory **directory_p, struct kvstore *kvstore,

@@ -269,7 +269,8 @@ static bool find_stores(struct question *question, struct status *st)
         return false;
     }
     for (size_t i = 0; i < ask->n_streams; i++) {
-        const struct stream_record *record = directory_view_stream(view, ask->namespace_, ask->streams[i]);
+        const struct stream_record *record =
+            directory_recall_stream(question->qa->directory, ask->namespace_, ask->streams[i]);
         struct store_link *link;
 
         if (record == NULL)
@@ -279,8 +280,11 @@ static bool find_stores(struct question *question, struct status *st)
                                    ? ""
                                    : " that this worker knows of; the directory cannot be reached now");
         link = store_link_get(&question->qa->links, view, record->store, st);
-        if (link == NULL)
+        if (link == NULL) {
+            /* The directory was emptied, or the store has just started. */
+            st->retry_after_ms = DIRECTORY_HEARTBEAT_MS;
             return status_wrap(st, "stream '%s'", ask->streams[i]);
+        }
         question->streams[question->stream_count++] = (struct retriever_stream){ ask->streams[i], link };
     }
     return true;

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "reelkv/v1/catalog.pb-c.h"
+#include "rpc/api.h"
 #include "stage.h"
 
 enum { FRAMES = 900 };
@@ -65,6 +67,49 @@ TEST(without_redis_what_runs_goes_on)
     wait_ended(stage.store, "late", FRAMES);
     stage_check_crcs(&stage, "late", crcs, FRAMES);
     free(crcs);
+    stage_close(&stage);
+}
+
+static void remove_camera(struct rpc_sync *store, const char *name)
+{
+    const struct rpc_stream_options options = { .timeout_ms = 20000 };
+    Reelkv__V1__DeleteStreamRequest request = REELKV__V1__DELETE_STREAM_REQUEST__INIT;
+    Reelkv__V1__StreamId id = REELKV__V1__STREAM_ID__INIT;
+    const struct rpc_message *reply;
+    struct rpc_sync_stream *call;
+    struct status st = { 0 };
+
+    id.namespace_ = (char *)"default";
+    id.name = (char *)(uintptr_t)name;
+    request.id = &id;
+    CHECK_OK(rpc_sync_unary(&call, store, &api_delete_stream, &options, &request.base, &reply, &st), st);
+    rpc_sync_stream_destroy(call);
+}
+
+/* Redis is emptied, and asked at once: the camera is there as before, or the qa says that it cannot tell now; never that
+ * there is no such camera. One that was removed there is not. */
+TEST(an_emptied_redis_hides_no_camera)
+{
+    struct stage stage = { 0 };
+    struct status st = { 0 };
+    struct process flush;
+
+    stage_open(&stage);
+    free(stage_undisturbed(&stage, "calm", stage_film(FRAMES / 10), FRAMES / 10));
+    stage_ask(&stage, &calm, &asked);
+    CHECK_EQ(process_run(&flush, "flush",
+                         PROCESS_ARGS("redis-cli", "-s", redis_address() + strlen("unix:"), "FLUSHALL"),
+                         5000),
+             0);
+    for (int i = 0; i < 30; i++) {
+        if (!ask_read(stage_ask_open(&stage, &calm), &asked, &st))
+            CHECK_EQ(st.code, STATUS_UNAVAILABLE);
+        test_pause_ms(100);
+    }
+    stage_ask(&stage, &calm, &asked);
+    remove_camera(stage.store, "calm");
+    CHECK(!ask_read(stage_ask_open(&stage, &calm), &asked, &st));
+    CHECK_EQ(st.code, STATUS_NOT_FOUND);
     stage_close(&stage);
 }
 

@@ -168,6 +168,49 @@ TEST(redis_that_hangs_is_noticed)
     CHECK_EQ(process_stop(&redis, SIGTERM, 5000), 0);
 }
 
+static bool sees_three_streams(struct member *member)
+{
+    return directory_view(member->directory)->stream_count == 3;
+}
+
+static bool sees_no_stream(struct member *member)
+{
+    return directory_view(member->directory)->stream_count == 0;
+}
+
+static bool recalls_nothing(struct member *member)
+{
+    return directory_recall_stream(member->directory, "default", "cam-2") == NULL;
+}
+
+/* The store that would write its streams again is late. What they were is still known for a while, and then not. */
+TEST(streams_of_an_emptied_redis_are_recalled_for_a_while)
+{
+    const struct stream_record *record;
+    struct process redis, flush;
+    struct member store, one;
+
+    redis_start(&redis);
+    join(&store, "store-0", 3);
+    join(&one, "encoder-1", 0);
+    CHECK(turn_until(&store, was_refreshed));
+    CHECK(turn_until(&one, sees_three_streams));
+    part(&store);
+    CHECK_EQ(process_run(&flush, "flush",
+                         PROCESS_ARGS("redis-cli", "-s", redis_address() + strlen("unix:"), "FLUSHALL"),
+                         5000),
+             0);
+    CHECK(turn_until(&one, sees_no_stream));
+    record = directory_recall_stream(one.directory, "default", "cam-2");
+    CHECK(record != NULL);
+    CHECK_STR(record->store, "store-0");
+    CHECK(directory_recall_stream(one.directory, "default", "cam-3") == NULL);
+    CHECK(directory_recall_stream(one.directory, "other", "cam-2") == NULL);
+    CHECK(turn_until(&one, recalls_nothing));
+    part(&one);
+    CHECK_EQ(process_stop(&redis, SIGTERM, 5000), 0);
+}
+
 static void lease_changed(struct directory_lease *lease, bool held)
 {
     container_of(lease, struct member, lease)->lease_changes++;
