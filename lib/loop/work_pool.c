@@ -1,11 +1,11 @@
 #include "loop/work_pool.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/require.h"
+#include "loop/signals.h"
 
 struct work_list {
     struct work *first;
@@ -107,16 +107,14 @@ static void *pool_thread(void *arg)
     return NULL;
 }
 
-/* Signals are the loop's: a pool thread never takes one. */
 static int thread_start(struct work_pool *pool, pthread_t *thread)
 {
-    sigset_t all, before;
+    sigset_t before;
     int error;
 
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
+    loop_signals_block(&before);
     error = pthread_create(thread, NULL, pool_thread, pool);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    loop_signals_restore(&before);
     return error;
 }
 

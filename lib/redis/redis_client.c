@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/require.h"
+#include "loop/lookup.h"
 #include "redis/directory_view.h"
 
 enum { RETRY_MIN_MS = 100, RETRY_MAX_MS = 2000 };
@@ -17,8 +18,10 @@ struct redis_client {
     redisAsyncContext *context; /* NULL while waiting */
     struct loop_poll *poll;
     unsigned wanted;
+    struct loop_lookup *lookup; /* of the host's name; NULL: none is under way */
     bool connected;
     bool closing;
+    bool giving_up; /* for a reason of ours */
     uint32_t outstanding;
     uint64_t oldest_sent_ns; /* of the oldest command without a reply, approximately: reset by each reply */
     uint32_t retry_ms;
@@ -95,7 +98,23 @@ static void lost(struct redis_client *client, const char *why)
 
 static void on_disconnect(const redisAsyncContext *context, int status)
 {
-    lost(context->data, context->err != 0 ? context->errstr : "closed");
+    struct redis_client *client = context->data;
+
+    if (!client->giving_up)
+        lost(client, context->err != 0 ? context->errstr : "closed");
+}
+
+/* hiredis itself tells only of connections that were made. */
+static void give_up(struct redis_client *client, const char *what_it_did)
+{
+    char why[128];
+
+    client->giving_up = true;
+    if (client->context != NULL)
+        redisAsyncFree(client->context); /* callbacks get NULL */
+    client->giving_up = false;
+    snprintf(why, sizeof why, "%s within %d ms", what_it_did, REDIS_REPLY_MS);
+    lost(client, why);
 }
 
 static void on_connect(const redisAsyncContext *context, int status)
@@ -106,6 +125,7 @@ static void on_connect(const redisAsyncContext *context, int status)
         lost(client, context->errstr);
         return;
     }
+    loop_timer_stop(&client->deadline);
     client->connected = true;
     client->retry_ms = RETRY_MIN_MS;
     client->events.connected(client->events.user);
@@ -116,20 +136,19 @@ static void on_deadline(struct loop_timer *timer)
     struct redis_client *client = container_of(timer, struct redis_client, deadline);
     uint64_t due_ns = client->oldest_sent_ns + REDIS_REPLY_MS * 1000000ull, now_ns = clock_mono_ns();
 
-    if (client->outstanding == 0 || client->context == NULL)
-        return;
-    if (now_ns < due_ns)
+    if (!client->connected)
+        give_up(client, client->lookup != NULL ? "its name was not found" : "it took no connection");
+    else if (client->outstanding > 0 && now_ns < due_ns)
         loop_timer_start(client->loop, timer, (due_ns - now_ns) / 1000000 + 1, on_deadline);
-    else
-        redisAsyncFree(client->context); /* callbacks get NULL, then on_disconnect */
+    else if (client->outstanding > 0)
+        give_up(client, "it did not answer");
 }
 
-static void try_connect(struct loop_timer *timer)
+/* `host` is an address in numbers, so that hiredis asks no resolver; or the path of a socket. */
+static void connect_to(struct redis_client *client, const char *host)
 {
-    struct redis_client *client = container_of(timer, struct redis_client, retry);
-    redisAsyncContext *context = client->address.is_unix
-                                     ? redisAsyncConnectUnix(client->address.host)
-                                     : redisAsyncConnect(client->address.host, client->address.port);
+    redisAsyncContext *context =
+        client->address.is_unix ? redisAsyncConnectUnix(host) : redisAsyncConnect(host, client->address.port);
     char why[128];
 
     if (context == NULL || context->err != 0) {
@@ -150,6 +169,34 @@ static void try_connect(struct loop_timer *timer)
     client->context = context;
     redisAsyncSetConnectCallback(context, on_connect);
     redisAsyncSetDisconnectCallback(context, on_disconnect);
+}
+
+/* Perhaps after the deadline, while the next try is waited for: then this is it. */
+static void looked_up(const char *address, const struct status *why, void *user)
+{
+    struct redis_client *client = user;
+
+    client->lookup = NULL;
+    if (address == NULL) {
+        lost(client, why->text);
+        return;
+    }
+    loop_timer_stop(&client->retry);
+    loop_timer_start(client->loop, &client->deadline, REDIS_REPLY_MS, on_deadline);
+    connect_to(client, address);
+}
+
+static void try_connect(struct loop_timer *timer)
+{
+    struct redis_client *client = container_of(timer, struct redis_client, retry);
+    struct status st = { 0 };
+
+    loop_timer_start(client->loop, &client->deadline, REDIS_REPLY_MS, on_deadline);
+    if (client->address.is_unix)
+        connect_to(client, client->address.host);
+    else if (client->lookup == NULL && /* else the one under way will do */
+             !loop_lookup_start(&client->lookup, client->loop, client->address.host, looked_up, client, &st))
+        lost(client, st.text);
 }
 
 bool redis_client_create(struct redis_client **client_p, struct loop *loop, const char *address,
@@ -178,6 +225,7 @@ void redis_client_destroy(struct redis_client *client)
     client->closing = true;
     loop_timer_stop(&client->retry);
     loop_timer_stop(&client->deadline);
+    loop_lookup_forget(client->lookup);
     if (client->context != NULL)
         redisAsyncFree(client->context);
     REQUIRE(client->outstanding == 0);

@@ -4,11 +4,14 @@
  * hands them on as the events that were wanted.
  *
  *   waiting --timer--> connecting --ok--> connected --error, deadline--> waiting (100 ms, doubling to 2 s)
+ *                          '--------------error, deadline---------------^
+ *
+ * Connecting is looking up the host's name, which never blocks the loop, and then connecting.
  *
  * Owner:  directory. redis_client_destroy() calls every outstanding callback with NULL first.
  * Thread: the loop's.
  * Fails:  commands are refused (false) while not connected; a command whose reply does not come within
- *         REDIS_REPLY_MS loses the connection, and its callback gets NULL.
+ *         REDIS_REPLY_MS loses the connection, and its callback gets NULL. Connecting may take as long.
  * Bounds: REDIS_COMMANDS_MAX commands outstanding. */
 #ifndef REELKV_REDIS_REDIS_CLIENT_H
 #define REELKV_REDIS_REDIS_CLIENT_H

@@ -152,10 +152,10 @@ void call_arm(struct rpc_server *server, struct rpc *rpc, grpc_server *grpc)
     grpc_metadata_array_init(&call->metadata);
     call->ops++;
     rpc_op_start(rpc, &call->accept_op, accept_done);
-    rpc_signals_block(&before);
+    loop_signals_block(&before);
     error = grpc_server_request_call(grpc, &call->grpc, &call->details, &call->metadata, rpc->cq, rpc->cq,
                                      &call->accept_op);
-    rpc_signals_restore(&before);
+    loop_signals_restore(&before);
     REQUIRE(error == GRPC_CALL_OK);
 }
 

@@ -57,9 +57,9 @@ static grpc_channel *grpc_channel_of(const struct rpc_channel *channel,
         args[i] = (grpc_arg){ .type = GRPC_ARG_INTEGER,
                               .key = (char *)rows[i].key,
                               .value.integer = (int)rows[i].value };
-    rpc_signals_block(&before);
+    loop_signals_block(&before);
     out = grpc_channel_create(channel->address, credentials, &all);
-    rpc_signals_restore(&before);
+    loop_signals_restore(&before);
     grpc_channel_credentials_release(credentials);
     return out;
 }
@@ -115,11 +115,11 @@ grpc_call *channel_call(struct rpc_channel *channel, const struct rpc_method *me
     if (options->timeout_ms != RPC_NO_TIMEOUT)
         deadline = gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
                                 gpr_time_from_millis(options->timeout_ms, GPR_TIMESPAN));
-    rpc_signals_block(&before);
+    loop_signals_block(&before);
     call = grpc_channel_create_call(channel->grpc, options->parent != NULL ? options->parent->grpc : NULL,
                                     GRPC_PROPAGATE_DEFAULTS, cq, grpc_slice_from_static_string(method->path),
                                     NULL, deadline, NULL);
-    rpc_signals_restore(&before);
+    loop_signals_restore(&before);
     return call;
 }
 

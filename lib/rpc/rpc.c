@@ -26,19 +26,6 @@ void rpc_taken_over(void *what)
 #endif
 }
 
-void rpc_signals_block(sigset_t *before)
-{
-    sigset_t all;
-
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, before);
-}
-
-void rpc_signals_restore(const sigset_t *before)
-{
-    pthread_sigmask(SIG_SETMASK, before, NULL);
-}
-
 /* glibc gives large blocks back to the kernel at once and faults them in again for the next message: 1.1
  * against 3.3 GB/s for messages of 11 MB. */
 static void prepare_process(void)
@@ -55,9 +42,9 @@ void rpc_library_ref(void)
     sigset_t before;
 
     pthread_once(&once, prepare_process);
-    rpc_signals_block(&before);
+    loop_signals_block(&before);
     grpc_init();
-    rpc_signals_restore(&before);
+    loop_signals_restore(&before);
 }
 
 void rpc_library_unref(void)
@@ -97,9 +84,9 @@ static int start_queue_thread(struct rpc *rpc)
     sigset_t before;
     int error;
 
-    rpc_signals_block(&before);
+    loop_signals_block(&before);
     error = pthread_create(&rpc->thread, NULL, queue_thread, rpc);
-    rpc_signals_restore(&before);
+    loop_signals_restore(&before);
     if (error == 0)
         pthread_setname_np(rpc->thread, "rpc-queue");
     return error;
@@ -172,9 +159,9 @@ void rpc_batch_start(struct rpc *rpc, grpc_call *call, const grpc_op *ops, size_
     sigset_t before;
 
     rpc_op_start(rpc, op, done);
-    rpc_signals_block(&before);
+    loop_signals_block(&before);
     error = grpc_call_start_batch(call, ops, count, op, NULL);
-    rpc_signals_restore(&before);
+    loop_signals_restore(&before);
     REQUIRE(error == GRPC_CALL_OK);
 }
 

@@ -9,9 +9,9 @@
 #define REELKV_RPC_INTERNAL_H
 
 #include <grpc/grpc.h>
-#include <signal.h>
 
 #include "base/arena.h"
+#include "loop/signals.h" /* gRPC starts threads as it needs them, from whichever thread calls it */
 #include "rpc/message.h"
 #include "rpc/rpc.h"
 
@@ -46,11 +46,6 @@ void streams_cancel(struct rpc *rpc); /* client.c: all that are open */
  * thread. */
 void rpc_library_ref(void);
 void rpc_library_unref(void);
-
-/* gRPC starts threads as it needs them, from whichever thread calls it, and they inherit that thread's signal mask.
- * Calls that may do so stand between these two: signals are the loop's. */
-void rpc_signals_block(sigset_t *before);
-void rpc_signals_restore(const sigset_t *before);
 
 /* ThreadSanitizer cannot see gRPC's own locks: hand-overs through it are told. Empty in other builds. */
 void rpc_handing_over(void *what);

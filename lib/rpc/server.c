@@ -288,14 +288,14 @@ bool rpc_server_create(struct rpc_server **server_p, struct rpc *rpc,
     server->watches = (struct call_limit){ "health watches", 0, RPC_WATCHES };
     server->reflections = (struct call_limit){ "reflection streams", 0, REFLECTION_STREAMS };
     server->retry_after_ms = or_default(options->retry_after_ms, DEFAULT_RETRY_MS);
-    rpc_signals_block(&before);
+    loop_signals_block(&before);
     server->grpc = grpc_server_of(server, options);
     grpc_server_register_completion_queue(server->grpc, rpc->cq, NULL);
     ok = add_services(server, options, st);
     for (size_t i = 0; ok && i < options->address_count; i++)
         ok = listen_on(server, options->addresses[i], st);
     grpc_server_start(server->grpc); /* also when it failed: only a started server can be shut down */
-    rpc_signals_restore(&before);
+    loop_signals_restore(&before);
     if (!ok) {
         rpc_server_destroy(server);
         return false;
@@ -360,9 +360,9 @@ static void enter_closing(struct rpc_server *server)
     health_end_watches(server->health);
     reflection_end_streams(server->reflection);
     rpc_op_start(server->rpc, &server->shutdown_op, shutdown_done);
-    rpc_signals_block(&before);
+    loop_signals_block(&before);
     grpc_server_shutdown_and_notify(server->grpc, server->rpc->cq, &server->shutdown_op);
-    rpc_signals_restore(&before);
+    loop_signals_restore(&before);
     loop_timer_start(server->rpc->loop, &server->timer, server->drain_ms, phase_over);
 }
 

@@ -75,9 +75,9 @@ static void batch(struct rpc_sync_stream *stream, const grpc_op *ops, size_t cou
 
     pthread_mutex_lock(&stream->batch_lock);
     rpc_handing_over(tag);
-    rpc_signals_block(&before);
+    loop_signals_block(&before);
     error = grpc_call_start_batch(stream->grpc, ops, count, tag, NULL);
-    rpc_signals_restore(&before);
+    loop_signals_restore(&before);
     pthread_mutex_unlock(&stream->batch_lock);
     REQUIRE(error == GRPC_CALL_OK);
 }

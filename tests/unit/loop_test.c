@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "loop/lookup.h"
 #include "support/test.h"
 
 static struct loop *loop_of_test(void)
@@ -321,6 +322,56 @@ TEST(a_signal_arrives_on_the_loop)
     loop_run(loop);
     loop_signal_destroy(signal);
     loop_destroy(loop);
+}
+
+static int lookups_done;
+static char address_found[128], why_not[STATUS_TEXT_BYTES];
+
+static void note_lookup(const char *address, const struct status *why, void *user)
+{
+    lookups_done++;
+    snprintf(address_found, sizeof address_found, "%s", address != NULL ? address : "");
+    snprintf(why_not, sizeof why_not, "%s", address != NULL ? "" : why->text);
+}
+
+TEST(a_hosts_address_is_found_or_it_is_said_why_not)
+{
+    static const struct {
+        const char *host, *address, *why;
+    } rows[] = {
+        { "localhost", "127.0.0.1", "" },
+        { "127.0.0.2", "127.0.0.2", "" },
+        { "::1", "::1", "" },
+        { "no-such-host.invalid", "", "look up no-such-host.invalid: " },
+    };
+    struct loop *loop = loop_of_test();
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct loop_lookup *lookup;
+        struct status st = { 0 };
+
+        lookups_done = 0;
+        CHECK_OK(loop_lookup_start(&lookup, loop, rows[i].host, note_lookup, NULL, &st), st);
+        CHECK_EQ(lookups_done, 0);
+        while (lookups_done == 0)
+            loop_run_once(loop);
+        CHECK_STR(address_found, rows[i].address);
+        CHECK_HAS(why_not, rows[i].why);
+    }
+    loop_destroy(loop);
+}
+
+TEST(a_forgotten_lookup_tells_nobody)
+{
+    struct loop *loop = loop_of_test();
+    struct loop_lookup *lookup;
+    struct status st = { 0 };
+
+    lookups_done = 0;
+    CHECK_OK(loop_lookup_start(&lookup, loop, "localhost", note_lookup, NULL, &st), st);
+    loop_lookup_forget(lookup);
+    loop_destroy(loop);
+    CHECK_EQ(lookups_done, 0);
 }
 
 TEST_MAIN()
