@@ -176,6 +176,25 @@ static void recall_vanished(struct directory *directory)
     directory->vanished_count = count;
 }
 
+static void remove_worker(struct directory *directory, enum worker_kind kind, const char *name)
+{
+    char key[KEY_BYTES];
+
+    snprintf(key, sizeof key, "reelkv:1:workers:%s", worker_kind_names[kind]);
+    redis_client_send(directory->client, NULL, NULL, 3, (const char *[]){ "HDEL", key, name });
+}
+
+/* One that comes back just now writes its record again with its next heartbeat. */
+static void remove_forgotten(struct directory *directory)
+{
+    const struct directory_view *view = &directory->view;
+
+    if (directory->events.describe == NULL)
+        return; /* who only looks on changes nothing */
+    for (uint32_t i = 0; i < view->forgotten_count; i++)
+        remove_worker(directory, view->forgotten[i].kind, view->forgotten[i].name);
+}
+
 static void finish_reading(struct directory *directory)
 {
     if (directory->reading_lost) {
@@ -189,6 +208,7 @@ static void finish_reading(struct directory *directory)
     directory->view = directory->reading;
     directory->is_known = true;
     memset(&directory->reading, 0, sizeof directory->reading);
+    remove_forgotten(directory);
     if (directory->events.refreshed != NULL)
         directory->events.refreshed(&directory->view, directory->events.user);
 }
@@ -346,13 +366,11 @@ bool directory_is_known(const struct directory *directory)
 void directory_leave(struct directory *directory)
 {
     struct worker_record record = { 0 };
-    char key[KEY_BYTES];
 
     REQUIRE(directory->events.describe != NULL);
     directory->left = true;
     directory->events.describe(&record, directory->events.user);
-    snprintf(key, sizeof key, "reelkv:1:workers:%s", worker_kind_names[record.kind]);
-    redis_client_send(directory->client, NULL, NULL, 3, (const char *[]){ "HDEL", key, record.name });
+    remove_worker(directory, record.kind, record.name);
 }
 
 void directory_lease_claim(struct directory *directory, struct directory_lease *lease, const char *holder)

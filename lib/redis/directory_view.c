@@ -105,6 +105,17 @@ static bool check_hash(const redisReply *reply, struct status *st)
                        reply->type == REDIS_REPLY_ERROR ? reply->str : "its answer is no hash");
 }
 
+static void note_forgotten(struct directory_view *view, const struct worker_record *record)
+{
+    struct directory_forgotten *one = &view->forgotten[view->forgotten_count];
+
+    if (view->forgotten_count == DIRECTORY_FORGOTTEN_MAX)
+        return; /* the next reading finds it */
+    one->kind = record->kind;
+    text_copy(one->name, sizeof one->name, record->name);
+    view->forgotten_count++;
+}
+
 bool directory_reply_workers(const redisReply *reply, enum worker_kind kind, int64_t now_ms,
                              struct directory_view *view, struct status *st)
 {
@@ -113,10 +124,12 @@ bool directory_reply_workers(const redisReply *reply, enum worker_kind kind, int
     for (size_t i = 0; i < reply->elements; i += 2) {
         struct worker_record record;
         struct worker_record *grown;
+        bool readable = worker_record_read(kind, text_of(reply->element[i]), text_of(reply->element[i + 1]),
+                                           &record, NULL);
 
-        if (view->worker_count == DIRECTORY_WORKERS_MAX ||
-            !worker_record_read(kind, text_of(reply->element[i]), text_of(reply->element[i + 1]), &record,
-                                NULL) ||
+        if (readable && record.seen_ms < now_ms - DIRECTORY_FORGET_MS)
+            note_forgotten(view, &record);
+        if (!readable || view->worker_count == DIRECTORY_WORKERS_MAX ||
             record.seen_ms < now_ms - DIRECTORY_WORKER_TTL_MS) {
             view->skipped++;
             continue;

@@ -14,6 +14,14 @@ enum {
     DIRECTORY_HEARTBEAT_MS = 1000,
     DIRECTORY_WORKER_TTL_MS = 5000,
     DIRECTORY_LEASE_TTL_MS = 5000,
+    DIRECTORY_FORGET_MS = 24 * 3600 * 1000,
+    DIRECTORY_FORGOTTEN_MAX = 8,
+};
+
+/* A worker that was not heard of for DIRECTORY_FORGET_MS: it was killed and did not come back. */
+struct directory_forgotten {
+    enum worker_kind kind;
+    char name[LIMIT_NAME_BYTES + 1];
 };
 
 struct directory_view {
@@ -22,6 +30,8 @@ struct directory_view {
     struct stream_record *streams; /* by namespace, then name */
     uint32_t stream_count;
     uint32_t skipped;
+    struct directory_forgotten forgotten[DIRECTORY_FORGOTTEN_MAX]; /* the first of them; also in `skipped` */
+    uint32_t forgotten_count;
 };
 
 void directory_view_deinit(struct directory_view *view);

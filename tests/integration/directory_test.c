@@ -211,6 +211,48 @@ TEST(streams_of_an_emptied_redis_are_recalled_for_a_while)
     CHECK_EQ(process_stop(&redis, SIGTERM, 5000), 0);
 }
 
+static void put_worker(const char *name, int64_t hours_ago)
+{
+    struct worker_record record = { .kind = WORKER_ENCODER, .address = "unix:/old" };
+    char text[DIRECTORY_RECORD_BYTES];
+    struct process cli;
+
+    record.seen_ms = clock_utc_ns() / 1000000 - hours_ago * 3600000;
+    worker_record_write(&record, text);
+    CHECK_EQ(process_run(&cli, "put",
+                         PROCESS_ARGS("redis-cli", "-s", redis_address() + strlen("unix:"), "HSET",
+                                      "reelkv:1:workers:encoder", name, text),
+                         5000),
+             0);
+}
+
+static bool skips_one(struct member *member)
+{
+    return member->refreshed > 0 && directory_view(member->directory)->skipped == 1;
+}
+
+/* More than one reading removes; the one that died an hour ago may come back and is left alone. */
+TEST(workers_silent_for_a_day_are_forgotten)
+{
+    struct process redis;
+    struct member one;
+    char name[32];
+
+    redis_start(&redis);
+    for (int i = 0; i < DIRECTORY_FORGOTTEN_MAX + 2; i++) {
+        snprintf(name, sizeof name, "killed-%d", i);
+        put_worker(name, 25);
+    }
+    put_worker("killed-lately", 1);
+    join(&one, "encoder-0", 0);
+    CHECK(turn_until(&one, skips_one));
+    one.refreshed = 0;
+    CHECK(turn_until(&one, skips_one)); /* and stays so */
+    CHECK_EQ(directory_view(one.directory)->worker_count, 1);
+    part(&one);
+    CHECK_EQ(process_stop(&redis, SIGTERM, 5000), 0);
+}
+
 static void lease_changed(struct directory_lease *lease, bool held)
 {
     container_of(lease, struct member, lease)->lease_changes++;
