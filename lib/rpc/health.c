@@ -19,7 +19,6 @@ struct entry {
 
 struct watch {
     struct watch *next, **link;
-    struct health *health;
     struct rpc_call *call;
     const struct entry *entry;
     enum serving told;
@@ -119,7 +118,6 @@ static void watch_open(struct rpc_call *call, void *state)
         finish_going_away(call);
         return;
     }
-    watch->health = health;
     watch->call = call;
     watch->entry = find(health, name_asked_for(call));
     if (watch->entry == NULL)
@@ -135,13 +133,14 @@ static void watch_open(struct rpc_call *call, void *state)
     watch_tell(watch);
 }
 
-struct health *health_create(const struct rpc_service *services, size_t count)
+bool health_create(struct health **health_p, const struct rpc_service *services, size_t count,
+                   struct status *st)
 {
     struct health *health = calloc(1, sizeof *health);
 
     REQUIRE(count <= RPC_SERVICES);
     if (health == NULL)
-        return NULL;
+        return status_fail(st, STATUS_EXHAUSTED, "no memory for a server's health");
     health->entries[health->count++] = (struct entry){ "", SERVING };
     for (size_t i = 0; i < count; i++)
         health->entries[health->count++] = (struct entry){ services[i].name, SERVING };
@@ -149,7 +148,8 @@ struct health *health_create(const struct rpc_service *services, size_t count)
     health->handlers[0] = (struct rpc_handler){ &check_method, check_open };
     health->handlers[1] = (struct rpc_handler){ &watch_method, watch_open };
     health->service = (struct rpc_service){ "grpc.health.v1.Health", health->handlers, 2, health };
-    return health;
+    *health_p = health;
+    return true;
 }
 
 void health_destroy(struct health *health)

@@ -11,7 +11,8 @@
 
 struct health;
 
-struct health *health_create(const struct rpc_service *services, size_t count);
+bool health_create(struct health **health_p, const struct rpc_service *services, size_t count,
+                   struct status *st);
 void health_destroy(struct health *health); /* no watchers left; NULL is fine */
 
 const struct rpc_service *health_service(struct health *health); /* valid as long as the health */

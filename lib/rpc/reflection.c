@@ -204,15 +204,18 @@ static void opened(struct rpc_call *call, void *state)
     read_next(call, stream);
 }
 
-struct reflection *reflection_create(const struct rpc_service *services, size_t count)
+bool reflection_create(struct reflection **reflection_p, const struct rpc_service *services, size_t count,
+                       struct status *st)
 {
     struct reflection *reflection = calloc(1, sizeof *reflection);
     struct bytes set = { reelkv_descriptor_set, (size_t)(reelkv_descriptor_set_end - reelkv_descriptor_set) };
 
     REQUIRE(count <= RPC_SERVICES);
-    if (reflection == NULL || !descriptor_index_create(&reflection->index, set, NULL)) {
-        reflection_destroy(reflection);
-        return NULL;
+    if (reflection == NULL)
+        return status_fail(st, STATUS_EXHAUSTED, "no memory for a server's reflection");
+    if (!descriptor_index_create(&reflection->index, set, st)) {
+        free(reflection);
+        return status_wrap(st, "reflection");
     }
     for (size_t i = 0; i < VERSIONS; i++) {
         reflection->handlers[i] = (struct rpc_handler){ &methods[i], opened };
@@ -227,7 +230,8 @@ struct reflection *reflection_create(const struct rpc_service *services, size_t 
     reflection->names[reflection->name_count++] = "grpc.health.v1.Health";
     for (size_t i = 0; i < VERSIONS; i++)
         reflection->names[reflection->name_count++] = reflection->services[i].name;
-    return reflection;
+    *reflection_p = reflection;
+    return true;
 }
 
 void reflection_destroy(struct reflection *reflection)

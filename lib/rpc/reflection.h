@@ -9,7 +9,9 @@
 
 struct reflection;
 
-struct reflection *reflection_create(const struct rpc_service *services, size_t count);
+/* EXHAUSTED; INVALID when the descriptors are damaged. */
+bool reflection_create(struct reflection **reflection_p, const struct rpc_service *services, size_t count,
+                       struct status *st);
 void reflection_destroy(struct reflection *reflection); /* no streams left; NULL is fine */
 
 const struct rpc_service *reflection_services(struct reflection *reflection); /* two: v1, v1alpha */

@@ -257,10 +257,11 @@ static bool listen_on(struct rpc_server *server, const char *address, struct sta
 static bool add_services(struct rpc_server *server, const struct rpc_server_options *options,
                          struct status *st)
 {
-    server->health = health_create(options->services, options->service_count);
-    server->reflection = reflection_create(options->services, options->service_count);
-    if (server->health == NULL || server->reflection == NULL)
-        return status_fail(st, STATUS_EXHAUSTED, "no memory for a server");
+    if (!health_create(&server->health, options->services, options->service_count, st) ||
+        !reflection_create(&server->reflection, options->services, options->service_count, st)) {
+        health_destroy(server->health);
+        return false;
+    }
     for (size_t i = 0; i < options->service_count; i++)
         server->services[server->service_count++] = options->services[i];
     server->services[server->service_count++] = *health_service(server->health);
@@ -274,13 +275,17 @@ bool rpc_server_create(struct rpc_server **server_p, struct rpc *rpc,
 {
     struct rpc_server *server = calloc(1, sizeof *server);
     sigset_t before;
-    bool ok;
+    bool ok = true;
 
     REQUIRE(loop_is_here(rpc->loop));
     REQUIRE(options->address_count > 0 && options->address_count <= RPC_ADDRESSES);
     REQUIRE(options->service_count <= RPC_SERVICES);
     if (server == NULL)
         return status_fail(st, STATUS_EXHAUSTED, "no memory for a server");
+    if (!add_services(server, options, st)) {
+        free(server);
+        return false;
+    }
     server->rpc = rpc;
     rpc->servers++;
     server->max_message_bytes = or_default(options->max_message_bytes, LIMIT_MESSAGE_BYTES);
@@ -291,7 +296,6 @@ bool rpc_server_create(struct rpc_server **server_p, struct rpc *rpc,
     loop_signals_block(&before);
     server->grpc = grpc_server_of(server, options);
     grpc_server_register_completion_queue(server->grpc, rpc->cq, NULL);
-    ok = add_services(server, options, st);
     for (size_t i = 0; ok && i < options->address_count; i++)
         ok = listen_on(server, options->addresses[i], st);
     grpc_server_start(server->grpc); /* also when it failed: only a started server can be shut down */
