@@ -96,14 +96,15 @@ static bool wait_for(struct rpc_sync_stream *stream, void *tag)
 /* Waits for the end of the call. True: OK. */
 static bool final_status(struct rpc_sync_stream *stream, struct status *st)
 {
-    const struct error_source source = { &stream->outcome.trailers, stream->address, stream->method->path,
-                                         stream->timeout_ms, stream->cancelled };
+    struct error_source source = { &stream->outcome.trailers, stream->address, stream->method->path,
+                                   stream->timeout_ms, false };
     struct status status;
 
     pthread_mutex_lock(&stream->status_lock);
     if (!stream->status_known)
         wait_for(stream, &stream->tag_status);
     stream->status_known = true;
+    source.cancelled_here = stream->cancelled; /* perhaps while it was waited for */
     if (stream->failure.code != STATUS_OK)
         status = stream->failure;
     else
@@ -114,14 +115,15 @@ static bool final_status(struct rpc_sync_stream *stream, struct status *st)
     return status.code == STATUS_OK;
 }
 
-/* Ends the call for a reason of ours. */
+/* Ends the call for a reason of ours, which is there before another thread can learn of the end. That thread waits with
+ * the lock only for a call that is ending by itself. */
 static bool fail(struct rpc_sync_stream *stream, const struct status *why, struct status *st)
 {
-    grpc_call_cancel(stream->grpc, NULL);
     pthread_mutex_lock(&stream->status_lock);
     if (stream->failure.code == STATUS_OK)
         stream->failure = *why;
     pthread_mutex_unlock(&stream->status_lock);
+    grpc_call_cancel(stream->grpc, NULL);
     return final_status(stream, st);
 }
 

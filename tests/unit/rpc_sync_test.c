@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "base/limits.h"
 #include "reelkv/v1/kvstore.pb-c.h"
 #include "rpc/api.h"
 #include "support/rpc_calls.h"
@@ -224,6 +225,51 @@ TEST(cancel_from_another_thread_ends_the_wait_and_reaches_the_work)
     rpc_sync_stream_destroy(stream);
     CHECK(fixture_wait(&fixture.ended, 1));
     CHECK_EQ(atomic_load(&fixture.cancelled), 1);
+    calls_end(&fixture, client);
+}
+
+struct reader {
+    struct rpc_sync_stream *stream;
+    struct status st;
+};
+
+static void *read_to_the_end(void *arg)
+{
+    struct reader *reader = arg;
+    const struct rpc_message *message;
+
+    while (rpc_sync_read(reader->stream, &message, &reader->st) && message != NULL)
+        ;
+    return NULL;
+}
+
+/* One thread waits for replies, the other's write is too large and ends the call: both are told why. Which of them learns
+ * of the end first is a race, hence the rounds. */
+TEST(who_reads_meanwhile_hears_why_a_write_failed)
+{
+    static uint8_t too_much[LIMIT_MESSAGE_BYTES + 1];
+    const struct rpc_attachment attachment = { .data = too_much, .len = sizeof too_much };
+    Reelkv__V1__AppendRequest request = REELKV__V1__APPEND_REQUEST__INIT;
+    Reelkv__V1__Chunk chunk = REELKV__V1__CHUNK__INIT;
+
+    client = calls_begin(&fixture, NULL, NULL);
+    request.item_case = REELKV__V1__APPEND_REQUEST__ITEM_CHUNK;
+    request.chunk = &chunk;
+    for (unsigned round = 1; round <= 100; round++) {
+        struct reader reader = { 0 };
+        struct status st = { 0 };
+        pthread_t thread;
+
+        CHECK_OK(rpc_sync_open(&reader.stream, client, &api_append, &patient, &st), st);
+        CHECK(fixture_wait(&fixture.opened, round));
+        REQUIRE(pthread_create(&thread, NULL, read_to_the_end, &reader) == 0);
+        CHECK(!rpc_sync_write(reader.stream, &request.base, &attachment, &st));
+        pthread_join(thread, NULL);
+        CHECK_EQ(st.code, STATUS_EXHAUSTED);
+        CHECK_EQ(reader.st.code, STATUS_EXHAUSTED);
+        CHECK_STR(reader.st.text, st.text);
+        rpc_sync_stream_destroy(reader.stream);
+    }
     calls_end(&fixture, client);
 }
 
