@@ -12,11 +12,22 @@
 
 #include "base/limits.h"
 
-enum { ADDRESS_TEXT_MAX = 255, LOCK_PATH_BYTES = LIMIT_SOCKET_PATH_BYTES + 8 };
+enum { LOCK_PATH_BYTES = LIMIT_SOCKET_PATH_BYTES + 8 };
 
 const char *address_unix_path(const char *address)
 {
     return strncmp(address, "unix:", 5) == 0 ? address + 5 : NULL;
+}
+
+void address_target(const char *address, char target[ADDRESS_TARGET_BYTES])
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~/";
+    const char *path = address_unix_path(address);
+    size_t at = (size_t)snprintf(target, ADDRESS_TARGET_BYTES, "%s", path == NULL ? address : "unix:");
+
+    for (; path != NULL && *path != '\0'; path++)
+        at += (size_t)snprintf(target + at, ADDRESS_TARGET_BYTES - at,
+                               strchr(plain, *path) != NULL ? "%c" : "%%%02X", (unsigned char)*path);
 }
 
 static bool unix_check(const char *address, const char *path, struct status *st)

@@ -50,6 +50,7 @@ static grpc_channel *grpc_channel_of(const struct rpc_channel *channel,
     grpc_arg args[ARRAY_LEN(rows)];
     grpc_channel_args all = { ARRAY_LEN(rows), args };
     grpc_channel_credentials *credentials = grpc_insecure_credentials_create();
+    char target[ADDRESS_TARGET_BYTES];
     grpc_channel *out;
     sigset_t before;
 
@@ -57,8 +58,9 @@ static grpc_channel *grpc_channel_of(const struct rpc_channel *channel,
         args[i] = (grpc_arg){ .type = GRPC_ARG_INTEGER,
                               .key = (char *)rows[i].key,
                               .value.integer = (int)rows[i].value };
+    address_target(channel->address, target);
     loop_signals_block(&before);
-    out = grpc_channel_create(channel->address, credentials, &all);
+    out = grpc_channel_create(target, credentials, &all);
     loop_signals_restore(&before);
     grpc_channel_credentials_release(credentials);
     return out;

@@ -229,6 +229,7 @@ static bool listen_on(struct rpc_server *server, const char *address, struct sta
     struct listener *listener = &server->listeners[server->listener_count];
     const char *path = address_unix_path(address);
     grpc_server_credentials *credentials;
+    char target[ADDRESS_TARGET_BYTES];
     int port;
 
     listener->lock_fd = -1;
@@ -239,7 +240,8 @@ static bool listen_on(struct rpc_server *server, const char *address, struct sta
     snprintf(listener->address, sizeof listener->address, "%s", address);
     server->listener_count++; /* from here on check_closed() lets go of the lock */
     credentials = grpc_insecure_server_credentials_create();
-    port = grpc_server_add_http2_port(server->grpc, address, credentials);
+    address_target(address, target);
+    port = grpc_server_add_http2_port(server->grpc, target, credentials);
     grpc_server_credentials_release(credentials);
     if (port == 0 && path != NULL)
         return status_fail(st, STATUS_UNAVAILABLE, "cannot listen on %s; is its folder there and writable?",

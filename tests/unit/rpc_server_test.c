@@ -103,6 +103,28 @@ TEST(a_unix_socket_in_use_is_not_stolen)
     end();
 }
 
+/* Whatever a data folder is called. To a client of gRPC the address is a URI, in which some of these mean something. */
+TEST(a_socket_may_lie_in_any_folder)
+{
+    static const char *const names[] = { "a b", "a#b",         "a?b=c", "a%41",
+                                         "a%",  "caf\xc3\xa9", "a:b@c", "[]{}|^\\\"<>&" };
+
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        char folder[300], address[320];
+        const char *addresses[] = { address };
+        const struct rpc_server_options options = { .addresses = addresses, .address_count = 1 };
+        struct fixture fixture;
+        struct status st = { 0 };
+
+        snprintf(folder, sizeof folder, "%s/%s", test_folder(), names[i]);
+        CHECK(mkdir(folder, 0700) == 0);
+        snprintf(address, sizeof address, "unix:%s/rpc.sock", folder);
+        fixture_start(&fixture, &options);
+        CHECK_OK(calls_info_at(address, &st), st);
+        fixture_stop(&fixture);
+    }
+}
+
 /* After a kill -9 both the socket and the lock file lie there; nobody holds the lock. */
 TEST(what_a_killed_server_left_behind_does_not_hinder_the_next)
 {
