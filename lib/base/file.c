@@ -166,14 +166,20 @@ bool file_make_folders(const char *path, struct status *st)
 
 static int remove_one(const char *path, const struct stat *info, int kind, struct FTW *ftw)
 {
-    return remove(path);
+    return remove(path) == 0 || errno == ENOENT ? 0 : -1;
 }
 
 bool file_remove_tree(const char *path, struct status *st)
 {
-    if (nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS) == 0 || errno == ENOENT)
-        return true;
-    return fail_errno(st, "remove", path);
+    struct stat info;
+
+    /* ENOENT may be of a folder in it that somebody else removes, too: then the rest is still there. */
+    while (nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS) != 0)
+        if (errno != ENOENT)
+            return fail_errno(st, "remove", path);
+        else if (lstat(path, &info) < 0)
+            return errno == ENOENT || fail_errno(st, "remove", path);
+    return true;
 }
 
 bool file_map_open(const char *path, struct file_map *map, struct status *st)

@@ -28,7 +28,8 @@ bool file_sync_folder(const char *path, struct status *st);
 /* mkdir -p with mode 0700 for what is made. */
 bool file_make_folders(const char *path, struct status *st);
 
-/* Removes a folder and what is in it; a missing one is fine. Does not follow links. */
+/* Removes a folder and what is in it; a missing one is fine, also when somebody else removes it at the same time. Does not
+ * follow links. */
 bool file_remove_tree(const char *path, struct status *st);
 
 /* All bytes, or a failure: short writes and EINTR are continued. */

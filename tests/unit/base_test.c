@@ -1,5 +1,7 @@
 /* The small parts of lib/base that do not need a file of their own: arena, name, file, json, log. */
 #include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -199,6 +201,49 @@ TEST(json_is_written_in_the_order_it_was_set)
     CHECK_STR(text, "{\"z\":\"first\",\"a\":2,\"list\":[\"bad ? byte\"],\"nan\":null}");
     free(text);
     json_free(value);
+}
+
+static void make_tree(const char *root)
+{
+    char path[320];
+
+    for (int folder = 0; folder < 20; folder++) {
+        snprintf(path, sizeof path, "%s/%d", root, folder);
+        CHECK(file_make_folders(path, NULL));
+        for (int file = 0; file < 20; file++) {
+            int fd;
+
+            snprintf(path, sizeof path, "%s/%d/%d", root, folder, file);
+            fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+            CHECK(fd >= 0);
+            close(fd);
+        }
+    }
+}
+
+static void *remove_too(void *root)
+{
+    return file_remove_tree(root, NULL) ? root : NULL;
+}
+
+/* Each finds that what it has just seen is gone; neither takes that for the end. */
+TEST(a_tree_that_two_remove_at_once_is_gone_when_either_says_so)
+{
+    char root[300];
+
+    snprintf(root, sizeof root, "%s/tree", test_folder());
+    for (int round = 0; round < 30; round++) {
+        struct status st = { 0 };
+        pthread_t thread;
+        void *done;
+
+        make_tree(root);
+        REQUIRE(pthread_create(&thread, NULL, remove_too, root) == 0);
+        CHECK_OK(file_remove_tree(root, &st), st);
+        CHECK(access(root, F_OK) != 0);
+        REQUIRE(pthread_join(thread, &done) == 0);
+        CHECK(done != NULL);
+    }
 }
 
 TEST_MAIN()
