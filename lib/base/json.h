@@ -2,9 +2,10 @@
  *
  * Owner:  json_parse*, json_make_* and json_text return what the caller frees with json_free()
  *         (json_text: free()). json_get() and json_at() borrow from their parent. json_set() and
- * json_append() take the child, also when they fail. Thread: a value belongs to one thread at a time. Fails:
- * malformed text is INVALID with line and column; a missing or wrong field is INVALID with its name. Bounds:
- * the caller's byte limit; nesting at most 2048 (the parser's own). */
+ *         json_append() take the child.
+ * Thread: a value belongs to one thread at a time.
+ * Fails:  malformed text is INVALID with line and column; a missing or wrong field is INVALID with its name.
+ * Bounds: the caller's byte limit; nesting at most 2048 (the parser's own). */
 #ifndef REELKV_BASE_JSON_H
 #define REELKV_BASE_JSON_H
 

@@ -57,7 +57,7 @@ struct option_table {
 
 enum options_outcome {
     OPTIONS_RUN,  /* go on */
-    OPTIONS_DONE, /* --help or --version was printed: exit 0 */
+    OPTIONS_DONE, /* --help was printed: exit 0 */
     OPTIONS_BAD,  /* *st says why: exit 2 */
 };
 

@@ -4,8 +4,9 @@
  *
  * Owner:  whoever created it; destroyed after everything that uses it.
  * Thread: loop_post() from any; all else from the loop's thread: the one in loop_run(), else the one that
- * made it. Fails:  only creating things fails (EXHAUSTED: descriptors or memory). Bounds: none; timers and
- * letters are embedded in bounded things. */
+ *         made it.
+ * Fails:  only creating things fails (EXHAUSTED: descriptors or memory).
+ * Bounds: none; timers and letters are embedded in bounded things. */
 #ifndef REELKV_LOOP_LOOP_H
 #define REELKV_LOOP_LOOP_H
 

@@ -6,9 +6,11 @@
  *
  * Owner:  rpc; the pointer is valid until on_end returns, longer for whoever holds a reference.
  * Thread: the loop's, handlers and functions alike. Handlers never block: work goes elsewhere and comes back
- * as a letter. Fails:  a call that is over takes nothing more and says so by false; on_end tells the handler.
- * Bounds: memory LIMIT_CALL_BYTES, RPC_QUEUED_MESSAGES and RPC_QUEUED_BYTES waiting to be sent, one message
- * read ahead of the handler. */
+ *         as a letter.
+ * Fails:  a call that is over takes nothing more and says so by false; on_end tells the handler.
+ * Bounds: LIMIT_CALL_BYTES that a message unpacks into and as many from rpc_call_arena(), each counted without
+ *         the ends of chunks that stay unused, at most as much again; RPC_QUEUED_MESSAGES and RPC_QUEUED_BYTES
+ *         waiting to be sent; one message read ahead of the handler. */
 #ifndef REELKV_RPC_CALL_H
 #define REELKV_RPC_CALL_H
 
@@ -59,7 +61,7 @@ uint64_t rpc_call_remaining_ms(const struct rpc_call *call);
 void rpc_call_set_user(struct rpc_call *call, void *user);
 void *rpc_call_user(const struct rpc_call *call);
 
-/* Memory that lives as long as the call. */
+/* Memory that lives as long as the call; LIMIT_CALL_BYTES. */
 struct arena *rpc_call_arena(struct rpc_call *call);
 
 /* Keeps the call's memory (messages, arena) while work on another thread uses it; the call may be over

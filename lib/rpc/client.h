@@ -6,8 +6,8 @@
  * Owner:  the channel: its creator. A stream: rpc; the pointer is valid until on_end returns.
  * Thread: the loop's.
  * Fails:  on_end's status: the server's own (with its retry_after_ms), or UNAVAILABLE, DEADLINE, CANCELLED
- * with a sentence naming the peer. Opening itself cannot fail. Bounds: as in call.h; every call has a timeout
- * or says RPC_NO_TIMEOUT. */
+ *         with a sentence naming the peer. Opening itself cannot fail.
+ * Bounds: as in call.h; every call has a timeout or says RPC_NO_TIMEOUT. */
 #ifndef REELKV_RPC_CLIENT_H
 #define REELKV_RPC_CLIENT_H
 

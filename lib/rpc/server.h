@@ -10,8 +10,8 @@
  *         makes no sense.
  * Bounds: memory_bytes for what gRPC holds of all connections, calls and arrived messages. A last resort: when it
  *         is overdrawn, gRPC closes connections without calls and ends calls at random, more than it must; their
- *         clients read EXHAUSTED. What requests unpack into comes on top, LIMIT_CALL_BYTES each. The C core 1.51
- *         has no limit on the number of connections; each takes some kB of this memory, and a descriptor. */
+ *         clients read EXHAUSTED. A call's own memory comes on top (call.h). The C core 1.51 has no limit on the
+ *         number of connections; each takes some kB of this memory, and a descriptor. */
 #ifndef REELKV_RPC_SERVER_H
 #define REELKV_RPC_SERVER_H
 
