@@ -410,8 +410,3 @@ const char *rpc_call_request_id(const struct rpc_call *call)
 {
     return call->request_id;
 }
-
-const char *rpc_call_method(const struct rpc_call *call)
-{
-    return call->path;
-}

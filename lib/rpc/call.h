@@ -71,6 +71,5 @@ void rpc_call_unref(struct rpc_call *call);
 
 const char *rpc_call_peer(const struct rpc_call *call);       /* an address, not an identity */
 const char *rpc_call_request_id(const struct rpc_call *call); /* the client's x-request-id, or a new one */
-const char *rpc_call_method(const struct rpc_call *call);     /* its path */
 
 #endif

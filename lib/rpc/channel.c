@@ -17,18 +17,10 @@ enum {
     RECONNECT_MAX_MS = 3000,
 };
 
-static uint32_t or_default(uint32_t value, uint32_t initial)
-{
-    return value != 0 ? value : initial;
-}
-
 static grpc_channel *grpc_channel_of(const struct rpc_channel *channel,
                                      const struct rpc_channel_options *options)
 {
-    const struct {
-        const char *key;
-        uint32_t value;
-    } rows[] = {
+    const struct rpc_arg rows[] = {
         { GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, channel->max_message_bytes },
         { GRPC_ARG_MAX_SEND_MESSAGE_LENGTH, channel->max_message_bytes },
         { GRPC_ARG_KEEPALIVE_TIME_MS, or_default(options->keepalive_ms, KEEPALIVE_MS) },
@@ -54,10 +46,7 @@ static grpc_channel *grpc_channel_of(const struct rpc_channel *channel,
     grpc_channel *out;
     sigset_t before;
 
-    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
-        args[i] = (grpc_arg){ .type = GRPC_ARG_INTEGER,
-                              .key = (char *)rows[i].key,
-                              .value.integer = (int)rows[i].value };
+    rpc_args_fill(args, rows, ARRAY_LEN(rows));
     address_target(channel->address, target);
     loop_signals_block(&before);
     out = grpc_channel_create(target, credentials, &all);

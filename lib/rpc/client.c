@@ -2,7 +2,7 @@
  *
  *   open: recv_initial, recv_status, send (initial metadata, then messages one at a time, then half-close)
  *   rpc_stream_read(): recv_message -> on_message
- *   all ops returned, which the status guarantees to happen -> on_end -> freed when nobody holds a reference
+ *   all ops returned, which the status guarantees to happen -> on_end -> freed
  *
  * The status op is in flight from the start, so "no op in flight" means the call is over. */
 #include "rpc/client.h"
@@ -25,7 +25,6 @@ struct rpc_stream {
     grpc_call *grpc;
     struct rpc_op initial_op, status_op, read_op, send_op;
     uint32_t ops; /* in flight */
-    uint32_t refs;
     struct call_outcome outcome;
     grpc_op send_initial; /* of the first batch */
     grpc_metadata request_id;
@@ -57,18 +56,6 @@ static void stream_free(struct rpc_stream *stream)
     free(stream);
 }
 
-void rpc_stream_ref(struct rpc_stream *stream)
-{
-    stream->refs++;
-}
-
-void rpc_stream_unref(struct rpc_stream *stream)
-{
-    REQUIRE(stream->refs > 0);
-    if (--stream->refs == 0)
-        stream_free(stream);
-}
-
 static void stream_end(struct rpc_stream *stream)
 {
     const struct error_source source = { &stream->outcome.trailers, stream->address, stream->method->path,
@@ -92,7 +79,7 @@ static void stream_end(struct rpc_stream *stream)
         stream->on_reply(&status, status.code == STATUS_OK ? reply : NULL, stream->user);
     else
         stream->events.on_end(stream, &status, stream->user);
-    rpc_stream_unref(stream);
+    stream_free(stream);
 }
 
 /* The last thing of every op's done: the stream may be gone after it. */
@@ -273,7 +260,6 @@ struct rpc_stream *rpc_stream_open(struct rpc_channel *channel, const struct rpc
     stream->method = method;
     stream->events = *events;
     stream->user = user;
-    stream->refs = 1;
     stream->max_message_bytes = channel->max_message_bytes;
     stream->timeout_ms = options->timeout_ms;
     stream->cancelled = options->parent != NULL;

@@ -68,10 +68,6 @@ void rpc_stream_half_close(struct rpc_stream *stream);
 /* on_end follows, with CANCELLED unless the call had ended already. */
 void rpc_stream_cancel(struct rpc_stream *stream);
 
-/* Keeps the last message's memory (not the call) for work on another thread. */
-void rpc_stream_ref(struct rpc_stream *stream);
-void rpc_stream_unref(struct rpc_stream *stream);
-
 /* One request, one reply: on_reply exactly once; `reply` is NULL unless status->code is OK. The stream can be
  * used to cancel until then. */
 typedef void rpc_reply_fn(const struct status *status, const struct rpc_message *reply, void *user);

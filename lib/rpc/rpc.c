@@ -52,6 +52,14 @@ void rpc_library_unref(void)
     grpc_shutdown_blocking();
 }
 
+void rpc_args_fill(grpc_arg *args, const struct rpc_arg *rows, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        args[i] = (grpc_arg){ .type = GRPC_ARG_INTEGER,
+                              .key = (char *)rows[i].key,
+                              .value.integer = (int)rows[i].value };
+}
+
 static void op_arrived(struct letter *letter)
 {
     struct rpc_op *op = container_of(letter, struct rpc_op, letter);

@@ -42,6 +42,18 @@ void rpc_batch_start(struct rpc *rpc, grpc_call *call, const grpc_op *ops, size_
 
 void streams_cancel(struct rpc *rpc); /* client.c: all that are open */
 
+static inline uint32_t or_default(uint32_t value, uint32_t initial)
+{
+    return value != 0 ? value : initial;
+}
+
+/* A channel's or server's argument with a number. */
+struct rpc_arg {
+    const char *key;
+    uint32_t value;
+};
+void rpc_args_fill(grpc_arg *args, const struct rpc_arg *rows, size_t count);
+
 /* gRPC's share of the process: malloc thresholds, SIGPIPE, grpc_init() with signals blocked. Counted. Any
  * thread. */
 void rpc_library_ref(void);

@@ -179,18 +179,10 @@ void server_call_left(struct rpc_server *server, struct rpc_call *call)
 
 /* ---- starting ---- */
 
-static uint32_t or_default(uint32_t value, uint32_t initial)
-{
-    return value != 0 ? value : initial;
-}
-
 static grpc_server *grpc_server_of(const struct rpc_server *server, const struct rpc_server_options *options)
 {
     uint32_t all_calls = server->served.max + server->watches.max + server->reflections.max;
-    const struct {
-        const char *key;
-        uint32_t value;
-    } rows[] = {
+    const struct rpc_arg rows[] = {
         { GRPC_ARG_ALLOW_REUSEPORT, 0 }, /* else two servers share one port, and the traffic */
         { GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH, server->max_message_bytes },
         { GRPC_ARG_MAX_SEND_MESSAGE_LENGTH, server->max_message_bytes },
@@ -210,10 +202,7 @@ static grpc_server *grpc_server_of(const struct rpc_server *server, const struct
     grpc_channel_args all = { ARRAY_LEN(args), args };
     grpc_server *out;
 
-    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
-        args[i] = (grpc_arg){ .type = GRPC_ARG_INTEGER,
-                              .key = (char *)rows[i].key,
-                              .value.integer = (int)rows[i].value };
+    rpc_args_fill(args, rows, ARRAY_LEN(rows));
     grpc_resource_quota_resize(quota,
                                options->memory_bytes != 0 ? options->memory_bytes : DEFAULT_MEMORY_BYTES);
     args[ARRAY_LEN(rows)] = (grpc_arg){ .type = GRPC_ARG_POINTER,

@@ -145,6 +145,8 @@ static void timeline(struct rpc_call *call, void *state)
 
 struct sending {
     struct fixture *fixture;
+    bool (*send_one)(struct rpc_call *call, const struct sending *sending,
+                     const struct rpc_attachment *attachment);
     uint8_t *data;
     size_t len;
     uint32_t left; /* UINT32_MAX: endless */
@@ -171,17 +173,21 @@ static void payload_back(void *arg)
     sending_free(sending);
 }
 
-static bool send_one(struct rpc_call *call, struct sending *sending, const struct rpc_attachment *attachment)
+static bool send_slice(struct rpc_call *call, const struct sending *sending,
+                       const struct rpc_attachment *attachment)
 {
-    if (strcmp(rpc_call_method(call), api_fetch.path) == 0) {
-        Reelkv__V1__SliceReply reply = REELKV__V1__SLICE_REPLY__INIT;
-        Reelkv__V1__SliceHead head = REELKV__V1__SLICE_HEAD__INIT;
+    Reelkv__V1__SliceReply reply = REELKV__V1__SLICE_REPLY__INIT;
+    Reelkv__V1__SliceHead head = REELKV__V1__SLICE_HEAD__INIT;
 
-        head.index = sending->next;
-        head.length = sending->len;
-        reply.head = &head;
-        return rpc_call_write(call, &reply.base, attachment);
-    }
+    head.index = sending->next;
+    head.length = sending->len;
+    reply.head = &head;
+    return rpc_call_write(call, &reply.base, attachment);
+}
+
+static bool send_chunk(struct rpc_call *call, const struct sending *sending,
+                       const struct rpc_attachment *attachment)
+{
     Reelkv__V1__LoadWindowReply reply = REELKV__V1__LOAD_WINDOW_REPLY__INIT;
     Reelkv__V1__Chunk chunk = REELKV__V1__CHUNK__INIT;
 
@@ -195,7 +201,7 @@ static void send_on(struct rpc_call *call, void *user)
     struct sending *sending = user;
     struct rpc_attachment attachment = { sending->data, sending->len, payload_back, sending };
 
-    while (sending->left > 0 && send_one(call, sending, &attachment)) {
+    while (sending->left > 0 && sending->send_one(call, sending, &attachment)) {
         atomic_fetch_add(&sending->fixture->writes, 1);
         sending->out++;
         sending->next++;
@@ -214,22 +220,20 @@ static void sending_ended(struct rpc_call *call, void *user)
     sending_free(sending);
 }
 
-static void start_sending(struct rpc_call *call, struct fixture *fixture, uint32_t count, size_t len)
+static void start_sending(struct rpc_call *call, const struct sending *wanted)
 {
     struct sending *sending = calloc(1, sizeof *sending);
 
     REQUIRE(sending != NULL);
-    sending->fixture = fixture;
-    sending->len = len;
-    sending->left = count;
-    sending->data = malloc(len + 1);
+    *sending = *wanted;
+    sending->data = malloc(sending->len + 1);
     REQUIRE(sending->data != NULL);
-    for (size_t i = 0; i < len; i++)
+    for (size_t i = 0; i < sending->len; i++)
         sending->data[i] = (uint8_t)(i * 7 + (i >> 8));
     rpc_call_set_user(call, sending);
     rpc_call_on_end(call, sending_ended);
     rpc_call_on_writable(call, send_on);
-    atomic_fetch_add(&fixture->opened, 1);
+    atomic_fetch_add(&sending->fixture->opened, 1);
     send_on(call, sending);
 }
 
@@ -237,14 +241,20 @@ static void fetch(struct rpc_call *call, void *state)
 {
     const Reelkv__V1__FetchRequest *request = (const void *)rpc_call_request(call)->body;
 
-    start_sending(call, state, request->first_layer, (size_t)request->layers << 10);
+    start_sending(call, &(struct sending){ .fixture = state,
+                                           .send_one = send_slice,
+                                           .len = (size_t)request->layers << 10,
+                                           .left = request->first_layer });
 }
 
 static void load_window(struct rpc_call *call, void *state)
 {
     const Reelkv__V1__LoadWindowRequest *request = (const void *)rpc_call_request(call)->body;
 
-    start_sending(call, state, UINT32_MAX, (size_t)request->tokens << 10);
+    start_sending(call, &(struct sending){ .fixture = state,
+                                           .send_one = send_chunk,
+                                           .len = (size_t)request->tokens << 10,
+                                           .left = UINT32_MAX });
 }
 
 /* ---- payloads in ---- */
