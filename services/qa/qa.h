@@ -29,6 +29,7 @@ struct qa {
     struct store_links links;
     struct directory *directory;
     uint32_t questions; /* not yet let go */
+    uint32_t submitted; /* of these, given to `answering` and not done */
     int64_t started_ms;
     bool draining;
 };

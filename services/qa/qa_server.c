@@ -54,7 +54,8 @@ static bool open_parts(struct qa *qa, struct status *st)
 {
     struct work_pool_options answering = { .name = "question",
                                            .threads = qa->options->max_questions,
-                                           .queue_max = qa->options->max_waiting };
+                                           .queue_max =
+                                               qa->options->max_questions + qa->options->max_waiting };
     struct work_pool_options links = { .name = "links", .threads = 1, .queue_max = 64 };
     struct directory_events events = { .describe = describe, .user = qa };
     struct rpc_service service = { "reelkv.v1.Qa", handlers, ARRAY_LEN(handlers), qa };

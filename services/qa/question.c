@@ -42,6 +42,13 @@ static void question_release(struct question *question)
     rpc_call_unref(call);
 }
 
+/* The pool has let go of it. */
+static void settle(struct question *question)
+{
+    question->running = false;
+    question->qa->submitted--;
+}
+
 static void on_call_end(struct rpc_call *call, void *user)
 {
     struct question *question = user;
@@ -52,7 +59,7 @@ static void on_call_end(struct rpc_call *call, void *user)
         if (question->streams[i].link != NULL)
             store_link_forget(question->streams[i].link, question);
     if (question->running && work_pool_withdraw(question->qa->answering, &question->work))
-        question->running = false;
+        settle(question);
     question_release(question);
 }
 
@@ -223,7 +230,7 @@ static void done(struct work *work)
 {
     struct question *question = container_of(work, struct question, work);
 
-    question->running = false;
+    settle(question);
     if (question->over)
         question_release(question);
     else
@@ -235,17 +242,22 @@ static void fail(struct question *question, const struct status *st)
     rpc_call_finish(question->call, st);
 }
 
+/* What an idle thread has not picked up yet does not count as waiting: that many may be with the pool at once. */
 static void submit(struct question *question)
 {
+    const struct qa_options *options = question->qa->options;
     struct status st = { 0 };
 
     question->work.run = run;
     question->work.done = done;
-    question->running = work_pool_submit(question->qa->answering, &question->work);
-    if (question->running)
+    question->running = question->qa->submitted < options->max_questions + options->max_waiting &&
+                        work_pool_submit(question->qa->answering, &question->work);
+    if (question->running) {
+        question->qa->submitted++;
         return;
+    }
     status_fail(&st, STATUS_EXHAUSTED, "%u questions are being answered and %u wait; try again soon",
-                question->qa->options->max_questions, question->qa->options->max_waiting);
+                options->max_questions, options->max_waiting);
     st.retry_after_ms = 500;
     fail(question, &st);
 }

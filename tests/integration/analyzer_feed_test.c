@@ -3,13 +3,12 @@
 #include <stdlib.h>
 
 #include "base/limits.h"
-#include "redis/directory.h"
 #include "reelkv/v1/ingest.pb-c.h"
 #include "reelkv/v1/kvstore.pb-c.h"
 #include "rpc/api.h"
 #include "rpc/sync.h"
 #include "support/cluster.h"
-#include "support/served.h"
+#include "support/store_double.h"
 #include "support/test.h"
 
 /* tiny-b: 112 wide, 3 layers, 2 key heads of 8; a block of the longest frame (196 tokens) takes 77,824 bytes. */
@@ -21,17 +20,8 @@ struct store {
     uint64_t next_seq, next_token_index; /* of every stream */
     bool cuts;                           /* LoadWindow's first block stops in the middle */
     atomic_ullong frame_index;           /* token index of the last frame that came */
-    struct rpc_service service;
-    struct served served;
-    struct directory *directory;
+    struct store_double made_up;
 };
-
-static void get_server_info(struct rpc_call *call, void *state)
-{
-    Reelkv__V1__ServerInfo info = REELKV__V1__SERVER_INFO__INIT;
-
-    rpc_call_reply(call, &info.base, NULL);
-}
 
 static void open_stream(struct rpc_call *call, void *state)
 {
@@ -128,43 +118,11 @@ static void open_append(struct rpc_call *call, void *state)
 }
 
 static const struct rpc_handler handlers[] = {
-    { &api_get_server_info, get_server_info },
+    { &api_get_server_info, store_double_info },
     { &api_open_stream, open_stream },
     { &api_load_window, load_window },
     { &api_append, open_append },
 };
-
-static void describe(struct worker_record *record, void *user)
-{
-    struct store *store = user;
-
-    record->kind = WORKER_KVSTORE;
-    snprintf(record->name, sizeof record->name, "store-0");
-    snprintf(record->address, sizeof record->address, "%s", served_address(&store->served));
-}
-
-static void announce(struct served *served)
-{
-    struct store *store = container_of(served, struct store, served);
-    struct directory_events events = { .describe = describe, .user = store };
-
-    REQUIRE(directory_create(&store->directory, served->loop, redis_address(), &events, NULL));
-}
-
-static void withdraw(struct served *served)
-{
-    directory_destroy(container_of(served, struct store, served)->directory);
-}
-
-static void store_start(struct store *store)
-{
-    store->service = (struct rpc_service){ "reelkv.v1.KvStore", handlers, ARRAY_LEN(handlers), store };
-    store->served.services = &store->service;
-    store->served.service_count = 1;
-    store->served.started = announce;
-    store->served.ending = withdraw;
-    served_start(&store->served);
-}
 
 /* ------------------------------------------------------------------------------------------ the encoder */
 
@@ -184,7 +142,10 @@ static void begin(struct world *world)
     struct status st = { 0 };
 
     cluster_start(&world->cluster, REELKV_SOURCE_DIR "/tests/data/parity/tiny-b", "f32", N_LOCAL);
-    store_start(&world->store);
+    world->store.made_up.handlers = handlers;
+    world->store.made_up.handler_count = ARRAY_LEN(handlers);
+    world->store.made_up.state = &world->store;
+    store_double_start(&world->store.made_up);
     service = cluster_service_start(&world->cluster, "analyzer", 0, small_pool);
     cluster_wait_joined(&world->cluster);
     for (int i = 0; i < TRIES && directory_view_worker(&view, WORKER_ANALYZER, service->name) == NULL; i++) {
@@ -201,8 +162,8 @@ static void begin(struct world *world)
 static void end(struct world *world)
 {
     rpc_sync_destroy(world->analyzer);
-    CHECK_EQ(cluster_service_stop(&world->cluster.services[0], 15), 0);
-    served_stop(&world->store.served);
+    cluster_stop(&world->cluster);
+    store_double_stop(&world->store.made_up);
 }
 
 /* The call after its Hello, and what came of it: Ready, or *st. */
