@@ -360,8 +360,11 @@ bool retriever_layer(void *retriever_, uint32_t layer, const float *folded,
 {
     struct retriever *retriever = retriever_;
     uint64_t started_ns = clock_mono_ns();
+    uint32_t left_ms;
 
     REQUIRE(layer == retriever->next_layer);
+    if (!retriever_time_left(retriever, &left_ms, st)) /* before a call's deadline puts it on the store */
+        return false;
     if (retriever->options->external)
         share_out(retriever);
     else if (!choose(retriever, layer, folded, st))

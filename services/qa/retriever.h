@@ -10,7 +10,7 @@
  *         that cannot be had (evicted between choosing and reading, damaged) is left out of that layer and counted:
  *         wrong bytes never come back.
  * Bounds: LIMIT_STREAMS_PER_QUESTION streams, LIMIT_TOP_BLOCKS blocks and tokens_max tokens a layer, timeout_ms for all
- *         layers together. */
+ *         layers and what the model does between them. */
 #ifndef REELKV_QA_RETRIEVER_H
 #define REELKV_QA_RETRIEVER_H
 

@@ -61,6 +61,9 @@ bool retriever_read_layer(struct retriever *retriever, struct retriever_store *s
 bool retriever_fetch_layer(struct retriever *retriever, struct retriever_store *store, uint32_t layer,
                            struct status *st);
 
+/* retriever_read.c: what is left of options->timeout_ms; false: nothing. */
+bool retriever_time_left(const struct retriever *retriever, uint32_t *ms_p, struct status *st);
+
 /* retriever_read.c: times and sizes of the hits of a store, which have only stream and seq; those the store does not
  * have get 0 tokens. */
 bool retriever_look_up(struct retriever *retriever, struct retriever_store *store, struct status *st);

@@ -182,13 +182,13 @@ static void name_frames(struct fetch *fetch)
     }
 }
 
-/* What is left of options->timeout_ms; false: nothing. */
-static bool time_left(const struct retriever *retriever, uint32_t *ms_p, struct status *st)
+bool retriever_time_left(const struct retriever *retriever, uint32_t *ms_p, struct status *st)
 {
     uint64_t now_ns = clock_mono_ns();
 
     if (now_ns + 1000000 > retriever->due_ns)
-        return status_fail(st, STATUS_DEADLINE, "the stores took longer than %u ms",
+        return status_fail(st, STATUS_DEADLINE,
+                           "choosing and reading frames took longer than retrieve_ms, %u ms",
                            retriever->options->timeout_ms);
     *ms_p = (uint32_t)((retriever->due_ns - now_ns) / 1000000);
     return true;
@@ -203,7 +203,7 @@ static bool send_fetch(struct fetch *fetch, struct rpc_sync_stream **stream_p, s
     Reelkv__V1__FetchRequest request = REELKV__V1__FETCH_REQUEST__INIT;
     struct view_parts parts;
 
-    if (!fetch->thumbnails && !time_left(fetch->retriever, &call.timeout_ms, st))
+    if (!fetch->thumbnails && !retriever_time_left(fetch->retriever, &call.timeout_ms, st))
         return false;
     retriever_fill_view(fetch->retriever, fetch->store, &parts);
     request.view = &parts.view;

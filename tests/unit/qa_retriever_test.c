@@ -277,27 +277,31 @@ TEST(after_the_last_layer_the_stores_call_is_over)
     end(&world);
 }
 
-/* Frames named by the asker are fetched layer by layer; all layers together have timeout_ms, not each. */
-TEST(named_frames_have_one_time_limit_for_all_layers)
+/* Chosen or named by the asker: all layers and what is computed between them have timeout_ms together, not each. */
+TEST(one_time_limit_holds_for_all_layers)
 {
     static const struct retriever_frame frames[] = { { 0, 10 } };
     static const float query[2];
     static struct world world;
-    const struct model_chosen *chosen;
-    struct status st = { 0 };
-    size_t count;
 
-    begin(&world, SECOND_OK);
-    world.options.external = true;
-    world.options.frames = frames;
-    world.options.frame_count = ARRAY_LEN(frames);
-    world.options.timeout_ms = 2000;
-    CHECK_OK(retriever_open(&world.retriever, &world.options, &world.view, &st), st);
-    CHECK_EQ(world.view.frames, 1);
-    test_pause_ms(2100);
-    CHECK(!retriever_layer(world.retriever, 0, query, &chosen, &count, &st));
-    CHECK_EQ(st.code, STATUS_DEADLINE);
-    end(&world);
+    for (int named = 0; named < 2; named++) {
+        const struct model_chosen *chosen;
+        struct status st = { 0 };
+        size_t count;
+
+        begin(&world, SECOND_OK);
+        world.options.external = named;
+        world.options.frames = frames;
+        world.options.frame_count = ARRAY_LEN(frames);
+        world.options.timeout_ms = 2000;
+        CHECK_OK(retriever_open(&world.retriever, &world.options, &world.view, &st), st);
+        CHECK_EQ(world.view.frames, named ? 1 : HITS);
+        test_pause_ms(2100);
+        CHECK(!retriever_layer(world.retriever, 0, query, &chosen, &count, &st));
+        CHECK_EQ(st.code, STATUS_DEADLINE);
+        CHECK_HAS(st.text, "retrieve_ms");
+        end(&world);
+    }
 }
 
 TEST_MAIN()

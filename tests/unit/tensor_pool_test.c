@@ -1,3 +1,4 @@
+#include <pthread.h>
 #include <stdatomic.h>
 #include <time.h>
 
@@ -42,6 +43,56 @@ TEST(pool_runs_every_task_exactly_once)
         pool_destroy(pool);
     }
     pool_destroy(NULL);
+}
+
+enum { CALLERS = 2, JOBS = 200 };
+
+struct caller {
+    struct pool *pool;
+    atomic_uint *callers, *jobs; /* who has begun; jobs of all since all have */
+    unsigned mine;
+};
+
+/* Takes long enough for the others to come and wait. */
+static void pause_task(void *context, uint32_t task, uint32_t worker)
+{
+    nanosleep(&(struct timespec){ 0, 1000000 }, NULL);
+}
+
+static void *call_again_and_again(void *arg)
+{
+    struct caller *caller = arg;
+
+    atomic_fetch_add(caller->callers, 1);
+    while (atomic_load(caller->jobs) < JOBS) {
+        pool_run(caller->pool, pause_task, NULL, 1);
+        if (atomic_load(caller->callers) < CALLERS)
+            continue;
+        caller->mine++;
+        atomic_fetch_add(caller->jobs, 1);
+    }
+    return NULL;
+}
+
+/* Two that have always one more job: a mutex let the same one go on for hundreds of them. */
+TEST(callers_with_jobs_at_once_get_equal_turns)
+{
+    atomic_uint callers = 0, jobs = 0;
+    struct caller all[CALLERS];
+    pthread_t threads[CALLERS];
+    struct pool *pool = NULL;
+    struct status st = { 0 };
+
+    CHECK_OK(pool_create(&pool, 2, &st), st);
+    for (int i = 0; i < CALLERS; i++) {
+        all[i] = (struct caller){ .pool = pool, .callers = &callers, .jobs = &jobs };
+        CHECK(pthread_create(&threads[i], NULL, call_again_and_again, &all[i]) == 0);
+    }
+    for (int i = 0; i < CALLERS; i++)
+        pthread_join(threads[i], NULL);
+    CHECK(all[0].mine <= 2 * all[1].mine);
+    CHECK(all[1].mine <= 2 * all[0].mine);
+    pool_destroy(pool);
 }
 
 TEST_MAIN()

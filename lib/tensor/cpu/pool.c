@@ -23,8 +23,16 @@ struct pool_worker {
     pthread_t thread;
 };
 
+/* Callers get their turns in the order they came, one at a time. A mutex would let the one that has just had its turn
+ * take the next before a sleeping one wakes. */
+struct turns {
+    pthread_mutex_t lock;
+    pthread_cond_t passed;
+    uint64_t next, serving; /* tickets; equal: nobody has a turn */
+};
+
 struct pool {
-    pthread_mutex_t turn; /* held by the caller whose job runs */
+    struct turns turns; /* whose job runs */
     _Alignas(64) atomic_uint_fast64_t state;
     _Alignas(64) atomic_uint_fast32_t finished;
     _Alignas(64) pool_task run;
@@ -40,6 +48,26 @@ struct pool {
     uint32_t threads, started;
     struct pool_worker workers[]; /* [threads - 1] */
 };
+
+static void turn_take(struct turns *turns)
+{
+    uint64_t ticket;
+
+    pthread_mutex_lock(&turns->lock);
+    ticket = turns->next++;
+    while (turns->serving != ticket)
+        pthread_cond_wait(&turns->passed, &turns->lock);
+    pthread_mutex_unlock(&turns->lock);
+}
+
+static void turn_pass(struct turns *turns)
+{
+    pthread_mutex_lock(&turns->lock);
+    turns->serving++;
+    if (turns->serving != turns->next)
+        pthread_cond_broadcast(&turns->passed);
+    pthread_mutex_unlock(&turns->lock);
+}
 
 static inline void relax(void)
 {
@@ -113,7 +141,8 @@ bool pool_create(struct pool **pool_p, uint32_t threads, struct status *st)
     if (pool == NULL)
         return status_fail(st, STATUS_EXHAUSTED, "no memory for %u compute threads", threads);
     memset(pool, 0, bytes);
-    pthread_mutex_init(&pool->turn, NULL);
+    pthread_mutex_init(&pool->turns.lock, NULL);
+    pthread_cond_init(&pool->turns.passed, NULL);
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->work_came, NULL);
     pthread_cond_init(&pool->job_done, NULL);
@@ -148,7 +177,8 @@ void pool_destroy(struct pool *pool)
     pthread_cond_destroy(&pool->job_done);
     pthread_cond_destroy(&pool->work_came);
     pthread_mutex_destroy(&pool->lock);
-    pthread_mutex_destroy(&pool->turn);
+    pthread_cond_destroy(&pool->turns.passed);
+    pthread_mutex_destroy(&pool->turns.lock);
     free(pool);
 }
 
@@ -181,7 +211,7 @@ void pool_run(struct pool *pool, pool_task run, void *context, uint32_t count)
 
     if (count == 0)
         return;
-    pthread_mutex_lock(&pool->turn);
+    turn_take(&pool->turns);
     pool->run = run;
     pool->context = context;
     pool->count = count;
@@ -195,5 +225,5 @@ void pool_run(struct pool *pool, pool_task run, void *context, uint32_t count)
     }
     work(pool, 0);
     wait_until_finished(pool, count);
-    pthread_mutex_unlock(&pool->turn);
+    turn_pass(&pool->turns);
 }

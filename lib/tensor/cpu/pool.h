@@ -1,8 +1,8 @@
 /* pool.h - the workers of one CPU device: a job is `count` independent tasks, run by all of them.
  *
  * Owner:  cpu/device.c. pool_destroy() takes NULL; no job may be running.
- * Thread: pool_run() from any thread; several callers take turns, a job at a time. The caller works too, as
- *         worker 0, and has returned only when every task has.
+ * Thread: pool_run() from any thread; several callers take turns, a job at a time, in the order they came. The caller
+ *         works too, as worker 0, and has returned only when every task has.
  * Bounds: `threads` workers; `worker` is below it. Workers spin for POOL_SPIN_NS between jobs (a model's
  *         operations follow each other within that), then sleep. */
 #ifndef REELKV_TENSOR_CPU_POOL_H
