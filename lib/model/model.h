@@ -212,6 +212,10 @@ bool model_prompt_ids(const struct model *model, const char *words, size_t len, 
 bool model_question_retrieve(struct model_question *question, const uint32_t *ids, size_t count,
                              struct status *st);
 
+/* Blocks in front of the context that no token behind it sees, because they end n_local tokens before it or earlier; of
+ * the layer that has most of them. None with full_attention. */
+uint32_t model_question_unseen_blocks(const struct model_question *question);
+
 /* Pass 2, once: the prompt on that context; *id_p is the answer's first token. */
 bool model_question_prompt(struct model_question *question, const uint32_t *ids, size_t count, uint32_t *id_p,
                            struct status *st);

@@ -12,6 +12,7 @@ enum { SEGMENTS_MAX = 3 /* far, context, tail */ };
 struct question_layer {
     struct tensor_buffer *context; /* [K, V][kv_heads, rows, head_dim] */
     uint32_t rows;
+    uint32_t unseen;            /* blocks too far back */
     struct tensor_buffer *tail; /* [K, V][kv_heads, tail_room, head_dim] */
 };
 
@@ -193,6 +194,24 @@ static bool count_rows(const struct model_question *question, const struct model
     return true;
 }
 
+/* The oldest blocks, down to the first of which the token behind the context sees something (attend.h). */
+static uint32_t count_unseen(const struct model_question *question, uint32_t rows,
+                             const struct model_chosen *chosen, size_t count)
+{
+    uint64_t end = question->model->geometry.init_tokens;
+    uint32_t unseen = 0;
+
+    if (question->options.full_attention)
+        return 0;
+    while (unseen < count) {
+        end += chosen[unseen].tokens;
+        if (rows - (end - 1) < question->model->options.n_local)
+            break;
+        unseen++;
+    }
+    return unseen;
+}
+
 /* Wraps each chosen block's bytes for the device and copies them; `wraps` keeps what must be let go of. */
 static bool put_blocks(struct model_question *question, const struct question_layer *layer,
                        const struct model_chosen *chosen, size_t count, struct tensor_buffer **wraps,
@@ -238,8 +257,10 @@ static bool build_context(struct model_question *question, uint32_t index, const
     struct model *model = question->model;
     uint32_t init_tokens = model->geometry.init_tokens;
 
-    return count_rows(question, chosen, count, question_tokens, &layer->rows, st) &&
-           ensure_angles(question, layer->rows, st) &&
+    if (!count_rows(question, chosen, count, question_tokens, &layer->rows, st))
+        return false;
+    layer->unseen = count_unseen(question, layer->rows, chosen, count);
+    return ensure_angles(question, layer->rows, st) &&
            model->ops->buffer_create(&layer->context, model->device,
                                      2 * block_slice_bytes(shape, layer->rows), st) &&
            put_rows(question, layer, 0, block_slice(shape, model->init_buffer, 0, init_tokens, index, false),
@@ -471,6 +492,15 @@ bool model_question_logits(struct model_question *question, float *out, struct s
     REQUIRE(question->state == QUESTION_ANSWERING);
     return question->model->ops->read(pass_queue(question->pass), out, question->logits, 0,
                                       shape_of(question)->vocabulary * sizeof *out, st);
+}
+
+uint32_t model_question_unseen_blocks(const struct model_question *question)
+{
+    uint32_t most = 0;
+
+    for (uint32_t i = 0; i < shape_of(question)->layers; i++)
+        most = question->layers[i].unseen > most ? question->layers[i].unseen : most;
+    return most;
 }
 
 uint32_t model_question_context_tokens(const struct model_question *question)

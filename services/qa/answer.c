@@ -64,6 +64,7 @@ static void take_notes(const struct question *question, struct notes *notes)
         { REELKV__V1__FRAME_RESULT__FRAME_RESULT_DEADLINE, "were not ready in time" },
     };
     const struct retriever_totals *totals = retriever_totals(question->retriever);
+    uint32_t unseen = model_question_unseen_blocks(question->model_question);
 
     if (question->view.evicted_frames > 0)
         note(notes, "%llu frames of this time have been evicted to keep the disk budget",
@@ -75,6 +76,12 @@ static void take_notes(const struct question *question, struct notes *notes)
         if (totals->missing[results[i].result] > 0)
             note(notes, "%llu chosen blocks %s and were left out",
                  (unsigned long long)totals->missing[results[i].result], results[i].words);
+    if (unseen > 0)
+        note(
+            notes,
+            "the model looks back %u tokens (n_local) and saw nothing of the oldest %u frames of a layer; %s",
+            model_geometry(question->qa->model)->n_local, unseen,
+            question->retrieve.external ? "name fewer frames" : "ask with a smaller top_r or recent_window");
 }
 
 static bool fill_frames(struct reply *reply, Reelkv__V1__Evidence *evidence,

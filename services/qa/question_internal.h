@@ -9,7 +9,7 @@
 #include "retriever.h"
 #include "rpc/api.h"
 
-enum { EVIDENCE_THUMBNAILS_MAX = 32, NOTES_MAX = 8, NOTE_BYTES = 192 };
+enum { EVIDENCE_THUMBNAILS_MAX = 32, NOTES_MAX = 10, NOTE_BYTES = 192 };
 
 struct question {
     struct qa *qa;

@@ -499,4 +499,22 @@ TEST(a_question_whose_store_says_nothing_holds_up_no_other)
     end(&world);
 }
 
+/* 29 tokens of system prompt and 6 blocks of 20 in a context whose end sees the newest 60 tokens: three blocks end too far
+ * before it. They were listed as evidence without a word. */
+TEST(chosen_frames_beyond_the_window_are_told_of)
+{
+    static struct asking asking;
+    static struct world world;
+
+    world = (struct world){ .store = { .blocks = 6 } };
+    begin(&world, NULL);
+    ask_start(&asking, &world);
+    pthread_join(asking.thread, NULL);
+    CHECK_OK(asking.ok, asking.st);
+    CHECK_EQ(asking.note_count, 1);
+    CHECK_HAS(asking.notes[0], "60 tokens (n_local) and saw nothing of the oldest 3 frames of a layer");
+    CHECK_HAS(asking.notes[0], "smaller top_r");
+    end(&world);
+}
+
 TEST_MAIN()
