@@ -172,6 +172,14 @@ static void free_stored(struct feed *feed)
     }
 }
 
+/* Every seq below it has been sent whole; of the newest frame some chunks may be left. */
+static uint64_t sent_whole_seq(const struct feed *feed)
+{
+    bool is_half_sent = feed->chunks.slot != NULL && feed->chunks.slot != feed->analyzer->init_slot;
+
+    return feed->appended_seq - is_half_sent;
+}
+
 static void on_reply(struct rpc_stream *stream, const struct rpc_message *message, void *user)
 {
     const Reelkv__V1__AppendReply *reply = (const Reelkv__V1__AppendReply *)message->body;
@@ -179,11 +187,11 @@ static void on_reply(struct rpc_stream *stream, const struct rpc_message *messag
 
     if (feed->over)
         return;
-    if (reply->stored_seq > feed->appended_seq || reply->durable_seq > reply->stored_seq ||
+    if (reply->stored_seq > sent_whole_seq(feed) || reply->durable_seq > reply->stored_seq ||
         reply->stored_seq < feed->stored_seq || reply->durable_seq < feed->durable_seq) {
         feed_fail_now(feed, STATUS_DATA_LOSS, "kvstore %s says stored %llu, durable %llu; %llu were sent",
                       feed->store, (unsigned long long)reply->stored_seq,
-                      (unsigned long long)reply->durable_seq, (unsigned long long)feed->appended_seq);
+                      (unsigned long long)reply->durable_seq, (unsigned long long)sent_whole_seq(feed));
         return;
     }
     feed->stored_seq = reply->stored_seq;

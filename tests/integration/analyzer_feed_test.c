@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "base/limits.h"
+#include "micro/random_checkpoint.h"
 #include "reelkv/v1/ingest.pb-c.h"
 #include "reelkv/v1/kvstore.pb-c.h"
 #include "rpc/api.h"
@@ -11,15 +12,37 @@
 #include "support/store_double.h"
 #include "support/test.h"
 
-/* tiny-b: 112 wide, 3 layers, 2 key heads of 8; a block of the longest frame (196 tokens) takes 77,824 bytes. */
+#define TINY_B REELKV_SOURCE_DIR "/tests/data/parity/tiny-b"
+
+/* 112 wide, 3 layers, 2 key heads of 8; a block of the longest frame (196 tokens) takes 77,824 bytes. */
 enum { HIDDEN = 112, LAYERS = 3, KEY_BYTES = 2 * 8 * sizeof(float), N_LOCAL = 450, TOKENS = 2, TRIES = 200 };
+
+/* As wide, but a block of 196 tokens takes 14,085,120 bytes: more than lib/rpc takes from a writer at once. */
+static const struct checkpoint_shape large = {
+    .name = "large",
+    .hidden = HIDDEN,
+    .layers = 80,
+    .heads = 7,
+    .kv_heads = 7,
+    .mlp = 64,
+    .vocabulary = 1536,
+    .v_hidden = 32,
+    .v_layers = 1,
+    .v_heads = 2,
+    .v_mlp = 32,
+    .image = 384,
+    .patch = 14,
+    .tied = true,
+};
+enum { LARGE_TOKENS = 196 };
 
 /* ---------------------------------------------------------------------------------------- the store */
 
 struct store {
-    uint64_t next_seq, next_token_index; /* of every stream */
-    bool cuts;                           /* LoadWindow's first block stops in the middle */
-    atomic_ullong frame_index;           /* token index of the last frame that came */
+    uint64_t next_seq, next_token_index;               /* of every stream */
+    bool cuts;                                         /* LoadWindow's first block stops in the middle */
+    enum ack { ACK_WHOLE, ACK_EARLY, ACK_BEYOND } ack; /* a block that came; its head; one more than came */
+    atomic_ullong frame_index;                         /* token index of the last frame that came */
     struct store_double made_up;
 };
 
@@ -93,10 +116,12 @@ static void on_append(struct rpc_call *call, const struct rpc_message *message, 
         return;
     }
     take_append(append, (const Reelkv__V1__AppendRequest *)message->body, message->payload.len);
-    if (append->frame && append->left == 0) {
+    if (append->frame && (append->left == 0 || append->store->ack == ACK_EARLY)) {
         append->frame = false;
-        reply.stored_seq = reply.durable_seq = append->seq + 1;
+        reply.stored_seq = reply.durable_seq = append->seq + (append->store->ack == ACK_BEYOND ? 2 : 1);
         CHECK(rpc_call_write(call, &reply.base, NULL));
+        if (append->left > 0)
+            return; /* the rest stays on its way */
     }
     rpc_call_read(call, on_append);
 }
@@ -128,6 +153,8 @@ static const struct rpc_handler handlers[] = {
 
 struct world {
     struct store store;
+    bool is_large; /* the checkpoint */
+    char model[320];
     struct cluster cluster;
     struct rpc_sync *analyzer;
     uint8_t fingerprint[DIRECTORY_FINGERPRINT_BYTES];
@@ -135,18 +162,21 @@ struct world {
 
 static void begin(struct world *world)
 {
-    static const char *const small_pool[] = { "--pool-bytes", "1M", NULL };
+    const char *const flags[] = { "--pool-bytes", world->is_large ? "64M" : "1M", NULL };
     struct cluster_service *service;
     struct directory_view view = { 0 };
     const struct worker_record *record;
     struct status st = { 0 };
 
-    cluster_start(&world->cluster, REELKV_SOURCE_DIR "/tests/data/parity/tiny-b", "f32", N_LOCAL);
+    snprintf(world->model, sizeof world->model, "%s/large", test_folder());
+    if (world->is_large)
+        CHECK_OK(random_checkpoint_write(world->model, &large, TINY_B "/tokenizer.json", &st), st);
+    cluster_start(&world->cluster, world->is_large ? world->model : TINY_B, "f32", N_LOCAL);
     world->store.made_up.handlers = handlers;
     world->store.made_up.handler_count = ARRAY_LEN(handlers);
     world->store.made_up.state = &world->store;
     store_double_start(&world->store.made_up);
-    service = cluster_service_start(&world->cluster, "analyzer", 0, small_pool);
+    service = cluster_service_start(&world->cluster, "analyzer", 0, flags);
     cluster_wait_joined(&world->cluster);
     for (int i = 0; i < TRIES && directory_view_worker(&view, WORKER_ANALYZER, service->name) == NULL; i++) {
         test_pause_ms(50);
@@ -199,17 +229,17 @@ static struct rpc_sync_stream *push_open(struct world *world, const char *name, 
     return NULL;
 }
 
-static void push_frame(struct rpc_sync_stream *stream, uint64_t seq)
+static void push_frame(struct rpc_sync_stream *stream, uint64_t seq, uint32_t tokens)
 {
-    static const float zeros[TOKENS * HIDDEN];
-    struct rpc_attachment attachment = { zeros, sizeof zeros, NULL, NULL };
+    static const float zeros[LARGE_TOKENS * HIDDEN];
+    struct rpc_attachment attachment = { zeros, tokens * HIDDEN * sizeof *zeros, NULL, NULL };
     Reelkv__V1__PushRequest request = REELKV__V1__PUSH_REQUEST__INIT;
     Reelkv__V1__IngestFrame frame = REELKV__V1__INGEST_FRAME__INIT;
     struct status st = { 0 };
 
     frame.seq = seq;
     frame.pts_ns = (int64_t)seq * 1000;
-    frame.tokens = TOKENS;
+    frame.tokens = tokens;
     frame.hidden = HIDDEN;
     request.item_case = REELKV__V1__PUSH_REQUEST__ITEM_FRAME;
     request.frame = &frame;
@@ -255,7 +285,7 @@ TEST(streams_that_have_sent_nothing_hold_no_slot)
     }
     for (uint64_t seq = 0; seq < FRAMES; seq++)
         for (uint32_t i = 0; i < STREAMS; i++)
-            push_frame(streams[i], seq);
+            push_frame(streams[i], seq, TOKENS);
     for (uint32_t i = 0; i < STREAMS; i++) {
         wait_stored(streams[i], FRAMES);
         rpc_sync_stream_destroy(streams[i]);
@@ -275,7 +305,7 @@ TEST(a_stream_whose_every_block_was_evicted_goes_on_behind_them)
     begin(&world);
     stream = push_open(&world, "cam-0", &st);
     CHECK_OK(stream != NULL, st);
-    push_frame(stream, 100);
+    push_frame(stream, 100, TOKENS);
     wait_stored(stream, 101);
     CHECK_EQ(atomic_load(&world.store.frame_index), 20000);
     rpc_sync_stream_destroy(stream);
@@ -293,6 +323,35 @@ TEST(a_window_with_a_block_cut_short_is_refused)
     CHECK_EQ(st.code, STATUS_DATA_LOSS);
     CHECK_HAS(st.text, "in the middle of another");
     end(&world);
+}
+
+/* A store that has a block before all of its chunks were sent, or one that was not sent at all. The early ack used to give
+ * the block's memory to the next frame while the rest of it was still being read. */
+TEST(a_store_that_acknowledges_what_it_cannot_have_ends_the_feed)
+{
+    static const struct {
+        enum ack ack;
+        const char *why;
+    } rows[] = { { ACK_EARLY, "stored 1, durable 1; 0 were sent" },
+                 { ACK_BEYOND, "stored 2, durable 2; 1 were sent" } };
+    static struct world world;
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        const struct rpc_message *message;
+        struct rpc_sync_stream *stream;
+        struct status st;
+
+        world = (struct world){ .store = { .ack = rows[i].ack }, .is_large = true };
+        begin(&world);
+        stream = push_open(&world, "cam-0", &st);
+        CHECK_OK(stream != NULL, st);
+        push_frame(stream, 0, LARGE_TOKENS);
+        CHECK(!rpc_sync_read(stream, &message, &st));
+        CHECK_EQ(st.code, STATUS_DATA_LOSS);
+        CHECK_HAS(st.text, rows[i].why);
+        rpc_sync_stream_destroy(stream);
+        end(&world);
+    }
 }
 
 TEST_MAIN()
