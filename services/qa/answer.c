@@ -59,9 +59,11 @@ static void take_notes(const struct question *question, struct notes *notes)
         const char *words;
     } results[] = {
         { REELKV__V1__FRAME_RESULT__FRAME_RESULT_EVICTED, "had just been evicted" },
+        { REELKV__V1__FRAME_RESULT__FRAME_RESULT_GAP, "were never stored (gaps)" },
         { REELKV__V1__FRAME_RESULT__FRAME_RESULT_QUARANTINED, "are damaged on disk" },
         { REELKV__V1__FRAME_RESULT__FRAME_RESULT_UNAVAILABLE, "could not be reached" },
         { REELKV__V1__FRAME_RESULT__FRAME_RESULT_DEADLINE, "were not ready in time" },
+        { REELKV__V1__FRAME_RESULT__FRAME_RESULT_NOT_FOUND, "are not in their streams" },
     };
     const struct retriever_totals *totals = retriever_totals(question->retriever);
     uint32_t unseen = model_question_unseen_blocks(question->model_question);

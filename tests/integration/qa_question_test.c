@@ -347,10 +347,15 @@ static void *ask_thread(void *arg)
     return NULL;
 }
 
+static void ask_named(struct asking *asking, struct world *world, uint32_t named)
+{
+    *asking = (struct asking){ .world = world, .named = named };
+    REQUIRE(pthread_create(&asking->thread, NULL, ask_thread, asking) == 0);
+}
+
 static void ask_start(struct asking *asking, struct world *world)
 {
-    *asking = (struct asking){ .world = world };
-    REQUIRE(pthread_create(&asking->thread, NULL, ask_thread, asking) == 0);
+    ask_named(asking, world, 0);
 }
 
 static void wait_for(const atomic_uint *counter, unsigned want)
@@ -514,6 +519,29 @@ TEST(chosen_frames_beyond_the_window_are_told_of)
     CHECK_EQ(asking.note_count, 1);
     CHECK_HAS(asking.notes[0], "60 tokens (n_local) and saw nothing of the oldest 3 frames of a layer");
     CHECK_HAS(asking.notes[0], "smaller top_r");
+    end(&world);
+}
+
+/* What could not be read of the frames that the asker named was left out without a word. */
+TEST(named_frames_that_are_not_there_are_told_of)
+{
+    static const Reelkv__V1__FrameResult found[] = {
+        REELKV__V1__FRAME_RESULT__FRAME_RESULT_OK,
+        REELKV__V1__FRAME_RESULT__FRAME_RESULT_GAP,
+        REELKV__V1__FRAME_RESULT__FRAME_RESULT_NOT_FOUND,
+        REELKV__V1__FRAME_RESULT__FRAME_RESULT_GAP,
+    };
+    static struct asking asking;
+    static struct world world;
+
+    world = (struct world){ .store = { .found = found } };
+    begin(&world, NULL);
+    ask_named(&asking, &world, ARRAY_LEN(found));
+    pthread_join(asking.thread, NULL);
+    CHECK_OK(asking.ok, asking.st);
+    CHECK_EQ(asking.note_count, 2);
+    CHECK_HAS(asking.notes[0], "2 chosen blocks were never stored");
+    CHECK_HAS(asking.notes[1], "1 chosen blocks are not in their streams");
     end(&world);
 }
 
