@@ -397,6 +397,12 @@ static bool answer_in_order(struct question *question)
     return send_end(question, stop);
 }
 
+/* Nothing of ours to look into: who asked has gone, or asked about what is not there. */
+static bool is_the_askers(enum status_code code)
+{
+    return code == STATUS_CANCELLED || code == STATUS_NOT_FOUND || code == STATUS_OUT_OF_RANGE;
+}
+
 bool question_answer(struct question *question)
 {
     bool ok;
@@ -405,7 +411,7 @@ bool question_answer(struct question *question)
     ok = question->answer_ids != NULL
              ? answer_in_order(question)
              : status_fail(&question->failure, STATUS_EXHAUSTED, "no memory for the answer");
-    if (!ok && question->failure.code != STATUS_CANCELLED && question->failure.code != STATUS_NOT_FOUND)
+    if (!ok && !is_the_askers(question->failure.code))
         log_warn(&question->log, "question_failed", "%s", question->failure.text);
     model_question_destroy(question->model_question);
     retriever_close(question->retriever);

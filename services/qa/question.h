@@ -8,8 +8,8 @@
  *
  * Owner:  itself, from question_open() until its call is over and its thread is done.
  * Thread: as drawn. Between the two go letters: the replies.
- * Fails:  INVALID with what to change, NOT_FOUND for unknown streams and views with nothing in them, EXHAUSTED
- *         when max_waiting questions wait, UNAVAILABLE naming the store.
+ * Fails:  INVALID with what to change, NOT_FOUND for unknown streams, OUT_OF_RANGE for views with nothing in them,
+ *         EXHAUSTED when max_waiting questions wait, UNAVAILABLE naming the store.
  * Bounds: max_questions at once; a cancelled one stops at the next layer or token, and waits for no store. */
 #ifndef REELKV_QA_QUESTION_H
 #define REELKV_QA_QUESTION_H

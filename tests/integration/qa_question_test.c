@@ -545,4 +545,21 @@ TEST(named_frames_that_are_not_there_are_told_of)
     end(&world);
 }
 
+/* Whoever asks about a time without frames is told so; for the operator that is no event. */
+TEST(a_view_with_nothing_in_it_is_no_trouble_of_the_qas)
+{
+    static struct asking asking;
+    static struct world world;
+
+    world = (struct world){ .store = { .blocks = 0 } };
+    begin(&world, NULL);
+    ask_start(&asking, &world);
+    pthread_join(asking.thread, NULL);
+    CHECK(!asking.ok);
+    CHECK_EQ(asking.st.code, STATUS_OUT_OF_RANGE);
+    CHECK_HAS(asking.st.text, "nothing is stored for that time");
+    CHECK(strstr(process_log(&world.cluster.services[0].process), "question_failed") == NULL);
+    end(&world);
+}
+
 TEST_MAIN()
