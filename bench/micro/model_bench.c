@@ -1,7 +1,7 @@
 /* model_bench - frames a second and question time of a published shape with random weights, at a full window, as shares of
  * what the machine can do (peak.h) in the same moments.
  *
- *   model_bench [--shape 0.5b] [--window 15000] [--blocks 64] [--threads 0] [--f32]
+ *   model_bench [--shape 0.5b] [--window 15000] [--blocks 64] [--threads 1] [--batch 1] [--f32]
  *
  * A frame's floor is its multiply-adds at the register peak; an answer token's is the bytes of its weights and context
  * at the speed of reading memory. Prints a table on stdout; the random checkpoint is removed at the end. */
@@ -23,7 +23,8 @@ static const struct checkpoint_shape shapes[] = {
     { "7b", 3584, 28, 28, 4, 18944, 152064, 1152, 26, 16, 4304, 384, 14, false },
 };
 
-enum { ANSWER_TOKENS = 32, BLOCKS_MAX = 1024, BATCH_MAX = 64, SAMPLES = 5 };
+enum { QUESTION_TOKENS = 30, PROMPT_TOKENS = 38, ANSWER_TOKENS = 32 };
+enum { BLOCKS_MAX = 1024, BATCH_MAX = 64, SAMPLES = 5 };
 
 struct options {
     const char *shape;
@@ -68,15 +69,15 @@ static double layer_weights(const struct checkpoint_shape *shape)
     return (double)shape->hidden * (2 * shape->hidden + 2 * kv + 3 * (double)shape->mlp);
 }
 
-/* `tokens` new ones over a context of `context`. A block ends at its last layer's K and V. */
+/* `tokens` new ones over a context of `context`. A block and a retrieval pass end at the last layer's projections. */
 static double language_flops(const struct checkpoint_shape *shape, double tokens, double context,
-                             bool is_block)
+                             bool ends_early)
 {
     double kv = (double)shape->hidden / shape->heads * shape->kv_heads;
     double layer = 2 * tokens * layer_weights(shape) + 4 * tokens * context * shape->hidden;
 
-    return is_block ? (shape->layers - 1) * layer + 2 * tokens * shape->hidden * (shape->hidden + 2 * kv)
-                    : shape->layers * layer;
+    return ends_early ? (shape->layers - 1) * layer + 2 * tokens * shape->hidden * (shape->hidden + 2 * kv)
+                      : shape->layers * layer;
 }
 
 static double token_bytes(const struct bench *bench, double context)
@@ -136,10 +137,10 @@ static bool ask_once(struct bench *bench, struct blocks *blocks, struct times *t
     for (uint32_t i = 0; i < ARRAY_LEN(ids); i++)
         ids[i] = i * 7 % 1000;
     ok = model_question_create(&question, bench->model, &options, st) &&
-         model_question_retrieve(question, ids, 30, st);
+         model_question_retrieve(question, ids, QUESTION_TOKENS, st);
     times->retrieve = seconds_since(bench, start);
     start = bench_now_ns(bench->options.threads);
-    ok = ok && model_question_prompt(question, ids, 38, &id, st);
+    ok = ok && model_question_prompt(question, ids, PROMPT_TOKENS, &id, st);
     times->prompt = seconds_since(bench, start);
     start = bench_now_ns(bench->options.threads);
     for (int i = 0; ok && i < ANSWER_TOKENS; i++)
@@ -271,10 +272,24 @@ static void report(const char *what, double seconds, double floor)
            100 * floor / seconds);
 }
 
+/* A pass of several tokens sees half of its own ones on average, the answer's all of the prompt's. */
+static void report_question(const struct bench *bench, const struct times *times)
+{
+    const struct model_geometry *geometry = model_geometry(bench->model);
+    double read = (double)bench->options.blocks * geometry->frame_tokens + geometry->init_tokens;
+    double retrieval = language_flops(bench->shape, QUESTION_TOKENS, read + QUESTION_TOKENS / 2.0, true);
+    double prompt = language_flops(bench->shape, PROMPT_TOKENS, read + PROMPT_TOKENS / 2.0, false);
+    double token = token_bytes(bench, read + PROMPT_TOKENS + ANSWER_TOKENS / 2.0);
+
+    report("question: retrieval pass, 30 tokens", times->retrieve, retrieval / bench->peak);
+    report("question: prompt pass, 38 tokens", times->prompt, prompt / bench->peak);
+    report("question: a token of the answer", times->token, token / bench->bytes);
+}
+
 static bool run(struct bench *bench, struct status *st)
 {
     uint32_t tokens = model_geometry(bench->model)->frame_tokens;
-    double window = bench->options.window, context = (double)bench->options.blocks * tokens + 29 + 50;
+    double window = bench->options.window;
     double vision = vision_flops(bench->shape), block = language_flops(bench->shape, tokens, window, true);
     double vision_s = 0, block_s = 0;
     struct times times;
@@ -290,11 +305,7 @@ static bool run(struct bench *bench, struct status *st)
     report("vision, a frame", vision_s, vision / bench->peak);
     report("language, a frame at a full window", block_s, block / bench->peak);
     report("both", vision_s + block_s, (vision + block) / bench->peak);
-    report("question: retrieval pass, 30 tokens", times.retrieve,
-           language_flops(bench->shape, 30, context, false) / bench->peak);
-    report("question: prompt pass, 38 tokens", times.prompt,
-           language_flops(bench->shape, 38, context, false) / bench->peak);
-    report("question: a token of the answer", times.token, token_bytes(bench, context) / bench->bytes);
+    report_question(bench, &times);
     printf("\n%.2f frames/s\n", 1 / (vision_s + block_s));
     return true;
 }
