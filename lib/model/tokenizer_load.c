@@ -150,6 +150,12 @@ static bool compile_pattern(struct tokenizer *tokenizer, const char *pattern, st
     return true;
 }
 
+/* Missing is not false: the reference's reader takes use_regex for true then, and refuses the others. */
+static bool is_false(const struct json *value)
+{
+    return json_is_bool(value) && !json_bool(value);
+}
+
 /* Sequence[Split(Regex, Isolated), ByteLevel(no prefix space, no pattern of its own)]. */
 static bool read_pre_tokenizer(struct tokenizer *tokenizer, const struct json *pre, struct status *st)
 {
@@ -161,10 +167,11 @@ static bool read_pre_tokenizer(struct tokenizer *tokenizer, const struct json *p
     if (!type_is(pre, "Sequence") || json_len(list) != 2 || !type_is(split, "Split") ||
         !type_is(bytes, "ByteLevel") || pattern == NULL)
         return refuse(st, "field 'pre_tokenizer' is not a Split by a Regex followed by ByteLevel");
-    if (behavior == NULL || strcmp(behavior, "Isolated") != 0 || json_bool(json_get(split, "invert")))
+    if (behavior == NULL || strcmp(behavior, "Isolated") != 0 || !is_false(json_get(split, "invert")))
         return refuse(st, "field 'pre_tokenizer' splits in another way than Isolated, not inverted");
-    if (json_bool(json_get(bytes, "add_prefix_space")) || json_bool(json_get(bytes, "use_regex")))
-        return refuse(st, "field 'pre_tokenizer' asks ByteLevel for a prefix space or its own pattern");
+    if (!is_false(json_get(bytes, "add_prefix_space")) || !is_false(json_get(bytes, "use_regex")))
+        return refuse(st,
+                      "field 'pre_tokenizer' must set ByteLevel's add_prefix_space and use_regex to false");
     return compile_pattern(tokenizer, pattern, st);
 }
 

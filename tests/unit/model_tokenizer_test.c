@@ -261,6 +261,30 @@ TEST(files_of_another_kind_are_refused_by_field)
     }
 }
 
+/* A missing use_regex is true in the reference's library, and the other two must be there. */
+TEST(a_pre_tokenizer_must_say_no_to_what_is_not_done_here)
+{
+    static const struct {
+        size_t part; /* of the sequence */
+        const char *key;
+    } rows[] = { { 0, "invert" }, { 1, "add_prefix_space" }, { 1, "use_regex" } };
+    struct status st = { 0 };
+
+    for (size_t i = 0; i < 2 * ARRAY_LEN(rows); i++) {
+        struct json *file = small_tokenizer();
+        const struct json *list = json_get(json_get(file, "pre_tokenizer"), "pretokenizers");
+        struct json *part = (struct json *)(uintptr_t)json_at(list, rows[i / 2].part);
+
+        if (i % 2 == 0)
+            json_set_bool(part, rows[i / 2].key, true);
+        else
+            json_set_str(part, rows[i / 2].key, NULL);
+        CHECK(opened(file, &st) == NULL);
+        CHECK_EQ(st.code, STATUS_INVALID);
+        CHECK_HAS(st.text, "'pre_tokenizer'");
+    }
+}
+
 TEST(broken_vocabularies_are_refused)
 {
     struct json *file = small_tokenizer();
