@@ -9,6 +9,8 @@
 #include "base/require.h"
 #include "feed_internal.h"
 
+enum { HELLO_MS = 5000 };
+
 /* ------------------------------------------------------------------------------------- life and death */
 
 void feed_item_free(struct feed_item *item)
@@ -46,6 +48,7 @@ static void on_call_end(struct rpc_call *call, void *user)
 
     feed->call = NULL;
     feed->over = true;
+    loop_timer_stop(&feed->hello);
     if (feed->state == FEED_RUNNING)
         log_info(&feed->log, "feed_ended", "at frame %llu, durable %llu",
                  (unsigned long long)feed->stored_seq, (unsigned long long)feed->durable_seq);
@@ -244,6 +247,7 @@ static void on_message(struct rpc_call *call, const struct rpc_message *message,
     struct status st = { 0 };
 
     feed->reading = false;
+    loop_timer_stop(&feed->hello);
     if (message == NULL) {
         feed->half_closed = true;
         if (first)
@@ -265,6 +269,14 @@ static void on_message(struct rpc_call *call, const struct rpc_message *message,
 }
 
 static void on_writable(struct rpc_call *call, void *user);
+
+/* A call that says nothing must not hold a stream's place. */
+static void no_hello(struct loop_timer *timer)
+{
+    struct feed *feed = container_of(timer, struct feed, hello);
+
+    feed_fail_now(feed, STATUS_UNAVAILABLE, "no Hello came within %d ms; call again", HELLO_MS);
+}
 
 void feed_open(struct rpc_call *call, void *analyzer_)
 {
@@ -296,6 +308,7 @@ void feed_open(struct rpc_call *call, void *analyzer_)
     rpc_call_set_user(call, feed);
     rpc_call_on_end(call, on_call_end);
     rpc_call_on_writable(call, on_writable);
+    loop_timer_start(analyzer->loop, &feed->hello, HELLO_MS, no_hello);
     read_more(feed);
 }
 

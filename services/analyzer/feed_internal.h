@@ -48,6 +48,7 @@ struct feed {
     struct feed *next, **link;
     enum feed_state state;
     struct rpc_call *call; /* NULL: over */
+    struct loop_timer hello;
     bool over;
     struct log_context log;
     char ns[LIMIT_NAME_BYTES + 1], name[LIMIT_NAME_BYTES + 1], store[LIMIT_NAME_BYTES + 1];

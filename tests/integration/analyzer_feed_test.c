@@ -153,7 +153,8 @@ static const struct rpc_handler handlers[] = {
 
 struct world {
     struct store store;
-    bool is_large; /* the checkpoint */
+    bool is_large;           /* the checkpoint */
+    const char *max_streams; /* NULL: the default */
     char model[320];
     struct cluster cluster;
     struct rpc_sync *analyzer;
@@ -162,7 +163,8 @@ struct world {
 
 static void begin(struct world *world)
 {
-    const char *const flags[] = { "--pool-bytes", world->is_large ? "64M" : "1M", NULL };
+    const char *const flags[] = { "--pool-bytes", world->is_large ? "64M" : "1M", "--max-streams",
+                                  world->max_streams != NULL ? world->max_streams : "64", NULL };
     struct cluster_service *service;
     struct directory_view view = { 0 };
     const struct worker_record *record;
@@ -222,8 +224,8 @@ static struct rpc_sync_stream *push_open(struct world *world, const char *name, 
             message != NULL)
             return stream;
         rpc_sync_stream_destroy(stream);
-        if (st->code != STATUS_UNAVAILABLE) /* its view of the directory may be older than the store */
-            return NULL;
+        if (st->code != STATUS_UNAVAILABLE && st->code != STATUS_EXHAUSTED)
+            return NULL; /* else its view of the directory is older than the store, or a place not free yet */
         test_pause_ms(50);
     }
     return NULL;
@@ -352,6 +354,29 @@ TEST(a_store_that_acknowledges_what_it_cannot_have_ends_the_feed)
         rpc_sync_stream_destroy(stream);
         end(&world);
     }
+}
+
+/* With room for one stream: the next has its turn once the analyzer has lost patience. The place used to be taken for as
+ * long as the silent one liked. */
+TEST(a_call_that_never_says_hello_loses_its_place)
+{
+    static const struct rpc_stream_options patient = { .timeout_ms = 120000 };
+    const struct rpc_message *message;
+    struct rpc_sync_stream *silent, *stream;
+    static struct world world;
+    struct status st = { 0 };
+
+    world = (struct world){ .max_streams = "1" };
+    begin(&world);
+    CHECK_OK(rpc_sync_open(&silent, world.analyzer, &api_push, &patient, &st), st);
+    CHECK(!rpc_sync_read(silent, &message, &st));
+    CHECK_EQ(st.code, STATUS_UNAVAILABLE);
+    CHECK_HAS(st.text, "no Hello came");
+    stream = push_open(&world, "cam-0", &st);
+    CHECK_OK(stream != NULL, st);
+    rpc_sync_stream_destroy(silent);
+    rpc_sync_stream_destroy(stream);
+    end(&world);
 }
 
 TEST_MAIN()
