@@ -269,8 +269,7 @@ struct tensor_ops {
 
     /* Angles of `table.rows` consecutive positions: row p holds cos then sin of (first_position + p) *
      * frequencies[0 .. head_dim/2), computed in double. table is F32 [positions, head_dim]; frequencies is
-     * host memory, radians per token (theta^(-2d/head_dim), rounded as the reference rounds it).
-     * Made once a pass, used by every layer. first_position is the token index less the caller's base. */
+     * host memory, radians per token: theta^(-2d/head_dim). Made once a pass, used by every layer. */
     bool (*rotary_table)(struct tensor_queue *queue, struct tensor table, const double *frequencies,
                          int64_t first_position, struct status *st);
     /* out[h, t] = in[h, t] turned by table row t, half-split form: (x1, x2) -> (x1 cos - x2 sin,

@@ -10,7 +10,8 @@
  *
  * Owner:  itself, from feed_open() until its call is over and the engine let go of it.
  * Thread: the loop's.
- * Bounds: `credits` frames queued; the window's n_local tokens, once more while it is being loaded. */
+ * Bounds: `credits` frames queued; the window's n_local tokens, and while it is being loaded its blocks beside it, of at
+ *         most 2 * (n_local + 2 * LIMIT_FRAME_TOKENS) tokens. */
 #ifndef REELKV_ANALYZER_FEED_H
 #define REELKV_ANALYZER_FEED_H
 

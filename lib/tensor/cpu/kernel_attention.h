@@ -33,6 +33,12 @@ _Static_assert(CPU_KEYS_TILE % 2 == 0, "pairs of keys must not straddle tiles");
 _Static_assert(CPU_KEYS_CHUNK % CPU_KEYS_TILE == 0, "chunks must hold whole tiles");
 _Static_assert(CPU_QUERIES_BLOCK % STRIP == 0 && CPU_QUERIES_FEW % STRIP == 0,
                "blocks must hold whole strips");
+/* As attention_begin() lays it out: keys, values, scores and weights of a tile, then queries and state of the strips. */
+_Static_assert((CPU_KEYS_TILE * (2 * TENSOR_HEAD_DIM_MAX + STRIP + STRIP / 2) +
+                CPU_QUERIES_BLOCK * (2 * TENSOR_HEAD_DIM_MAX + 2 + TENSOR_HEAD_DIM_MAX)) *
+                       4 <=
+                   CPU_WORKER_BYTES,
+               "an attention task must fit its scratch");
 
 /* State of STRIP query rows; [..][STRIP] arrays follow each other in scratch. */
 struct strip {
