@@ -79,11 +79,6 @@ const struct kv_pool *block_pool_memory(const struct block_pool *pool)
     return pool->memory;
 }
 
-uint64_t block_pool_slot_bytes(const struct block_pool *pool)
-{
-    return pool->slot_bytes;
-}
-
 bool block_pool_has_free(const struct block_pool *pool)
 {
     return pool->first_free != NULL;

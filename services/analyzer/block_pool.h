@@ -29,7 +29,6 @@ bool block_pool_create(struct block_pool **pool_p, uint64_t pool_bytes, uint64_t
 void block_pool_destroy(struct block_pool *pool); /* NULL is fine */
 
 const struct kv_pool *block_pool_memory(const struct block_pool *pool);
-uint64_t block_pool_slot_bytes(const struct block_pool *pool);
 
 bool block_pool_has_free(const struct block_pool *pool);
 struct block_slot *block_pool_take(struct block_pool *pool); /* one reference; NULL: none is free */

@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
 #include "base/require.h"
 
 enum { ENGINE_QUEUE_MAX = LIMIT_STREAMS + 1 /* windows to fill, and the batch */ };
@@ -20,8 +19,6 @@ struct engine {
     struct engine_job *jobs[MODEL_BATCH_FRAMES_MAX];
     struct model_push pushes[MODEL_BATCH_FRAMES_MAX];
     struct status failures[MODEL_BATCH_FRAMES_MAX]; /* of each job; OK: pushed */
-    uint64_t took_ns;
-    struct engine_totals totals;
 };
 
 bool engine_create(struct engine **engine_p, struct loop *loop, struct model *model, uint32_t batch_frames,
@@ -56,7 +53,6 @@ void engine_destroy(struct engine *engine)
 static void run_batch(struct work *work)
 {
     struct engine *engine = container_of(work, struct engine, batch);
-    uint64_t started_ns = clock_mono_ns();
     bool ok;
 
     memset(engine->failures, 0, engine->count * sizeof *engine->failures);
@@ -67,7 +63,6 @@ static void run_batch(struct work *work)
         for (uint32_t i = 0; i < engine->count; i++)
             model_window_push(engine->model, &engine->pushes[i], 1, &engine->failures[i]);
     }
-    engine->took_ns = clock_mono_ns() - started_ns;
 }
 
 static void start_batch(struct engine *engine);
@@ -76,15 +71,12 @@ static void batch_done(struct work *work)
 {
     struct engine *engine = container_of(work, struct engine, batch);
 
-    engine->totals.batches++;
-    engine->totals.busy_ns += engine->took_ns;
     /* A job's pushed() may offer it again; the next batch waits until all have been told of this one. */
     for (uint32_t i = 0; i < engine->count; i++) {
-        bool ok = engine->failures[i].code == STATUS_OK;
+        const struct status *failure = &engine->failures[i];
 
-        engine->totals.frames += ok;
         engine->jobs[i]->running = false;
-        engine->jobs[i]->pushed(engine->jobs[i], ok ? NULL : &engine->failures[i]);
+        engine->jobs[i]->pushed(engine->jobs[i], failure->code == STATUS_OK ? NULL : failure);
     }
     engine->batch_running = false;
     start_batch(engine);
@@ -145,9 +137,4 @@ bool engine_run(struct engine *engine, struct work *work)
 bool engine_forget(struct engine *engine, struct work *work)
 {
     return work_pool_withdraw(engine->pool, work);
-}
-
-struct engine_totals engine_totals(const struct engine *engine)
-{
-    return engine->totals;
 }

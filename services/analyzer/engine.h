@@ -42,10 +42,4 @@ bool engine_withdraw(struct engine *engine, struct engine_job *job);
 bool engine_run(struct engine *engine, struct work *work);
 bool engine_forget(struct engine *engine, struct work *work);
 
-/* Frames pushed since the start, and the time the model took for them. */
-struct engine_totals {
-    uint64_t frames, batches, busy_ns;
-};
-struct engine_totals engine_totals(const struct engine *engine);
-
 #endif

@@ -154,7 +154,7 @@ void feed_append_end(struct feed *feed, const struct feed_item *item)
         end.trouble = item->text;
         request.item_case = REELKV__V1__APPEND_REQUEST__ITEM_END;
         request.end = &end;
-        feed->end_sent = write_item(feed, &request, NULL);
+        write_item(feed, &request, NULL);
     }
     rpc_stream_half_close(feed->store_call);
 }

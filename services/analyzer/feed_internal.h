@@ -72,9 +72,8 @@ struct feed {
     struct feed_item *first;
     struct feed_item **last_link;
     uint32_t queued;
-    bool reading;     /* a read of the call is under way */
-    bool half_closed; /* the encoder says no more */
-    bool end_sent;
+    bool reading;          /* a read of the call is under way */
+    bool half_closed;      /* the encoder says no more */
     bool ack_due;          /* the call had no room for the newest one */
     bool finished;         /* the store has everything: the call ends with the last Ack */
     uint64_t slot_ticket;  /* in the queue for a slot; 0: does not wait */

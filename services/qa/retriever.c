@@ -65,7 +65,6 @@ static bool send_open(struct retriever *retriever, struct retriever_store *store
     return write_request(store, &request, st);
 }
 
-/* The next reply; a call that ends here ended too soon. */
 bool retriever_read_reply(struct retriever_store *store, const Reelkv__V1__RetrieveReply **reply_p,
                           const struct rpc_payload **payload_p, struct status *st)
 {
@@ -94,12 +93,6 @@ static bool read_opened(struct retriever_store *store, struct retriever_view *vi
     view->frames += opened->frames;
     view->evicted_frames += opened->evicted_frames;
     view->gap_frames += opened->gap_frames;
-    if (opened->frames == 0)
-        return true;
-    if (view->first_pts_ns == 0 || opened->first_pts_ns < view->first_pts_ns)
-        view->first_pts_ns = opened->first_pts_ns;
-    if (opened->last_pts_ns > view->last_pts_ns)
-        view->last_pts_ns = opened->last_pts_ns;
     return true;
 }
 
@@ -143,10 +136,6 @@ static bool look_up_all(struct retriever *retriever, struct retriever_view *view
     retriever->hit_count = found;
     kv_hits_sort_by_time(retriever->hits, found);
     view->frames = found;
-    if (found > 0) {
-        view->first_pts_ns = retriever->hits[0].pts_ns;
-        view->last_pts_ns = retriever->hits[found - 1].pts_ns;
-    }
     return true;
 }
 

@@ -53,7 +53,6 @@ struct retriever_options {
 /* What the view holds, over all stores. */
 struct retriever_view {
     uint64_t frames, evicted_frames, gap_frames;
-    int64_t first_pts_ns, last_pts_ns; /* 0: nothing */
 };
 
 /* Opens the calls and fixes the view for all layers. `options` and what it points to outlive the retriever. */
