@@ -278,23 +278,31 @@ static void no_hello(struct loop_timer *timer)
     feed_fail_now(feed, STATUS_UNAVAILABLE, "no Hello came within %d ms; call again", HELLO_MS);
 }
 
+/* A feed's memory, or NULL and why it is not taken now. */
+static struct feed *feed_admit(const struct analyzer *analyzer, struct status *st)
+{
+    struct feed *feed = NULL;
+
+    if (analyzer->draining)
+        status_fail(st, STATUS_UNAVAILABLE, "this analyzer is shutting down");
+    else if (analyzer->feed_count >= analyzer->options->max_streams)
+        status_fail(st, STATUS_EXHAUSTED, "this analyzer has its %u streams", analyzer->options->max_streams);
+    else if ((feed = calloc(1, sizeof *feed)) == NULL)
+        status_fail(st, STATUS_EXHAUSTED, "no memory for a stream");
+    return feed;
+}
+
 void feed_open(struct rpc_call *call, void *analyzer_)
 {
     struct analyzer *analyzer = analyzer_;
     struct status st = { 0 };
-    struct feed *feed;
+    struct feed *feed = feed_admit(analyzer, &st);
 
-    if (analyzer->draining || analyzer->feed_count >= analyzer->options->max_streams) {
-        status_fail(&st, analyzer->draining ? STATUS_UNAVAILABLE : STATUS_EXHAUSTED,
-                    analyzer->draining ? "this analyzer is shutting down"
-                                       : "this analyzer has its %u streams",
-                    analyzer->options->max_streams);
+    if (feed == NULL) {
         st.retry_after_ms = 1000;
         rpc_call_finish(call, &st);
         return;
     }
-    feed = calloc(1, sizeof *feed);
-    REQUIRE(feed != NULL);
     feed->analyzer = analyzer;
     feed->call = call;
     feed->last_link = &feed->first;

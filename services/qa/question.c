@@ -308,7 +308,11 @@ void question_open(struct rpc_call *call, void *qa_)
     struct question *question = calloc(1, sizeof *question);
     struct status st = { 0 };
 
-    REQUIRE(question != NULL);
+    if (question == NULL) {
+        status_fail(&st, STATUS_EXHAUSTED, "no memory for a question");
+        rpc_call_finish(call, &st);
+        return;
+    }
     question->qa = qa;
     question->call = call;
     question->ask = (const Reelkv__V1__AskRequest *)rpc_call_request(call)->body;
