@@ -222,18 +222,29 @@ bool model_compress_frame(const struct model *model, float *embeddings, uint32_t
     return model->compressor->frame(embeddings, tokens_p, model->geometry.hidden, st);
 }
 
-/* These two are about the layout alone, so that a process without the decoder knows them too. */
-size_t model_slice_offset(const struct model *model, uint32_t tokens, uint32_t layer)
+/* As much of a decoder as a block's layout is made of, so that a process without the decoder knows it too. */
+static struct decoder_shape block_shape(const struct model *model)
 {
     const struct model_geometry *geometry = &model->geometry;
-    size_t key = (size_t)geometry->kv_heads * geometry->head_dim * tensor_dtype_bytes(geometry->dtype);
 
-    return geometry->layers * key + 2 * (size_t)layer * tokens * key;
+    return (struct decoder_shape){ .layers = geometry->layers,
+                                   .kv_heads = geometry->kv_heads,
+                                   .head_dim = geometry->head_dim,
+                                   .dtype = geometry->dtype };
+}
+
+size_t model_slice_offset(const struct model *model, uint32_t tokens, uint32_t layer)
+{
+    struct decoder_shape shape = block_shape(model);
+
+    return block_slice_offset(&shape, tokens, layer);
 }
 
 size_t model_block_bytes(const struct model *model, uint32_t tokens)
 {
-    return model_slice_offset(model, tokens, model->geometry.layers);
+    struct decoder_shape shape = block_shape(model);
+
+    return block_bytes(&shape, tokens);
 }
 
 const struct model_block *model_init_block(const struct model *model)
