@@ -65,11 +65,6 @@ const struct media_info *media_source_info(const struct media_source *source)
     return &source->info;
 }
 
-const char *media_source_label(const struct media_source *source)
-{
-    return source->label;
-}
-
 const char *media_source_trouble(const struct media_source *source)
 {
     return source->trouble;

@@ -60,9 +60,6 @@ void media_source_close(struct media_source *source); /* NULL is fine; waits at 
 
 const struct media_info *media_source_info(const struct media_source *source);
 
-/* The source as a person may read it: no user, password or query. Valid until close. */
-const char *media_source_label(const struct media_source *source);
-
 enum media_outcome { MEDIA_FRAME, MEDIA_END, MEDIA_FAILED };
 
 /* The next frame. MEDIA_END comes only after at least one frame. After MEDIA_END or MEDIA_FAILED: close. */

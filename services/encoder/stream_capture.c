@@ -130,7 +130,9 @@ void stream_append_end(struct stream *stream, const char *trouble)
 {
     struct item *end = item_create(stream, ITEM_END);
 
-    REQUIRE(end != NULL && (end->text = strdup(trouble)) != NULL);
+    REQUIRE(end != NULL);
+    end->text = strdup(trouble);
+    REQUIRE(end->text != NULL);
     end->seq = stream->capture_seq;
     end->to_seq = end->seq;
     items_append(stream, end);

@@ -48,7 +48,6 @@ struct stream {
     struct loop_timer define_timer;
     uint32_t define_retry_ms;
     struct capture_job job;
-    uint64_t start_seq; /* next_seq of the store when it was asked */
 
     /* stream_capture.c */
     struct capture *capture;
