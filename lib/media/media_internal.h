@@ -25,9 +25,12 @@ struct media_source {
     uint32_t stall_timeout_ms;
     struct media_info info;
     struct media_deadline deadline;
+    AVIOContext *io; /* of a file on a web server: its connection */
     AVFormatContext *format;
     AVCodecContext *codec;
     AVPacket *packet;
+    AVPacket *ahead; /* of a remote file: the packet behind it */
+    int ahead_error; /* what reading that one gave */
     AVFrame *frame;
     int stream; /* index of the video stream */
     uint64_t frames;
@@ -51,6 +54,15 @@ bool media_open_decoder(struct media_source *source, struct status *st);
 
 /* Whether since media_open_format() a container said that data it announces is not there. */
 bool media_data_is_missing(void);
+
+static inline bool media_is_remote_file(const struct media_source *source)
+{
+    return !source->live && !source->is_path;
+}
+
+/* What broke a web server's connection, else `error`: what a demultiplexer makes of that is its own affair, mostly an
+ * end, or no video. */
+int media_true_error(const struct media_source *source, int error);
 
 void media_deadline_start(struct media_deadline *deadline, uint32_t timeout_ms);
 

@@ -196,12 +196,32 @@ static int probe_streams(AVFormatContext *format)
     return error;
 }
 
+int media_true_error(const struct media_source *source, int error)
+{
+    return source->io != NULL && source->io->error < 0 ? source->io->error : error;
+}
+
+/* Of a file on a web server it is opened here: one that a demultiplexer opened is gone when that fails, and with it what
+ * broke it. */
+static int open_connection(struct media_source *source)
+{
+    AVDictionary *options = NULL;
+    int error;
+
+    av_dict_set(&options, "protocol_whitelist", protocols_remote, 0);
+    error =
+        avio_open2(&source->io, source->url, AVIO_FLAG_READ, &source->format->interrupt_callback, &options);
+    av_dict_free(&options);
+    source->format->pb = source->io;
+    return error;
+}
+
 bool media_open_format(struct media_source *source, uint32_t timeout_ms, struct status *st)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     AVDictionary *options = NULL;
     char *address;
-    int error;
+    int error = 0;
 
     pthread_once(&once, silence);
     index_is_missing = false;
@@ -218,13 +238,16 @@ bool media_open_format(struct media_source *source, uint32_t timeout_ms, struct 
     source->format->interrupt_callback = (AVIOInterruptCB){ must_end, &source->deadline };
     media_deadline_start(&source->deadline, timeout_ms);
     fill_dictionary(source, &options);
-    error = avformat_open_input(&source->format, address, NULL, &options); /* frees the context on failure */
+    if (media_is_remote_file(source) && strncmp(source->url, "http", 4) == 0)
+        error = open_connection(source);
+    if (error >= 0) /* frees the context on failure */
+        error = avformat_open_input(&source->format, address, NULL, &options);
     av_dict_free(&options);
     av_free(address);
     if (error >= 0)
         error = probe_streams(source->format);
     if (error < 0)
-        return media_fail(source, "open", error, st);
+        return media_fail(source, "open", media_true_error(source, error), st);
     return true;
 }
 
@@ -246,8 +269,8 @@ static bool fail_without_video(const struct media_source *source, struct status 
     for (unsigned i = 0; i < source->format->nb_streams; i++)
         if (source->format->streams[i]->codecpar->codec_type == AVMEDIA_TYPE_AUDIO)
             return status_fail(st, STATUS_INVALID, "open %s: it has sound but no picture", source->label);
-    if (source->deadline.expired)
-        return media_fail(source, "open", AVERROR_EXIT, st);
+    if (source->deadline.expired || media_true_error(source, 0) < 0)
+        return media_fail(source, "open", media_true_error(source, AVERROR_EXIT), st);
     return status_fail(st, STATUS_INVALID, "open %s: there is no picture in it", source->label);
 }
 

@@ -25,8 +25,9 @@ bool media_source_open(struct media_source **source_p, const struct media_option
         return status_fail(st, STATUS_EXHAUSTED, "no memory for a source");
     source->url = strdup(options->url);
     source->packet = av_packet_alloc();
+    source->ahead = av_packet_alloc();
     source->frame = av_frame_alloc();
-    if (source->url == NULL || source->packet == NULL || source->frame == NULL) {
+    if (source->url == NULL || source->packet == NULL || source->ahead == NULL || source->frame == NULL) {
         status_fail(st, STATUS_EXHAUSTED, "no memory for a source");
         goto failed;
     }
@@ -54,7 +55,9 @@ void media_source_close(struct media_source *source)
     sws_freeContext(source->scaler);
     avcodec_free_context(&source->codec);
     avformat_close_input(&source->format);
+    avio_closep(&source->io);
     av_packet_free(&source->packet);
+    av_packet_free(&source->ahead);
     av_frame_free(&source->frame);
     free(source->url);
     free(source);
@@ -162,21 +165,52 @@ static void look_for_loss(struct media_source *source, const AVPacket *packet)
     source->last_dts = packet->dts;
 }
 
-/* Gives the decoder the next packet of the video stream, or the end of the data. */
-static bool feed(struct media_source *source, struct status *st)
+/* The next packet of the video stream. */
+static int read_packet(const struct media_source *source, AVPacket *packet)
 {
     int error;
 
     do {
-        av_packet_unref(source->packet);
-        error = av_read_frame(source->format, source->packet);
-    } while (error >= 0 && source->packet->stream_index != source->stream);
+        av_packet_unref(packet);
+        error = av_read_frame(source->format, packet);
+    } while (error >= 0 && packet->stream_index != source->stream);
+    return error < 0 ? media_true_error(source, error) : error;
+}
+
+/* Neither an end nor damage: the same data may be had at another time. */
+static bool is_broken_off(const struct media_source *source, int error)
+{
+    return error == AVERROR(ENOMEM) || (media_is_remote_file(source) && error < 0 && error != AVERROR_EOF &&
+                                        error != AVERROR_INVALIDDATA);
+}
+
+/* Into source->packet. Of a remote file one more is read ahead: where a connection breaks, the packet before the break is
+ * a part of one, and comes whole when the file is read again. */
+static int next_packet(struct media_source *source)
+{
+    if (!media_is_remote_file(source))
+        return read_packet(source, source->packet);
+    if (source->ahead_error == 0 && source->ahead->buf == NULL)
+        source->ahead_error = read_packet(source, source->ahead);
+    if (source->ahead_error < 0)
+        return source->ahead_error;
+    av_packet_unref(source->packet);
+    av_packet_move_ref(source->packet, source->ahead);
+    source->ahead_error = read_packet(source, source->ahead);
+    return is_broken_off(source, source->ahead_error) ? source->ahead_error : 0;
+}
+
+/* Gives the decoder the next packet, or the end of the data. */
+static bool feed(struct media_source *source, struct status *st)
+{
+    int error = next_packet(source);
+
     if (error < 0) {
         bool ended = !source->deadline.expired && (source->deadline.stop == NULL || !*source->deadline.stop);
 
         if (source->live && error == AVERROR_EOF)
             return status_fail(st, STATUS_UNAVAILABLE, "read %s: the camera's stream ended", source->label);
-        if (source->live || !ended)
+        if (source->live || !ended || is_broken_off(source, error))
             return media_fail(source, "read", error, st);
         source->cut_short |= error != AVERROR_EOF || media_data_is_missing() || source->marked_packets > 0;
         source->draining = true;
@@ -295,7 +329,7 @@ bool media_source_rgb(struct media_source *source, uint8_t *out, size_t out_byte
 
     REQUIRE(source->frames > 0 && frame->width > 0);
     if (out_bytes < media_rgb_bytes((uint32_t)frame->width, (uint32_t)frame->height))
-        return status_fail(st, STATUS_EXHAUSTED,
+        return status_fail(st, STATUS_OUT_OF_RANGE,
                            "decode %s: a picture of %d x %d is larger than the %zu bytes set aside",
                            source->label, frame->width, frame->height, out_bytes);
     if (!prepare_scaler(source, st))

@@ -4,12 +4,14 @@
  * every wait has a deadline of our own, and what a person reads about it never holds a password.
  *
  *   open -> next, next, ... (MEDIA_FRAME; media_source_rgb() when that frame is wanted) -> close
- *   a file ends with MEDIA_END; for a live source the end of its data is a loss, MEDIA_FAILED.
+ *   a file ends with MEDIA_END; for a live source the end of its data is a loss, MEDIA_FAILED. So is the loss of a remote
+ *   file's connection; the picture it tore is not given.
  *
  * Owner:  whoever opened it; the frame is the source's, until the next call.
  * Thread: one at a time; blocks on disk and network, at most the given deadlines.
  * Fails:  NOT_FOUND, DENIED, INVALID (not a video, no picture, no frames), UNIMPLEMENTED (codec, protocol),
- *         UNAVAILABLE (network, loss of a live source), DEADLINE (it went silent), CANCELLED (*stop was set).
+ *         UNAVAILABLE (network, loss of a live source), DEADLINE (it went silent), EXHAUSTED (memory): another try may help;
+ *         OUT_OF_RANGE (a picture too large), CANCELLED (*stop was set).
  * Bounds: sides of MEDIA_SIDE_MAX, probing of MEDIA_PROBE_BYTES and the open deadline. */
 #ifndef REELKV_MEDIA_MEDIA_SOURCE_H
 #define REELKV_MEDIA_MEDIA_SOURCE_H
@@ -70,7 +72,7 @@ enum media_outcome media_source_next(struct media_source *source, struct media_f
 const char *media_source_trouble(const struct media_source *source);
 
 /* The newest frame as RGB, [height, width, 3] bytes without padding, the same bytes every time. `out` has
- * room for the pixels and MEDIA_RGB_SLACK_BYTES behind them, else EXHAUSTED. */
+ * room for the pixels and MEDIA_RGB_SLACK_BYTES behind them, else OUT_OF_RANGE. */
 bool media_source_rgb(struct media_source *source, uint8_t *out, size_t out_bytes, struct status *st);
 
 /* Bytes media_source_rgb() needs for a frame of this size. */

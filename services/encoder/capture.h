@@ -25,7 +25,7 @@ enum { CAPTURE_PACKETS_AT_ONCE = 32 };
 
 enum capture_outcome {
     CAPTURE_DONE,    /* a file ended; seq: its number of frames; text: "", or what could not be read */
-    CAPTURE_REFUSED, /* the source cannot be read: the status says why */
+    CAPTURE_REFUSED, /* the source cannot be read: the status says why, and whether another try may help */
     CAPTURE_BROKEN,  /* the child died or spoke nonsense: start another */
     CAPTURE_STOPPED, /* as asked */
 };

@@ -8,7 +8,7 @@
 #include "encoder/stream_internal.h"
 
 enum {
-    BREAKS_MAX = 5,       /* in a row without a frame: then the file is what breaks it */
+    BREAKS_MAX = 5,       /* in a row without a frame: then it is the file, or its server is gone */
     ENCODE_TRIES_MAX = 4, /* of one frame, with ENCODE_AGAIN_MS between: memory may have been short */
     ENCODE_AGAIN_MS = 500,
 };
@@ -171,6 +171,13 @@ static void broke(struct stream *stream, const struct status *st)
     stream_append_end(stream, trouble);
 }
 
+static void refused(struct stream *stream, const struct status *st)
+{
+    stream_capture_stop(stream);
+    log_warn(&stream->log, "source_refused", "%s", st->text);
+    stream_append_end(stream, st->text);
+}
+
 static void ended(struct capture *capture, enum capture_outcome outcome, const struct capture_message *end,
                   const struct status *st, void *user)
 {
@@ -181,9 +188,10 @@ static void ended(struct capture *capture, enum capture_outcome outcome, const s
         finish_file(stream, end);
         break;
     case CAPTURE_REFUSED:
-        log_warn(&stream->log, "source_refused", "%s", st->text);
-        stream_capture_stop(stream);
-        stream_append_end(stream, st->text);
+        if (status_code_is_retryable(st->code))
+            broke(stream, st);
+        else
+            refused(stream, st);
         break;
     case CAPTURE_BROKEN:
         broke(stream, st);

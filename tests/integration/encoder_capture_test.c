@@ -138,6 +138,7 @@ TEST(sizes_change_midway_and_pictures_too_large_for_a_slot_are_refused)
     watch = run(&job);
     CHECK_EQ(watch->outcome, CAPTURE_REFUSED);
     CHECK_EQ(watch->frame_count, 20);
+    CHECK(!status_code_is_retryable(watch->st.code));
     CHECK_HAS(watch->st.text, "a picture of 640 x 360 is larger than the 100000 bytes set aside");
     watch_end(watch);
 }

@@ -125,6 +125,63 @@ TEST(a_killed_capture_is_replaced_at_the_next_frame)
     world_destroy(world);
 }
 
+static struct world_stream *add_remote(struct world *world, struct process *server, const char *path,
+                                       const char *ways)
+{
+    static uint32_t servers; /* each has a log of its own */
+    char command[VIDEO_PATH_BYTES + 200], url[64], name[32];
+    int port;
+
+    snprintf(command, sizeof command, "exec /usr/bin/python3 %s/tests/support/http_server.py %s %s",
+             REELKV_SOURCE_DIR, path, ways);
+    snprintf(name, sizeof name, "http-%u", servers++);
+    process_start(server, name, PROCESS_ARGS("sh", "-c", command));
+    CHECK(process_wait_text(server, "\n", 10000));
+    CHECK(sscanf(process_log(server), "port %d", &port) == 1);
+    snprintf(url, sizeof url, "http://127.0.0.1:%d/a", port);
+    return world_add(world, "cam", url);
+}
+
+/* The connection breaks within a picture, whose first part is not taken for all of it. */
+TEST(a_web_server_that_goes_and_comes_back_costs_no_frame)
+{
+    static const char *const names[] = { "a.mp4", "a.ts", "a.mkv" };
+
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        struct video_numbered video = {
+            names[i], "25", 0, 60, 192, 64, i == 0 ? "-movflags +faststart" : ""
+        };
+        struct world *world = world_create();
+        struct process server;
+        struct world_stream *stream =
+            add_remote(world, &server, video_make_numbered(&video), "down torn cut down whole");
+
+        world_start(world, stream);
+        world_until(world, world_all_over, 30000);
+        CHECK_EQ(stream->end, STREAM_END_DONE);
+        CHECK_STR(stream->end_trouble, "");
+        CHECK_EQ(world_check(stream, 60, 1), 60);
+        world_destroy(world);
+        process_stop(&server, SIGKILL, 1000);
+    }
+}
+
+TEST(a_web_server_that_stays_away_ends_its_file_with_the_reason)
+{
+    struct world *world = world_create();
+    struct process server;
+    struct world_stream *stream = add_remote(world, &server, make("a.ts", 20), "cut down");
+
+    world_start(world, stream);
+    world_until(world, world_all_over, 40000);
+    CHECK_EQ(stream->end, STREAM_END_DONE);
+    CHECK(stream->durable > 5 && stream->durable < 20);
+    CHECK_HAS(stream->end_trouble, "reading failed 5 times in a row at frame");
+    CHECK_HAS(stream->end_trouble, "Server returned 5XX");
+    world_destroy(world);
+    process_stop(&server, SIGKILL, 1000);
+}
+
 /* A program that dies each time stands for a file that kills its decoder. */
 TEST(a_file_that_kills_its_reader_is_given_up_with_a_reason)
 {

@@ -254,7 +254,7 @@ TEST(conversion_stays_in_bounds_and_repeats_exactly)
         CHECK_EQ(media_source_next(source, &frame, &st), MEDIA_FRAME);
         CHECK_EQ(frame.width, sizes[i][0] - 1);
         CHECK(!media_source_rgb(source, once, bytes - 1, &st));
-        CHECK_EQ(st.code, STATUS_EXHAUSTED);
+        CHECK_EQ(st.code, STATUS_OUT_OF_RANGE);
         CHECK_OK(media_source_rgb(source, once, bytes, &st), st);
         CHECK_OK(media_source_rgb(source, twice, bytes, &st), st);
         CHECK_MEM(once, twice, bytes - MEDIA_RGB_SLACK_BYTES);
