@@ -73,17 +73,24 @@ void batch_destroy(struct batch *batch)
 static bool fill_result(struct batch *batch, struct batch_item *item, float *embeddings, struct status *st)
 {
     struct media_picture picture = { item->picture.rgb, item->picture.width, item->picture.height };
+    size_t bytes;
     struct bytes jpeg;
 
     item->tokens = batch->vision->frame_tokens;
     if (!batch->vision->compress(batch->vision->arg, embeddings, &item->tokens, st) ||
         !media_jpeg_thumbnail(batch->jpeg, &picture, &jpeg, st))
         return false;
-    item->embeddings = malloc((size_t)item->tokens * batch->vision->hidden * sizeof(float));
+    bytes = (size_t)item->tokens * batch->vision->hidden * sizeof(float);
+    item->embeddings = malloc(bytes);
     item->thumbnail = malloc(jpeg.len);
-    if (item->embeddings == NULL || item->thumbnail == NULL)
+    if (item->embeddings == NULL || item->thumbnail == NULL) {
+        free(item->embeddings);
+        free(item->thumbnail);
+        item->embeddings = NULL;
+        item->thumbnail = NULL;
         return status_fail(st, STATUS_EXHAUSTED, "no memory for a frame's embeddings");
-    memcpy(item->embeddings, embeddings, (size_t)item->tokens * batch->vision->hidden * sizeof(float));
+    }
+    memcpy(item->embeddings, embeddings, bytes);
     memcpy(item->thumbnail, jpeg.data, jpeg.len);
     item->thumbnail_bytes = jpeg.len;
     return true;

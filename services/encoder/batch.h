@@ -24,8 +24,8 @@ struct batch_item {
     uint32_t tokens;
     uint8_t *thumbnail;
     size_t thumbnail_bytes;
-    void (*done)(struct batch_item *item,
-                 const struct status *failure); /* loop; failure NULL: results are there */
+    /* On the loop. Failure NULL: the results are there; else there are none, and it may be offered again. */
+    void (*done)(struct batch_item *item, const struct status *failure);
     struct batch_item *next;
 };
 

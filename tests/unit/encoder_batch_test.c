@@ -1,4 +1,5 @@
 /* Pictures of many streams through a vision tower that is made up here. */
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "encoder/batch.h"
@@ -7,6 +8,20 @@
 enum { TOKENS = 2, HIDDEN = 3, ITEMS = 4, BAD_WIDTH = 13, SIDE = 16 };
 
 static uint32_t most_together;
+
+/* The linker turns every malloc() of this program into __wrap_malloc(). */
+static atomic_bool thumbnails_are_refused;
+
+void *__real_malloc(size_t bytes);
+void *__wrap_malloc(size_t bytes);
+void *__wrap_malloc(size_t bytes)
+{
+    static _Thread_local size_t bytes_before;
+    bool is_thumbnail = bytes_before == TOKENS * HIDDEN * sizeof(float); /* it comes behind the embeddings */
+
+    bytes_before = bytes;
+    return is_thumbnail && thumbnails_are_refused ? NULL : __real_malloc(bytes);
+}
 
 static bool encode(void *arg, const struct model_picture *pictures, uint32_t count, float *out,
                    struct status *st)
@@ -75,6 +90,41 @@ TEST(a_picture_that_cannot_be_encoded_fails_alone)
         free(pictures[i].item.embeddings);
         free(pictures[i].item.thumbnail);
     }
+    batch_destroy(batch);
+    loop_destroy(loop);
+}
+
+/* A frame that is encoded again after memory was short lost its first embeddings for good. */
+TEST(a_picture_that_fails_for_memory_holds_nothing_and_may_come_again)
+{
+    static const uint8_t rgb[SIDE * SIDE * 3];
+    const struct vision vision = {
+        .frame_tokens = TOKENS, .hidden = HIDDEN, .encode = encode, .compress = compress
+    };
+    uint32_t left = 1;
+    struct picture picture = { .left = &left };
+    struct batch *batch = NULL;
+    struct loop *loop = NULL;
+    struct status st = { 0 };
+
+    CHECK_OK(loop_create(&loop, &st), st);
+    CHECK_OK(batch_create(&batch, loop, &vision, 8, &st), st);
+    picture.item.done = done;
+    picture.item.picture = (struct model_picture){ rgb, SIDE, SIDE };
+    thumbnails_are_refused = true;
+    batch_offer(batch, &picture.item);
+    while (left > 0)
+        loop_run_once(loop);
+    CHECK_EQ(picture.failure.code, STATUS_EXHAUSTED);
+    CHECK(picture.item.embeddings == NULL && picture.item.thumbnail == NULL);
+    thumbnails_are_refused = false;
+    left = 1;
+    batch_offer(batch, &picture.item);
+    while (left > 0)
+        loop_run_once(loop);
+    CHECK(picture.item.embeddings != NULL && picture.item.thumbnail != NULL);
+    free(picture.item.embeddings);
+    free(picture.item.thumbnail);
     batch_destroy(batch);
     loop_destroy(loop);
 }
