@@ -116,13 +116,15 @@ static void let_go(struct claim *claim)
     directory_lease_release(&claim->lease);
 }
 
+static void rest(struct claim *claim)
+{
+    let_go(claim);
+    claim->rest_until_ms = now_ms() + ENCODER_DIRECTORY_REST_MS;
+}
+
 static void stream_over(struct stream *stream, enum stream_end end, void *user)
 {
-    struct claim *claim = user;
-
-    let_go(claim);
-    /* The directory hears of the end a little later than we do. */
-    claim->rest_until_ms = now_ms() + ENCODER_DIRECTORY_REST_MS;
+    rest(user); /* the directory hears of the end a little later than we do */
 }
 
 static void lease_changed(struct directory_lease *lease, bool held)
@@ -133,10 +135,12 @@ static void lease_changed(struct directory_lease *lease, bool held)
     struct status st = { 0 };
 
     if (held && claim->stream == NULL && !own->draining) {
-        if (stream_start(&claim->stream, own->encoder, &options, &st))
+        if (stream_start(&claim->stream, own->encoder, &options, &st)) {
             own->running++;
-        else
+        } else {
             log_error(NULL, "stream_refused", "%s/%s: %s", lease->ns, lease->name, st.text);
+            rest(claim); /* another may have it meanwhile */
+        }
     } else if (!held && claim->stream != NULL) {
         log_warn(NULL, "lease_lost", "%s/%s has another encoder now", lease->ns, lease->name);
         own->running--;

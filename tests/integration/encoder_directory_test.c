@@ -9,6 +9,22 @@
 #include "support/test.h"
 #include "support/video.h"
 
+/* The linker turns the directory's calls of stream_start() into __wrap_stream_start(). */
+static uint32_t starts_refused;
+
+bool __real_stream_start(struct stream **stream_p, struct encoder *encoder,
+                         const struct stream_options *options, struct status *st);
+bool __wrap_stream_start(struct stream **stream_p, struct encoder *encoder,
+                         const struct stream_options *options, struct status *st);
+bool __wrap_stream_start(struct stream **stream_p, struct encoder *encoder,
+                         const struct stream_options *options, struct status *st)
+{
+    if (starts_refused == 0)
+        return __real_stream_start(stream_p, encoder, options, st);
+    starts_refused--;
+    return status_fail(st, STATUS_EXHAUSTED, "no memory for a stream");
+}
+
 /* Redis, the neighbours and up to two encoders on the world's loop. */
 struct town {
     struct world *world;
@@ -92,6 +108,22 @@ TEST(every_stream_is_read_once_by_one_of_two)
         by_first += strcmp(town.world->streams[i].encoder, "encoder-0") == 0;
     }
     CHECK(by_first > 0 && by_first < 8);
+    town_end(&town);
+}
+
+/* Its lease was kept alive with nobody behind it. */
+TEST(a_stream_that_could_not_be_started_is_let_go_and_tried_again)
+{
+    struct town town;
+    struct world_stream *stream;
+
+    town_start(&town);
+    stream = world_add(town.world, "cam", make(20));
+    starts_refused = 1;
+    start_encoder(&town, 0);
+    world_until(town.world, all_ended, 30000);
+    CHECK_EQ(starts_refused, 0);
+    CHECK_EQ(world_check(stream, 20, 1), 20);
     town_end(&town);
 }
 
