@@ -64,7 +64,7 @@ void items_prepend(struct stream *stream, struct item *item)
 static bool may_grow(const struct stream *stream, const struct item *item, const char *reason)
 {
     return item->kind == ITEM_GAP &&
-           (strcmp(item->text, reason) == 0 || stream->item_count > ENCODER_ITEMS_MAX / 2);
+           (strcmp(item->text, reason) == 0 || stream->item_count > ENCODER_ITEMS_MANY);
 }
 
 bool items_append_gap(struct stream *stream, const struct capture_message *gap)

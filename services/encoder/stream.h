@@ -15,7 +15,8 @@
  * Owner:  whoever started it. Thread: the loop's.
  * Fails:  never as a whole: trouble is logged and tried again (0.5 s, doubling to 10 s), until `over`. One frame that
  *         fails for good becomes a gap; a stream that can have no more, or cannot be read, ends with the sentence.
- * Bounds: keep_frames + slots frames, ENCODER_ITEMS_MAX items of any kind. */
+ * Bounds: keep_frames + slots frames with their embeddings, and gaps between them; above ENCODER_ITEMS_MANY items gaps
+ *         that touch become one, whatever their reasons. */
 #ifndef REELKV_ENCODER_STREAM_H
 #define REELKV_ENCODER_STREAM_H
 
@@ -23,7 +24,7 @@
 #include "encoder/peers.h"
 #include "redis/directory_record.h"
 
-enum { ENCODER_ITEMS_MAX = 512 };
+enum { ENCODER_ITEMS_MANY = 256 };
 
 struct stream;
 
