@@ -40,19 +40,6 @@ struct source {
     int64_t start_time_ns;
 };
 
-static bool is_live_url(const char *source)
-{
-    static const char *const live[] = {
-        "rtsp:", "rtsps:", "rtmp:", "rtmps:", "udp:", "tcp:", "rtp:", "srt:"
-    };
-    const char *list = strstr(source, ".m3u8");
-
-    for (size_t i = 0; i < ARRAY_LEN(live); i++)
-        if (strncmp(source, live[i], strlen(live[i])) == 0)
-            return true;
-    return list != NULL && (list[5] == '\0' || list[5] == '?');
-}
-
 static bool check_local_file(const char *path, struct source *source, struct status *st)
 {
     struct stat info;
@@ -96,7 +83,7 @@ static bool read_source(const struct cam_add_options *options, const char *text,
         return false;
     if (is_url && !text_copy(source->url, sizeof source->url, text))
         return status_fail(st, STATUS_INVALID, "the URL is longer than %d bytes", LIMIT_URL_BYTES);
-    source->is_live = options->live || (is_url && is_live_url(text));
+    source->is_live = options->live || media_url_is_live(text);
     if (source->is_live && options->start_time[0] != '\0')
         return status_fail(st, STATUS_INVALID,
                            "a live source has the times at which frames arrive; leave "

@@ -26,7 +26,7 @@ static const char formats[] =
 /* A list of segments may name only what is of its own kind: a remote one no local file, a local one no host.
  */
 static const char protocols_local[] = "file,crypto";
-#define AND_COMMA(scheme) scheme ","
+#define AND_COMMA(scheme, live) scheme ","
 static const char protocols_remote[] = MEDIA_URL_SCHEMES(AND_COMMA) "httpproxy,hls,crypto";
 #undef AND_COMMA
 

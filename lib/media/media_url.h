@@ -7,22 +7,26 @@
 
 #include "base/status.h"
 
-/* How a URL may begin. */
+/* How a URL may begin, and whether what it names goes on for ever. */
 #define MEDIA_URL_SCHEMES(SCHEME) \
-    SCHEME("rtsp")                \
-    SCHEME("rtsps")               \
-    SCHEME("rtmp")                \
-    SCHEME("rtmps")               \
-    SCHEME("http")                \
-    SCHEME("https")               \
-    SCHEME("udp")                 \
-    SCHEME("tcp")                 \
-    SCHEME("tls")                 \
-    SCHEME("rtp")                 \
-    SCHEME("srt")
+    SCHEME("rtsp", true)          \
+    SCHEME("rtsps", true)         \
+    SCHEME("rtmp", true)          \
+    SCHEME("rtmps", true)         \
+    SCHEME("http", false)         \
+    SCHEME("https", false)        \
+    SCHEME("udp", true)           \
+    SCHEME("tcp", true)           \
+    SCHEME("tls", true)           \
+    SCHEME("rtp", true)           \
+    SCHEME("srt", true)
 
 /* A path is fine. UNIMPLEMENTED with the list for a URL of another kind, INVALID for one without a host or with spaces; no
  * sentence holds anything of the URL. */
 bool media_url_check(const char *source, struct status *st);
+
+/* Whether a source is taken for a live one unless a person says: by its scheme, or because it is a playlist (.m3u8) of
+ * another host. */
+bool media_url_is_live(const char *source);
 
 #endif
