@@ -1,24 +1,24 @@
-"""A small Python client of ReelKV: stock grpcio and protobuf, message classes made by protoc when first needed."""
+"""A small Python client of ReelKV: stock grpcio and protobuf, message classes made by protoc from proto/ as it is now."""
 
 import pathlib
 import subprocess
 import sys
+import tempfile
 
 import grpc
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 
 
-def load_messages(build_dir):
-    """Compiles proto/reelkv/v1 into build_dir/python (once) and returns the qa message module."""
-    out = pathlib.Path(build_dir) / "python"
-    if not (out / "reelkv/v1/qa_pb2.py").exists():
-        out.mkdir(parents=True, exist_ok=True)
-        protos = sorted(str(path) for path in (SOURCE / "proto").rglob("*.proto"))
+def load_messages():
+    """Compiles proto/reelkv/v1 and returns the message modules of qa and kvstore."""
+    protos = sorted(str(path) for path in (SOURCE / "proto").rglob("*.proto"))
+    with tempfile.TemporaryDirectory(prefix="reelkv-proto-") as out:
         subprocess.run(["protoc", "-I", str(SOURCE / "proto"), f"--python_out={out}", *protos], check=True)
-    sys.path.insert(0, str(out))
-    from reelkv.v1 import kvstore_pb2, qa_pb2
+        sys.path.insert(0, out)
+        from reelkv.v1 import kvstore_pb2, qa_pb2
 
+        sys.path.remove(out)
     return qa_pb2, kvstore_pb2
 
 

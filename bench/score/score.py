@@ -8,6 +8,7 @@ kvstore, questions to qa. Every question is asked under several selectors; see d
 
 import argparse
 import concurrent.futures
+import contextlib
 import datetime
 import json
 import os
@@ -15,7 +16,7 @@ import pathlib
 import platform
 import random
 import re
-import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -38,21 +39,11 @@ def run(command, **options):
 
 
 class Cluster:
-    """A cluster of its own for one scoring, in a folder of its own."""
+    """A running cluster, by the command line."""
 
-    def __init__(self, build, options):
-        self.reelkv = build / "bin/reelkv"
-        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="reelkv-score-"))
-        self.options = options
-
-    def __enter__(self):
-        run([self.reelkv, "up", "--data", self.folder / "data", "--model", self.options.model, "--dtype",
-             self.options.dtype, "--n-local", str(self.options.n_local), "--ram", "2G", "--disk", "8G"])
-        return self
-
-    def __exit__(self, *failure):
-        subprocess.run([self.reelkv, "down", "--data", self.folder / "data"], capture_output=True, check=False)
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def __init__(self, reelkv, folder):
+        self.reelkv = reelkv
+        self.folder = folder
 
     def verb(self, *words):
         return run([self.reelkv, *words, "--data", self.folder / "data", "--json"])
@@ -61,6 +52,25 @@ class Cluster:
         nodes = json.loads(self.verb("node", "ls"))["nodes"]
         address = next(node["address"] for node in nodes if node["kind"] == "qa")
         return address
+
+
+@contextlib.contextmanager
+def start_cluster(build, options):
+    """A cluster of its own for one scoring, in a folder of its own. It ends with this program, however that ends."""
+    reelkv = build / "bin/reelkv"
+    with tempfile.TemporaryDirectory(prefix="reelkv-score-") as folder:
+        log = pathlib.Path(folder, "up.log")
+        command = ["setpriv", "--pdeathsig", "TERM", reelkv, "up", "--foreground", "--data", f"{folder}/data",
+                   "--model", options.model, "--dtype", options.dtype, "--n-local", str(options.n_local),
+                   "--ram", "2G", "--disk", "8G"]
+        with log.open("w") as errors, \
+                subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as up:
+            try:
+                if not up.stdout.readline():  # its banner comes when everything is ready
+                    sys.exit(f"reelkv up ended with {up.wait()}: {log.read_text()}")
+                yield Cluster(reelkv, pathlib.Path(folder))
+            finally:
+                up.terminate()
 
 
 def record(folder, seed, build, options):
@@ -192,9 +202,10 @@ def parse_options():
 
 def main():
     options = parse_options()
-    messages, kinds = reelkv_client.load_messages(options.build)
+    messages, kinds = reelkv_client.load_messages()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     table = {}
-    with Cluster(options.build.resolve(), options) as cluster:
+    with start_cluster(options.build.resolve(), options) as cluster:
         truths = make_cameras(cluster, options.build.resolve(), options)
         qa = reelkv_client.Qa(cluster.qa_address(), messages)
         for selector in options.selectors.split(","):
