@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The house rules that a script can guard: the dependency rule, form, banned functions, file and function size.
-# Each check prints a sentence per finding. usage: layout_test.sh CHECK
+# The house rules that a script can guard: the dependency rule, form, banned functions, file and function size, the demo
+# model's size. Each check prints a sentence per finding. usage: layout_test.sh CHECK
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -9,7 +9,7 @@ c_files() { git ls-files --cached --others --exclude-standard -- "$@" | grep -E 
 # Prints what it is given; fails when that is something.
 none() { local found; found=$(cat); [ -z "$found" ] || { printf '%s\n' "$found"; return 1; }; }
 
-case ${1:?usage: layout_test.sh includes|selftest|format|banned|sizes|words} in
+case ${1:?usage: layout_test.sh includes|selftest|format|banned|sizes|words|model} in
 includes) # arrows point down; a vendor's header appears in one folder, a library's inner header in none but its own
     c_files lib services cli bench | xargs -r awk -f tests/layout/layout.awk
     ;;
@@ -32,6 +32,10 @@ sizes) # files end at 800 lines, functions at 70
 words) # nothing unfinished, no path of a developer machine
     { git grep --untracked -nIE '\b(TODO|FIXME|XXX|HACK)\b' -- . ':!tests/layout/layout_test.sh' ||
         git grep --untracked -nIF "$PWD/" -- . || true; } | none
+    ;;
+model) # the demo model is small enough for every clone
+    bytes=$(git ls-files -z --cached --others --exclude-standard -- models/reelkv-demo | xargs -0r cat | wc -c)
+    [ "$bytes" -le 8000000 ] || { echo "models/reelkv-demo has $bytes bytes, not at most 8000000"; exit 1; }
     ;;
 selftest) # every check can fail: a tree with one sin of each kind, and what is said of it
     scratch=$(mktemp -d); trap 'rm -rf "$scratch"' EXIT
@@ -58,6 +62,8 @@ selftest) # every check can fail: a tree with one sin of each kind, and what is 
     expect sizes 'lib/base/long.c:2: function of 71 lines'
     for i in {1..801}; do echo; done >"$scratch/lib/base/tall.h"
     expect sizes 'lib/base/tall.h has more than 800 lines'
+    mkdir -p "$scratch/models/reelkv-demo"; head -c 8000001 /dev/zero >"$scratch/models/reelkv-demo/weights"
+    expect model 'models/reelkv-demo has 8000001 bytes'
     echo "see $scratch/notes" >"$scratch/path.md"
     expect words 'path.md:1:'
     echo 'TO''DO later' >"$scratch/later.md"
