@@ -102,6 +102,7 @@ BROKEN = (
      "is not above lame + drain"),
     ("StatefulSet", "analyzer", (*CONTAINER, "resources", "limits", "memory"), "512Mi", "as much memory as it may"),
     ("ConfigMap", "reelkv", ("data", "REELKV_RPC_MEMORY_BYTES"), "3G", "MiB and its calls' 3072 MiB"),
+    ("StatefulSet", "encoder", (*CONTAINER, "env", 3, "value"), "64", "MiB that 64 cameras may take"),
     ("ConfigMap", "reelkv", ("data", "REELKV_MODLE"), "/models/x", "no service reads REELKV_MODLE"),
     ("ConfigMap", "reelkv", ("data", "REELKV_N_LOCAL"), "0", "is not 1 to"),
     ("ConfigMap", "reelkv", ("data", "REELKV_REDIS"), "directory:6379", "is no Service of these manifests"),

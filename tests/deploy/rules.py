@@ -10,6 +10,7 @@ import programs
 
 LABELS = ("app.kubernetes.io/name", "app.kubernetes.io/part-of")
 GRACE_SPARE_MS = 5000  # for what a service does after its drain: closing files, ending children
+CAMERA_BYTES = 64 << 20  # of a 1080p camera: its decoder and the pictures it may hold (docs/deploy.md)
 
 
 @dataclasses.dataclass
@@ -251,6 +252,30 @@ def addresses(cluster):
             yield f"{title(doc)}: --redis {values['--redis']} is no Service of these manifests"
 
 
+def model_folder(cluster, path):
+    return cluster.tree / path.removeprefix("/usr/local/share/reelkv/")
+
+
+def embedding_bytes(folder):
+    """What a frame takes between the vision tower and the language model, in f32; 0 for no model."""
+    if not (folder / "config.json").exists():
+        return 0
+    config = json.loads((folder / "config.json").read_text())
+    side = config["vision_config"]["image_size"] // config["vision_config"]["patch_size"]
+    return ((side + 1) // 2) ** 2 * config["text_config"]["hidden_size"] * 4
+
+
+def encoder_size(doc, container, values, folder):
+    """Every camera of an encoder may hold all the frames it is allowed to, as when the analyzers are away."""
+    limit = kubelet.quantity(container["resources"]["limits"]["memory"])
+    streams, frames = (int(values["--max-streams"]), int(values["--keep-frames"]) + int(values["--capture-slots"]))
+    needed = (programs.number(values["--rpc-memory-bytes"]) + sum(file.stat().st_size for file in folder.glob("*")) +
+              streams * (CAMERA_BYTES + frames * embedding_bytes(folder)))
+    if needed > limit:
+        yield (f"{title(doc)}: memory limit {limit / 2**20:.0f} MiB is under the {needed / 2**20:.0f} MiB that "
+               f"{streams} cameras may take")
+
+
 def sizes(cluster):
     """Memory and disk are promised before they are used."""
     for doc, container in cluster.containers():
@@ -266,6 +291,8 @@ def sizes(cluster):
         if pools * 1.25 + calls > limit:
             yield (f"{title(doc)}: memory limit {limit / 2**20:.0f} MiB is under 1.25 times its pools' "
                    f"{pools / 2**20:.0f} MiB and its calls' {calls / 2**20:.0f} MiB")
+        if service == "encoder":
+            yield from encoder_size(doc, container, values, model_folder(cluster, values["--model"]))
         if "--path" not in values:
             continue
         claim = next((claim for claim in doc["spec"].get("volumeClaimTemplates", []) for mount in
@@ -281,7 +308,7 @@ def sizes(cluster):
 def model(cluster):
     """The demo model's folder is in the images, and what it advises (reelkv.json) is what the pods are told."""
     for data in kubelet.config_maps(cluster.docs).values():
-        folder = cluster.tree / data["REELKV_MODEL"].removeprefix("/usr/local/share/reelkv/")
+        folder = model_folder(cluster, data["REELKV_MODEL"])
         if not (folder / "config.json").exists():
             yield f"REELKV_MODEL {data['REELKV_MODEL']} is not a model of the source tree"
         advice = folder / "reelkv.json"
