@@ -37,10 +37,11 @@ struct media_source {
     bool draining;  /* the file's data has ended; the decoder still holds frames */
     bool cut_short; /* data was missing where the file's own index says there is some */
     /* Whether data is missing at a packet so marked shows a packet or two later: media_source.c. */
-    uint32_t marked_packets; /* since the newest mark, it included; 0: none is in doubt */
-    bool is_joined;          /* a mark was the joint of two recordings */
-    bool saw_torn_picture;   /* the decoder made up parts of one */
-    int64_t last_dts;        /* of the newest packet, in the stream's time base */
+    uint32_t marked_packets;    /* since the newest mark, it included; 0: none is in doubt */
+    bool is_joined;             /* a mark was the joint of two recordings */
+    bool saw_torn_picture;      /* the decoder made up parts of one */
+    int64_t torn_pts;           /* of the newest such */
+    int64_t last_dts, last_pts; /* of the newest packet, in the stream's time base */
     /* File time: media_ns = timestamp - zero_ns, as long as that goes forward. */
     int64_t zero_ns, last_ns;
     struct SwsContext *scaler;

@@ -129,7 +129,10 @@ static bool fill_frame(struct media_source *source, struct media_frame *out, str
         .height = (uint32_t)frame->height,
     };
     source->frames++;
-    source->saw_torn_picture |= (frame->decode_error_flags & ~FF_DECODE_ERROR_MISSING_REFERENCE) != 0;
+    if ((frame->decode_error_flags & ~FF_DECODE_ERROR_MISSING_REFERENCE) != 0) {
+        source->saw_torn_picture = true;
+        source->torn_pts = frame->pts;
+    }
     return true;
 }
 
@@ -218,6 +221,7 @@ static bool feed(struct media_source *source, struct status *st)
         return true;
     }
     look_for_loss(source, source->packet);
+    source->last_pts = source->packet->pts;
     /* A packet that makes no sense is the decoder's to skip; the picture goes on at the next one that does.
      */
     error = avcodec_send_packet(source->codec, source->packet);
@@ -231,7 +235,8 @@ static enum media_outcome end_of_file(struct media_source *source, struct status
 {
     uint64_t expected = source->info.expected_frames;
 
-    source->cut_short |= source->is_joined && source->saw_torn_picture;
+    source->cut_short |=
+        source->saw_torn_picture && (source->is_joined || source->torn_pts == source->last_pts);
     if (source->frames == 0) {
         status_fail(st, STATUS_INVALID,
                     "read %s: it has a video stream but not one frame that can be decoded", source->label);

@@ -349,7 +349,7 @@ TEST(a_cut_file_gives_what_it_has_and_says_so)
     }
 }
 
-/* A transport stream has no end mark: what is there is read, and nothing is wrong with it. */
+/* A transport stream has no end mark: what is there is read. */
 TEST(a_cut_transport_stream_is_a_shorter_one)
 {
     struct video_numbered video = { "a.ts", "25", 0, 100, 192, 64, "" };
@@ -362,6 +362,31 @@ TEST(a_cut_transport_stream_is_a_shorter_one)
     frames = read_all(source, 0);
     CHECK(frames > 30 && frames < 70);
     media_source_close(source);
+}
+
+/* The decoder makes up what is missing, so the picture came as if whole. A picture takes four packets of 188 bytes here: of
+ * eight cuts one after the other most tear one, and some lie between two. */
+TEST(a_transport_stream_cut_within_its_last_picture_is_told)
+{
+    struct file_text whole;
+    struct media_source *source;
+    struct status st = { 0 };
+    uint32_t told = 0;
+
+    video_ffmpeg("-f lavfi -i testsrc=s=192x64:r=25 -frames:v 30 -c:v libx264 -preset ultrafast %/1.ts");
+    CHECK_OK(file_read_all(path_of("1.ts"), 1 << 22, &whole, &st), st);
+    source = open_file(path_of("1.ts"));
+    CHECK_EQ(count_all(source), 30);
+    CHECK_STR(media_source_trouble(source), "");
+    media_source_close(source);
+    for (size_t packet = 0; packet < 8; packet++) {
+        source = open_file(write_file("2.ts", whole.data, (whole.len / 376 + packet) * 188));
+        CHECK(count_all(source) < 30);
+        told += strstr(media_source_trouble(source), "is cut short or damaged") != NULL;
+        media_source_close(source);
+    }
+    CHECK(told >= 4 && told < 8);
+    free(whole.data);
 }
 
 TEST(bad_files_are_refused_in_plain_words)
