@@ -272,6 +272,8 @@ TEST(a_camera_that_never_speaks_is_a_gap_that_grows)
     CHECK(watch->gap_count >= 2);
     CHECK(gap_says(watch, "Connection refused"));
     CHECK(watch->gaps[watch->gap_count - 1].to_seq >= 5 && watch->gaps[watch->gap_count - 1].to_seq <= 17);
+    watch_for(watch, 4800);
+    CHECK(watch->gap_count <= 5); /* one a second filled the store's disk, a page each */
     watch_check_whole(watch, 0);
     watch_end(watch);
 }

@@ -7,7 +7,7 @@
 #include "media/media_sampling.h"
 #include "media/media_source.h"
 
-enum { BACKOFF_MIN_MS = 500, BACKOFF_MAX_MS = 10000, GAP_EVERY_MS = 1000 };
+enum { BACKOFF_MIN_MS = 500, BACKOFF_MAX_MS = 10000, GAP_FIRST_MS = 1000, GAP_MAX_MS = 60000 };
 
 struct live {
     struct capture_link *link;
@@ -20,12 +20,19 @@ struct live {
     uint64_t gap_from;
     char gap_reason[CAPTURE_TEXT_BYTES + 1];
     uint64_t gap_told_ns;
-    bool got_frame; /* since the last connect */
+    uint32_t gap_pause_ms; /* from then on, unless a frame comes; 0: one came, or none was told */
+    bool got_frame;        /* since the last connect */
 };
 
 static int64_t now_ns(const struct live *live)
 {
     return (int64_t)clock_mono_ns() + live->utc_minus_mono_ns;
+}
+
+/* Each that is told takes a page of the store's disk, so of a camera that stays away they grow. */
+static uint32_t next_pause(uint32_t ms)
+{
+    return ms == 0 ? GAP_FIRST_MS : 2 * ms < GAP_MAX_MS ? 2 * ms : GAP_MAX_MS;
 }
 
 /* False: the socket is full; the gap stays and grows. */
@@ -46,6 +53,7 @@ static bool tell_gap(struct live *live)
         return false;
     live->gap_from = gap.to_seq;
     live->gap_told_ns = clock_mono_ns();
+    live->gap_pause_ms = next_pause(live->gap_pause_ms);
     return true;
 }
 
@@ -67,7 +75,7 @@ static void wait_to_reconnect(struct live *live, uint32_t ms, const struct statu
 
     while (!*live->link->stop && clock_mono_ns() < end_ns) {
         miss(live, live_grid_slot(&live->grid, now_ns(live)), why->text);
-        if (clock_mono_ns() - live->gap_told_ns >= GAP_EVERY_MS * 1000000ull)
+        if (clock_mono_ns() - live->gap_told_ns >= live->gap_pause_ms * 1000000ull)
             tell_gap(live);
         capture_link_sleep(live->link, 100);
     }
@@ -93,6 +101,7 @@ static bool hand_over(struct live *live, struct media_source *source, struct cap
     }
     live->grid.next_seq = message->seq + 1;
     live->gap_from = live->grid.next_seq;
+    live->gap_pause_ms = 0;
     return true;
 }
 
