@@ -18,6 +18,8 @@ UNARY(api_list_streams, "/reelkv.v1.Catalog/ListStreams", reelkv__v1__list_strea
       reelkv__v1__list_streams_reply__descriptor);
 UNARY(api_delete_stream, "/reelkv.v1.Catalog/DeleteStream", reelkv__v1__delete_stream_request__descriptor,
       reelkv__v1__delete_stream_reply__descriptor);
+UNARY(api_report_trouble, "/reelkv.v1.Catalog/ReportTrouble", reelkv__v1__report_trouble_request__descriptor,
+      reelkv__v1__report_trouble_reply__descriptor);
 
 const struct rpc_method api_push = {
     .path = "/reelkv.v1.Ingest/Push",

@@ -14,14 +14,52 @@
 #include "reelkv/v1/catalog.pb-c.h"
 #include "rpc/api.h"
 
-enum { DEFINE_TIMEOUT_MS = 5000 };
+enum { STORE_TIMEOUT_MS = 5000 };
 
-/* A question to the store under way; it may outlive the stream. */
-struct definition_call {
+/* A call to the store under way; it may outlive the stream. */
+struct store_call {
     struct stream *stream; /* NULL: nobody waits */
     struct rpc_stream *call;
     struct peer *peer;
 };
+
+static struct store_call *store_call_create(struct stream *stream, struct status *st)
+{
+    const struct encoder_places *places = &stream->encoder->places;
+    char address[DIRECTORY_ADDRESS_BYTES];
+    struct store_call *call;
+
+    if (!places->store(places->user, stream->store, address, st))
+        return NULL;
+    call = calloc(1, sizeof *call);
+    if (call == NULL) {
+        status_fail(st, STATUS_EXHAUSTED, "no memory for a call");
+    } else if (!peer_get(&call->peer, &stream->encoder->peers, address, st)) {
+        free(call);
+        call = NULL;
+    } else {
+        call->stream = stream;
+    }
+    return call;
+}
+
+/* Returns the stream, if it still waits. */
+static struct stream *store_call_end(struct store_call *call)
+{
+    struct stream *stream = call->stream;
+
+    peer_unref(call->peer);
+    free(call);
+    return stream;
+}
+
+static void store_call_abandon(struct store_call *call)
+{
+    if (call == NULL)
+        return;
+    call->stream = NULL;
+    rpc_stream_cancel(call->call);
+}
 
 void stream_finish(struct stream *stream, enum stream_end end)
 {
@@ -107,11 +145,8 @@ static void take_definition(struct stream *stream, const Reelkv__V1__StreamStatu
 
 static void on_definition(const struct status *status, const struct rpc_message *reply, void *user)
 {
-    struct definition_call *call = user;
-    struct stream *stream = call->stream;
+    struct stream *stream = store_call_end(user);
 
-    peer_unref(call->peer);
-    free(call);
     if (stream == NULL)
         return;
     stream->definition_call = NULL;
@@ -127,27 +162,17 @@ static void on_definition(const struct status *status, const struct rpc_message 
 
 static bool ask_store(struct stream *stream, struct status *st)
 {
-    const struct encoder_places *places = &stream->encoder->places;
-    const struct rpc_stream_options options = { .timeout_ms = DEFINE_TIMEOUT_MS };
+    const struct rpc_stream_options options = { .timeout_ms = STORE_TIMEOUT_MS };
     Reelkv__V1__GetStreamRequest request = REELKV__V1__GET_STREAM_REQUEST__INIT;
     Reelkv__V1__StreamId id = REELKV__V1__STREAM_ID__INIT;
-    char address[DIRECTORY_ADDRESS_BYTES];
-    struct definition_call *call;
+    struct store_call *call = store_call_create(stream, st);
 
-    if (!places->store(places->user, stream->store, address, st))
-        return false;
-    call = calloc(1, sizeof *call);
     if (call == NULL)
-        return status_fail(st, STATUS_EXHAUSTED, "no memory for a call");
-    if (!peer_get(&call->peer, &stream->encoder->peers, address, st)) {
-        free(call);
         return false;
-    }
     id.namespace_ = stream->ns;
     id.name = stream->name;
     request.id = &id;
     request.with_secret = true;
-    call->stream = stream;
     stream->definition_call = call;
     call->call =
         rpc_unary(peer_channel(call->peer), &api_get_stream, &options, &request.base, on_definition, call);
@@ -165,11 +190,41 @@ void stream_define(struct stream *stream)
 static void stop_defining(struct stream *stream)
 {
     loop_timer_stop(&stream->define_timer);
-    if (stream->definition_call == NULL)
-        return;
-    stream->definition_call->stream = NULL;
-    rpc_stream_cancel(stream->definition_call->call);
+    store_call_abandon(stream->definition_call);
     stream->definition_call = NULL;
+}
+
+/* ------------------------------------------------------------------------------------------- trouble */
+
+static void on_reported(const struct status *status, const struct rpc_message *reply, void *user)
+{
+    struct stream *stream = store_call_end(user);
+
+    if (stream == NULL)
+        return;
+    stream->report_call = NULL;
+    if (status->code != STATUS_OK)
+        stream->reported[0] = '\0'; /* the next try tells it again */
+}
+
+void stream_report(struct stream *stream, const char *trouble)
+{
+    const struct rpc_stream_options options = { .timeout_ms = STORE_TIMEOUT_MS };
+    Reelkv__V1__ReportTroubleRequest request = REELKV__V1__REPORT_TROUBLE_REQUEST__INIT;
+    Reelkv__V1__StreamId id = REELKV__V1__STREAM_ID__INIT;
+
+    if (stream->report_call != NULL || stream->draining || strcmp(trouble, stream->reported) == 0)
+        return;
+    stream->report_call = store_call_create(stream, NULL);
+    if (stream->report_call == NULL)
+        return;
+    snprintf(stream->reported, sizeof stream->reported, "%s", trouble);
+    id.namespace_ = stream->ns;
+    id.name = stream->name;
+    request.id = &id;
+    request.trouble = stream->reported;
+    stream->report_call->call = rpc_unary(peer_channel(stream->report_call->peer), &api_report_trouble,
+                                          &options, &request.base, on_reported, stream->report_call);
 }
 
 /* ------------------------------------------------------------------------------------ life and death */
@@ -220,6 +275,7 @@ void stream_destroy(struct stream *stream)
         return;
     stop_defining(stream);
     loop_timer_stop(&stream->encode_timer);
+    store_call_abandon(stream->report_call);
     stream_capture_stop(stream);
     stream_push_abandon(stream);
     items_free_all(stream);

@@ -163,6 +163,7 @@ static void broke(struct stream *stream, const struct status *st)
     stream_capture_stop(stream);
     log_warn(&stream->log, "capture_lost", "%s", st->text);
     if (++stream->capture_breaks < BREAKS_MAX || stream->job.live) {
+        stream_report(stream, st->text);
         restart_later(stream);
         return;
     }

@@ -44,7 +44,8 @@ struct stream {
     bool defined, draining, is_over;
 
     /* stream.c: the definition */
-    struct definition_call *definition_call;
+    struct store_call *definition_call, *report_call;
+    char reported[STATUS_TEXT_BYTES]; /* what the store was told last; "": nothing that still holds */
     struct loop_timer define_timer;
     uint32_t define_retry_ms;
     struct capture_job job;
@@ -107,6 +108,8 @@ bool stream_push_is_ready(const struct stream *stream);
 /* stream.c */
 void stream_define(struct stream *stream);
 void stream_finish(struct stream *stream, enum stream_end end);
+/* Tells the store what keeps the stream from going on, for whoever asks it. Once, until it has gone on. */
+void stream_report(struct stream *stream, const char *trouble);
 static inline uint32_t retry_next(uint32_t ms)
 {
     return 2 * ms < RETRY_MAX_MS ? 2 * ms : RETRY_MAX_MS;

@@ -69,6 +69,7 @@ static void retry_later(struct stream *stream, const struct status *why)
         delay_ms = why->retry_after_ms;
     log_warn(&stream->log, "analyzer_lost", "%s (%s); again in %u ms", why->text,
              status_code_words(why->code), delay_ms);
+    stream_report(stream, why->text);
     loop_timer_start(stream->encoder->loop, &stream->push_timer, delay_ms, retry_now);
     stream->push_retry_ms = retry_next(stream->push_retry_ms);
 }
@@ -287,6 +288,7 @@ static bool take_ready(struct push *push, const Reelkv__V1__IngestReady *ready, 
     push->stored_seq = ready->next_seq;
     push->sent_seq = ready->next_seq;
     stream->durable_seq = ready->next_seq;
+    stream->reported[0] = '\0';
     log_info(&stream->log, "analyzer_ready", "%s, epoch %" PRIu64 ", frame %" PRIu64,
              peer_address(push->peer), ready->epoch, ready->next_seq);
     return align(stream, ready->next_seq, st);
@@ -310,8 +312,10 @@ static bool take_ack(struct push *push, const Reelkv__V1__IngestAck *ack, struct
                            "the analyzer at %s acknowledged %" PRIu64 " stored, %" PRIu64 " durable; %" PRIu64
                            " were sent",
                            peer_address(push->peer), ack->stored_seq, ack->durable_seq, push->sent_seq);
-    if (ack->stored_seq > push->stored_seq)
+    if (ack->stored_seq > push->stored_seq) {
         stream->push_retry_ms = RETRY_FIRST_MS;
+        stream->reported[0] = '\0';
+    }
     if (ack->stored_seq > stream->refused_seq)
         stream->refusals = 0;
     push->stored_seq = ack->stored_seq;

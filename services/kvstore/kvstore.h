@@ -34,6 +34,7 @@ void kvstore_create_stream(struct rpc_call *call, void *state);
 void kvstore_get_stream(struct rpc_call *call, void *state);
 void kvstore_list_streams(struct rpc_call *call, void *state);
 void kvstore_delete_stream(struct rpc_call *call, void *state);
+void kvstore_report_trouble(struct rpc_call *call, void *state);
 void kvstore_open_stream(struct rpc_call *call, void *state);
 void kvstore_append(struct rpc_call *call, void *state);
 void kvstore_load_window(struct rpc_call *call, void *state);

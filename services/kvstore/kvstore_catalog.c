@@ -41,6 +41,14 @@ static void fill_counts(Reelkv__V1__StreamStatus *status, const struct stream *s
     status->expected_frames = stream->expected_frames;
 }
 
+static const char *trouble_of(const struct stream *stream)
+{
+    if (kvstore_phase_of(stream) == STREAM_FAILED)
+        return stream->trouble;
+    return stream->waits_because[0] != '\0' || stream->has_ended ? stream->waits_because
+                                                                 : stream->encoder_says;
+}
+
 static void fill_status(struct status_message *message, const struct stream *stream, bool with_secret)
 {
     const struct stream_definition *definition = &stream->definition;
@@ -63,9 +71,7 @@ static void fill_status(struct status_message *message, const struct stream *str
     message->definition.store = (char *)(uintptr_t)stream->store->options.name;
     message->status.definition = &message->definition;
     message->status.state = (Reelkv__V1__StreamState)kvstore_phase_of(stream);
-    message->status.trouble =
-        (char *)(uintptr_t)(kvstore_phase_of(stream) == STREAM_FAILED ? stream->trouble
-                                                                      : stream->waits_because);
+    message->status.trouble = (char *)(uintptr_t)trouble_of(stream);
     fill_counts(&message->status, stream);
 }
 
@@ -251,6 +257,24 @@ void kvstore_list_streams(struct rpc_call *call, void *state)
         snprintf(token, sizeof token, "%s/%s", last->ns, last->name);
         reply.next_page_token = token;
     }
+    rpc_call_reply(call, &reply.base, NULL);
+}
+
+/* --- what encoders report --- */
+
+void kvstore_report_trouble(struct rpc_call *call, void *state)
+{
+    const Reelkv__V1__ReportTroubleRequest *request =
+        (const Reelkv__V1__ReportTroubleRequest *)rpc_call_request(call)->body;
+    Reelkv__V1__ReportTroubleReply reply = REELKV__V1__REPORT_TROUBLE_REPLY__INIT;
+    struct status st = { 0 };
+    struct stream *stream = kvstore_stream_of(state, request->id, &st);
+
+    if (stream == NULL) {
+        rpc_call_finish(call, &st);
+        return;
+    }
+    stream_set_encoder_says(stream, request->trouble);
     rpc_call_reply(call, &reply.base, NULL);
 }
 

@@ -45,10 +45,9 @@ static void get_server_info(struct rpc_call *call, void *state)
 }
 
 static const struct rpc_handler catalog_handlers[] = {
-    { &api_create_stream, kvstore_create_stream },
-    { &api_get_stream, kvstore_get_stream },
-    { &api_list_streams, kvstore_list_streams },
-    { &api_delete_stream, kvstore_delete_stream },
+    { &api_create_stream, kvstore_create_stream },   { &api_get_stream, kvstore_get_stream },
+    { &api_list_streams, kvstore_list_streams },     { &api_delete_stream, kvstore_delete_stream },
+    { &api_report_trouble, kvstore_report_trouble },
 };
 
 static const struct rpc_handler kvstore_handlers[] = {

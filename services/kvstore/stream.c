@@ -134,11 +134,12 @@ static bool append_init(struct stream *stream, struct kv_record *record, const s
     return true;
 }
 
-/* Its file says that it ended; more came. */
-static void take_back_end(struct stream *stream)
+/* More came: what was said of its end, or of what keeps it, holds no more. */
+static void goes_on(struct stream *stream)
 {
     struct status st;
 
+    stream->encoder_says[0] = '\0';
     if (!stream->has_ended)
         return;
     stream->has_ended = false;
@@ -170,7 +171,7 @@ bool stream_append(struct stream *stream, struct kv_record *record, struct ram_s
     ram_publish(stream->store->arena, slot, &frame->image, &stream->share);
     stream->next_seq = record->end_seq;
     stream->stored_frames++;
-    take_back_end(stream);
+    goes_on(stream);
     stream->last_pts_ns = record->pts_ns;
     advance_tokens(stream, record);
     segment_pump(segment);
@@ -249,7 +250,7 @@ bool stream_append_gap(struct stream *stream, const struct stream_gap *gap, stru
     if (!extend_gap(stream, &record, gap->reason) && !append_note(stream, &record, gap->reason, st))
         return false;
     stream->gap_frames += record.end_seq - record.seq;
-    take_back_end(stream);
+    goes_on(stream);
     return true;
 }
 
@@ -307,6 +308,7 @@ bool stream_attach(struct stream *stream, uint64_t epoch, struct stream_writer *
         return status_fail(st, STATUS_ABORTED, "stream %s: epoch %llu has another call appending",
                            stream->name, (unsigned long long)epoch);
     stream->writer = writer;
+    stream->encoder_says[0] = '\0';
     stream->store->writer_count++;
     ram_set_shares(stream->store->arena, stream->store->writer_count);
     return true;

@@ -76,6 +76,7 @@ struct stream {
     uint8_t *init_image;                    /* a copy opens each segment; free() */
     bool waits_for_room;                    /* a segment of its wants disk */
     char waits_because[STATUS_TEXT_BYTES];  /* why no segment can be made now; "": one can */
+    char encoder_says[STATUS_TEXT_BYTES];   /* what keeps its encoder from going on; "": nothing is known */
     bool is_ready;                          /* its definition is durable */
     struct stream_save *saves, **saves_end; /* of stream.json, on their way, in order */
     struct stream_deletion *deletion;       /* NULL: it stays */
@@ -172,6 +173,8 @@ bool stream_load(struct stream *stream, struct status *st); /* blocks; at start 
  * Returns its length; no NUL. */
 size_t stream_copy_text(char *out, size_t room, const char *text);
 void stream_set_trouble(struct stream *stream, const char *trouble);
+/* Until a writer comes, or a frame or gap. */
+void stream_set_encoder_says(struct stream *stream, const char *trouble);
 void stream_fence_writer(struct stream *stream, const struct status *why);
 /* Writes stream.json durably; done may be NULL. Saves of a stream follow each other. */
 bool stream_save(struct stream *stream, stream_done_fn *done, void *user, struct status *st);

@@ -39,6 +39,13 @@ void stream_set_trouble(struct stream *stream, const char *trouble)
     stream->trouble[stream_copy_text(stream->trouble, sizeof stream->trouble - 1, trouble)] = '\0';
 }
 
+void stream_set_encoder_says(struct stream *stream, const char *trouble)
+{
+    char *text = stream->encoder_says;
+
+    text[stream_copy_text(text, sizeof stream->encoder_says - 1, trouble)] = '\0';
+}
+
 struct stream_save {
     struct work work;
     struct stream *stream;

@@ -160,6 +160,7 @@ TEST(a_web_server_that_goes_and_comes_back_costs_no_frame)
         world_until(world, world_all_over, 30000);
         CHECK_EQ(stream->end, STREAM_END_DONE);
         CHECK_STR(stream->end_trouble, "");
+        CHECK_HAS(stream->reported, "Server returned 5XX");
         CHECK_EQ(world_check(stream, 60, 1), 60);
         world_destroy(world);
         process_stop(&server, SIGKILL, 1000);
@@ -301,6 +302,28 @@ TEST(an_analyzer_of_another_model_is_not_hammered)
     world_until(world, connected, 10000);
     world_for(world, 2500);
     CHECK_EQ(stream->hellos, 1);
+    world_destroy(world);
+}
+
+static bool connected_thrice(struct world *world)
+{
+    return world->streams[0].hellos > 2;
+}
+
+/* It was tried for ever, and only a log said why. */
+TEST(what_keeps_a_stream_from_going_on_is_told_to_its_store_once)
+{
+    struct world *world = world_create();
+    struct world_stream *stream = world_add(world, "cam", make("a.mp4", 10));
+
+    status_fail(&world->refuse, STATUS_DATA_LOSS, "the window of cam cannot be read");
+    world_start(world, stream);
+    world_until(world, connected_thrice, 10000);
+    CHECK_STR(stream->reported, "the window of cam cannot be read");
+    CHECK_EQ(stream->reports, 1);
+    world->refuse.code = STATUS_OK;
+    world_until(world, world_all_over, 20000);
+    CHECK_EQ(world_check(stream, 10, 1), 10);
     world_destroy(world);
 }
 

@@ -82,6 +82,19 @@ static void get_stream(struct rpc_call *call, void *state)
     rpc_call_reply(call, &status.base, NULL);
 }
 
+static void report_trouble(struct rpc_call *call, void *state)
+{
+    const Reelkv__V1__ReportTroubleRequest *request =
+        (const Reelkv__V1__ReportTroubleRequest *)rpc_call_request(call)->body;
+    Reelkv__V1__ReportTroubleReply reply = REELKV__V1__REPORT_TROUBLE_REPLY__INIT;
+    struct world_stream *stream = find(state, request->id);
+
+    CHECK(stream != NULL);
+    snprintf(stream->reported, sizeof stream->reported, "%s", request->trouble);
+    stream->reports++;
+    rpc_call_reply(call, &reply.base, NULL);
+}
+
 /* ----------------------------------------------------------------------------------------- analyzer */
 
 struct world_push {
@@ -304,10 +317,11 @@ static bool find_analyzer(void *user, const char *ns, const char *name, char add
 
 struct world *world_create(void)
 {
-    static const struct rpc_handler catalog[] = { { &api_get_stream, get_stream } };
+    static const struct rpc_handler catalog[] = { { &api_get_stream, get_stream },
+                                                  { &api_report_trouble, report_trouble } };
     static const struct rpc_handler ingest[] = { { &api_push, open_push } };
     struct world *world = calloc(1, sizeof *world);
-    struct rpc_service services[] = { { "reelkv.v1.Catalog", catalog, 1, world },
+    struct rpc_service services[] = { { "reelkv.v1.Catalog", catalog, ARRAY_LEN(catalog), world },
                                       { "reelkv.v1.Ingest", ingest, 1, world } };
     static struct rpc_service kept[2];
     const char *addresses[] = { "127.0.0.1:0" };

@@ -28,7 +28,8 @@ struct world_stream {
     uint64_t received, durable;
     uint64_t expected_frames;
     uint32_t hellos, frames_in_all, most_in_flight, gaps, ends;
-    char end_trouble[600], gap_reason[600];
+    uint32_t reports;
+    char end_trouble[600], gap_reason[600], reported[600];
     char encoder[64]; /* that said Hello last */
     bool over;
     enum stream_end end;

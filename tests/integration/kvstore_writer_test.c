@@ -315,6 +315,54 @@ TEST(kvstore_catalog_lists_pages_masks_passwords_and_deletes)
     server_stop(&servers[0]);
 }
 
+static void check_trouble(const char *says)
+{
+    Reelkv__V1__GetStreamRequest get = REELKV__V1__GET_STREAM_REQUEST__INIT;
+    Reelkv__V1__StreamId id = client_id("cam-1");
+    struct reply reply;
+
+    get.id = &id;
+    client_call(&servers[0], &reply, &api_get_stream, &get.base);
+    CHECK_OK(reply.ok, reply.st);
+    CHECK_STR(((const Reelkv__V1__StreamStatus *)reply.body)->trouble, says);
+    client_done(&reply);
+}
+
+static void report(const char *trouble)
+{
+    Reelkv__V1__ReportTroubleRequest request = REELKV__V1__REPORT_TROUBLE_REQUEST__INIT;
+    Reelkv__V1__StreamId id = client_id("cam-1");
+    struct reply reply;
+
+    request.id = &id;
+    request.trouble = (char *)trouble;
+    client_call(&servers[0], &reply, &api_report_trouble, &request.base);
+    CHECK_OK(reply.ok, reply.st);
+    client_done(&reply);
+}
+
+TEST(kvstore_says_what_an_encoder_reported_until_something_comes)
+{
+    struct writer writer = { 0 };
+
+    server_start(&servers[0], "kv-a", NULL);
+    client_create(&servers[0], "cam-1");
+    check_trouble("");
+    report("there is no analyzer");
+    check_trouble("there is no analyzer");
+    CHECK_OK(writer_open(&writer, &servers[0], "cam-1"), writer.st);
+    CHECK_OK(writer_begin(&writer), writer.st);
+    CHECK_OK(writer_block(&writer, true, 0), writer.st);
+    CHECK_OK(writer_frames(&writer, 1), writer.st);
+    check_trouble("");
+    report("its web server is away");
+    check_trouble("its web server is away");
+    CHECK_OK(writer_gap(&writer, 1, "nothing came"), writer.st);
+    CHECK_OK(writer_finish(&writer), writer.st);
+    check_trouble("");
+    server_stop(&servers[0]);
+}
+
 TEST(kvstore_timeline_shows_frames_and_gaps)
 {
     Reelkv__V1__TimelineRequest request = REELKV__V1__TIMELINE_REQUEST__INIT;
