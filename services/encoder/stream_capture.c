@@ -226,7 +226,12 @@ static void restart_now(struct loop_timer *timer)
     struct stream *stream = container_of(timer, struct stream, capture_timer);
 
     stream_push_open(stream);
-    if (stream->capture == NULL)
+    if (stream->capture != NULL)
+        return;
+    /* The frames of a child that has died hold none of the next one's slots, so it would come on top of them. */
+    if (stream->frame_count > stream->encoder->keep_frames)
+        restart_later(stream);
+    else
         stream_capture_start(stream, stream->capture_seq);
 }
 

@@ -239,6 +239,31 @@ TEST(what_is_kept_is_bounded)
     world_destroy(world);
 }
 
+static bool seven_kept(struct world *world)
+{
+    return stream_progress(world->streams[0].stream).kept_frames == 4 + 3;
+}
+
+/* Each capture that died while nothing got durable brought its slots' frames on top. */
+TEST(what_is_kept_is_bounded_however_often_the_capture_dies)
+{
+    struct world *world = world_create();
+    struct world_stream *stream = world_add(world, "cam", make("a.mp4", 60));
+
+    world->encoder.keep_frames = 4;
+    world->durable_lag = 1000;
+    world_start(world, stream);
+    world_until(world, seven_kept, 20000);
+    CHECK(kill(stream_progress(stream->stream).capture_pid, SIGKILL) == 0);
+    world_for(world, 2000);
+    CHECK(seven_kept(world));
+    world->durable_lag = 0;
+    world_forget(world, stream, 0);
+    world_until(world, world_all_over, 30000);
+    CHECK_EQ(world_check(stream, 60, 1), 60);
+    world_destroy(world);
+}
+
 TEST(a_source_that_cannot_be_read_ends_with_its_sentence)
 {
     struct world *world = world_create();
