@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/name.h"
 #include "base/require.h"
 
 enum { TYPED_BYTES = 64, NEAR_EDITS = 3 };
@@ -133,18 +134,21 @@ static void list_verbs(const char *word, char *out, size_t out_bytes)
 
 static void explain_unknown(int argc, char **argv, struct status *st)
 {
-    char typed[TYPED_BYTES] = "", verbs[256];
+    char first[TYPED_BYTES], second[TYPED_BYTES] = "", typed[2 * TYPED_BYTES], verbs[256];
     bool two = argc > 1 && argv[1][0] != '-';
     const struct cli_command *near;
 
-    snprintf(typed, sizeof typed, "%s%s%s", argv[0], two ? " " : "", two ? argv[1] : "");
+    url_mask(argv[0], first, sizeof first); /* `reelkv cam URL` */
+    if (two)
+        url_mask(argv[1], second, sizeof second);
+    snprintf(typed, sizeof typed, "%s%s%s", first, two ? " " : "", second);
     list_verbs(argv[0], verbs, sizeof verbs);
     near = cli_command_nearest(typed);
     if (near == NULL && verbs[0] == '\0')
         near = cli_command_nearest(argv[0]);
     if (argv[0][0] == '-')
         status_fail(st, STATUS_INVALID, "a verb comes before options such as %.60s; see `reelkv help`",
-                    argv[0]);
+                    first);
     else if (verbs[0] != '\0' && (near == NULL || !two))
         status_fail(st, STATUS_INVALID, "there is no verb '%.60s'; there are: %s", typed, verbs);
     else if (near != NULL)

@@ -6,6 +6,8 @@
 
 #include "base/limits.h"
 
+enum { SHOWN_BYTES = 81 };
+
 static bool is_lower_or_digit(char c)
 {
     return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9');
@@ -15,15 +17,17 @@ bool name_check(const char *what, const char *name, struct status *st)
 {
     size_t len = strlen(name);
     bool ok = len >= 1 && len <= LIMIT_NAME_BYTES && is_lower_or_digit(name[0]);
+    char shown[SHOWN_BYTES];
 
     for (size_t i = 1; ok && i < len; i++)
         ok = is_lower_or_digit(name[i]) || strchr("._-", name[i]) != NULL;
     if (ok)
         return true;
+    url_mask(name, shown, sizeof shown); /* `cam add URL NAME` */
     return status_fail(
         st, STATUS_INVALID,
-        "%s name '%.80s' is not valid: use 1 to %d of a-z 0-9 . _ -, starting with a letter or digit", what,
-        name, LIMIT_NAME_BYTES);
+        "%s name '%s' is not valid: use 1 to %d of a-z 0-9 . _ -, starting with a letter or digit", what,
+        shown, LIMIT_NAME_BYTES);
 }
 
 /* Where the user part of an address ends: the last '@' before its path. A password with a '/' in it, which should

@@ -7,8 +7,8 @@
 
 #include "base/status.h"
 
-/* [a-z0-9][a-z0-9._-]{0,62}: safe as a folder, a Redis key and a label. `what` opens the sentence ("stream").
- */
+/* [a-z0-9][a-z0-9._-]{0,62}: safe as a folder, a Redis key and a label. `what` opens the sentence ("stream"), which has
+ * the password masked of a URL that came in place of a name. */
 bool name_check(const char *what, const char *name, struct status *st);
 
 /* The URL with everything between "//" and '@', and everything after '?', replaced by "***", for logs and

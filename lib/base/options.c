@@ -6,9 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/name.h"
 #include "base/require.h"
 
-enum { OPTION_NAME_BYTES = 64 };
+enum { OPTION_NAME_BYTES = 64, SHOWN_BYTES = 81 };
 
 bool option_parse_bytes(const char *text, uint64_t *bytes_p)
 {
@@ -73,11 +74,13 @@ static bool refuse(const struct option_row *row, const char *text, struct status
     const char *what = row->type == OPTION_STR     ? " characters"
                        : row->type == OPTION_BYTES ? " (whole bytes, or with one of K, M, G, T)"
                                                    : "";
+    char shown[SHOWN_BYTES];
 
+    url_mask(text, shown, sizeof shown);
     if (row->type == OPTION_BOOL)
-        return status_fail(st, STATUS_INVALID, "%s must be true or false, not '%.80s'", row->name, text);
-    return status_fail(st, STATUS_INVALID, "%s must be %s to %s%s, not '%.80s'", row->name, row->min,
-                       row->max, what, text);
+        return status_fail(st, STATUS_INVALID, "%s must be true or false, not '%s'", row->name, shown);
+    return status_fail(st, STATUS_INVALID, "%s must be %s to %s%s, not '%s'", row->name, row->min, row->max,
+                       what, shown);
 }
 
 static bool set_bool(bool *field, const char *text)
@@ -229,12 +232,14 @@ static bool take_flag(const struct option_table *table, void *options, char **ar
 
 static bool count_arguments(const struct option_table *table, int count, char **argv, struct status *st)
 {
-    if ((size_t)count > table->arguments_max)
-        return status_fail(st, STATUS_INVALID,
-                           "unexpected argument '%.80s'; usage: %s [--option value]...%s%s",
-                           argv[1 + table->arguments_max], table->program,
-                           table->arguments != NULL ? " " : "",
+    char shown[SHOWN_BYTES];
+
+    if ((size_t)count > table->arguments_max) {
+        url_mask(argv[1 + table->arguments_max], shown, sizeof shown);
+        return status_fail(st, STATUS_INVALID, "unexpected argument '%s'; usage: %s [--option value]...%s%s",
+                           shown, table->program, table->arguments != NULL ? " " : "",
                            table->arguments != NULL ? table->arguments : "");
+    }
     if ((size_t)count < table->arguments_min)
         return status_fail(st, STATUS_INVALID, "missing argument; usage: %s [--option value]... %s",
                            table->program, table->arguments);

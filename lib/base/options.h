@@ -9,7 +9,8 @@
  * not be empty and whose default is, must be given.
  *
  * Owner:  STR values borrow argv, the environment or the row; all outlive main().
- * Fails:  INVALID with the flag, the value and what is allowed; an unknown flag names the nearest known one.
+ * Fails:  INVALID with the flag, the value (of a URL, without its password) and what is allowed; an unknown flag names
+ *         the nearest known one.
  */
 #ifndef REELKV_BASE_OPTIONS_H
 #define REELKV_BASE_OPTIONS_H

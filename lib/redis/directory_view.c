@@ -168,7 +168,7 @@ bool directory_reply_streams(const redisReply *reply, struct directory_view *vie
 bool redis_address_read(const char *text, struct redis_address *address, struct status *st)
 {
     const char *colon = strrchr(text, ':');
-    char *end;
+    char *end, shown[DIRECTORY_ADDRESS_BYTES];
     long port;
 
     memset(address, 0, sizeof *address);
@@ -180,9 +180,12 @@ bool redis_address_read(const char *text, struct redis_address *address, struct 
         text_copy(address->host, sizeof address->host, text + 5);
         return true;
     }
-    if (colon == NULL || colon == text || (size_t)(colon - text) >= sizeof address->host)
+    if (colon == NULL || colon == text || (size_t)(colon - text) >= sizeof address->host ||
+        strstr(text, "://") != NULL) {
+        url_mask(text, shown, sizeof shown); /* redis://:password@host:port */
         return status_fail(st, STATUS_INVALID, "redis address '%.100s' must be unix:/path or host:port",
-                           text);
+                           shown);
+    }
     port = strtol(colon + 1, &end, 10);
     if (*end != '\0' || port < 1 || port > 65535)
         return status_fail(st, STATUS_INVALID, "redis address '%.100s' has no port 1 to 65535", text);

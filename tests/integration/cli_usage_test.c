@@ -68,6 +68,34 @@ TEST(mistakes_say_what_there_is)
     }
 }
 
+/* Arguments in the wrong order, or one too many: what is said of them goes to screens and logs. */
+TEST(a_mistyped_camera_keeps_its_password)
+{
+    static const struct {
+        const char *words[WORDS_MAX];
+        const char *says;
+    } rows[] = {
+        { { "cam", "add", "rtsp://user:geheim@host/x", "gate" },
+          "camera name 'rtsp://***@host/x' is not valid" },
+        { { "cam", "add", "my", "gate", "rtsp://user:geheim@host/x" }, "argument 'rtsp://***@host/x'" },
+        { { "cam", "rtsp://user:geheim@host/x" }, "no verb 'cam rtsp://***@host/x'" },
+        { { "rtsp://user:geheim@host/x", "gate" }, "no verb 'rtsp://***@host/x gate'" },
+        { { "cam", "rtsp://a-user-whose-name-fills-all-that-is-shown-of-a-word:geheim@host/x" },
+          "***@host/x'" },
+        { { "cam", "add", "gate", "x.mp4", "--fps", "rtsp://user:geheim@host/x" },
+          "not 'rtsp://***@host/x'" },
+        { { "cam", "ls", "--redis", "redis://:geheim@host:6379" }, "'redis://***@host:6379' must be" },
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct process process;
+
+        CHECK_EQ(run(&process, rows[i].words), 2);
+        CHECK_HAS(process_log(&process), rows[i].says);
+        CHECK(strstr(process_log(&process), "geheim") == NULL);
+    }
+}
+
 /* Programs read the error of a command line that was not understood, too: whichever way JSON was asked for, and
  * whatever bytes were typed. */
 TEST(errors_are_json_when_json_was_asked_for)
