@@ -108,8 +108,12 @@ static bool bring_up(const struct up_options *options, struct up *up, struct sta
         return false;
     text_copy(plan->fingerprint, sizeof plan->fingerprint, up->facts.fingerprint);
     /* Remembered only once it has worked: a mistyped model is not to come back by itself. */
-    return up_plan_make_run(up->data, plan, st) && up_start(&start, &up->file, st) &&
-           cluster_settings_write(up->data, plan, st);
+    if (!up_plan_make_run(up->data, plan, st) || !up_start(&start, &up->file, st))
+        return false;
+    if (cluster_settings_write(up->data, plan, st))
+        return true;
+    up_stop(&up->file, NULL);
+    return status_wrap(st, "what it was started with could not be kept, so everything was stopped again");
 }
 
 /* Across all namespaces, as the stores have announced them. */

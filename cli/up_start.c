@@ -76,15 +76,15 @@ static bool has_ended(const struct cluster_file *file)
     return !process_is_alive(&file->supervisor);
 }
 
-bool up_stop(const struct cluster_file *file, uint32_t timeout_ms, struct status *st)
+bool up_stop(const struct cluster_file *file, struct status *st)
 {
-    uint64_t deadline = clock_mono_ns() + timeout_ms * 1000000ull;
+    uint64_t deadline = clock_mono_ns() + STOP_MS * 1000000ull;
 
     process_signal(&file->supervisor, SIGTERM);
     while (!has_ended(file)) {
         if (clock_mono_ns() > deadline)
-            return status_fail(st, STATUS_DEADLINE, "the supervisor (process %d) has not ended in %u s",
-                               file->supervisor.pid, timeout_ms / 1000);
+            return status_fail(st, STATUS_DEADLINE, "the supervisor (process %d) has not ended in %d s",
+                               file->supervisor.pid, STOP_MS / 1000);
         usleep(LOOK_MS * 1000);
     }
     return true;
@@ -183,7 +183,7 @@ bool up_start(const struct up_start *start, struct cluster_file *file, struct st
                            start->data);
     if (wait_until_ready(start, file, st))
         return true;
-    up_stop(file, STOP_MS, NULL);
+    up_stop(file, NULL);
     return false;
 }
 
@@ -194,5 +194,5 @@ bool up_stay(const struct cluster_file *file, struct status *st)
             return status_fail(st, STATUS_UNAVAILABLE, "the cluster was stopped");
         else
             usleep(LOOK_MS * 1000);
-    return up_stop(file, STOP_MS, st);
+    return up_stop(file, st);
 }

@@ -20,7 +20,7 @@ bool up_start(const struct up_start *start, struct cluster_file *file, struct st
 /* Waits for the supervisor started by up_start(); Ctrl-C or SIGTERM stop it. */
 bool up_stay(const struct cluster_file *file, struct status *st);
 
-/* TERM to the supervisor and waiting for its end; DEADLINE when it does not come. */
-bool up_stop(const struct cluster_file *file, uint32_t timeout_ms, struct status *st);
+/* TERM to the supervisor, and waits for its end; DEADLINE when it does not come. */
+bool up_stop(const struct cluster_file *file, struct status *st);
 
 #endif

@@ -239,6 +239,29 @@ TEST(up_fails_with_the_log_of_what_broke)
     CHECK(!path_exists("settings.json"));
 }
 
+/* A full disk, say: `up` said that it had failed, and left everything running. */
+TEST(up_that_cannot_keep_its_settings_leaves_nothing_running)
+{
+    struct process up, down;
+    char in_the_way[600];
+    struct status st;
+
+    set_up();
+    snprintf(in_the_way, sizeof in_the_way, "%s/settings.json.new", data);
+    CHECK_OK(file_make_folders(in_the_way, &st), st);
+    CHECK_EQ(process_run(&up, "up",
+                         PROCESS_ARGS(reelkv, "up", "--data", data, "--model",
+                                      REELKV_SOURCE_DIR "/tests/data/parity/tiny-a", "--dtype", "f32",
+                                      "--n-local", "512", "--ram", "64M", "--disk", "256M"),
+                         READY_MS),
+             1);
+    CHECK_EQ(run_verb(&down, "down", NULL), 3);
+    CHECK_HAS(process_log(&up), "everything was stopped again: create ");
+    CHECK_HAS(double_said(), "stop kvstore-0");
+    CHECK(!path_exists("cluster.json"));
+    CHECK(!path_exists("run"));
+}
+
 /* What keeps a program from being run is told; it stood in the supervisor's log alone. */
 TEST(a_program_that_cannot_be_run_says_why)
 {
