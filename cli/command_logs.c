@@ -15,7 +15,7 @@
 #include "cli_command.h"
 #include "supervisor_log.h"
 
-enum { FILES_MAX = CLUSTER_PROCESSES_MAX + 1, LOOK_MS = 200, LINE_BYTES = 4096 };
+enum { FILES_MAX = CLUSTER_PROCESSES_MAX + 1, LOOK_MS = 200, BLOCK_BYTES = 4096 };
 
 #define LOGS_OPTIONS(OPT)                                                    \
     CLI_DATA_OPTIONS(OPT)                                                    \
@@ -84,7 +84,7 @@ static bool list_files(const char *data, const char *wanted, struct log_file *fi
 /* Where the last `lines` lines begin. */
 static off_t tail_start(FILE *file, uint32_t lines)
 {
-    char block[LINE_BYTES];
+    char block[BLOCK_BYTES];
     uint64_t left = lines + 1ull; /* the newline that ends the last line is not a line */
     off_t end;
 
@@ -104,13 +104,17 @@ static off_t tail_start(FILE *file, uint32_t lines)
     return 0;
 }
 
-static void print_line(const char *name, const char *line, bool many, bool as_json)
+static void print_line(const char *name, char *line, size_t len, bool many, bool as_json)
 {
+    char instead[64], *text;
     struct json *value;
-    char *text;
 
+    if (!utf8_is_valid(line, len)) {
+        snprintf(instead, sizeof instead, "(%zu bytes that are not text)", len);
+        line = instead;
+    }
     if (!as_json) {
-        printf("%s%s%s\n", many ? name : "", many ? " | " : "", line);
+        printf("%s%s%s\n", many ? name : "", many ? " | " : "", cli_make_safe(line));
         return;
     }
     value = json_make_object();
@@ -122,30 +126,27 @@ static void print_line(const char *name, const char *line, bool many, bool as_js
     json_free(value);
 }
 
-/* Prints whole lines from file->at on; a line still being written waits. */
+/* Prints whole lines from file->at on; a line still being written waits. After a power loss a log may hold blocks of
+ * NULs. */
 static void print_from(struct log_file *log, bool many, bool as_json)
 {
     FILE *file = fopen(log->path, "re");
-    char line[LINE_BYTES];
+    char *line = NULL;
+    size_t room = 0;
     struct stat info;
+    ssize_t len;
 
     if (file == NULL)
         return;
     if (fstat(fileno(file), &info) == 0 && info.st_size < log->at)
         log->at = 0; /* it was rotated */
     fseeko(file, log->at, SEEK_SET);
-    while (fgets(line, sizeof line, file) != NULL) {
-        size_t len = strlen(line);
-
-        if (line[len - 1] != '\n' && len + 1 < sizeof line)
-            break;
-        log->at += (off_t)len;
-        if (line[len - 1] == '\n')
-            line[len - 1] = '\0';
-        if (!utf8_is_valid(line, strlen(line)))
-            snprintf(line, sizeof line, "(%zu bytes that are not text)", len);
-        print_line(log->name, line, many, as_json);
+    while ((len = getline(&line, &room, file)) > 0 && line[len - 1] == '\n') {
+        log->at += len;
+        line[len - 1] = '\0';
+        print_line(log->name, line, (size_t)len - 1, many, as_json);
     }
+    free(line);
     fclose(file);
     fflush(stdout);
 }

@@ -1,6 +1,7 @@
 /* The command line without a cluster: help, mistakes and where their sentences go, output that cannot be written. */
 #include <stdlib.h>
 
+#include "base/file.h"
 #include "base/json.h"
 #include "support/process.h"
 #include "support/test.h"
@@ -160,6 +161,28 @@ TEST(doctor_looks_at_a_folder_that_is_not_made_yet)
              0);
     CHECK_HAS(process_log(&process), "made by `reelkv up`");
     CHECK_HAS(process_log(&process), "start one with `reelkv up --data /");
+}
+
+/* Blocks that were not written before the power went are NULs: a line that began with one was read before its start, one
+ * in the middle of a line ended the log there. */
+TEST(logs_go_on_behind_what_is_not_text)
+{
+    static const char log[] = "first\n\0\0\0\0\nbefore\0after\nturned \x1b[31mred\nthird\nnot whole";
+    struct process process;
+    char data[300], path[400];
+    struct status st;
+
+    snprintf(data, sizeof data, "%s/data", test_folder());
+    snprintf(path, sizeof path, "%s/log", data);
+    CHECK_OK(file_make_folders(path, &st), st);
+    snprintf(path, sizeof path, "%s/log/kvstore-0.log", data);
+    CHECK_OK(file_write_durable(path, log, sizeof log - 1, &st), st);
+    CHECK_EQ(run(&process, (const char *const[]){ "logs", "--data", data, NULL }), 0);
+    CHECK_STR(process_log(&process), "first\n(4 bytes that are not text)\n(12 bytes that are not text)\n"
+                                     "turned  [31mred\nthird\n");
+    CHECK_EQ(run(&process, (const char *const[]){ "logs", "--data", data, "--lines", "1", "--json", NULL }),
+             0);
+    CHECK_STR(process_log(&process), "{\"name\":\"kvstore-0\",\"line\":\"third\"}\n");
 }
 
 TEST_MAIN()
