@@ -164,6 +164,17 @@ static void check_folder(struct doctor *doctor)
              doctor->data);
 }
 
+static void note_model(struct doctor *doctor, const char *folder, const struct model_facts *facts)
+{
+    if (facts->vision_frames_per_s > 0 && facts->language_frames_per_s > 0)
+        note(doctor, FINE, "model", "%s: %s, %u layers, %s + %s frames/s (vision, language)", folder,
+             facts->family, facts->layers, cli_rate(facts->vision_frames_per_s),
+             cli_rate(facts->language_frames_per_s));
+    else
+        note(doctor, FINE, "model", "%s: %s, %u layers, speed " MODEL_NOT_MEASURED, folder, facts->family,
+             facts->layers);
+}
+
 static void check_model(struct doctor *doctor)
 {
     struct up_request request = { .data = doctor->data,
@@ -180,9 +191,7 @@ static void check_model(struct doctor *doctor)
     if (!cluster_settings_read(doctor->data, last, &st) || !up_plan_resolve(&request, last, plan, &st))
         note(doctor, FAIL, "next up", "%s", st.text);
     else if (model_facts_read(plan, &facts, &st))
-        note(doctor, FINE, "model", "%s: %s, %u layers, %s + %s frames/s (vision, language)", plan->model,
-             facts.family, facts.layers, cli_rate(facts.vision_frames_per_s),
-             cli_rate(facts.language_frames_per_s));
+        note_model(doctor, plan->model, &facts);
     else
         note(doctor, FAIL, "model", "%s|name another checkpoint folder with --model", st.text);
     free(last);

@@ -20,6 +20,9 @@ struct model_facts {
     double language_frames_per_s; /* 0: not measured */
 };
 
+/* Of the speed, where both are 0. */
+#define MODEL_NOT_MEASURED "not measured: the model takes too much of the free memory to load it once more"
+
 /* A checkpoint larger than a quarter of the free memory is not measured: it would have to be loaded twice. INVALID also
  * when a budget of the plan holds less than one window; that is told before the measuring makes a window of that size. */
 bool model_facts_read(const struct cluster_plan *plan, struct model_facts *facts, struct status *st);

@@ -92,7 +92,7 @@ static void print_speed(const struct up_banner *banner)
     double speed = frames_per_s(banner->facts), fps = banner->file->plan.sample_fps;
 
     if (speed <= 0) {
-        printf("  speed    not measured: the model takes too much of the free memory to load it once more\n");
+        printf("  speed    " MODEL_NOT_MEASURED "\n");
         return;
     }
     printf("  speed    %s frames/s expected (vision %s, language %s alone): %.0f cameras at %g frames/s\n",

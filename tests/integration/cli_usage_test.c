@@ -163,6 +163,24 @@ TEST(doctor_looks_at_a_folder_that_is_not_made_yet)
     CHECK_HAS(process_log(&process), "start one with `reelkv up --data /");
 }
 
+/* It told of 0.00 frames a second. Of the checkpoint's files, a large one that is all hole counts as any other does. */
+TEST(doctor_says_when_a_model_is_too_large_to_measure)
+{
+    struct process process;
+    char model[300], part[400];
+
+    snprintf(model, sizeof model, "%s/model", test_folder());
+    snprintf(part, sizeof part, "%s/other.safetensors", model);
+    CHECK_EQ(process_run(&process, "cp",
+                         PROCESS_ARGS("cp", "-r", REELKV_SOURCE_DIR "/tests/data/parity/tiny-a", model),
+                         VERB_MS),
+             0);
+    CHECK_EQ(process_run(&process, "truncate", PROCESS_ARGS("truncate", "-s", "1T", part), VERB_MS), 0);
+    CHECK_EQ(run(&process, (const char *const[]){ "doctor", "--data", model, "--model", model, NULL }), 0);
+    CHECK_HAS(process_log(&process), "speed not measured");
+    CHECK(strstr(process_log(&process), "frames/s") == NULL);
+}
+
 /* Blocks that were not written before the power went are NULs: a line that began with one was read before its start, one
  * in the middle of a line ended the log there. */
 TEST(logs_go_on_behind_what_is_not_text)
