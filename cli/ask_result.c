@@ -35,7 +35,7 @@ void ask_result_deinit(struct ask_result *result)
     memset(result, 0, sizeof *result);
 }
 
-static void print_answer(const char *text)
+static void print_safe(const char *text)
 {
     char *copy = strdup(text);
 
@@ -173,7 +173,7 @@ bool ask_result_take(struct ask_result *result, const Reelkv__V1__AskReply *repl
     case REELKV__V1__ASK_REPLY__ITEM_ANSWER:
         json_append_str(result->answer_parts, reply->answer->text);
         if (result->prints_text)
-            print_answer(reply->answer->text);
+            print_safe(reply->answer->text);
         return true;
     case REELKV__V1__ASK_REPLY__ITEM_END:
         take_end(result, reply->end);
@@ -217,8 +217,11 @@ void ask_result_print(const struct ask_result *result)
         if (count > SHOWN_FRAMES)
             printf("and %zu more (--json shows all)\n", count - SHOWN_FRAMES);
     }
-    for (size_t i = 0; i < json_len(result->notes); i++)
-        printf("Note: %s\n", json_str(json_at(result->notes, i)));
+    for (size_t i = 0; i < json_len(result->notes); i++) {
+        printf("Note: ");
+        print_safe(json_str(json_at(result->notes, i)));
+        printf("\n");
+    }
     if (result->has_end)
         printf("%.0f frames in view; %.0f ms: retrieve %.0f, prefill %.0f, decode %.0f (%.0f tokens)\n",
                json_number(json_get(result->usage, "frames_in_view")),

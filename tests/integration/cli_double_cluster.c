@@ -234,7 +234,7 @@ static void send_evidence(struct rpc_call *call, bool with_picture)
     Reelkv__V1__EvidenceFrame *list[] = { &frames[0], &frames[1] };
     Reelkv__V1__Evidence evidence = REELKV__V1__EVIDENCE__INIT;
     Reelkv__V1__AskReply reply = REELKV__V1__ASK_REPLY__INIT;
-    char *notes[] = { (char *)"12 frames of dock are gone" };
+    char *notes[] = { (char *)"12 frames of dock\x1b[2J are gone" };
 
     frames[0].seq = 4;
     frames[0].pts_ns = START_NS + 2000000000;

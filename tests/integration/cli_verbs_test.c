@@ -297,7 +297,7 @@ TEST(answers_come_with_their_evidence)
     CHECK_EQ(RUN(&verb, "ask", "What was it?", "--cam", "dock"), 0);
     CHECK(strncmp(process_log(&verb), "A red st [31mar\n", 16) == 0);
     CHECK_HAS(process_log(&verb), "2026-01-01 00:00:02.500Z");
-    CHECK_HAS(process_log(&verb), "Note: 12 frames of dock are gone");
+    CHECK_HAS(process_log(&verb), "Note: 12 frames of dock [2J are gone");
 
     snprintf(pictures, sizeof pictures, "%s/pictures", test_folder());
     CHECK_EQ(RUN(&verb, "ask", "What was it?", "--json", "--thumbnails", pictures), 0);
