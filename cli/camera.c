@@ -66,17 +66,32 @@ static bool get_from(struct cluster *cluster, const struct worker_record *store,
     return ok || cluster_blame(store, st);
 }
 
-/* A camera that the directory does not know (yet, after Redis came back empty) may be with any store. */
+/* A camera that the directory does not know (yet, after Redis came back empty) may be with any store; also with one that
+ * does not say. */
 static bool get_from_any(struct cluster *cluster, Reelkv__V1__StreamId *id, struct camera *camera,
                          const struct worker_record **store_p, struct status *st)
 {
     const struct directory_view *view = cluster_view(cluster);
+    const struct worker_record *silent = NULL;
 
     for (uint32_t i = 0; i < view->worker_count; i++) {
-        *store_p = &view->workers[i];
-        if (view->workers[i].kind == WORKER_KVSTORE && get_from(cluster, *store_p, id, camera, NULL))
+        const struct worker_record *store = &view->workers[i];
+        struct status why = { 0 };
+
+        if (store->kind != WORKER_KVSTORE)
+            continue;
+        if (get_from(cluster, store, id, camera, &why)) {
+            *store_p = store;
             return true;
+        }
+        if (why.code != STATUS_NOT_FOUND)
+            silent = store;
     }
+    if (silent != NULL)
+        return status_fail(st, STATUS_UNAVAILABLE,
+                           "no store that answers has camera '%s', and %s does not answer now, see "
+                           "`reelkv doctor`",
+                           id->name, silent->name);
     return status_fail(st, STATUS_NOT_FOUND, "there is no camera '%s'; `reelkv cam ls` lists them", id->name);
 }
 
@@ -272,7 +287,11 @@ bool camera_last_gap(struct cluster *cluster, const struct camera *camera, struc
         struct rpc_sync_stream *call;
         const Reelkv__V1__TimelineReply *reply = timeline(cluster, camera, after_seq, &call);
 
-        for (size_t i = 0; reply != NULL && i < reply->n_spans; i++) {
+        if (reply == NULL) {
+            rpc_sync_stream_destroy(call);
+            return false;
+        }
+        for (size_t i = 0; i < reply->n_spans; i++) {
             const Reelkv__V1__TimelineSpan *span = reply->spans[i];
 
             if (span->result != REELKV__V1__FRAME_RESULT__FRAME_RESULT_GAP || span->reason[0] == '\0')
@@ -282,7 +301,7 @@ bool camera_last_gap(struct cluster *cluster, const struct camera *camera, struc
             found = true;
         }
         /* The next page begins further on, whatever a store says. */
-        after_seq = reply != NULL && reply->next_seq > after_seq ? reply->next_seq : 0;
+        after_seq = reply->next_seq > after_seq ? reply->next_seq : 0;
         rpc_sync_stream_destroy(call);
     } while (after_seq != 0);
     return found;

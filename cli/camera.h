@@ -2,7 +2,7 @@
  *
  * Owner:  plain values; camera_list() gives an array the caller frees.
  * Thread: main thread.
- * Fails:  NOT_FOUND for a camera no store knows, UNAVAILABLE when its store is not running.
+ * Fails:  NOT_FOUND for a camera no store knows, UNAVAILABLE when its store, or one that may have it, does not answer.
  * Bounds: LIMIT_STREAMS of each kvstore. */
 #ifndef REELKV_CLI_CAMERA_H
 #define REELKV_CLI_CAMERA_H
@@ -49,7 +49,8 @@ uint64_t camera_frames_on_disk(const struct camera *camera);
 /* Why nothing comes now: its trouble, or the reason of the gap that is its newest. "" when nothing is known. */
 void camera_explain(struct cluster *cluster, const struct camera *camera, char out[STATUS_TEXT_BYTES]);
 
-/* The newest gap that has a reason; those that were evicted have none. False: there is none, or its store is silent. */
+/* The newest gap that has a reason; those that were evicted have none. False: there is none, or its store did not tell to
+ * the end. */
 struct camera_gap {
     uint64_t from_seq, to_seq; /* exclusive */
     int64_t from_pts_ns;

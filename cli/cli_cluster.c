@@ -233,7 +233,7 @@ const struct worker_record *cluster_store_of(const struct cluster *cluster, cons
 
 bool cluster_blame(const struct worker_record *worker, struct status *st)
 {
-    return st != NULL && st->code == STATUS_UNAVAILABLE &&
+    return st != NULL && (st->code == STATUS_UNAVAILABLE || st->code == STATUS_DEADLINE) &&
            status_wrap(st, "%s does not answer now, see `reelkv doctor`", worker->name);
 }
 

@@ -42,7 +42,8 @@ struct rpc_sync *cluster_connect(struct cluster *cluster, const char *address, s
 const struct worker_record *cluster_store_of(const struct cluster *cluster, const char *ns, const char *name,
                                              struct status *st);
 
-/* After a call that failed: UNAVAILABLE says who does not answer, and what to look at. Returns false. `st` may be NULL. */
+/* After a call that failed: UNAVAILABLE and DEADLINE say who does not answer, and what to look at. Returns false. `st` may
+ * be NULL. */
 bool cluster_blame(const struct worker_record *worker, struct status *st);
 
 /* One call to a worker; *call_p, which holds the reply, is destroyed by the caller also on failure. */

@@ -301,9 +301,12 @@ static void ask(struct rpc_call *call, void *state)
     rpc_call_finish(call, NULL);
 }
 
-/* The newest thing of every camera is a gap. */
+/* The newest thing of every camera is a gap; of a "torn" one the second page cannot be had. */
 static void timeline(struct rpc_call *call, void *state)
 {
+    const Reelkv__V1__TimelineRequest *request =
+        (const Reelkv__V1__TimelineRequest *)rpc_call_request(call)->body;
+    const struct double_camera *camera = find(state, request->id->name);
     Reelkv__V1__TimelineReply reply = REELKV__V1__TIMELINE_REPLY__INIT;
     Reelkv__V1__TimelineSpan span = REELKV__V1__TIMELINE_SPAN__INIT;
     Reelkv__V1__TimelineSpan *spans[] = { &span };
@@ -315,6 +318,13 @@ static void timeline(struct rpc_call *call, void *state)
     span.reason = (char *)"nobody answers there";
     reply.spans = spans;
     reply.n_spans = 1;
+    if (camera != NULL && strstr(camera->source, "torn") != NULL) {
+        if (request->after_seq > 0) {
+            refuse(call, STATUS_UNAVAILABLE, "the disk is gone");
+            return;
+        }
+        reply.next_seq = span.to_seq;
+    }
     rpc_call_reply(call, &reply.base, NULL);
 }
 

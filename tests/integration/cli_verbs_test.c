@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "support/process.h"
@@ -248,6 +249,55 @@ TEST(show_says_why_the_newest_gap_is_there)
     value = printed(&verb);
     CHECK_STR(json_str(json_get(json_get(value, "last_gap"), "reason")), "nobody answers there");
     json_free(value);
+    tear_down();
+}
+
+/* The gaps of the pages before were shown as the newest. */
+TEST(a_timeline_that_breaks_off_shows_no_last_gap)
+{
+    struct process verb;
+
+    set_up();
+    CHECK_EQ(RUN(&verb, "cam", "add", "tape", "http://host/gappy-torn.mp4"), 0);
+    CHECK_EQ(RUN(&verb, "cam", "wait", "tape"), 0);
+    CHECK_EQ(RUN(&verb, "cam", "show", "tape"), 0);
+    CHECK_HAS(process_log(&verb), "4 in gaps");
+    CHECK(strstr(process_log(&verb), "last gap") == NULL);
+    tear_down();
+}
+
+/* A kvstore that has announced itself, and is gone. */
+static void announce_silent_store(const char *name)
+{
+    const int64_t now_ms = clock_utc_ns() / 1000000;
+    struct process announce;
+    char record[400];
+
+    snprintf(
+        record, sizeof record,
+        "{\"address\":\"unix:%s/nobody.sock\",\"pid\":1,\"started_ms\":%lld,\"seen_ms\":%lld,\"streams\":0,"
+        "\"capacity\":0,\"draining\":false}",
+        test_folder(), (long long)now_ms, (long long)now_ms + VERB_MS);
+    CHECK_EQ(process_run(&announce, "announce",
+                         PROCESS_ARGS("redis-cli", "-s", redis_address() + strlen("unix:"), "hset",
+                                      "reelkv:1:workers:kvstore", name, record),
+                         VERB_MS),
+             0);
+}
+
+/* It may have the camera: "there is no camera" was not known. Which store a name would go to first is by chance. */
+TEST(a_silent_store_is_not_a_missing_camera)
+{
+    static const char *const names[] = { "a", "b", "c", "d", "e", "f", "g", "h" };
+    struct process verb;
+
+    set_up();
+    CHECK_EQ(RUN(&verb, "cam", "show", "a"), 3);
+    announce_silent_store("kvstore-9");
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        CHECK_EQ(RUN(&verb, "cam", "show", names[i]), 4);
+        CHECK_HAS(process_log(&verb), "kvstore-9 does not answer now, see `reelkv doctor`");
+    }
     tear_down();
 }
 
