@@ -10,7 +10,7 @@
 #include "reelkv/v1/catalog.pb-c.h"
 #include "reelkv/v1/kvstore.pb-c.h"
 
-enum { PAGE_STREAMS = 500, PAGE_SPANS = 1000, SILENT_BYTES = 256 };
+enum { PAGE_STREAMS = 500, PAGE_SPANS = 1000 };
 
 static void copy_text(char *out, size_t out_bytes, const char *text)
 {
@@ -120,23 +120,29 @@ bool camera_get(struct cluster *cluster, const char *ns, const char *name, struc
     return camera_find(cluster, ns, name, camera, &store, st);
 }
 
-struct camera_array {
-    struct camera *items;
-    size_t count, room;
-};
-
-static void append(struct camera_array *array, const Reelkv__V1__StreamStatus *status)
+/* Room for one more; it doubles at each power of two. */
+static void *grow(void *items, size_t count, size_t item_bytes)
 {
-    if (array->count == array->room) {
-        array->room = array->room == 0 ? 16 : 2 * array->room;
-        array->items = realloc(array->items, array->room * sizeof *array->items);
-        REQUIRE(array->items != NULL);
-    }
-    camera_from_reply(&status->base, &array->items[array->count++]);
+    if ((count & (count - 1)) == 0)
+        items = realloc(items, (count == 0 ? 1 : 2 * count) * item_bytes);
+    REQUIRE(items != NULL);
+    return items;
+}
+
+static void add_camera(struct camera_list *list, const Reelkv__V1__StreamStatus *status)
+{
+    list->cameras = grow(list->cameras, list->count, sizeof *list->cameras);
+    camera_from_reply(&status->base, &list->cameras[list->count++]);
+}
+
+static void add_silent(struct camera_list *list, const char *store)
+{
+    list->silent = grow(list->silent, list->silent_count, sizeof *list->silent);
+    copy_text(list->silent[list->silent_count++], sizeof *list->silent, store);
 }
 
 static bool list_store(struct cluster *cluster, const struct worker_record *store, const char *ns,
-                       struct camera_array *array, struct status *st)
+                       struct camera_list *list, struct status *st)
 {
     char token[256] = "";
 
@@ -154,7 +160,7 @@ static bool list_store(struct cluster *cluster, const struct worker_record *stor
         if (ok) {
             reply = (const Reelkv__V1__ListStreamsReply *)body;
             for (size_t i = 0; i < reply->n_streams; i++)
-                append(array, reply->streams[i]);
+                add_camera(list, reply->streams[i]);
             last = reply->next_page_token == NULL || reply->next_page_token[0] == '\0';
             ok = last || text_copy(token, sizeof token, reply->next_page_token) ||
                  status_fail(st, STATUS_INTERNAL, "%s gave a page token that is too long", store->name);
@@ -174,15 +180,12 @@ static int by_name(const void *a, const void *b)
     return order != 0 ? order : strcmp(one->name, other->name);
 }
 
-bool camera_list(struct cluster *cluster, const char *ns, struct camera **cameras_p, size_t *count_p,
-                 char silent[SILENT_BYTES], struct status *st)
+bool camera_list_read(struct cluster *cluster, const char *ns, struct camera_list *list, struct status *st)
 {
     const struct directory_view *view = cluster_view(cluster);
-    struct camera_array array = { 0 };
-    uint32_t stores = 0, answered = 0;
-    size_t used = 0;
+    uint32_t stores = 0;
 
-    silent[0] = '\0';
+    memset(list, 0, sizeof *list);
     if (!name_check("namespace", ns, st))
         return false;
     for (uint32_t i = 0; i < view->worker_count; i++) {
@@ -191,23 +194,45 @@ bool camera_list(struct cluster *cluster, const char *ns, struct camera **camera
         if (store->kind != WORKER_KVSTORE)
             continue;
         stores++;
-        if (list_store(cluster, store, ns, &array, st))
-            answered++;
-        else if (used < SILENT_BYTES)
-            used += (size_t)snprintf(silent + used, SILENT_BYTES - used, "%s%s", used > 0 ? ", " : "",
-                                     store->name);
+        if (!list_store(cluster, store, ns, list, st))
+            add_silent(list, store->name);
     }
-    if (answered == 0) {
-        free(array.items);
-        return stores > 0
-                   ? status_wrap(st, "no kvstore answers now, see `reelkv doctor`")
-                   : status_fail(st, STATUS_UNAVAILABLE, "no kvstore is running; see `reelkv node ls`");
-    }
-    if (array.count > 0)
-        qsort(array.items, array.count, sizeof *array.items, by_name);
-    *cameras_p = array.items;
-    *count_p = array.count;
+    if (stores == 0)
+        return status_fail(st, STATUS_UNAVAILABLE, "no kvstore is running; see `reelkv node ls`");
+    if (list->silent_count == stores)
+        return status_wrap(st, "no kvstore answers now, see `reelkv doctor`");
+    if (list->count > 0)
+        qsort(list->cameras, list->count, sizeof *list->cameras, by_name);
     return true;
+}
+
+void camera_list_deinit(struct camera_list *list)
+{
+    free(list->cameras);
+    free(list->silent);
+    memset(list, 0, sizeof *list);
+}
+
+struct json *camera_list_silent(const struct camera_list *list)
+{
+    struct json *names = json_make_array();
+
+    for (size_t i = 0; i < list->silent_count; i++)
+        json_append_str(names, list->silent[i]);
+    return names;
+}
+
+void camera_list_warn(const struct camera_list *list, const char *what)
+{
+    bool one = list->silent_count == 1;
+
+    if (list->silent_count == 0)
+        return;
+    fflush(stdout); /* what was said before comes before */
+    fprintf(stderr, "reelkv: ");
+    for (size_t i = 0; i < list->silent_count; i++)
+        fprintf(stderr, "%s%s", i > 0 ? ", " : "", list->silent[i]);
+    fprintf(stderr, " %s not answer: %s cameras are %s\n", one ? "does" : "do", one ? "its" : "their", what);
 }
 
 const char *camera_state_words(const struct camera *camera)

@@ -1,6 +1,6 @@
 /* camera.h - cameras as the command line sees them: copies of what their stores say.
  *
- * Owner:  plain values; camera_list() gives an array the caller frees.
+ * Owner:  plain values; what camera_list_read() found is freed by camera_list_deinit().
  * Thread: main thread.
  * Fails:  NOT_FOUND for a camera no store knows, UNAVAILABLE when its store, or one that may have it, does not answer.
  * Bounds: LIMIT_STREAMS of each kvstore. */
@@ -29,10 +29,22 @@ bool camera_get(struct cluster *cluster, const char *ns, const char *name, struc
 bool camera_find(struct cluster *cluster, const char *ns, const char *name, struct camera *camera,
                  const struct worker_record **store_p, struct status *st);
 
-/* All cameras of a namespace by name. Stores that do not answer are left out and named in `silent`
- * (comma-separated, "" when all did). */
-bool camera_list(struct cluster *cluster, const char *ns, struct camera **cameras_p, size_t *count_p,
-                 char silent[256], struct status *st);
+/* All cameras of a namespace by name, without those of stores that do not answer. */
+struct camera_list {
+    struct camera *cameras;
+    size_t count;
+    char (*silent)[LIMIT_NAME_BYTES + 1]; /* names of the stores that do not */
+    size_t silent_count;
+};
+
+/* UNAVAILABLE when no store answers. Also after a failure *list is to be freed. */
+bool camera_list_read(struct cluster *cluster, const char *ns, struct camera_list *list, struct status *st);
+void camera_list_deinit(struct camera_list *list); /* zeroed is fine */
+
+/* The silent ones as an array of names; and as "kvstore-1 does not answer: its cameras are <what>" on stderr, nothing when
+ * all answered. */
+struct json *camera_list_silent(const struct camera_list *list);
+void camera_list_warn(const struct camera_list *list, const char *what);
 
 /* The reply of a store. Text that is too long for its field is cut. */
 void camera_from_reply(const ProtobufCMessage *stream_status, struct camera *camera);

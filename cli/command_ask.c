@@ -13,7 +13,7 @@
 #include "cli_command.h"
 #include "interrupt.h"
 
-enum { SILENT_BYTES = 256, HEARD_OF_MS = 3 * DIRECTORY_HEARTBEAT_MS, AGAIN_MS = 200 };
+enum { HEARD_OF_MS = 3 * DIRECTORY_HEARTBEAT_MS, AGAIN_MS = 200 };
 
 #define ASK_OPTIONS(OPT)                                                                                     \
     CLI_STREAM_OPTIONS(OPT)                                                                                  \
@@ -75,19 +75,17 @@ static bool add_camera(struct ask *ask, const char *name, size_t len, struct sta
 
 static bool add_all_cameras(struct ask *ask, struct status *st)
 {
-    struct camera *cameras = NULL;
-    char silent[SILENT_BYTES];
-    size_t count = 0;
-    bool ok = camera_list(ask->cluster, ask->options->namespace, &cameras, &count, silent, st);
+    struct camera_list list;
+    bool ok = camera_list_read(ask->cluster, ask->options->namespace, &list, st);
 
-    if (ok && count == 0)
+    if (ok && list.count == 0)
         ok = status_fail(st, STATUS_NOT_FOUND,
                          "there are no cameras to ask about; `reelkv cam add NAME FILE-OR-URL`");
-    for (size_t i = 0; ok && i < count; i++)
-        ok = add_camera(ask, cameras[i].name, strlen(cameras[i].name), st);
-    if (ok && silent[0] != '\0')
-        fprintf(stderr, "reelkv: cameras of %s are left out: it does not answer\n", silent);
-    free(cameras);
+    for (size_t i = 0; ok && i < list.count; i++)
+        ok = add_camera(ask, list.cameras[i].name, strlen(list.cameras[i].name), st);
+    if (ok)
+        camera_list_warn(&list, "left out");
+    camera_list_deinit(&list);
     return ok;
 }
 

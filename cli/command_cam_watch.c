@@ -11,7 +11,7 @@
 #include "interrupt.h"
 #include "reelkv/v1/catalog.pb-c.h"
 
-enum { LOOK_MS = 200, SILENT_BYTES = 256 };
+enum { LOOK_MS = 200 };
 
 /* ------------------------------------------------------------------------------------------------ ls */
 
@@ -24,19 +24,19 @@ static const struct option_row ls_rows[] = {
 #undef ROW
 };
 
-static void print_table(const struct camera *cameras, size_t count)
+static void print_table(const struct camera_list *list)
 {
     static const char *const titles[] = { "CAMERA", "STATE", ">FRAMES", ">OF",   ">GAPS",
                                           ">DISK",  "FROM",  "TO",      "SOURCE" };
     struct cli_table *table;
 
-    if (count == 0) {
+    if (list->count == 0 && list->silent_count == 0) {
         printf("No cameras yet: `reelkv cam add NAME FILE-OR-URL` adds one.\n");
         return;
     }
     table = cli_table_create(titles, ARRAY_LEN(titles));
-    for (size_t i = 0; i < count; i++) {
-        const struct camera *camera = &cameras[i];
+    for (size_t i = 0; i < list->count; i++) {
+        const struct camera *camera = &list->cameras[i];
 
         cli_table_cell(table, "%s", camera->name);
         cli_table_cell(table, "%s", camera_state_words(camera));
@@ -52,42 +52,44 @@ static void print_table(const struct camera *cameras, size_t count)
         cli_table_cell(table, "%s", camera->source);
     }
     cli_table_print(table);
-    for (size_t i = 0; i < count; i++)
-        if (cameras[i].trouble[0] != '\0')
-            printf("%s: %s\n", cameras[i].name, cameras[i].trouble);
+    for (size_t i = 0; i < list->count; i++)
+        if (list->cameras[i].trouble[0] != '\0')
+            printf("%s: %s\n", list->cameras[i].name, list->cameras[i].trouble);
+    camera_list_warn(list, "missing here");
+}
+
+static void print_list_json(const struct camera_list *list)
+{
+    struct json *value = json_make_object(), *cameras = json_make_array();
+
+    for (size_t i = 0; i < list->count; i++)
+        json_append(cameras, camera_to_json(&list->cameras[i]));
+    json_set(value, "cameras", cameras);
+    json_set(value, "silent_stores", camera_list_silent(list));
+    cli_print_json(value);
 }
 
 static enum cli_exit run_ls(const struct cli_run *run)
 {
     const struct cam_ls_options *options = run->options;
-    struct camera *cameras = NULL;
+    struct camera_list list = { 0 };
     struct cluster *cluster = NULL;
-    char silent[SILENT_BYTES] = "";
-    struct json *value, *list;
+    enum cli_exit code = CLI_OK;
     struct status st = { 0 };
-    size_t count = 0;
-    bool ok;
 
-    ok = cluster_open(&cluster, options->data, options->redis, &st) &&
-         camera_list(cluster, options->namespace, &cameras, &count, silent, &st);
-    cluster_close(cluster);
-    if (!ok)
-        return cli_fail(&st, run->json);
-    if (run->json) {
-        value = json_make_object();
-        list = json_make_array();
-        for (size_t i = 0; i < count; i++)
-            json_append(list, camera_to_json(&cameras[i]));
-        json_set(value, "cameras", list);
-        json_set_str(value, "silent_stores", silent[0] != '\0' ? silent : NULL);
-        cli_print_json(value);
+    if (!cluster_open(&cluster, options->data, options->redis, &st) ||
+        !camera_list_read(cluster, options->namespace, &list, &st)) {
+        code = cli_fail(&st, run->json);
     } else {
-        print_table(cameras, count);
-        if (silent[0] != '\0')
-            fprintf(stderr, "reelkv: cameras of %s are missing here: it does not answer\n", silent);
+        if (run->json)
+            print_list_json(&list);
+        else
+            print_table(&list);
+        code = list.silent_count > 0 ? CLI_UNAVAILABLE : CLI_OK;
     }
-    free(cameras);
-    return silent[0] != '\0' ? CLI_UNAVAILABLE : CLI_OK;
+    camera_list_deinit(&list);
+    cluster_close(cluster);
+    return code;
 }
 
 const struct cli_command cli_cam_ls = {

@@ -10,8 +10,6 @@
 #include "cli_command.h"
 #include "reelkv/v1/kvstore.pb-c.h"
 
-enum { SILENT_BYTES = 256 };
-
 /* ------------------------------------------------------------------------------------------- node ls */
 
 struct node_ls_options {
@@ -152,7 +150,7 @@ static void store_row(const char *name, const Reelkv__V1__ServerInfo *info, stru
     cli_table_cell(table, "%llu", (unsigned long long)info->frames);
 }
 
-/* Stores that do not answer are left out here as camera_list() leaves out their cameras. */
+/* Stores that do not answer are left out here as camera_list_read() leaves out their cameras. */
 static void gather_stores(struct cluster *cluster, struct cli_table *table, struct json *stores)
 {
     const struct directory_view *view = cluster_view(cluster);
@@ -171,16 +169,15 @@ static void gather_stores(struct cluster *cluster, struct cli_table *table, stru
     }
 }
 
-static void camera_rows(const struct camera *cameras, size_t count, struct cli_table *table,
-                        struct json *list)
+static void camera_rows(const struct camera_list *list, struct cli_table *table, struct json *rows)
 {
-    for (size_t i = 0; i < count; i++) {
-        const struct camera *camera = &cameras[i];
+    for (size_t i = 0; i < list->count; i++) {
+        const struct camera *camera = &list->cameras[i];
 
-        json_append(list, camera_to_json(camera));
+        json_append(rows, camera_to_json(camera));
         cli_table_cell(table, "%s", camera->name);
         cli_table_cell(table, "%s", camera->store);
-        cli_table_cell(table, "%llu", (unsigned long long)(camera->stored_frames));
+        cli_table_cell(table, "%llu", (unsigned long long)camera->stored_frames);
         cli_table_cell(table, "%llu", (unsigned long long)camera->evicted_frames);
         cli_table_cell(table, "%llu", (unsigned long long)camera->gap_frames);
         cli_table_cell(table, "%s", cli_bytes(camera->disk_bytes));
@@ -189,47 +186,48 @@ static void camera_rows(const struct camera *cameras, size_t count, struct cli_t
     }
 }
 
-static enum cli_exit run_mem_ls(const struct cli_run *run)
+static void print_memory(struct cluster *cluster, const struct camera_list *list, bool as_json)
 {
-    const struct mem_ls_options *options = run->options;
     struct cli_table *store_table = cli_table_create(store_titles, ARRAY_LEN(store_titles));
     struct cli_table *camera_table = cli_table_create(camera_titles, ARRAY_LEN(camera_titles));
-    struct json *value = json_make_object(), *stores = json_make_array(), *list = json_make_array();
-    struct camera *cameras = NULL;
-    struct cluster *cluster = NULL;
-    char silent[SILENT_BYTES] = "";
-    struct status st = { 0 };
-    size_t count = 0;
-    bool ok;
+    struct json *value = json_make_object(), *stores = json_make_array(), *cameras = json_make_array();
 
-    ok = cluster_open(&cluster, options->data, options->redis, &st) &&
-         camera_list(cluster, options->namespace, &cameras, &count, silent, &st);
-    if (ok)
-        gather_stores(cluster, store_table, stores);
-    camera_rows(cameras, count, camera_table, list);
+    gather_stores(cluster, store_table, stores);
+    camera_rows(list, camera_table, cameras);
     json_set(value, "stores", stores);
-    json_set(value, "cameras", list);
-    json_set_str(value, "silent_stores", silent[0] != '\0' ? silent : NULL);
-    if (ok && run->json) {
+    json_set(value, "cameras", cameras);
+    json_set(value, "silent_stores", camera_list_silent(list));
+    if (as_json) {
         cli_print_json(value);
-        value = NULL;
-    } else if (ok) {
+        cli_table_destroy(store_table);
+        cli_table_destroy(camera_table);
+    } else {
         cli_table_print(store_table);
         printf("\n");
         cli_table_print(camera_table);
+        json_free(value);
+        camera_list_warn(list, "missing here");
     }
-    if (!ok || run->json) {
-        cli_table_destroy(store_table);
-        cli_table_destroy(camera_table);
+}
+
+static enum cli_exit run_mem_ls(const struct cli_run *run)
+{
+    const struct mem_ls_options *options = run->options;
+    struct camera_list list = { 0 };
+    struct cluster *cluster = NULL;
+    enum cli_exit code = CLI_OK;
+    struct status st = { 0 };
+
+    if (!cluster_open(&cluster, options->data, options->redis, &st) ||
+        !camera_list_read(cluster, options->namespace, &list, &st)) {
+        code = cli_fail(&st, run->json);
+    } else {
+        print_memory(cluster, &list, run->json);
+        code = list.silent_count > 0 ? CLI_UNAVAILABLE : CLI_OK;
     }
-    json_free(value);
-    if (ok && silent[0] != '\0' && !run->json)
-        fprintf(stderr, "reelkv: %s is missing here: it does not answer\n", silent);
-    free(cameras);
+    camera_list_deinit(&list);
     cluster_close(cluster);
-    if (!ok)
-        return cli_fail(&st, run->json);
-    return silent[0] != '\0' ? CLI_UNAVAILABLE : CLI_OK;
+    return code;
 }
 
 const struct cli_command cli_mem_ls = {

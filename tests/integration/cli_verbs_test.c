@@ -301,6 +301,36 @@ TEST(a_silent_store_is_not_a_missing_camera)
     tear_down();
 }
 
+/* Their names were one text, cut at 256 bytes, in JSON too. */
+TEST(silent_stores_are_named_one_by_one)
+{
+    static const char *const listings[][2] = { { "cam", "ls" }, { "mem", "ls" } };
+    struct process verb;
+    struct json *value;
+
+    set_up();
+    CHECK_EQ(RUN(&verb, "cam", "add", "dock", video), 0);
+    CHECK_EQ(RUN(&verb, "cam", "ls", "--json"), 0);
+    value = printed(&verb);
+    CHECK(json_is_array(json_get(value, "silent_stores")));
+    CHECK_EQ(json_len(json_get(value, "silent_stores")), 0);
+    json_free(value);
+    announce_silent_store("kvstore-8");
+    announce_silent_store("kvstore-9");
+    for (size_t i = 0; i < ARRAY_LEN(listings); i++) {
+        CHECK_EQ(RUN(&verb, listings[i][0], listings[i][1]), 4);
+        CHECK_HAS(process_log(&verb),
+                  "reelkv: kvstore-8, kvstore-9 do not answer: their cameras are missing");
+        CHECK_EQ(RUN(&verb, listings[i][0], listings[i][1], "--json"), 4);
+        value = printed(&verb);
+        CHECK_EQ(json_len(json_get(value, "cameras")), 1);
+        CHECK_STR(json_str(json_at(json_get(value, "silent_stores"), 0)), "kvstore-8");
+        CHECK_STR(json_str(json_at(json_get(value, "silent_stores"), 1)), "kvstore-9");
+        json_free(value);
+    }
+    tear_down();
+}
+
 /* Until the verb takes the signal as a message instead of its death. */
 static void wait_until_blocked(const struct process *process, int number)
 {
