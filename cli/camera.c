@@ -141,6 +141,26 @@ static void add_silent(struct camera_list *list, const char *store)
     copy_text(list->silent[list->silent_count++], sizeof *list->silent, store);
 }
 
+static bool is_silent(const struct camera_list *list, const char *store)
+{
+    for (size_t i = 0; i < list->silent_count; i++)
+        if (strcmp(list->silent[i], store) == 0)
+            return true;
+    return false;
+}
+
+/* A store that is gone for longer than its lease is known by its cameras alone. */
+static void add_gone(struct camera_list *list, const struct directory_view *view, const char *ns)
+{
+    for (uint32_t i = 0; i < view->stream_count; i++) {
+        const struct stream_record *stream = &view->streams[i];
+
+        if (strcmp(stream->ns, ns) == 0 && !is_silent(list, stream->store) &&
+            directory_view_worker(view, WORKER_KVSTORE, stream->store) == NULL)
+            add_silent(list, stream->store);
+    }
+}
+
 static bool list_store(struct cluster *cluster, const struct worker_record *store, const char *ns,
                        struct camera_list *list, struct status *st)
 {
@@ -201,6 +221,7 @@ bool camera_list_read(struct cluster *cluster, const char *ns, struct camera_lis
         return status_fail(st, STATUS_UNAVAILABLE, "no kvstore is running; see `reelkv node ls`");
     if (list->silent_count == stores)
         return status_wrap(st, "no kvstore answers now, see `reelkv doctor`");
+    add_gone(list, view, ns);
     if (list->count > 0)
         qsort(list->cameras, list->count, sizeof *list->cameras, by_name);
     return true;

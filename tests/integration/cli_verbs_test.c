@@ -301,6 +301,26 @@ TEST(a_silent_store_is_not_a_missing_camera)
     tear_down();
 }
 
+/* A store that is gone for long is no longer among the workers: its cameras were left out without a word. */
+TEST(a_store_that_is_gone_is_missed_by_its_cameras)
+{
+    struct process verb, announce;
+
+    set_up();
+    CHECK_EQ(process_run(&announce, "announce",
+                         PROCESS_ARGS("redis-cli", "-s", redis_address() + strlen("unix:"), "hset",
+                                      "reelkv:1:streams", "default/yard",
+                                      "{\"store\":\"kvstore-7\",\"phase\":2,\"seen_ms\":1}"),
+                         VERB_MS),
+             0);
+    CHECK_EQ(RUN(&verb, "cam", "ls"), 4);
+    CHECK_HAS(process_log(&verb), "reelkv: kvstore-7 does not answer: its cameras are missing here");
+    CHECK_EQ(RUN(&verb, "cam", "ls", "--namespace", "other"), 0);
+    CHECK_EQ(RUN(&verb, "cam", "show", "yard"), 4);
+    CHECK_HAS(process_log(&verb), "kept by kvstore-7, which is not running now");
+    tear_down();
+}
+
 /* Their names were one text, cut at 256 bytes, in JSON too. */
 TEST(silent_stores_are_named_one_by_one)
 {
