@@ -39,7 +39,7 @@ bool media_url_check(const char *source, struct status *st)
     if (scheme != NULL)
         return check_rest(source + strlen(scheme->beginning), st);
 #define WORDS(scheme, live) scheme "://, "
-    return status_fail(st, STATUS_UNIMPLEMENTED,
+    return status_fail(st, STATUS_INVALID,
                        "this kind of URL cannot be read; a source is " MEDIA_URL_SCHEMES(
                            WORDS) "or the path of a file");
 #undef WORDS

@@ -21,7 +21,7 @@
     SCHEME("rtp", true)           \
     SCHEME("srt", true)
 
-/* A path is fine. UNIMPLEMENTED with the list for a URL of another kind, INVALID for one without a host or with spaces; no
+/* A path is fine. INVALID for a URL of another kind, with the list, for one without a host, and for one with spaces; no
  * sentence holds anything of the URL. */
 bool media_url_check(const char *source, struct status *st);
 

@@ -149,7 +149,7 @@ TEST(sources_are_checked_before_anybody_is_called)
     CHECK_EQ(RUN(&verb, "cam", "add", "a", video, "--start-time", "yesterday"), 2);
     CHECK_HAS(process_log(&verb), "2026-11-21T14:05:00Z");
     CHECK_EQ(RUN(&verb, "cam", "add", "a", "rtsp://host/x", "--start-time", "now"), 2);
-    CHECK(RUN(&verb, "cam", "add", "a", "gopher://user:geheim@host/x") != 0);
+    CHECK_EQ(RUN(&verb, "cam", "add", "a", "gopher://user:geheim@host/x"), 2);
     CHECK_HAS(process_log(&verb), "a source is rtsp://, rtsps://, rtmp://");
     CHECK(strstr(process_log(&verb), "geheim") == NULL);
     CHECK_EQ(RUN(&verb, "cam", "add", "a", video, "--fps", "-1"), 2);
@@ -167,21 +167,20 @@ TEST(addresses_nobody_can_open_are_refused)
 {
     static const struct {
         const char *source, *says;
-        int code;
     } rows[] = {
-        { "", "the source is empty", 2 },
-        { "/dev/null", "not a regular file", 2 },
-        { "foo://user:secret@host/x", "this kind of URL cannot be read; a source is rtsp://", 1 },
-        { "RTSP://host/x", "or the path of a file", 1 },
-        { "rtsp://", "names no host", 2 },
-        { "http:///x.mp4", "names no host", 2 },
-        { "rtsp://user:secret@ host/x", "%20", 2 },
+        { "", "the source is empty" },
+        { "/dev/null", "not a regular file" },
+        { "foo://user:secret@host/x", "this kind of URL cannot be read; a source is rtsp://" },
+        { "RTSP://host/x", "or the path of a file" },
+        { "rtsp://", "names no host" },
+        { "http:///x.mp4", "names no host" },
+        { "rtsp://user:secret@ host/x", "%20" },
     };
     struct process verb;
 
     set_up();
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-        CHECK_EQ(RUN(&verb, "cam", "add", "a", rows[i].source), rows[i].code);
+        CHECK_EQ(RUN(&verb, "cam", "add", "a", rows[i].source), 2);
         CHECK_HAS(process_log(&verb), rows[i].says);
         CHECK(strstr(process_log(&verb), "secret") == NULL);
     }

@@ -42,7 +42,7 @@ TEST(other_kinds_are_refused_and_nothing_of_them_is_said)
     struct status st = { 0 };
 
     CHECK(!media_url_check("gopher://user:geheim@h/x", &st));
-    CHECK_EQ(st.code, STATUS_UNIMPLEMENTED);
+    CHECK_EQ(st.code, STATUS_INVALID);
     CHECK_HAS(st.text, "tcp://, tls://, rtp://");
     CHECK(strstr(st.text, "geheim") == NULL);
 }
