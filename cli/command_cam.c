@@ -37,22 +37,36 @@ static const struct option_row add_rows[] = {
 struct source {
     char url[LIMIT_URL_BYTES + 1];
     bool is_live;
+    bool is_elsewhere; /* a path that only the machine of an encoder can check */
     int64_t start_time_ns;
 };
 
-static bool check_local_file(const char *path, struct source *source, struct status *st)
+static bool take_path(struct source *source, const char *path, struct status *st)
+{
+    return text_copy(source->url, sizeof source->url, path) ||
+           status_fail(st, STATUS_INVALID, "the path of the video is longer than %d bytes", LIMIT_URL_BYTES);
+}
+
+/* The encoders of a cluster found by --redis may be on another machine: a path that names nothing here may be one there. */
+static bool check_file(const char *path, bool may_be_elsewhere, struct source *source, struct status *st)
 {
     struct stat info;
     char *full = realpath(path, NULL);
     bool fits;
 
+    if (full == NULL && errno == ENOENT && may_be_elsewhere && path[0] == '/') {
+        source->is_elsewhere = true;
+        source->start_time_ns = clock_utc_ns();
+        return take_path(source, path, st);
+    }
     if (full == NULL)
-        return status_fail(st, status_code_of_errno(errno), "video %s: %m", path);
-    fits = text_copy(source->url, sizeof source->url, full);
+        return status_fail(st, status_code_of_errno(errno), "video %s: %m%s", path,
+                           may_be_elsewhere ? "; name a file of the encoder's machine by its whole path"
+                                            : "");
+    fits = take_path(source, full, st);
     free(full);
     if (!fits)
-        return status_fail(st, STATUS_INVALID, "the path of the video is longer than %d bytes",
-                           LIMIT_URL_BYTES);
+        return false;
     if (stat(source->url, &info) != 0 || access(source->url, R_OK) != 0)
         return status_fail(st, status_code_of_errno(errno), "video %s: %m", source->url);
     if (S_ISDIR(info.st_mode))
@@ -77,7 +91,8 @@ static bool read_source(const struct cam_add_options *options, const char *text,
     if (options->fps > 0 && options->fps < MEDIA_SAMPLE_FPS_MIN)
         return status_fail(st, STATUS_INVALID, "fps must be %g to %g, not %g", MEDIA_SAMPLE_FPS_MIN,
                            MEDIA_SAMPLE_FPS_MAX, options->fps);
-    if (!is_url && !check_local_file(strncmp(text, "file://", 7) == 0 ? text + 7 : text, source, st))
+    if (!is_url && !check_file(strncmp(text, "file://", 7) == 0 ? text + 7 : text, options->redis[0] != '\0',
+                               source, st))
         return false;
     if (is_url && !media_url_check(text, st))
         return false;
@@ -129,6 +144,18 @@ static bool create(struct cluster *cluster, const struct cam_add_options *option
     return ok || cluster_blame(store, st);
 }
 
+static void warn_elsewhere(const struct cam_add_options *options, const struct source *source)
+{
+    char shown[sizeof source->url];
+
+    text_copy(shown, sizeof shown, source->url);
+    fprintf(stderr, "reelkv: %s is not on this machine: the encoder must be able to read it on its own%s\n",
+            cli_make_safe(shown),
+            options->start_time[0] == '\0' && !source->is_live
+                ? "; its first frame has the time of now, --start-time names another"
+                : "");
+}
+
 static enum cli_exit run_add(const struct cli_run *run)
 {
     const struct cam_add_options *options = run->options;
@@ -146,6 +173,8 @@ static enum cli_exit run_add(const struct cli_run *run)
     cluster_close(cluster);
     if (!ok)
         return cli_fail(&st, run->json);
+    if (source.is_elsewhere)
+        warn_elsewhere(options, &source);
     if (run->json)
         cli_print_json(camera_to_json(&camera));
     else

@@ -142,7 +142,8 @@ TEST(sources_are_checked_before_anybody_is_called)
     set_up();
     snprintf(empty, sizeof empty, "%s/empty.mp4", test_folder());
     CHECK_OK(file_write_durable(empty, "", 0, &st), st);
-    CHECK_EQ(RUN(&verb, "cam", "add", "a", "/no/such.mp4"), 3);
+    CHECK_EQ(RUN(&verb, "cam", "add", "a", "no/such.mp4"), 3);
+    CHECK_HAS(process_log(&verb), "by its whole path");
     CHECK_EQ(RUN(&verb, "cam", "add", "a", empty), 2);
     CHECK_HAS(process_log(&verb), "is empty");
     CHECK_EQ(RUN(&verb, "cam", "add", "A b", video), 2);
@@ -185,6 +186,28 @@ TEST(addresses_nobody_can_open_are_refused)
         CHECK(strstr(process_log(&verb), "secret") == NULL);
     }
     CHECK_EQ(RUN(&verb, "cam", "add", "a", "udp://:5000"), 0); /* any sender */
+    tear_down();
+}
+
+/* The machine that asks need not be the one that reads: such a file could not be added at all. */
+TEST(a_file_of_another_machine_is_taken_as_it_is)
+{
+    struct process verb;
+    struct json *value;
+
+    set_up();
+    CHECK_EQ(RUN(&verb, "cam", "add", "dock", "/no/such folder/a.mp4"), 0);
+    CHECK_HAS(process_log(&verb),
+              "/no/such folder/a.mp4 is not on this machine: the encoder must be able to read it");
+    CHECK_HAS(process_log(&verb), "--start-time");
+    CHECK_EQ(RUN(&verb, "cam", "add", "gate", "/no/such.mp4", "--start-time", "2026-01-01T00:00:00Z"), 0);
+    CHECK_HAS(process_log(&verb), "is not on this machine");
+    CHECK(strstr(process_log(&verb), "--start-time") == NULL);
+    CHECK_EQ(RUN(&verb, "cam", "show", "dock", "--json"), 0);
+    value = printed(&verb);
+    CHECK_STR(json_str(json_get(value, "source")), "/no/such folder/a.mp4");
+    CHECK(json_str(json_get(value, "start_time")) != NULL);
+    json_free(value);
     tear_down();
 }
 
