@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/name.h"
 #include "base/require.h"
+#include "cli_output.h"
 
 enum { CONNECTIONS_MAX = 64, LOOK_MS = 50 };
 
@@ -82,7 +83,7 @@ static bool read_running(const char *data, struct cluster_file *file, struct sta
     return status_fail(
         st, STATUS_UNAVAILABLE,
         "the cluster in %s is not running; start it again, with its cameras, by `reelkv up --data %s`", data,
-        data);
+        cli_quote(data));
 }
 
 bool cluster_is_stopped(const struct cluster *cluster, struct status *st)

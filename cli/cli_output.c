@@ -15,6 +15,7 @@
 
 enum { CELL_BYTES = 200, TEXT_SLOTS = 8, TEXT_BYTES = 48, PROGRESS_COLUMNS = 30 };
 enum { PROGRESS_COLUMNS_MIN = 5, PROGRESS_STEPS_MIN = 10 };
+enum { QUOTE_SLOTS = 2, QUOTE_BYTES = 4200 };
 
 enum cli_exit cli_exit_of(enum status_code code)
 {
@@ -49,6 +50,37 @@ char *cli_make_safe(char *text)
         if ((*c < 0x20 && *c != '\n' && *c != '\t') || *c == 0x7F)
             *c = ' ';
     return text;
+}
+
+static bool is_plain(const char *text)
+{
+    bool plain = *text != '\0';
+
+    for (; plain && *text != '\0'; text++)
+        plain = isalnum((unsigned char)*text) || (*text & 0x80) != 0 || strchr("_-./:@%+=,", *text) != NULL;
+    return plain;
+}
+
+const char *cli_quote(const char *text)
+{
+    static char slots[QUOTE_SLOTS][QUOTE_BYTES];
+    static unsigned next;
+    static const char quote[] = "'\\''";
+    char *quoted, *end;
+
+    if (is_plain(text))
+        return text;
+    quoted = end = slots[next++ % QUOTE_SLOTS];
+    *end++ = '\'';
+    for (; *text != '\0' && (size_t)(end - quoted) + sizeof quote + 1 < QUOTE_BYTES; text++) {
+        if (*text == '\'')
+            end = mempcpy(end, quote, sizeof quote - 1);
+        else
+            *end++ = *text;
+    }
+    *end++ = '\'';
+    *end = '\0';
+    return quoted;
 }
 
 enum cli_exit cli_fail(const struct status *st, bool as_json)

@@ -34,6 +34,10 @@ enum cli_exit cli_fail(const struct status *st, bool as_json);
 /* In place: what others named (URLs, answers, troubles) must not move a terminal's cursor. Returns text. */
 char *cli_make_safe(char *text);
 
+/* As a shell takes it for one word: text itself, or in quotes where it has spaces or what a shell would read. Static storage
+ * for the last two; longer than a path it is cut. For commands that a sentence tells to run. */
+const char *cli_quote(const char *text);
+
 /* A table grows row by row and is printed with columns wide enough; a cell is made safe, and cut at 200 bytes.
  * Numbers are the caller's text; columns whose title starts with '>' are right-aligned. */
 struct cli_table;

@@ -14,6 +14,7 @@
 #include "base/json.h"
 #include "base/name.h"
 #include "base/require.h"
+#include "cli_output.h"
 
 enum { FILE_BYTES_MAX = 256 << 10, BOOT_ID_BYTES = 40, FORMAT_VERSION = 1 };
 
@@ -297,7 +298,7 @@ bool cluster_file_read(const char *data, struct cluster_file *file, struct statu
         return false;
     if (access(path, F_OK) != 0 && errno == ENOENT)
         return status_fail(st, STATUS_NOT_FOUND, "no cluster in %s: start one with `reelkv up --data %s`",
-                           data, data);
+                           data, cli_quote(data));
     value = json_parse_file(path, FILE_BYTES_MAX, st);
     ok = value != NULL && file_from_json(value, file, st);
     json_free(value);
@@ -381,7 +382,7 @@ bool cluster_lock(const char *data, int *fd_p, struct status *st)
         else
             status_fail(st, STATUS_EXISTS,
                         "a cluster already runs on %s%s; use it, or stop it with `reelkv down --data %s`",
-                        data, who, data);
+                        data, who, cli_quote(data));
         free(file);
     }
     close(fd);

@@ -207,7 +207,7 @@ static void check_supervisor(struct doctor *doctor)
     if (!cluster_file_read(doctor->data, doctor->file, &st)) {
         if (st.code == STATUS_NOT_FOUND)
             note(doctor, WARN, "cluster", "none in %s|start one with `reelkv up --data %s`", doctor->data,
-                 doctor->data);
+                 cli_quote(doctor->data));
         else
             note(doctor, FAIL, "cluster", "%s", st.text);
         return;

@@ -70,7 +70,7 @@ static void report(const struct cli_run *run, const char *data, bool killed)
 
     if (!run->json) {
         printf("The cluster in %s was stopped%s; `reelkv up --data %s` goes on where it was.\n", data,
-               killed ? " by force" : "", data);
+               killed ? " by force" : "", cli_quote(data));
         return;
     }
     value = json_make_object();

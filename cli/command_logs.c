@@ -58,7 +58,8 @@ static bool list_files(const char *data, const char *wanted, struct log_file *fi
         return status_fail(st, status_code_of_errno(errno), "open %s: %m", folder);
     if (dir == NULL)
         return status_fail(st, STATUS_NOT_FOUND,
-                           "there are no logs in %s: `reelkv up --data %s` starts a cluster", folder, data);
+                           "there are no logs in %s: `reelkv up --data %s` starts a cluster", folder,
+                           cli_quote(data));
     while (count < FILES_MAX && (entry = readdir(dir)) != NULL) {
         const char *end = strstr(entry->d_name, ".log");
         struct log_file *file = &files[count];

@@ -38,7 +38,7 @@ static void describe_change(const struct up_banner *banner, char *out, size_t ou
         out, out_bytes,
         "what cameras saw until now was stored with other settings: it cannot be asked about, and they do "
         "not go on, until `reelkv up --data %s --model %s --dtype %s%s`",
-        banner->data, before->model, before->dtype, window);
+        cli_quote(banner->data), cli_quote(before->model), before->dtype, window);
 }
 
 static void print_json(const struct up_banner *banner)
@@ -117,7 +117,7 @@ static void print_next(const struct up_banner *banner)
 
     printf("Go on with:  ");
     if (!found)
-        printf("export REELKV_DATA='%s'\n             ", banner->data);
+        printf("export REELKV_DATA=%s\n             ", cli_quote(banner->data));
     printf("reelkv cam add NAME FILE-OR-URL    reelkv ask \"...\"    reelkv down\n");
 }
 

@@ -141,7 +141,7 @@ TEST(up_starts_and_down_stops_in_order)
     CHECK_HAS(process_log(&up), "kvstore-0");
     CHECK_HAS(process_log(&up), "fingerprint");
     CHECK(
-        process_wait_text(&up, "export REELKV_DATA='", READY_MS)); /* or the verbs it names find no cluster */
+        process_wait_text(&up, "export REELKV_DATA=/", READY_MS)); /* or the verbs it names find no cluster */
     redis = find_process("redis");
     CHECK(process_is_alive(&redis.id));
 

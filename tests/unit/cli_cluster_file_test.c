@@ -55,6 +55,8 @@ TEST(what_is_written_is_read_back)
     CHECK(!cluster_file_read(test_folder(), &in, &st));
     CHECK_EQ(st.code, STATUS_NOT_FOUND);
     CHECK_HAS(st.text, "reelkv up --data");
+    CHECK(!cluster_file_read("/no/my data", &in, &st));
+    CHECK_HAS(st.text, "in /no/my data: start one with `reelkv up --data '/no/my data'`");
 }
 
 /* A file that may not be read is not a damaged one. */

@@ -87,6 +87,23 @@ TEST(what_others_named_cannot_move_the_cursor)
     CHECK_STR(cli_make_safe(text), "a [31mb \tc\nd\xc3\xa9");
 }
 
+/* A hint was to be typed as it stood, also where a folder's name has a space. */
+TEST(hints_are_words_for_a_shell)
+{
+    char longest[5000];
+
+    CHECK_STR(cli_quote("/srv/reel-kv_1.2"), "/srv/reel-kv_1.2");
+    CHECK_STR(cli_quote("/srv/caf\xc3\xa9"), "/srv/caf\xc3\xa9");
+    CHECK_STR(cli_quote("/my data"), "'/my data'");
+    CHECK_STR(cli_quote("/a;b$c"), "'/a;b$c'");
+    CHECK_STR(cli_quote("~"), "'~'");
+    CHECK_STR(cli_quote("it's"), "'it'\\''s'");
+    CHECK_STR(cli_quote(""), "''");
+    memset(longest, '\'', sizeof longest - 1);
+    longest[sizeof longest - 1] = '\0';
+    CHECK(strlen(cli_quote(longest)) < sizeof longest);
+}
+
 TEST(times_are_written_to_be_read_again)
 {
     CHECK_STR(cli_rfc3339(NOON_NS), "2025-11-21T12:00:00Z");
