@@ -441,6 +441,14 @@ void cli_progress_draw(struct cli_progress *progress, const char *label, uint64_
         fprintf(stderr, "%s %llu\n", label, (unsigned long long)done);
 }
 
+void cli_progress_say(struct cli_progress *progress, const char *words)
+{
+    if (!is_terminal())
+        return;
+    fprintf(stderr, "\r\033[K%.*s", terminal_columns() - 1, words);
+    progress->shown = true;
+}
+
 void cli_progress_end(struct cli_progress *progress)
 {
     if (progress->shown)

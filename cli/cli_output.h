@@ -70,6 +70,9 @@ struct cli_progress {
     bool shown;
 };
 void cli_progress_draw(struct cli_progress *progress, const char *label, uint64_t done, uint64_t total);
-void cli_progress_end(struct cli_progress *progress);
+void cli_progress_end(struct cli_progress *progress); /* erases the line */
+
+/* Words in place of the bar, where nothing can be counted; nothing where a line cannot be erased again. */
+void cli_progress_say(struct cli_progress *progress, const char *words);
 
 #endif

@@ -50,6 +50,7 @@ struct ask {
     Reelkv__V1__TimeRange range;
     Reelkv__V1__Count top_r, recent_window, max_tokens;
     struct ask_result result;
+    struct cli_progress waiting; /* until the answer begins */
 };
 
 /* ----------------------------------------------------------------------------------------- the request */
@@ -204,12 +205,17 @@ static bool talk(struct ask *ask, struct rpc_sync_stream *stream, struct status 
     if (!rpc_sync_write(stream, &ask->request.base, NULL, st) || !rpc_sync_half_close(stream, st))
         return false;
     for (;;) {
+        const Reelkv__V1__AskReply *reply;
+
         if (!rpc_sync_read(stream, &message, st))
             return false;
         if (message == NULL)
             return ask->result.has_end ||
                    status_fail(st, STATUS_INTERNAL, "qa ended the answer without saying that it is whole");
-        if (!ask_result_take(&ask->result, (const Reelkv__V1__AskReply *)message->body, st))
+        reply = (const Reelkv__V1__AskReply *)message->body;
+        if (reply->item_case == REELKV__V1__ASK_REPLY__ITEM_ANSWER)
+            cli_progress_end(&ask->waiting);
+        if (!ask_result_take(&ask->result, reply, st))
             return false;
     }
 }
@@ -322,6 +328,8 @@ static bool run_question(struct ask *ask, const char *question, struct status *s
     ask->request.n_streams = ask->camera_count;
     ask->result.cameras = (const char *const *)ask->cameras;
     ask->result.camera_count = ask->camera_count;
+    if (ask->result.prints_text)
+        cli_progress_say(&ask->waiting, "asking ...");
     if (ask_until_heard_of(ask, st))
         return true;
     if (st->code == STATUS_OUT_OF_RANGE && ask->request.range == NULL && ask->request.as_of_ns == 0)
@@ -342,6 +350,7 @@ static enum cli_exit run_ask(const struct cli_run *run)
     ask->result.prints_text = !run->json;
     ask->result.thumbnails = ask->options->thumbnails[0] != '\0' ? ask->options->thumbnails : NULL;
     ok = run_question(ask, run->arguments[0], &st);
+    cli_progress_end(&ask->waiting);
     if (ok && run->json)
         ask_result_print_json(&ask->result);
     else if (ok)

@@ -1,6 +1,7 @@
 /* The verbs that talk to a cluster, against a stand-in (cli_double_cluster.c) found by --redis: what they print for
  * people and for programs, what they refuse before calling anybody, cancelling, breaking off, a cluster that is away. */
 #include <fcntl.h>
+#include <pty.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -474,6 +475,47 @@ TEST(ctrl_c_cancels_the_question_in_the_cluster)
     CHECK_HAS(process_log(&verb), "interrupted");
     CHECK(process_wait_text(&cluster, "the question was cancelled", VERB_MS));
     CHECK_EQ(RUN(&verb, "ask", "hang", "--cam", "dock", "--timeout", "1"), 7);
+    tear_down();
+}
+
+/* A question on a terminal of its own; *text has what stands on its stderr, the log what is on stdout. */
+static int ask_on_terminal(const char *question, int number, char text[1024])
+{
+    struct process verb;
+    int terminal, ours;
+    char script[1200];
+    ssize_t len;
+    int code;
+
+    CHECK(openpty(&terminal, &ours, NULL, NULL, NULL) == 0 && fcntl(terminal, F_SETFL, O_NONBLOCK) == 0);
+    snprintf(script, sizeof script, "exec " REELKV_BIN_DIR "/reelkv ask '%s' --cam dock --redis %s 2>%s",
+             question, redis_address(), ptsname(terminal));
+    setenv("TERM", "xterm", 1);
+    process_start(&verb, "terminal", PROCESS_ARGS("sh", "-c", script));
+    if (number != 0)
+        CHECK(process_wait_text(&cluster, "hangs", VERB_MS));
+    code = number != 0 ? process_stop(&verb, number, VERB_MS) : process_wait(&verb, VERB_MS);
+    len = read(terminal, text, 1023);
+    text[len > 0 ? len : 0] = '\0';
+    close(ours);
+    close(terminal);
+    return code;
+}
+
+/* Until the first word nothing told a person that anything went on. What stood there is gone when it comes. */
+TEST(a_question_says_on_a_terminal_that_it_is_asked)
+{
+    struct process verb;
+    char text[1024];
+
+    set_up();
+    CHECK_EQ(RUN(&verb, "cam", "add", "dock", video), 0);
+    CHECK_EQ(ask_on_terminal("What was it?", 0, text), 0);
+    CHECK_STR(text, "\r\033[Kasking ...\r\033[K");
+    CHECK_EQ(ask_on_terminal("hang", SIGINT, text), 130);
+    CHECK_STR(text, "\r\033[Kasking ...\r\033[Kreelkv: interrupted\r\n");
+    CHECK_EQ(RUN(&verb, "ask", "What was it?", "--cam", "dock"), 0);
+    CHECK(strstr(process_log(&verb), "asking") == NULL);
     tear_down();
 }
 
