@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "base/file.h"
 #include "base/json.h"
 #include "base/log.h"
 #include "base/name.h"
@@ -19,6 +18,7 @@
 #include "loop/child.h"
 #include "supervisor_log.h"
 #include "supervisor_plan.h"
+#include "up_plan.h"
 
 enum {
     READY_LINE_BYTES = 4096,
@@ -430,7 +430,7 @@ bool supervisor_run(const char *data, struct status *st)
     loop_timer_stop(&supervisor->write_timer);
     loop_timer_stop(&supervisor->rotate_timer);
     cluster_file_remove(data);
-    file_remove_tree(supervisor->file.plan.run, NULL);
+    up_plan_remove_run(data, &supervisor->file.plan);
     log_info(NULL, "end", "every process has stopped");
     close_all(supervisor);
     return true;

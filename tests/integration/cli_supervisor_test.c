@@ -58,22 +58,28 @@ static void set_up(void)
     unsetenv("DOUBLE_BROKEN");
 }
 
-/* Ends with the test's program whatever happens: the supervisor follows `up --foreground`. */
-static void start_cluster(struct process *up, const char *name)
+/* The cluster that runs now ends with the test's program whatever happens. */
+static void remember_cluster(void)
 {
     static bool at_exit_set;
     struct status st;
 
+    CHECK_OK(cluster_file_read(data, &last, &st), st);
+    if (!at_exit_set)
+        atexit(end_leftovers);
+    at_exit_set = true;
+}
+
+/* The supervisor follows `up --foreground`. */
+static void start_cluster(struct process *up, const char *name)
+{
     process_start(up, name,
                   PROCESS_ARGS(reelkv, "up", "--data", data, "--model",
                                REELKV_SOURCE_DIR "/tests/data/parity/tiny-a", "--dtype", "f32", "--n-local",
                                "512", "--ram", "64M", "--disk", "256M", "--foreground"));
     if (!process_wait_text(up, "ReelKV is ready.", READY_MS))
         test_fail(__FILE__, __LINE__, "not ready: %s", process_log(up));
-    CHECK_OK(cluster_file_read(data, &last, &st), st);
-    if (!at_exit_set)
-        atexit(end_leftovers);
-    at_exit_set = true;
+    remember_cluster();
 }
 
 static int run_verb(struct process *process, const char *verb, const char *noun)
@@ -387,6 +393,36 @@ TEST(a_damaged_cluster_file_keeps_nothing_running)
     CHECK(!process_is_alive(&redis));
     CHECK(!path_exists("cluster.json"));
     CHECK(!path_exists("run"));
+}
+
+/* The folder of sockets was removed whatever cluster.json called so. */
+TEST(a_supervisor_removes_no_folder_but_its_own)
+{
+    static struct cluster_file file;
+    struct process supervisor;
+    char precious[300], path[600], script[1600];
+    struct status st;
+
+    set_up();
+    snprintf(precious, sizeof precious, "%s/p", test_folder());
+    snprintf(path, sizeof path, "%s/log", data);
+    CHECK_OK(file_make_folders(precious, &st), st);
+    CHECK_OK(file_make_folders(path, &st), st);
+    file.plan = (struct cluster_plan){ .dtype = "f32",
+                                       .ram_bytes = 64 << 20,
+                                       .disk_bytes = 256 << 20,
+                                       .counts = { [CLUSTER_REDIS] = 1, [CLUSTER_KVSTORE] = 1 } };
+    snprintf(file.plan.bin, sizeof file.plan.bin, "%s/bin", test_folder());
+    CHECK(text_copy(file.plan.run, sizeof file.plan.run, precious));
+    CHECK_OK(cluster_file_write(data, &file, &st), st);
+    snprintf(script, sizeof script, "exec %s supervise --data %s 3>%s/lock", reelkv, data, data);
+    process_start(&supervisor, "supervisor", PROCESS_ARGS("sh", "-c", script));
+    for (int i = 0; i < READY_MS / 20 && strstr(double_said(), "start kvstore-0") == NULL; i++)
+        test_pause_ms(20);
+    remember_cluster();
+    CHECK_EQ(process_stop(&supervisor, SIGTERM, STOP_MS), 0);
+    CHECK_HAS(double_said(), "stop kvstore-0");
+    CHECK(access(precious, F_OK) == 0);
 }
 
 /* A lock or a pipe of the caller's that stayed open in the supervisor was held for as long as the cluster lived. */
