@@ -42,6 +42,13 @@ static int by_name(const void *a, const void *b)
     return strcmp(((const struct log_file *)a)->name, ((const struct log_file *)b)->name);
 }
 
+static bool no_logs(const char *folder, const char *data, struct status *st)
+{
+    return status_fail(st, STATUS_NOT_FOUND,
+                       "there are no logs in %s: `reelkv up --data %s` starts a cluster", folder,
+                       cli_quote(data));
+}
+
 /* Every NAME.log of the folder, or the one asked for. */
 static bool list_files(const char *data, const char *wanted, struct log_file *files, size_t *count_p,
                        struct status *st)
@@ -57,9 +64,7 @@ static bool list_files(const char *data, const char *wanted, struct log_file *fi
     if (dir == NULL && errno != ENOENT)
         return status_fail(st, status_code_of_errno(errno), "open %s: %m", folder);
     if (dir == NULL)
-        return status_fail(st, STATUS_NOT_FOUND,
-                           "there are no logs in %s: `reelkv up --data %s` starts a cluster", folder,
-                           cli_quote(data));
+        return no_logs(folder, data, st);
     while (count < FILES_MAX && (entry = readdir(dir)) != NULL) {
         const char *end = strstr(entry->d_name, ".log");
         struct log_file *file = &files[count];
@@ -73,10 +78,11 @@ static bool list_files(const char *data, const char *wanted, struct log_file *fi
             count++;
     }
     closedir(dir);
+    if (count == 0 && wanted == NULL)
+        return no_logs(folder, data, st);
     if (count == 0)
         return status_fail(st, STATUS_NOT_FOUND,
-                           "there is no log of '%s' in %s; `reelkv logs` alone shows all",
-                           wanted != NULL ? wanted : "anything", folder);
+                           "there is no log of '%s' in %s; `reelkv logs` alone shows all", wanted, folder);
     qsort(files, count, sizeof *files, by_name);
     *count_p = count;
     return true;

@@ -181,6 +181,23 @@ TEST(doctor_says_when_a_model_is_too_large_to_measure)
     CHECK(strstr(process_log(&process), "frames/s") == NULL);
 }
 
+/* A folder of logs that is empty, as after an `up` that was refused, was asked for the log of 'anything'. */
+TEST(no_logs_are_told_as_such)
+{
+    struct process process;
+    char path[300];
+    struct status st;
+
+    for (int made = 0; made < 2; made++) {
+        CHECK_EQ(run(&process, (const char *const[]){ "logs", "--data", test_folder(), NULL }), 3);
+        CHECK_HAS(process_log(&process), "there are no logs in /");
+        snprintf(path, sizeof path, "%s/log", test_folder());
+        CHECK_OK(file_make_folders(path, &st), st);
+    }
+    CHECK_EQ(run(&process, (const char *const[]){ "logs", "redis", "--data", test_folder(), NULL }), 3);
+    CHECK_HAS(process_log(&process), "there is no log of 'redis' in /");
+}
+
 /* Blocks that were not written before the power went are NULs: a line that began with one was read before its start, one
  * in the middle of a line ended the log there. */
 TEST(logs_go_on_behind_what_is_not_text)
