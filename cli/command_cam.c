@@ -41,6 +41,19 @@ struct source {
     int64_t start_time_ns;
 };
 
+/* "rtsp:/user:password@host" would be looked for on the disk, and told as it is. */
+static bool lacks_slashes(const char *source)
+{
+#define BEGINNING(scheme, live) scheme ":",
+    static const char *const beginnings[] = { MEDIA_URL_SCHEMES(BEGINNING) };
+#undef BEGINNING
+
+    for (size_t i = 0; i < ARRAY_LEN(beginnings); i++)
+        if (strncmp(source, beginnings[i], strlen(beginnings[i])) == 0)
+            return strncmp(source + strlen(beginnings[i]), "//", 2) != 0;
+    return false;
+}
+
 static bool take_path(struct source *source, const char *path, struct status *st)
 {
     return text_copy(source->url, sizeof source->url, path) ||
@@ -91,6 +104,10 @@ static bool read_source(const struct cam_add_options *options, const char *text,
     if (options->fps > 0 && options->fps < MEDIA_SAMPLE_FPS_MIN)
         return status_fail(st, STATUS_INVALID, "fps must be %g to %g, not %g", MEDIA_SAMPLE_FPS_MIN,
                            MEDIA_SAMPLE_FPS_MAX, options->fps);
+    if (lacks_slashes(text))
+        return status_fail(
+            st, STATUS_INVALID,
+            "a URL has two slashes, as in rtsp://host/path; a file of such a name wants ./ before it");
     if (!is_url && !check_file(strncmp(text, "file://", 7) == 0 ? text + 7 : text, options->redis[0] != '\0',
                                source, st))
         return false;

@@ -176,6 +176,8 @@ TEST(addresses_nobody_can_open_are_refused)
         { "RTSP://host/x", "or the path of a file" },
         { "rtsp://", "names no host" },
         { "http:///x.mp4", "names no host" },
+        { "rtsp:/user:secret@host/x", "two slashes" },
+        { "http:user:secret@host", "two slashes" },
         { "rtsp://user:secret@ host/x", "%20" },
     };
     struct process verb;
