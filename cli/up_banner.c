@@ -41,6 +41,14 @@ static void describe_change(const struct up_banner *banner, char *out, size_t ou
         cli_quote(banner->data), cli_quote(before->model), before->dtype, window);
 }
 
+static void set_rate(struct json *object, const char *key, double per_s)
+{
+    if (per_s > 0)
+        json_set_f64(object, key, per_s);
+    else
+        json_set_str(object, key, NULL); /* not measured */
+}
+
 static void print_json(const struct up_banner *banner)
 {
     const struct cluster_plan *plan = &banner->file->plan;
@@ -66,9 +74,9 @@ static void print_json(const struct up_banner *banner)
     json_set_str(model, "dtype", plan->dtype);
     json_set_str(model, "numerics", facts->numerics);
     json_set_str(model, "fingerprint", facts->fingerprint);
-    json_set_f64(speed, "vision_frames_per_s", facts->vision_frames_per_s);
-    json_set_f64(speed, "language_frames_per_s", facts->language_frames_per_s);
-    json_set_f64(speed, "frames_per_s", frames_per_s(facts));
+    set_rate(speed, "vision_frames_per_s", facts->vision_frames_per_s);
+    set_rate(speed, "language_frames_per_s", facts->language_frames_per_s);
+    set_rate(speed, "frames_per_s", frames_per_s(facts));
     json_set_u64(budget, "ram_bytes", plan->ram_bytes);
     json_set_u64(budget, "disk_bytes", plan->disk_bytes);
     json_set_u64(budget, "frame_bytes", facts->frame_bytes);

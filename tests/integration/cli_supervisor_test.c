@@ -494,6 +494,31 @@ TEST(bad_advice_and_damaged_settings_are_told)
     CHECK_HAS(process_log(&up), "remove it");
 }
 
+/* A model that is too large to be loaded twice was told to read 0 frames a second. Of the checkpoint's files, one that is
+ * all hole counts as any other does. */
+TEST(a_speed_that_was_not_measured_is_null)
+{
+    struct process copy, up, down;
+    char model[300], part[400];
+
+    set_up();
+    snprintf(model, sizeof model, "%s/model", test_folder());
+    snprintf(part, sizeof part, "%s/other.safetensors", model);
+    CHECK_EQ(process_run(&copy, "cp",
+                         PROCESS_ARGS("cp", "-r", REELKV_SOURCE_DIR "/tests/data/parity/tiny-a", model),
+                         STOP_MS),
+             0);
+    CHECK_EQ(process_run(&copy, "truncate", PROCESS_ARGS("truncate", "-s", "1T", part), STOP_MS), 0);
+    CHECK_EQ(process_run(&up, "up",
+                         PROCESS_ARGS(reelkv, "up", "--data", data, "--model", model, "--dtype", "f32",
+                                      "--n-local", "512", "--ram", "64M", "--disk", "256M", "--json"),
+                         READY_MS),
+             0);
+    CHECK_EQ(run_verb(&down, "down", NULL), 0);
+    CHECK_HAS(process_log(&up), "\"vision_frames_per_s\": null");
+    CHECK_HAS(process_log(&up), "\"frames_per_s\": null");
+}
+
 /* A data folder whose sockets would have too long a path gets them in /tmp; they are removed again. */
 TEST(long_data_folder_has_its_sockets_elsewhere)
 {
