@@ -13,7 +13,7 @@
 #include "support/process.h"
 #include "support/test.h"
 
-enum { READY_MS = 60000, STOP_MS = 60000 };
+enum { READY_MS = 60000, STOP_MS = 60000, HELD_FD = 20 };
 
 static char data[512], reelkv[512], double_log[512];
 
@@ -434,9 +434,10 @@ TEST(the_cluster_keeps_nothing_of_its_caller_open)
 
     set_up();
     snprintf(held, sizeof held, "%s/held", test_folder());
-    fd = open(held, O_RDWR | O_CREAT, 0600);
-    CHECK(fd > 3);
+    fd = open(held, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    CHECK(fd >= 0 && dup2(fd, HELD_FD) == HELD_FD);
     start_cluster(&up, "up");
+    close(HELD_FD);
     close(fd);
     for (int at = 0; at < 1024; at++) {
         ssize_t len;
