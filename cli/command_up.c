@@ -67,17 +67,6 @@ static bool prepare_folder(const struct up_options *options, struct up *up, stru
     return cluster_lock(up->data, &up->lock_fd, st);
 }
 
-/* A supervisor that was killed leaves its processes and its file; they must end before others take their place. */
-static void clear_leftovers(const char *data)
-{
-    struct cluster_file *file = calloc(1, sizeof *file);
-
-    REQUIRE(file != NULL);
-    leftovers_find(data, file);
-    leftovers_clear(data, file, SUPERVISOR_DRAIN_MS);
-    free(file);
-}
-
 /* The model is looked at before anything is started, so that what is wrong with it is said once and at once. */
 static bool bring_up(const struct up_options *options, struct up *up, struct status *st)
 {
@@ -102,7 +91,7 @@ static bool bring_up(const struct up_options *options, struct up *up, struct sta
                               .timeout_ms = options->timeout * 1000 };
     struct cluster_plan *plan = &up->file.plan;
 
-    clear_leftovers(up->data);
+    leftovers_sweep(up->data);
     if (!cluster_settings_read(up->data, &up->before, st) ||
         !up_plan_resolve(&request, &up->before, plan, st) || !model_facts_read(plan, &up->facts, st))
         return false;

@@ -14,6 +14,7 @@
 #include "base/file.h"
 #include "base/name.h"
 #include "base/require.h"
+#include "supervisor.h"
 #include "up_plan.h"
 
 enum { ENVIRON_BYTES_MAX = 256 << 10, LOOK_MS = 20 };
@@ -204,4 +205,14 @@ void leftovers_clear(const char *data, const struct cluster_file *file, uint32_t
     }
     up_plan_remove_run(data, &file->plan);
     cluster_file_remove(data);
+}
+
+void leftovers_sweep(const char *data)
+{
+    struct cluster_file *file = calloc(1, sizeof *file);
+
+    REQUIRE(file != NULL);
+    leftovers_find(data, file);
+    leftovers_clear(data, file, SUPERVISOR_DRAIN_MS);
+    free(file);
 }

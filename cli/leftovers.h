@@ -23,4 +23,8 @@ bool leftovers_find(const char *data, struct cluster_file *file);
  * removes cluster.json and the folder of sockets. */
 void leftovers_clear(const char *data, const struct cluster_file *file, uint32_t timeout_ms);
 
+/* Both, for who holds the folder's lock: a supervisor that was killed leaves its processes and its file, which must end
+ * before others take their place. */
+void leftovers_sweep(const char *data);
+
 #endif

@@ -133,6 +133,11 @@ static bool is_in_directory(const struct cluster_file *file)
     return all;
 }
 
+static bool say_interrupted(struct status *st)
+{
+    return status_fail(st, STATUS_CANCELLED, "interrupted; everything was stopped again");
+}
+
 static bool wait_until_ready(const struct up_start *start, struct cluster_file *file, struct status *st)
 {
     uint64_t deadline = clock_mono_ns() + start->timeout_ms * 1000000ull;
@@ -144,7 +149,7 @@ static bool wait_until_ready(const struct up_start *start, struct cluster_file *
     while (ok && !all) {
         usleep(LOOK_MS * 1000);
         if (interrupted != 0)
-            ok = status_fail(st, STATUS_CANCELLED, "interrupted; everything was stopped again");
+            ok = say_interrupted(st);
         else if (clock_mono_ns() > deadline)
             ok = status_fail(st, STATUS_DEADLINE,
                              "not everything was ready in %u s; see %s/log, or give it more with "
@@ -165,26 +170,36 @@ static bool wait_until_ready(const struct up_start *start, struct cluster_file *
     return ok;
 }
 
-bool up_start(const struct up_start *start, struct cluster_file *file, struct status *st)
+static bool follow(const struct up_start *start, pid_t pid, struct cluster_file *file, struct status *st)
 {
-    pid_t pid = 0;
-    bool ok;
-
-    watch_signals();
-    ok = cluster_file_write(start->data, file, st) && spawn_supervisor(start, &pid, st);
-    close(start->lock_fd);
-    if (!ok) {
-        cluster_file_remove(start->data);
-        up_plan_remove_run(start->data, &file->plan);
-        return false;
+    if (!process_identify(pid, &file->supervisor)) {
+        waitpid(pid, NULL, 0);
+        return interrupted != 0
+                   ? say_interrupted(st)
+                   : status_fail(st, STATUS_UNAVAILABLE,
+                                 "the supervisor ended at once; see %s/log/supervisor.log", start->data);
     }
-    if (!process_identify(pid, &file->supervisor))
-        return status_fail(st, STATUS_UNAVAILABLE, "the supervisor ended at once; see %s/log/supervisor.log",
-                           start->data);
     if (wait_until_ready(start, file, st))
         return true;
     up_stop(file, NULL);
     return false;
+}
+
+bool up_start(const struct up_start *start, struct cluster_file *file, struct status *st)
+{
+    const struct cluster_plan plan = file->plan; /* *file is read again and again */
+    pid_t pid = 0;
+    bool ok;
+
+    watch_signals();
+    ok = cluster_file_write(start->data, file, st) && spawn_supervisor(start, &pid, st) &&
+         follow(start, pid, file, st);
+    if (!ok) { /* a supervisor that was killed, by Ctrl-C too before it heeds that, has stopped nothing */
+        leftovers_sweep(start->data);
+        up_plan_remove_run(start->data, &plan);
+    }
+    close(start->lock_fd); /* not before: what is swept is ours */
+    return ok;
 }
 
 bool up_stay(const struct cluster_file *file, struct status *st)

@@ -8,7 +8,7 @@
 
 struct up_start {
     const char *data;
-    int lock_fd;     /* handed on to the supervisor, closed here */
+    int lock_fd;     /* handed on to the supervisor, closed here at the end */
     bool foreground; /* the supervisor ends with this process */
     uint32_t timeout_ms;
 };

@@ -22,8 +22,11 @@ static struct cluster_file last; /* as the newest cluster was when it was ready 
 /* A test that fails between a supervisor's death and the next `down` must not leave its processes behind. */
 static void end_leftovers(void)
 {
-    if (!process_is_alive(&last.supervisor))
-        leftovers_clear(data, &last, 1000);
+    if (process_is_alive(&last.supervisor))
+        return;
+    leftovers_clear(data, &last, 1000);
+    leftovers_find(data, &last); /* what had not been written down yet */
+    leftovers_clear(data, &last, 1000);
 }
 
 static void copy_file(const char *from, const char *to)
@@ -265,6 +268,36 @@ TEST(up_that_cannot_keep_its_settings_leaves_nothing_running)
     CHECK_HAS(process_log(&up), "everything was stopped again: create ");
     CHECK_HAS(double_said(), "stop kvstore-0");
     CHECK(!path_exists("cluster.json"));
+    CHECK(!path_exists("run"));
+}
+
+/* It said that everything was stopped, or not even that, and left processes and cluster.json to the next. The supervisor of
+ * an `up` that is interrupted early enough dies as this one does. */
+TEST(up_whose_supervisor_is_killed_leaves_nothing_running)
+{
+    static const char script[] = "#!/bin/sh\nexec sleep 1000\n";
+    static struct cluster_file file;
+    struct process up;
+    char path[600];
+    struct status st;
+
+    set_up();
+    snprintf(path, sizeof path, "%s/bin/reelkv-qa", test_folder());
+    CHECK_OK(file_write_durable(path, script, strlen(script), &st), st);
+    CHECK(chmod(path, 0755) == 0);
+    process_start(&up, "up",
+                  PROCESS_ARGS(reelkv, "up", "--data", data, "--model",
+                               REELKV_SOURCE_DIR "/tests/data/parity/tiny-a", "--dtype", "f32", "--n-local",
+                               "512", "--ram", "64M", "--disk", "256M", "--foreground"));
+    for (int i = 0; i < READY_MS / 20 && strstr(double_said(), "start kvstore-0") == NULL; i++)
+        test_pause_ms(20);
+    remember_cluster();
+    CHECK(process_signal(&last.supervisor, SIGKILL));
+    CHECK_EQ(process_wait(&up, STOP_MS), 4);
+    CHECK_HAS(process_log(&up), "the supervisor has ended");
+    CHECK_HAS(double_said(), "stop kvstore-0");
+    CHECK(!cluster_file_read(data, &file, &st));
+    CHECK_EQ(st.code, STATUS_NOT_FOUND);
     CHECK(!path_exists("run"));
 }
 
