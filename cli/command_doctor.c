@@ -284,8 +284,8 @@ static void check_directory(struct doctor *doctor)
         return;
     }
     view = cluster_view(cluster);
-    note(doctor, FINE, "directory", "%u workers and %u cameras in %s", view->worker_count, view->stream_count,
-         cluster_redis(cluster));
+    note(doctor, FINE, "directory", "%u workers and %u camera%s in %s", view->worker_count,
+         view->stream_count, view->stream_count == 1 ? "" : "s", cluster_redis(cluster));
     for (uint32_t i = 0; i < view->worker_count; i++) {
         counts[view->workers[i].kind]++;
         check_worker(doctor, cluster, &view->workers[i]);

@@ -216,9 +216,11 @@ static bool set_budgets(const struct up_request *request, struct cluster_plan *p
                            request->disk_bytes > 0 ? "give more with --disk"
                                                    : "free some of the disk, or use another with --data");
     if (plan->disk_bytes > disk_free + disk_used)
-        return status_fail(st, STATUS_EXHAUSTED,
-                           "a disk budget of %s does not fit: %s has %s free; give less with --disk",
-                           cli_bytes(plan->disk_bytes), request->data, cli_bytes(disk_free));
+        return status_fail(
+            st, STATUS_EXHAUSTED,
+            "a disk budget of %s does not fit: %s has %s free; free some, give less with --disk, or "
+            "use another with --data",
+            cli_bytes(plan->disk_bytes), request->data, cli_bytes(disk_free));
     return true;
 }
 
