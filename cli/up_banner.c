@@ -37,7 +37,7 @@ static void describe_change(const struct up_banner *banner, char *out, size_t ou
     snprintf(
         out, out_bytes,
         "what cameras saw until now was stored with other settings: it cannot be asked about, and they do "
-        "not go on, until `reelkv up --data %s --model %s --dtype %s%s`",
+        "not go on, until `reelkv down` and `reelkv up --data %s --model %s --dtype %s%s`",
         cli_quote(banner->data), cli_quote(before->model), before->dtype, window);
 }
 
