@@ -11,7 +11,7 @@
 #include "interrupt.h"
 #include "reelkv/v1/catalog.pb-c.h"
 
-enum { LOOK_MS = 200 };
+enum { LOOK_MS = 200, SILENCE_MS = 5000 };
 
 /* ------------------------------------------------------------------------------------------------ ls */
 
@@ -253,6 +253,26 @@ static bool goes_on(struct cluster *cluster, struct status *st)
     return true;
 }
 
+/* A store that is away for more than a moment; told once each time. */
+struct silence {
+    uint64_t since_ns;
+    bool told;
+};
+
+static void tell_silence(struct silence *silence, struct cli_progress *progress, const struct status *st)
+{
+    uint64_t now_ns = clock_mono_ns();
+    struct status shown = *st;
+
+    if (silence->since_ns == 0)
+        silence->since_ns = now_ns;
+    if (silence->told || now_ns - silence->since_ns < SILENCE_MS * 1000000ull)
+        return;
+    silence->told = true;
+    cli_progress_end(progress);
+    fprintf(stderr, "reelkv: still waiting: %s\n", cli_make_safe(shown.text));
+}
+
 /* "not done in 10 s: ...; yard: Connection refused" */
 static void add_reason(struct cluster *cluster, const struct camera *camera, struct status *st)
 {
@@ -270,6 +290,7 @@ static bool wait_for_all(struct cluster *cluster, struct interrupt *interrupt, c
     const struct cam_wait_options *options = run->options;
     uint64_t deadline = clock_mono_ns() + options->timeout * 1000000000ull;
     struct cli_progress progress = { 0 };
+    struct silence silence = { 0 };
     bool ok = true, all = false;
 
     while (ok && !all) {
@@ -286,8 +307,12 @@ static bool wait_for_all(struct cluster *cluster, struct interrupt *interrupt, c
             done_frames += camera_frames_on_disk(&cameras[i]);
             total_frames += options->frames > 0 ? options->frames : cameras[i].expected_frames;
         }
-        if (!ok && clock_mono_ns() < deadline && goes_on(cluster, st))
+        if (ok) {
+            silence = (struct silence){ 0 };
+        } else if (clock_mono_ns() < deadline && goes_on(cluster, st)) {
+            tell_silence(&silence, &progress, st);
             ok = true, all = false;
+        }
         if (!ok || all)
             break;
         if (interrupt_has_come(interrupt))

@@ -410,6 +410,23 @@ TEST(ctrl_c_ends_a_wait_with_a_sentence)
     tear_down();
 }
 
+/* It counted on, "frames 0", without a word of why. */
+TEST(a_wait_tells_of_a_store_that_is_away)
+{
+    struct process verb;
+
+    set_up();
+    CHECK_EQ(RUN(&verb, "cam", "add", "gate", "rtsp://host/live"), 0);
+    process_start(&verb, "waiting",
+                  PROCESS_ARGS("reelkv", "cam", "wait", "gate", "--frames", "50", "--redis",
+                               redis_address()));
+    wait_until_blocked(&verb, SIGINT);
+    CHECK_EQ(process_stop(&cluster, SIGKILL, VERB_MS), 128 + SIGKILL);
+    CHECK(process_wait_text(&verb, "reelkv: still waiting: ", VERB_MS));
+    CHECK_EQ(process_stop(&verb, SIGINT, VERB_MS), 130);
+    CHECK_EQ(process_stop(&redis, SIGTERM, VERB_MS), 0);
+}
+
 /* The answer first, then its frames; nothing a model says reaches the terminal as a control sequence. */
 TEST(answers_come_with_their_evidence)
 {
