@@ -56,25 +56,26 @@ void append_send_ack(struct append *append)
     rpc_call_write(append->call, &reply.base, NULL);
 }
 
+/* The writer has said everything: the call ends when all of it is on the disk, and the ack that says so is sent. */
+static void finish_when_durable(struct append *append)
+{
+    if (append->call == NULL || append->stream == NULL)
+        return;
+    append_send_ack(append);
+    if (!stream_is_durable(append->stream))
+        stream_commit(append->stream);
+    else if (!append->ack_wanted)
+        append_finish(append, NULL);
+}
+
 static void on_writable(struct rpc_call *call, void *user)
 {
     struct append *append = user;
 
-    if (append->ack_wanted)
+    if (append->ack_wanted && append->has_half_closed)
+        finish_when_durable(append);
+    else if (append->ack_wanted)
         append_send_ack(append);
-}
-
-/* The writer has said everything: the call ends when all of it is on the disk. */
-static void finish_when_durable(struct append *append)
-{
-    if (!append->has_half_closed || append->call == NULL || append->stream == NULL)
-        return;
-    if (stream_is_durable(append->stream)) {
-        append_send_ack(append);
-        append_finish(append, NULL);
-    } else {
-        stream_commit(append->stream);
-    }
 }
 
 static void try_note(struct append *append);
@@ -83,11 +84,13 @@ static void moved(struct stream_writer *writer)
 {
     struct append *append = container_of(writer, struct append, writer);
 
+    if (append->note == NULL && append->has_half_closed) {
+        finish_when_durable(append);
+        return;
+    }
     append_send_ack(append);
     if (append->note != NULL)
         try_note(append);
-    else
-        finish_when_durable(append);
 }
 
 static void fenced(struct stream_writer *writer, const struct status *why)

@@ -173,6 +173,28 @@ TEST(kvstore_makes_a_writer_of_many_gaps_wait)
     server_stop(&servers[0]);
 }
 
+/* A writer that reads no ack before it has said everything, so that they queue up: the last one, too, comes before the end. */
+TEST(kvstore_sends_the_last_ack_before_the_end)
+{
+    enum { GAPS = 20000 };
+    struct writer writer = { 0 };
+
+    server_start(&servers[0], "kv-a", NULL);
+    client_create(&servers[0], "cam-1");
+    CHECK_OK(writer_open(&writer, &servers[0], "cam-1"), writer.st);
+    CHECK_OK(writer_begin(&writer), writer.st);
+    for (unsigned i = 0; i < GAPS; i++)
+        CHECK_OK(writer_gap(&writer, 1, "away"), writer.st);
+    CHECK_OK(rpc_sync_half_close(writer.call, &writer.st), writer.st);
+    usleep(500000); /* by then all of it is durable; if not, the last ack waits for that */
+    while (writer_read(&writer))
+        ;
+    CHECK_OK(rpc_sync_finish(writer.call, &writer.st), writer.st);
+    rpc_sync_stream_destroy(writer.call);
+    CHECK_EQ(writer.durable_seq, GAPS);
+    server_stop(&servers[0]);
+}
+
 /* SIGTERM while a writer appends: it hears UNAVAILABLE at once, and what was stored is there at the next start. */
 TEST(kvstore_that_stops_tells_its_writers)
 {
