@@ -34,7 +34,8 @@ class Batch:
     arrived [F, P] tokens where something has come in with this very frame; allowed [Q, F] frames of the question's
     clip up to its moment; wanted [Q, F] frames of any clip that show what is asked about, wanted_tokens [Q, F x P]
     the tokens that show it, read_tokens those its answer is read from, told_tokens those that show what it tells of;
-    prompt holds question, answer and end as one row, labels the answer's part of it.
+    counted [Q] questions after how often that was; prompt holds question, answer and end as one row, labels the
+    answer's part of it.
     """
 
     clip_frames: int
@@ -50,6 +51,7 @@ class Batch:
     wanted_tokens: Tensor
     read_tokens: Tensor
     told_tokens: Tensor
+    counted: Tensor
     kinds: list[str]
 
 
@@ -79,7 +81,6 @@ def make_batch(
     labels, _ = pad([[-100] * len(question) + answer for question, answer in rows], -100)
     at = wanted_places(truth.flatten(0, 1), [one.wanted for _, one in asked])
     told_at = wanted_places(truth.flatten(0, 1), [one.wanted[:1] for _, one in asked])
-    arrived = arrivals(truth, grid)
     owner = torch.arange(len(clips)).repeat_interleave(length)
     moment = torch.arange(length).repeat(len(clips))
     clip_of = torch.tensor([clip for clip, _ in asked])[:, None]
@@ -88,7 +89,7 @@ def make_batch(
         clip_frames=length,
         pixels=vary(seen.flatten(0, 1), generator),
         truth=truth.flatten(0, 1),
-        arrived=arrived,
+        arrived=arrivals(truth, grid),
         raw=raw,
         raw_valid=raw_valid,
         prompt=prompt,
@@ -96,8 +97,9 @@ def make_batch(
         allowed=(owner[None] == clip_of) & (moment[None] <= as_of),
         wanted=at.any(2),
         wanted_tokens=tokens_at(at, grid),
-        read_tokens=read_from(at, [one.read for _, one in asked], arrived, truth.flatten(0, 1), grid),
+        read_tokens=read_from(at, [one.read for _, one in asked], truth.flatten(0, 1), grid),
         told_tokens=tokens_at(told_at, grid),
+        counted=torch.tensor([one.read == "tally" for _, one in asked]),
         kinds=[one.kind for _, one in asked],
     )
 
@@ -120,29 +122,18 @@ def tokens_at(places: Tensor, grid: int) -> Tensor:
 
 
 def arrivals(truth: Tensor, grid: int) -> Tensor:
-    """truth [C, T, places, pairs] of clips -> the tokens [C x T, P] where a frame shows what the one before did not.
-
-    One token for every place, the last of those an object there covers: what is to be counted must be alike.
-    """
+    """truth [C, T, places, pairs] of clips -> the tokens [C x T, P] where a frame shows what the one before did not."""
     before = torch.cat([torch.zeros_like(truth[:, :1]), truth[:, :-1]], 1)
     places = ((truth > 0) & (before == 0)).any(3).flatten(0, 1)
-    return places.float() @ last_tokens(grid) > 0
+    return (places.float() @ place_tokens(grid).float()).clamp(max=1)
 
 
-def read_from(at: Tensor, read: list[str], arrived: Tensor, truth: Tensor, grid: int) -> Tensor:
-    """Where answers are read, [Q, F x P]: of what is wanted at [Q, F, places], the part that Asked.read names."""
-    wanted = tokens_at(at, grid).unflatten(1, arrived.shape)
+def read_from(at: Tensor, read: list[str], truth: Tensor, grid: int) -> Tensor:
+    """Where answers are read, [Q, F x P]: at what is wanted at [Q, F, places], or at all in frames that show it."""
     shown = truth.amax(2) @ place_tokens(grid).float() > 0
-    company = at.any(2)[:, :, None] & shown
-    arrivals_only = torch.tensor([one == "arrivals" for one in read])[:, None, None]
-    in_company = torch.tensor([one == "company" for one in read])[:, None, None]
-    return torch.where(in_company, company, wanted & (arrived | ~arrivals_only)).flatten(1)
-
-
-def last_tokens(grid: int) -> Tensor:
-    """The last token an object at a place covers, as a mask [places, grid * grid] of 0 and 1."""
-    across, down = torch.tensor([PLACE_CENTRES[place] for place in PLACES]).mul(grid).sub(0.5).ceil().long().T
-    return torch.nn.functional.one_hot(down * grid + across, grid * grid).float()
+    company = (at.any(2)[:, :, None] & shown).flatten(1)
+    in_company = torch.tensor([one == "company" for one in read])[:, None]
+    return torch.where(in_company, company, tokens_at(at, grid))
 
 
 def place_tokens(grid: int) -> Tensor:

@@ -110,6 +110,7 @@ class TrainConfig:
     see_weight: float = 0.02
     retrieval_weight: float = 0.3
     pointing_weight: float = 0.2
+    tally_weight: float = 0.5
 
     weight_decay: float = 0.02
     warm_steps: int = 200

@@ -9,6 +9,7 @@ from questions import PLACES
 
 ABSENT = -1e9
 SCORE_SCALE = 8.0
+REST_WEIGHT = 8.0  # what a tally's attention gives to all that is not a frame, in tokens counted
 
 # Where the places lie in a picture, as shares of its width and height.
 PLACE_CENTRES = {
@@ -66,7 +67,8 @@ def sight_loss(around: Tensor, overall: Tensor, own: Tensor, shown: Tensor) -> T
 
 class ArrivalHead(nn.Module):
     """Reads from the values of a frame's tokens, in the layers that can know, whether what a token shows has come in
-    with this frame. Counting the stays of an object takes this; training only.
+    with this very frame. Training only, and linear, 0 or 1: the mean of such values, which is what attention makes, is
+    the share of an object's frames in which it came; that share of their number is how often.
     """
 
     FIRST_LAYER = 2  # one layer to see what is where, one to compare with the frame before
@@ -76,12 +78,12 @@ class ArrivalHead(nn.Module):
         self.read = nn.ModuleList(nn.Linear(width, 1) for _ in range(self.FIRST_LAYER, layers))
 
     def loss(self, frame_v: list[Tensor], arrived: Tensor) -> Tensor:
-        """frame_v as in Memory, arrived [F, P] -> mean over layers, summed over a frame's tokens."""
+        """frame_v as in Memory, arrived [F, P] of 0 and 1 -> squared errors of a frame's tokens, mean over layers."""
         total = torch.zeros(())
         for read, values in zip(self.read, frame_v[self.FIRST_LAYER :]):
-            logits = read(values.transpose(1, 2).flatten(2).float())[..., 0]
-            total = total + F.binary_cross_entropy_with_logits(logits, arrived.float(), reduction="sum")
-        return total / (len(self.read) * len(arrived))
+            told = read(values.transpose(1, 2).flatten(2).float())[..., 0]
+            total = total + (told - arrived).square().sum() / len(arrived)
+        return total / len(self.read)
 
 
 def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -107,32 +109,45 @@ def ranking_loss(scores: list[Tensor], wanted: list[Tensor]) -> Tensor:
     return total / len(scores)
 
 
-class Pointer:
-    """Watches where the tokens that must give the answer look: their attention logits over the context of every
-    layer but the first, where they do not know the question yet.
+def tally_loss(looks: list[Tensor], wanted: list[Tensor], prompt_tokens: int) -> Tensor:
+    """Whatever is to be counted must weigh the same, for every head of every layer: looks L x [N, H, m + n] over a
+    context and the question itself, wanted L x [N, m] of the context.
 
-    Training asks for the tokens that show what the question is about; once the answer has begun, for those it tells
-    of. Left to the answers alone, the model long stays content with guessing among all that is in the context. The
-    token that ends the answer need not look.
+    Attention is a mean. It tells how many there are only beside something that weighs the same however many there are:
+    the prompt and the question. Without that, one and two are looked at alike.
+    """
+    total = torch.zeros(())
+    for logits, good in zip(looks, wanted):
+        some = good.any(1)
+        if not some.any():
+            continue
+        share, good = logits[some].float().log_softmax(2), good[some][:, None]
+        tokens = good.shape[2]
+        rest = torch.cat([share[:, :, :prompt_tokens], share[:, :, tokens:]], 2).logsumexp(2)
+        told = (share[:, :, :tokens] * good).sum(2) + REST_WEIGHT * rest
+        total = total - (told / (good.sum(2) + REST_WEIGHT)).mean()
+    return total / len(looks)
+
+
+class Pointer:
+    """Watches where the tokens that must give the answer look: their attention logits in every layer but the first,
+    where they do not know the question yet.
+
+    Training asks for the tokens of the context that show what the question is about; once the answer has begun, for
+    those it tells of. Left to the answers alone, the model long stays content with guessing among all that is in the
+    context. The token that ends the answer need not look.
     """
 
-    def __init__(self, model: DemoModel, contexts: list[Context], labels: Tensor) -> None:
-        self.model = model
-        self.contexts = contexts
+    def __init__(self, labels: Tensor) -> None:
         told = labels[:, 1:] >= 0
         self.rows, self.at = (told[:, :-1] & told[:, 1:]).nonzero(as_tuple=True)
         self.has_begun = labels[self.rows, self.at] >= 0
         self.looks: list[Tensor] = []
 
-    def choose(self, layer: int, q: Tensor) -> Context:
-        context = self.contexts[layer]
-        if layer == 0:
-            return context
-        tips = q[self.rows, :, self.at][:, :, None]
-        tips = self.model.rotary(tips, context.end[self.rows] + self.at[:, None])
-        looks = attention_logits(tips, context.k[self.rows]).mean(1)[:, 0]
-        self.looks.append(looks + context.mask[self.rows])
-        return context
+    def watch(self, layer: int, logits: Tensor) -> None:
+        """Keeps a layer's looks, [N, H, m + n]: over the context, then over the question itself."""
+        if layer > 0:
+            self.looks.append(logits[self.rows, :, self.at])
 
     def wanted(self, wanted: Tensor, told: Tensor) -> Tensor:
         """The tokens [Q, m] of a context that are wanted, and told of -> what each of the looks is to find: [N, m]."""

@@ -382,10 +382,16 @@ class DemoModel(nn.Module):
             end=n_init + (slots - empty.sum(1, keepdim=True)) * per_frame,
         )
 
-    def attend(self, ids: Tensor, choose: Callable[[int, Tensor], Context]) -> Tensor:
+    def attend(
+        self,
+        ids: Tensor,
+        choose: Callable[[int, Tensor], Context],
+        watch: Callable[[int, Tensor], None] | None = None,
+    ) -> Tensor:
         """Runs Q right-padded token rows ids [Q, n] over contexts that every layer chooses for itself.
 
-        choose(layer, q) gets the layer's un-rotated queries [Q, H, n, D]. Returns logits [Q, n, vocab].
+        choose(layer, q) gets the layer's un-rotated queries [Q, H, n, D], watch(layer, logits) its attention logits
+        [Q, H, n, m + n] over the context and the rows themselves. Returns logits [Q, n, vocab].
         """
         x = self.embed(ids)
         rows, n = ids.shape
@@ -398,6 +404,8 @@ class DemoModel(nn.Module):
             logits = attention_logits(self.rotary(q, at), all_k)
             mask = torch.cat([context.mask[:, None, None].expand(-1, 1, n, -1), causal], -1)
             logits = logits + mask.to(logits.dtype)
+            if watch is not None:
+                watch(index, logits)
             x = layer.finish(x, attention_values(logits, torch.cat([context.v, v], 2)))
         return self.logits(x)
 

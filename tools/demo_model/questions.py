@@ -77,14 +77,14 @@ class Wanted:
 @dataclass(frozen=True)
 class Asked:
     """A question, its answer, what proves it (nothing for a true "no" and for "now"; what the answer tells of comes
-    first), the newest frame it sees, and what of the evidence the answer is read from."""
+    first), the newest frame it sees, and where in the evidence the answer is read."""
 
     kind: str
     text: str
     answer: str
     wanted: tuple[Wanted, ...]
     as_of: int
-    read: str = "wanted"  # what is wanted; its "arrivals" only; or all "company" in its frames
+    read: str = "wanted"  # at what is wanted, for a "tally" too; or at all the "company" in its frames
 
 
 def place_phrase(place: str) -> str:
@@ -170,7 +170,7 @@ def ask_count(scene: Scene) -> Asked | None:
     stay = scene.draw.choice(by_number[number])
     text = scene.draw.choice(TIMES_TEXTS if often else WITH_TEXTS).format(*stay.name)
     asked = scene.made("count", text, NUMBERS[number], Wanted(stay.shape, stay.color))
-    return replace(asked, read="arrivals" if often else "company")
+    return replace(asked, read="tally" if often else "company")
 
 
 def ask_first(scene: Scene) -> Asked | None:

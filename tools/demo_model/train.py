@@ -33,6 +33,7 @@ from losses import (
     answer_loss,
     ranking_loss,
     sight_loss,
+    tally_loss,
     wanted_in_context,
 )
 from model import DemoModel
@@ -145,10 +146,10 @@ class Trainer:
         memory, _ = model.watch(tokens.unflatten(0, (-1, batch.clip_frames)))
         retrieval = Retrieval(model, memory, batch.raw_valid, batch.allowed, teacher)
         contexts = retrieval.run(batch.raw)
-        pointer = Pointer(model, contexts, batch.labels)
-        logits = model.attend(batch.prompt, pointer.choose)
+        pointer = Pointer(batch.labels)
+        logits = model.attend(batch.prompt, lambda layer, q: contexts[layer], pointer.watch)
         answers = answer_loss(logits, batch.labels)
-        found = ranking_loss(
+        ranked = ranking_loss(
             [score / SCORE_SCALE for score in retrieval.scores], [batch.wanted] * len(retrieval.scores)
         )
         token_keys = [keys.float().transpose(1, 2).flatten(0, 1).flatten(1) for keys in memory.frame_k]
@@ -157,22 +158,25 @@ class Trainer:
         read = batch.read_tokens.unflatten(1, (-1, model.cfg.frame_tokens))
         told = batch.told_tokens.unflatten(1, (-1, model.cfg.frame_tokens))
         pointed = ranking_loss(token_scores, [batch.wanted_tokens] * len(token_scores))
-        looked = ranking_loss(
-            pointer.looks,
-            [
-                pointer.wanted(wanted_in_context(read, choice, n_init), wanted_in_context(told, choice, n_init))
-                for choice in retrieval.choices[1:]
-            ],
-        )
+        sought = [
+            pointer.wanted(wanted_in_context(read, choice, n_init), wanted_in_context(told, choice, n_init))
+            for choice in retrieval.choices[1:]
+        ]
+        in_context = [look[:, :, : found.shape[1]].mean(1) for look, found in zip(pointer.looks, sought)]
+        counts = (batch.counted[pointer.rows] & ~pointer.has_begun)[:, None]
+        looked = ranking_loss(in_context, [found & ~counts for found in sought])
+        tallied = tally_loss(pointer.looks, [found & counts for found in sought], n_init)
         self.measure(batch, logits, retrieval.choices)
         self.meter.add("answer", answers.item())
-        self.meter.add("retrieve", found.item())
+        self.meter.add("retrieve", ranked.item())
         self.meter.add("point", pointed.item())
         self.meter.add("look", looked.item())
+        self.meter.add("tally", tallied.item())
         arrived = self.arrival.loss(memory.frame_v, batch.arrived)
         self.meter.add("arrive", arrived.item())
-        loss = answers + cfg.retrieval_weight * found + cfg.pointing_weight * (pointed + looked)
-        return loss + cfg.see_weight * (sight_loss(*self.head(tokens), batch.truth) + arrived)
+        loss = answers + cfg.retrieval_weight * ranked + cfg.pointing_weight * (pointed + looked)
+        loss = loss + cfg.tally_weight * (tallied + arrived)
+        return loss + cfg.see_weight * sight_loss(*self.head(tokens), batch.truth)
 
     @torch.no_grad()
     def measure(self, batch: Batch, logits: Tensor, choices: list[Tensor]) -> None:
