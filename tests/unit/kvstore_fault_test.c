@@ -159,6 +159,23 @@ TEST(fault_disk_that_stays_full_refuses_typed)
     fixture_stop(&fixture);
 }
 
+/* Returns how many were taken before the store had no room; the loop turns now and then. */
+static uint64_t append_until_refused(struct fixture *fixture, struct stream *stream)
+{
+    uint64_t taken = 0;
+
+    for (;;) {
+        struct stream_block block = fixture_block(stream, stream->next_seq);
+
+        if (!fixture_append_block(fixture, stream, &block, &fixture->st))
+            break;
+        if (++taken % 20 == 0)
+            loop_run_once(fixture->loop);
+    }
+    CHECK_EQ(fixture->st.code, STATUS_EXHAUSTED);
+    return taken;
+}
+
 static bool append_gap(struct stream *stream, uint64_t frames, const char *reason, struct status *st)
 {
     struct stream_gap gap = { .from_seq = stream->next_seq,
@@ -249,8 +266,7 @@ TEST(fault_real_full_disk)
     struct fixture fixture;
     struct fixture_writer writer;
     struct stream *stream, *other;
-    struct stream_block block;
-    uint64_t taken = 0;
+    uint64_t taken;
 
     plan_fault(0, 0, 0, 0);
     snprintf(fixture.root, sizeof fixture.root, "%s/data", test_folder());
@@ -266,15 +282,7 @@ TEST(fault_real_full_disk)
     fixture_wait_sealed(&fixture, other);
     stream = fixture_define(&fixture, "cam-1");
     fixture_attach(&fixture, stream, &writer);
-    for (;;) {
-        block = fixture_block(stream, stream->next_seq);
-        if (!fixture_append_block(&fixture, stream, &block, &fixture.st))
-            break;
-        taken++;
-        if (taken % 20 == 0)
-            loop_run_once(fixture.loop);
-    }
-    CHECK_EQ(fixture.st.code, STATUS_EXHAUSTED);
+    taken = append_until_refused(&fixture, stream);
     CHECK(stream_durable_seq(stream) < taken);
     fixture_check_all(&fixture, other, 0, 200);
     fixture_remove(&fixture, other);
@@ -348,7 +356,6 @@ TEST(fault_disk_that_removes_nothing_loses_nothing)
     struct fixture fixture;
     struct fixture_writer writer;
     struct stream *stream;
-    struct stream_block block;
     uint64_t durable;
 
     fault_start(&fixture);
@@ -358,14 +365,7 @@ TEST(fault_disk_that_removes_nothing_loses_nothing)
     stream = fixture_define(&fixture, "cam-1");
     fixture_attach(&fixture, stream, &writer);
     plan_fault(FAULT_UNLINK, EIO, 1, 1 << 20);
-    for (;;) {
-        block = fixture_block(stream, stream->next_seq);
-        if (!fixture_append_block(&fixture, stream, &block, &fixture.st))
-            break;
-        if (stream->next_seq % 20 == 0)
-            loop_run_once(fixture.loop);
-    }
-    CHECK_EQ(fixture.st.code, STATUS_EXHAUSTED);
+    append_until_refused(&fixture, stream);
     FIXTURE_TURN_UNTIL(&fixture, fault.failed >= 3 && fixture.store->removal == NULL);
     fixture.store->remove_at_ns = UINT64_MAX; /* none is tried while it is looked at */
     durable = stream_durable_seq(stream);
