@@ -13,7 +13,7 @@ import sys
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2]
 PAGE = SOURCE / "docs/demo-model.md"
-RESULTS = [SOURCE / "bench/results/demo-score-300.json"]
+RESULTS = [SOURCE / "bench/results" / f"demo-score-{frames}.json" for frames in (300, 10000)]
 KINDS = ["color", "shape", "where", "did", "count", "first", "now"]
 
 # One question under one selector: answered rightly, what was said, what is true, share of the evidence that was read.
