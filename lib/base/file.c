@@ -114,7 +114,7 @@ bool file_write_durable(const char *path, const void *data, size_t len, struct s
 {
     char parent[PATH_MAX], beside[PATH_MAX];
     bool ok = false;
-    int fd;
+    int fd, error;
 
     if (!parent_of(path, parent, st))
         return false;
@@ -129,11 +129,15 @@ bool file_write_durable(const char *path, const void *data, size_t len, struct s
         fail_errno(st, "sync", beside);
     else
         ok = true;
+    error = errno;
     close(fd);
-    if (ok && rename(beside, path) < 0)
+    if (ok && rename(beside, path) < 0) {
+        error = errno;
         ok = fail_errno(st, "rename to", path);
+    }
     if (!ok)
         unlink(beside);
+    errno = error;
     return ok && file_sync_folder(parent, st);
 }
 

@@ -98,7 +98,8 @@ struct removal {
     struct store *store;
     struct segment *segment;
     char *history; /* as it will be then */
-    bool ok;
+    bool is_gone;  /* the file */
+    bool is_saved; /* the history */
     struct status st;
 };
 
@@ -110,6 +111,7 @@ static bool save_history(const struct removal *removal, struct status *st)
     return file_write_durable(path, removal->history, strlen(removal->history), st);
 }
 
+/* It has one of two names, as it was sealed or not. */
 static bool unlink_segment(const struct removal *removal, struct status *st)
 {
     static const char *const suffixes[] = { ".seg", ".open" };
@@ -118,7 +120,9 @@ static bool unlink_segment(const struct removal *removal, struct status *st)
 
     for (size_t i = 0; i < ARRAY_LEN(suffixes); i++) {
         snprintf(path, sizeof path, "%s%s", removal->segment->base, suffixes[i]);
-        if (disk->unlink(path) != 0 && errno != ENOENT)
+        if (disk->unlink(path) == 0)
+            break;
+        if (errno != ENOENT)
             return status_fail(st, status_code_of_errno(errno), "remove %s: %m", path);
     }
     *strrchr(path, '/') = '\0';
@@ -131,11 +135,13 @@ static bool unlink_segment(const struct removal *removal, struct status *st)
 static void removal_run(struct work *work)
 {
     struct removal *removal = container_of(work, struct removal, work);
-    bool is_saved = save_history(removal, &removal->st);
 
-    if (!is_saved && removal->st.code != STATUS_EXHAUSTED)
+    removal->is_saved = save_history(removal, &removal->st);
+    if (!removal->is_saved && errno != ENOSPC && errno != EDQUOT)
         return;
-    removal->ok = unlink_segment(removal, &removal->st) && (is_saved || save_history(removal, &removal->st));
+    removal->is_gone = unlink_segment(removal, &removal->st);
+    if (removal->is_gone && !removal->is_saved)
+        removal->is_saved = save_history(removal, &removal->st);
 }
 
 /* It is served again, and others are asked to go before it. */
@@ -152,6 +158,19 @@ static void keep_segment(struct removal *removal)
     store->remove_at_ns = clock_mono_ns() + REMOVE_AGAIN_MS * 1000000ull;
 }
 
+/* Its file has gone. A history that was not written is written whole with the stream's next removal. */
+static void release_segment(struct removal *removal)
+{
+    struct segment *segment = removal->segment;
+    const struct log_context context = { .stream = segment->super.stream };
+
+    if (!removal->is_saved)
+        log_error(&context, "history_not_saved", "%s; a restart before the next removal does not know of %s",
+                  removal->st.text, segment->base);
+    stream_release_segment(segment->stream, segment);
+    store_segment_gone(removal->store, segment);
+}
+
 static void removal_done(struct work *work)
 {
     struct removal *removal = container_of(work, struct removal, work);
@@ -159,9 +178,8 @@ static void removal_done(struct work *work)
     struct stream *stream = removal->segment->stream;
 
     store->removal = NULL;
-    if (removal->ok) {
-        stream_release_segment(stream, removal->segment);
-        store_segment_gone(store, removal->segment);
+    if (removal->is_gone) {
+        release_segment(removal);
     } else {
         keep_segment(removal);
     }

@@ -6,34 +6,6 @@
 
 #include "kvstore_faulty_disk.h"
 
-/* Several segments, a gap, and everything durable in the end. */
-enum { FRAMES = 200 };
-
-static void write_all(struct fixture *fixture, struct stream *stream)
-{
-    struct stream_gap gap = { .to_seq = 105, .from_seq = 100, .reason = "away" };
-    struct fixture_writer writer;
-
-    fixture_attach(fixture, stream, &writer);
-    fixture_append_init(fixture, stream);
-    fixture_append(fixture, stream, 100);
-    CHECK_OK(stream_append_gap(stream, &gap, &fixture->st), fixture->st);
-    fixture_append(fixture, stream, FRAMES - 105);
-    fixture_wait_durable(fixture, stream);
-    CHECK_EQ(stream->next_seq, FRAMES);
-    stream_detach(stream, &writer.base);
-}
-
-static void check_all(struct fixture *fixture, struct stream *stream)
-{
-    CHECK_EQ(stream->next_seq, FRAMES);
-    CHECK_EQ(stream->gap_frames, 5);
-    CHECK_EQ(stream_frame_count(stream), FRAMES - 5);
-    fixture_check_all(fixture, stream, 0, 100);
-    CHECK_EQ(fixture_read_layer(fixture, stream, 102, 0), FRAME_GAP);
-    fixture_check_all(fixture, stream, 105, FRAMES);
-}
-
 /* The whole story with one fault in it, and a restart with a sound disk. */
 static int run_with_fault(unsigned watched, int error, int nth, int repeats)
 {
@@ -51,14 +23,14 @@ static int run_with_fault(unsigned watched, int error, int nth, int repeats)
     fixture_open(&fixture);
     stream = fixture_define(&fixture, name);
     plan_fault(watched, error, nth, repeats);
-    write_all(&fixture, stream);
-    check_all(&fixture, stream);
+    fault_write_all(&fixture, stream);
+    fault_check_all(&fixture, stream);
     fixture_stop(&fixture);
     failed = fault.failed;
     plan_fault(0, 0, 0, 0);
     fixture_open(&fixture);
     stream = store_find(fixture.store, "default", name);
-    check_all(&fixture, stream);
+    fault_check_all(&fixture, stream);
     fixture_remove(&fixture, stream);
     fixture_stop(&fixture);
     return failed;
@@ -159,23 +131,6 @@ TEST(fault_disk_that_stays_full_refuses_typed)
     fixture_stop(&fixture);
 }
 
-/* Returns how many were taken before the store had no room; the loop turns now and then. */
-static uint64_t append_until_refused(struct fixture *fixture, struct stream *stream)
-{
-    uint64_t taken = 0;
-
-    for (;;) {
-        struct stream_block block = fixture_block(stream, stream->next_seq);
-
-        if (!fixture_append_block(fixture, stream, &block, &fixture->st))
-            break;
-        if (++taken % 20 == 0)
-            loop_run_once(fixture->loop);
-    }
-    CHECK_EQ(fixture->st.code, STATUS_EXHAUSTED);
-    return taken;
-}
-
 static bool append_gap(struct stream *stream, uint64_t frames, const char *reason, struct status *st)
 {
     struct stream_gap gap = { .from_seq = stream->next_seq,
@@ -250,11 +205,11 @@ TEST(fault_file_systems_without_direct_access_work)
     fixture.options.disk = &plain;
     fixture_open(&fixture);
     stream = fixture_define(&fixture, "cam-1");
-    write_all(&fixture, stream);
-    check_all(&fixture, stream);
+    fault_write_all(&fixture, stream);
+    fault_check_all(&fixture, stream);
     fixture_stop(&fixture);
     fixture_open(&fixture);
-    check_all(&fixture, store_find(fixture.store, "default", "cam-1"));
+    fault_check_all(&fixture, store_find(fixture.store, "default", "cam-1"));
     CHECK(fault.failed > 100);
     fixture_stop(&fixture);
 }
@@ -282,7 +237,7 @@ TEST(fault_real_full_disk)
     fixture_wait_sealed(&fixture, other);
     stream = fixture_define(&fixture, "cam-1");
     fixture_attach(&fixture, stream, &writer);
-    taken = append_until_refused(&fixture, stream);
+    taken = fault_append_until_refused(&fixture, stream);
     CHECK(stream_durable_seq(stream) < taken);
     fixture_check_all(&fixture, other, 0, 200);
     fixture_remove(&fixture, other);
@@ -304,7 +259,7 @@ TEST(fault_failed_reads_are_typed)
 
     fault_start(&fixture);
     stream = fixture_define(&fixture, "cam-1");
-    write_all(&fixture, stream);
+    fault_write_all(&fixture, stream);
     fixture_stop(&fixture);
     fixture_open(&fixture);
     stream = store_find(fixture.store, "default", "cam-1");
@@ -323,123 +278,6 @@ TEST(fault_failed_reads_are_typed)
     plan_fault(FAULT_READ, 0, 1, 1 << 20); /* short reads are continued */
     fixture_check_all(&fixture, stream, 5, 10);
     CHECK(fault.failed > 5);
-    fixture_stop(&fixture);
-}
-
-/* A file that cannot be removed stays: the budget holds all the same. */
-TEST(fault_failed_removal_keeps_the_budget)
-{
-    struct fixture fixture;
-    struct fixture_writer writer;
-    struct stream *stream;
-
-    fault_start(&fixture);
-    fixture_stop(&fixture);
-    fixture.options.disk_bytes = 8 << 20;
-    fixture_open(&fixture);
-    stream = fixture_define(&fixture, "cam-1");
-    fixture_attach(&fixture, stream, &writer);
-    plan_fault(FAULT_UNLINK, EIO, 2, 1);
-    fixture_append(&fixture, stream, 1500);
-    CHECK_EQ(fault.failed, 1);
-    CHECK(fixture.store->disk_used_bytes <= fixture.options.disk_bytes);
-    CHECK(history_frames(&stream->history) > 0);
-    fixture_wait_durable(&fixture, stream);
-    CHECK_EQ(fixture_read_layer(&fixture, stream, 1499, 0), FRAME_OK);
-    stream_detach(stream, &writer.base);
-    fixture_stop(&fixture);
-}
-
-/* A disk that removes nothing: no frame is given up for room that does not come, and when it recovers writing goes on. */
-TEST(fault_disk_that_removes_nothing_loses_nothing)
-{
-    struct fixture fixture;
-    struct fixture_writer writer;
-    struct stream *stream;
-    uint64_t durable;
-
-    fault_start(&fixture);
-    fixture_stop(&fixture);
-    fixture.options.disk_bytes = 8 << 20;
-    fixture_open(&fixture);
-    stream = fixture_define(&fixture, "cam-1");
-    fixture_attach(&fixture, stream, &writer);
-    plan_fault(FAULT_UNLINK, EIO, 1, 1 << 20);
-    append_until_refused(&fixture, stream);
-    FIXTURE_TURN_UNTIL(&fixture, fault.failed >= 3 && fixture.store->removal == NULL);
-    fixture.store->remove_at_ns = UINT64_MAX; /* none is tried while it is looked at */
-    durable = stream_durable_seq(stream);
-    CHECK(durable > 200);
-    CHECK_EQ(history_frames(&stream->history), 0);
-    CHECK_EQ(stream_frame_count(stream), stream->next_seq);
-    CHECK(fixture.store->disk_used_bytes <= fixture.options.disk_bytes);
-    fixture_check_all(&fixture, stream, 0, durable);
-    plan_fault(0, 0, 0, 0);
-    fixture.store->remove_at_ns = 0;
-    fixture_append(&fixture, stream, 100);
-    fixture_wait_durable(&fixture, stream);
-    CHECK(history_frames(&stream->history) > 0);
-    CHECK_EQ(history_frames(&stream->history) + stream_frame_count(stream), stream->next_seq);
-    stream_detach(stream, &writer.base);
-    fixture_stop(&fixture);
-}
-
-/* The same at start, under a budget that was lowered: a person must look at the disk. */
-TEST(fault_disk_that_removes_nothing_is_told_at_start)
-{
-    struct fixture fixture;
-    struct fixture_writer writer;
-    struct stream *stream;
-
-    fault_start(&fixture);
-    stream = fixture_write(&fixture, "cam-1", &writer, 800);
-    fixture_wait_durable(&fixture, stream);
-    stream_detach(stream, &writer.base);
-    fixture_stop(&fixture);
-    fixture.options.disk_bytes = 8 << 20;
-    plan_fault(FAULT_UNLINK, EIO, 1, 1 << 20);
-    CHECK_OK(loop_create(&fixture.loop, &fixture.st), fixture.st);
-    CHECK(!store_open(&fixture.store, fixture.loop, &fixture.options, &fixture.st));
-    CHECK_EQ(fixture.st.code, STATUS_PRECONDITION);
-    loop_destroy(fixture.loop);
-    plan_fault(FAULT_UNLINK, EIO, 1, 1); /* one file that does not go keeps no other from going */
-    fixture_open(&fixture);
-    stream = store_find(fixture.store, "default", "cam-1");
-    CHECK_EQ(fault.failed, 1);
-    CHECK_EQ(fixture_read_layer(&fixture, stream, 0, 0), FRAME_OK);
-    CHECK_EQ(history_frames(&stream->history) + stream_frame_count(stream), 800);
-    fixture_stop(&fixture);
-}
-
-/* A stream whose folder could not be taken away: its bytes stay counted, nobody gets its name, and it is there again at
- * the next start. */
-TEST(fault_failed_deletion_forgets_nothing)
-{
-    struct stream_definition definition = { .source = "x", .kind = STREAM_LIVE, .sample_fps = 1 };
-    struct fixture_answer answer = { 0 };
-    struct stream_removed removed;
-    struct fixture fixture;
-    struct stream *stream;
-    uint64_t used;
-
-    fault_start(&fixture);
-    stream = fixture_define(&fixture, "cam-1");
-    write_all(&fixture, stream);
-    fixture_stop(&fixture);
-    fixture_open(&fixture);
-    stream = store_find(fixture.store, "default", "cam-1");
-    used = fixture.store->disk_used_bytes;
-    plan_fault(FAULT_RENAME, EIO, 1, 1);
-    CHECK_OK(stream_delete(stream, &removed, fixture_done, &answer, &fixture.st), fixture.st);
-    FIXTURE_TURN_UNTIL(&fixture, answer.came);
-    CHECK(!answer.ok);
-    CHECK_EQ(fixture.store->disk_used_bytes, used);
-    CHECK(store_find(fixture.store, "default", "cam-1") == NULL);
-    CHECK(!stream_define(fixture.store, "default", "cam-1", &definition, fixture_done, NULL, &fixture.st));
-    CHECK_EQ(fixture.st.code, STATUS_EXISTS);
-    fixture_stop(&fixture);
-    fixture_open(&fixture);
-    check_all(&fixture, store_find(fixture.store, "default", "cam-1"));
     fixture_stop(&fixture);
 }
 

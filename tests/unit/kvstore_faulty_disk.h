@@ -1,4 +1,5 @@
-/* kvstore_faulty_disk.h - a disk whose calls fail, or take too little, at a chosen place: a table for store_options.disk. */
+/* kvstore_faulty_disk.h - a disk whose calls fail, or take too little, at a chosen place: a table for store_options.disk;
+ * and what is written to such disks. */
 #ifndef REELKV_TEST_KVSTORE_FAULTY_DISK_H
 #define REELKV_TEST_KVSTORE_FAULTY_DISK_H
 
@@ -117,6 +118,51 @@ static inline void fault_start(struct fixture *fixture)
     fixture_stop(fixture);
     fixture->options.disk = &faulty;
     fixture_open(fixture);
+}
+
+/* Several segments, a gap, and everything durable in the end. */
+enum { FAULT_FRAMES = 200 };
+
+static inline void fault_write_all(struct fixture *fixture, struct stream *stream)
+{
+    struct stream_gap gap = { .to_seq = 105, .from_seq = 100, .reason = "away" };
+    struct fixture_writer writer;
+
+    fixture_attach(fixture, stream, &writer);
+    fixture_append_init(fixture, stream);
+    fixture_append(fixture, stream, 100);
+    CHECK_OK(stream_append_gap(stream, &gap, &fixture->st), fixture->st);
+    fixture_append(fixture, stream, FAULT_FRAMES - 105);
+    fixture_wait_durable(fixture, stream);
+    CHECK_EQ(stream->next_seq, FAULT_FRAMES);
+    stream_detach(stream, &writer.base);
+}
+
+static inline void fault_check_all(struct fixture *fixture, struct stream *stream)
+{
+    CHECK_EQ(stream->next_seq, FAULT_FRAMES);
+    CHECK_EQ(stream->gap_frames, 5);
+    CHECK_EQ(stream_frame_count(stream), FAULT_FRAMES - 5);
+    fixture_check_all(fixture, stream, 0, 100);
+    CHECK_EQ(fixture_read_layer(fixture, stream, 102, 0), FRAME_GAP);
+    fixture_check_all(fixture, stream, 105, FAULT_FRAMES);
+}
+
+/* Returns how many were taken before the store had no room; the loop turns now and then. */
+static inline uint64_t fault_append_until_refused(struct fixture *fixture, struct stream *stream)
+{
+    uint64_t taken = 0;
+
+    for (;;) {
+        struct stream_block block = fixture_block(stream, stream->next_seq);
+
+        if (!fixture_append_block(fixture, stream, &block, &fixture->st))
+            break;
+        if (++taken % 20 == 0)
+            loop_run_once(fixture->loop);
+    }
+    CHECK_EQ(fixture->st.code, STATUS_EXHAUSTED);
+    return taken;
 }
 
 #endif

@@ -1,0 +1,213 @@
+/* Files that do not go, histories that are not written: what is removed to keep the budget is there or has gone, is told of as it
+ * is, and its bytes are counted as long as it takes them. */
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "kvstore_faulty_disk.h"
+
+/* A file that cannot be removed stays: the budget holds all the same. */
+TEST(removal_that_fails_keeps_the_budget)
+{
+    struct fixture fixture;
+    struct fixture_writer writer;
+    struct stream *stream;
+
+    fault_start(&fixture);
+    fixture_stop(&fixture);
+    fixture.options.disk_bytes = 8 << 20;
+    fixture_open(&fixture);
+    stream = fixture_define(&fixture, "cam-1");
+    fixture_attach(&fixture, stream, &writer);
+    plan_fault(FAULT_UNLINK, EIO, 2, 1);
+    fixture_append(&fixture, stream, 1500);
+    CHECK_EQ(fault.failed, 1);
+    CHECK(fixture.store->disk_used_bytes <= fixture.options.disk_bytes);
+    CHECK(history_frames(&stream->history) > 0);
+    fixture_wait_durable(&fixture, stream);
+    CHECK_EQ(fixture_read_layer(&fixture, stream, 1499, 0), FRAME_OK);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+}
+
+/* A disk that removes nothing: no frame is given up for room that does not come, and when it recovers writing goes on. */
+TEST(removal_by_a_disk_that_removes_nothing_loses_nothing)
+{
+    struct fixture fixture;
+    struct fixture_writer writer;
+    struct stream *stream;
+    uint64_t durable;
+
+    fault_start(&fixture);
+    fixture_stop(&fixture);
+    fixture.options.disk_bytes = 8 << 20;
+    fixture_open(&fixture);
+    stream = fixture_define(&fixture, "cam-1");
+    fixture_attach(&fixture, stream, &writer);
+    plan_fault(FAULT_UNLINK, EIO, 1, 1 << 20);
+    fault_append_until_refused(&fixture, stream);
+    FIXTURE_TURN_UNTIL(&fixture, fault.failed >= 3 && fixture.store->removal == NULL);
+    fixture.store->remove_at_ns = UINT64_MAX; /* none is tried while it is looked at */
+    durable = stream_durable_seq(stream);
+    CHECK(durable > 200);
+    CHECK_EQ(history_frames(&stream->history), 0);
+    CHECK_EQ(stream_frame_count(stream), stream->next_seq);
+    CHECK(fixture.store->disk_used_bytes <= fixture.options.disk_bytes);
+    fixture_check_all(&fixture, stream, 0, durable);
+    plan_fault(0, 0, 0, 0);
+    fixture.store->remove_at_ns = 0;
+    fixture_append(&fixture, stream, 100);
+    fixture_wait_durable(&fixture, stream);
+    CHECK(history_frames(&stream->history) > 0);
+    CHECK_EQ(history_frames(&stream->history) + stream_frame_count(stream), stream->next_seq);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+}
+
+/* No descriptor for the history: nothing goes that the next start would not know of. */
+TEST(removal_without_a_descriptor_keeps_every_segment)
+{
+    struct rlimit before, none;
+    struct fixture fixture;
+    struct stream *stream;
+    uint32_t segments;
+    bool fits;
+
+    fault_start(&fixture);
+    stream = fixture_define(&fixture, "cam-1");
+    fault_write_all(&fixture, stream);
+    fixture_wait_sealed(&fixture, stream);
+    segments = stream->segment_count;
+    CHECK(segments >= 2);
+    fixture.store->options.disk_bytes = STORE_STREAM_DISK_BYTES;
+    CHECK_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+    none = before;
+    none.rlim_cur = 0;
+    CHECK_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+    fits = store_fit_budget(fixture.store, &fixture.st);
+    CHECK_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+    CHECK(!fits);
+    CHECK_EQ(stream->segment_count, segments);
+    fixture_stop(&fixture);
+    fixture_open(&fixture);
+    fault_check_all(&fixture, store_find(fixture.store, "default", "cam-1"));
+    fixture_stop(&fixture);
+}
+
+/* What is written to the history's new copy finds the disk full. */
+static struct {
+    char path[PATH_MAX]; /* of that copy; "": the disk has room again */
+} full_history;
+
+static void fill_history(void)
+{
+    if (full_history.path[0] != '\0')
+        CHECK(symlink("/dev/full", full_history.path) == 0 || errno == EEXIST);
+}
+
+static int unlink_on_full_disk(const char *path)
+{
+    int failed = disk_real.unlink(path);
+
+    if (failed == 0)
+        fill_history();
+    return failed;
+}
+
+/* The disk has no room for the history before a file goes, nor afterwards: what has gone is not served as if it were there,
+ * its bytes are free, and the next removal writes what this one could not. */
+TEST(removal_on_a_full_disk_releases_what_has_gone)
+{
+    struct disk_ops full = disk_real;
+    struct fixture fixture;
+    struct stream *stream;
+    uint64_t used, gone;
+
+    full.unlink = unlink_on_full_disk;
+    fault_start(&fixture);
+    fixture_stop(&fixture);
+    fixture.options.disk = &full;
+    fixture_open(&fixture);
+    stream = fixture_define(&fixture, "cam-1");
+    fault_write_all(&fixture, stream);
+    fixture_wait_sealed(&fixture, stream);
+    CHECK(stream->segment_count >= 2);
+    used = fixture.store->disk_used_bytes;
+    gone = stream->segments[0]->disk_bytes;
+    snprintf(full_history.path, sizeof full_history.path, "%s/history.json.new", stream->folder);
+    fill_history();
+    fixture.store->options.disk_bytes = used - 1;
+    CHECK_OK(store_fit_budget(fixture.store, &fixture.st), fixture.st);
+    CHECK_EQ(fixture.store->disk_used_bytes, used - gone);
+    CHECK_EQ(fixture_read_layer(&fixture, stream, 0, 0), FRAME_EVICTED);
+    CHECK_EQ(fixture_read_layer(&fixture, stream, FAULT_FRAMES - 1, 0), FRAME_OK);
+    full_history.path[0] = '\0';
+    fixture.store->options.disk_bytes = STORE_STREAM_DISK_BYTES;
+    CHECK_OK(store_fit_budget(fixture.store, &fixture.st), fixture.st);
+    fixture_stop(&fixture);
+    fixture_open(&fixture);
+    stream = store_find(fixture.store, "default", "cam-1");
+    CHECK_EQ(stream->next_seq, FAULT_FRAMES);
+    CHECK_EQ(history_frames(&stream->history), FAULT_FRAMES - 5);
+    fixture_stop(&fixture);
+}
+
+/* The same at start, under a budget that was lowered: a person must look at the disk. */
+TEST(removal_by_a_disk_that_removes_nothing_is_told_at_start)
+{
+    struct fixture fixture;
+    struct fixture_writer writer;
+    struct stream *stream;
+
+    fault_start(&fixture);
+    stream = fixture_write(&fixture, "cam-1", &writer, 800);
+    fixture_wait_durable(&fixture, stream);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+    fixture.options.disk_bytes = 8 << 20;
+    plan_fault(FAULT_UNLINK, EIO, 1, 1 << 20);
+    CHECK_OK(loop_create(&fixture.loop, &fixture.st), fixture.st);
+    CHECK(!store_open(&fixture.store, fixture.loop, &fixture.options, &fixture.st));
+    CHECK_EQ(fixture.st.code, STATUS_PRECONDITION);
+    loop_destroy(fixture.loop);
+    plan_fault(FAULT_UNLINK, EIO, 1, 1); /* one file that does not go keeps no other from going */
+    fixture_open(&fixture);
+    stream = store_find(fixture.store, "default", "cam-1");
+    CHECK_EQ(fault.failed, 1);
+    CHECK_EQ(fixture_read_layer(&fixture, stream, 0, 0), FRAME_OK);
+    CHECK_EQ(history_frames(&stream->history) + stream_frame_count(stream), 800);
+    fixture_stop(&fixture);
+}
+
+/* A stream whose folder could not be taken away: its bytes stay counted, nobody gets its name, and it is there again at
+ * the next start. */
+TEST(removal_of_a_stream_that_fails_forgets_nothing)
+{
+    struct stream_definition definition = { .source = "x", .kind = STREAM_LIVE, .sample_fps = 1 };
+    struct fixture_answer answer = { 0 };
+    struct stream_removed removed;
+    struct fixture fixture;
+    struct stream *stream;
+    uint64_t used;
+
+    fault_start(&fixture);
+    stream = fixture_define(&fixture, "cam-1");
+    fault_write_all(&fixture, stream);
+    fixture_stop(&fixture);
+    fixture_open(&fixture);
+    stream = store_find(fixture.store, "default", "cam-1");
+    used = fixture.store->disk_used_bytes;
+    plan_fault(FAULT_RENAME, EIO, 1, 1);
+    CHECK_OK(stream_delete(stream, &removed, fixture_done, &answer, &fixture.st), fixture.st);
+    FIXTURE_TURN_UNTIL(&fixture, answer.came);
+    CHECK(!answer.ok);
+    CHECK_EQ(fixture.store->disk_used_bytes, used);
+    CHECK(store_find(fixture.store, "default", "cam-1") == NULL);
+    CHECK(!stream_define(fixture.store, "default", "cam-1", &definition, fixture_done, NULL, &fixture.st));
+    CHECK_EQ(fixture.st.code, STATUS_EXISTS);
+    fixture_stop(&fixture);
+    fixture_open(&fixture);
+    fault_check_all(&fixture, store_find(fixture.store, "default", "cam-1"));
+    fixture_stop(&fixture);
+}
+
+TEST_MAIN()
