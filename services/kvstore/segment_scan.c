@@ -246,18 +246,24 @@ bool segment_scan_run(struct segment_scan *scan, struct segment *segment, struct
     return true;
 }
 
-/* Whether a header stands at `at`, though nothing is known of its segment; how far the next one may be. */
+/* Whether a header stands at `at`, though nothing is known of its segment; how far the next one may be. *unread says of
+ * what could not be read since the last header: another may have stood there. */
 static uint64_t look_for_end(struct segment_scan *scan, uint64_t at, uint64_t salt,
-                             struct segment_scan_end *end)
+                             struct segment_scan_end *end, struct status *unread)
 {
     uint64_t bytes = scan->file_bytes - at < KV_HEADER_BYTES_MAX ? KV_PAGE_BYTES : KV_HEADER_BYTES_MAX;
     struct kv_record_end found;
     struct status st;
 
-    if (!disk_read(scan->disk, scan->fd, scan->image, bytes, at, &st) ||
-        kv_record_header_bytes(scan->image) > bytes || !kv_record_get_end(&found, salt, scan->image, &st))
+    if (!disk_read(scan->disk, scan->fd, scan->image, bytes, at, &st)) {
+        if (st.code != STATUS_DATA_LOSS)
+            *unread = st;
+        return KV_PAGE_BYTES;
+    }
+    if (kv_record_header_bytes(scan->image) > bytes || !kv_record_get_end(&found, salt, scan->image, &st))
         return KV_PAGE_BYTES;
     hear(end, found.seq, found.token_index);
+    unread->code = STATUS_OK;
     return found.record_bytes;
 }
 
@@ -268,9 +274,14 @@ bool segment_scan_end(const struct disk_ops *disk, const char *path, uint64_t sa
     struct segment_scan scan = { .disk = disk, .fd = disk_open(disk, path, O_RDONLY, st) };
     bool ok = scan.fd >= 0 && disk_length(scan.fd, &scan.file_bytes, st) &&
               make_image(&scan, KV_HEADER_BYTES_MAX, st);
+    struct status unread = { 0 };
 
     for (uint64_t at = KV_PAGE_BYTES; ok && at + KV_PAGE_BYTES <= scan.file_bytes; at = skip_hole(&scan, at))
-        at += look_for_end(&scan, at, salt, &end);
+        at += look_for_end(&scan, at, salt, &end, &unread);
+    if (unread.code != STATUS_OK) {
+        *st = unread;
+        ok = status_wrap(st, "%s", path);
+    }
     if (scan.fd >= 0)
         close(scan.fd);
     segment_scan_free(&scan);

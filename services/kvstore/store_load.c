@@ -71,26 +71,31 @@ static bool names_read(struct names *names, const char *folder, struct status *s
 
 /* --- segments of a stream --- */
 
-/* Its frames are not served, but their numbers are not given to others: *lost goes on behind them. False: nobody can
- * tell which those are. */
-static bool count_unusable(struct stream *stream, const char *path, struct segment_scan_end *lost,
-                           const struct status *why, struct status *st)
+/* Files that cannot be used. Of one that cannot be looked into either, a later one tells where it ends at the latest. */
+struct lost {
+    struct segment_scan_end end; /* of their numbers and tokens */
+    struct status unknown;       /* why nobody can tell where the stream's numbers end; OK: it is known */
+    uint64_t unknown_from_seq;
+};
+
+/* Its frames are not served, but their numbers are not given to others. */
+static void count_unusable(struct stream *stream, const char *path, struct lost *lost,
+                           const struct status *why)
 {
     const struct log_context context = { .stream = stream->name };
     uint64_t salt = strtoull(strrchr(path, '-') + 1, NULL, 16);
-    struct segment_scan_end end;
+    struct segment_scan_end end = { 0 };
     struct stat info;
 
-    if (!segment_scan_end(stream->store->disk, path, salt, &end, st))
-        return false;
     log_error(&context, "segment_unusable", "%s; it stays where it is and is not served", why->text);
+    if (!segment_scan_end(stream->store->disk, path, salt, &end, &lost->unknown))
+        lost->unknown_from_seq = strtoull(strrchr(path, '/') + 1, NULL, 10);
     if (stat(path, &info) == 0)
         stream->store->disk_used_bytes += (uint64_t)info.st_blocks * 512;
-    if (end.seq > lost->seq)
-        lost->seq = end.seq;
-    if (end.token_index > lost->token_index)
-        lost->token_index = end.token_index;
-    return true;
+    if (end.seq > lost->end.seq)
+        lost->end.seq = end.seq;
+    if (end.token_index > lost->end.token_index)
+        lost->end.token_index = end.token_index;
 }
 
 /* From this number on a later segment has the records. */
@@ -159,37 +164,37 @@ static bool is_segment_name(const char *name, const char *suffix)
            strspn(name, "0123456789") == NAME_DIGITS && name[NAME_DIGITS] == '-';
 }
 
-/* False when memory or descriptors are short, or the file does not open: it may be sound, and its numbers must not be
- * given again. */
-static bool load_segment(struct stream *stream, const char *folder, const char *name,
-                         struct segment_scan_end *lost, struct status *st)
+/* False when memory or descriptors are short: the file may be sound. */
+static bool load_segment(struct stream *stream, const char *folder, const char *name, struct lost *lost,
+                         struct status *st)
 {
     bool is_open = is_segment_name(name, ".open");
     char base[PATH_MAX], path[PATH_MAX + 8];
     struct segment *segment;
     struct segment_load load;
-    struct status why;
 
     if ((!is_open && !is_segment_name(name, ".seg")) ||
         snprintf(path, sizeof path, "%s/%s", folder, name) >= PATH_MAX)
         return true;
     snprintf(base, sizeof base, "%.*s", (int)(strrchr(path, '.') - path), path);
-    if (!segment_load(stream, base, is_open, &segment, &load, &why)) {
-        if (why.code != STATUS_EXHAUSTED)
-            return count_unusable(stream, path, lost, &why, st);
-        *st = why;
-        return false;
+    if (!segment_load(stream, base, is_open, &segment, &load, st)) {
+        if (st->code == STATUS_EXHAUSTED)
+            return false;
+        count_unusable(stream, path, lost, st);
+        return true;
     }
     report(stream, base, &load);
     if (segment == NULL)
         return true;
+    if (segment->super.first_seq > lost->unknown_from_seq)
+        lost->unknown.code = STATUS_OK;
     push_in_order(stream, segment);
     stream->store->disk_used_bytes += segment->disk_bytes;
     store_segment_sealed(stream->store, segment);
     return true;
 }
 
-static bool load_epochs(struct stream *stream, struct segment_scan_end *lost, struct status *st)
+static bool load_epochs(struct stream *stream, struct lost *lost, struct status *st)
 {
     struct names epochs, files;
     char folder[PATH_MAX];
@@ -274,12 +279,16 @@ static void find_end(struct stream *stream)
 
 bool stream_load(struct stream *stream, struct status *st)
 {
-    struct segment_scan_end lost = { 0 };
+    struct lost lost = { 0 };
 
     if (!load_epochs(stream, &lost, st))
         return false;
+    if (lost.unknown.code != STATUS_OK) { /* they must not be given again */
+        *st = lost.unknown;
+        return false;
+    }
     cut_overlaps(stream);
-    sum_up(stream, &lost);
+    sum_up(stream, &lost.end);
     find_end(stream);
     find_init(stream);
     return true;
