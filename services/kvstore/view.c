@@ -81,6 +81,12 @@ static uint64_t gap_share(const struct segment_mark *mark, const struct range *r
     return gaps;
 }
 
+static void count_leaving(struct view *view, const struct segment *segment, const struct range *range)
+{
+    for (uint64_t n = 0; n < segment->index.frame_count; n++)
+        view->evicted_frames += is_in(range, index_part_at(&segment->index, n)->pts_ns);
+}
+
 static void count_absent(struct view *view, const struct stream *stream, const struct range *range)
 {
     uint64_t frames, gaps;
@@ -88,13 +94,18 @@ static void count_absent(struct view *view, const struct stream *stream, const s
     history_in_range(&stream->history, range->from_ns, range->to_ns, &frames, &gaps);
     view->evicted_frames += frames;
     view->gap_frames += gaps;
-    for (uint32_t i = 0; i < stream->segment_count; i++)
-        for (uint32_t n = 0; n < stream->segments[i]->mark_count; n++) {
-            const struct segment_mark *mark = &stream->segments[i]->marks[n];
+    for (uint32_t i = 0; i < stream->segment_count; i++) {
+        const struct segment *segment = stream->segments[i];
+
+        if (segment->is_leaving)
+            count_leaving(view, segment, range);
+        for (uint32_t n = 0; n < segment->mark_count; n++) {
+            const struct segment_mark *mark = &segment->marks[n];
 
             if (mark->type == KV_RECORD_GAP && !mark->is_damaged)
                 view->gap_frames += gap_share(mark, range);
         }
+    }
 }
 
 static bool check_shape(struct view *view, const struct stream *stream, const struct view_request *request,
@@ -136,7 +147,7 @@ static bool add_stream(struct view *view, uint32_t index, const struct view_requ
     for (uint32_t i = 0; i < stream->segment_count; i++) {
         const struct segment *segment = stream->segments[i];
 
-        for (uint32_t n = 0; n < segment->index.chunk_count; n++)
+        for (uint32_t n = 0; !segment->is_leaving && n < segment->index.chunk_count; n++)
             if (!add_chunk(view, index, segment->index.chunks[n], &range))
                 return status_fail(st, STATUS_EXHAUSTED, "no memory for a view of stream %s", name->name);
     }
@@ -224,9 +235,12 @@ struct index_frame *view_find(const struct view *view, uint32_t stream, uint64_t
     if (frame != NULL)
         return frame;
     held = store_find(view->store, view->spans[stream].ns, view->spans[stream].name);
-    if (held != NULL && stream_find(held, seq) == NULL)
+    frame = held == NULL ? NULL : stream_find(held, seq);
+    if (held != NULL && frame == NULL)
         *absence_p = stream_absence_of(held, seq);
-    else if (held != NULL && stream_find(held, seq)->is_quarantined)
+    else if (frame != NULL && frame->chunk->segment->is_leaving)
+        *absence_p = STREAM_ABSENT_EVICTED;
+    else if (frame != NULL && frame->is_quarantined)
         *absence_p = STREAM_ABSENT_DAMAGED;
     return NULL;
 }

@@ -2,7 +2,7 @@
  * all layers; and the scoring of it on a reading thread.
  *
  * Owner:  reference counted; holds the index's chunks, not the blocks' bytes: a block that is removed meanwhile
- *         answers EVICTED.
+ *         answers EVICTED, as do those of a segment that was on its way out already.
  * Thread: loop; view_score's run on a reading thread.
  * Fails:  NOT_FOUND for a stream that is not here; PRECONDITION for blocks of another fingerprint or shape.
  * Bounds: LIMIT_STREAMS_PER_QUESTION streams; 16 bytes for 16 frames. */

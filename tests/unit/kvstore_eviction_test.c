@@ -301,6 +301,35 @@ TEST(eviction_of_damaged_frames_counts_them_once)
     fixture_stop(&fixture);
 }
 
+/* A question that comes while a file is being removed chooses among what it can read, and is told of the rest. */
+TEST(eviction_under_way_hides_the_segment_from_new_questions)
+{
+    struct fixture fixture;
+    struct stream *stream = start(&fixture);
+    struct segment *first = stream->segments[0];
+    const struct view_stream_name name = { "default", "cam-1" };
+    struct view_request request = { .streams = &name, .stream_count = 1, .from_ns = INT64_MIN };
+    enum stream_absence absence;
+    struct view *view;
+
+    memset(request.fingerprint, 7, sizeof request.fingerprint);
+    first->is_leaving = true;
+    CHECK_OK(view_create(&view, fixture.store, &request, &fixture.st), fixture.st);
+    CHECK_EQ(view->evicted_frames, first->index.frame_count);
+    CHECK_EQ(view->frames, FRAMES - first->index.frame_count);
+    CHECK_EQ(view->first_pts_ns, fixture_pts(first->index.frame_count));
+    CHECK(view_find(view, 0, 0, &absence) == NULL);
+    CHECK_EQ(absence, STREAM_ABSENT_EVICTED);
+    CHECK(view_find(view, 0, FRAMES - 1, &absence) != NULL);
+    view_unref(view);
+    first->is_leaving = false; /* its file could not be removed */
+    CHECK_OK(view_create(&view, fixture.store, &request, &fixture.st), fixture.st);
+    CHECK_EQ(view->frames, FRAMES);
+    CHECK(view_find(view, 0, 0, &absence) != NULL);
+    view_unref(view);
+    fixture_stop(&fixture);
+}
+
 /* A question holds what it sees of the index: segments that go for a writer give no memory back before it ends. One
  * goes, and the writer waits; it must not take all of them. */
 TEST(eviction_for_the_index_waits_for_questions)
