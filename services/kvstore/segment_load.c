@@ -134,6 +134,7 @@ static void start_over(struct segment *segment)
     segment_drop_marks(segment, 0);
     segment->end_seq = segment->super.first_seq;
     segment->end_token_index = 0;
+    segment->end_pts_ns = 0;
     segment->init_offset = 0;
 }
 
