@@ -109,7 +109,8 @@ void store_adjust_disk(struct store *store, struct segment *segment,
                        uint64_t bytes);                                  /* to what it really takes */
 void store_segment_sealed(struct store *store, struct segment *segment); /* may be removed from now on */
 void store_segment_gone(struct store *store, struct segment *segment);   /* its file is no more */
-/* At start: removes what is beyond the budget, turning the loop. */
+/* At start: removes what is beyond the disk's budget, and what damage that was found takes beyond the index's; turns the
+ * loop. PRECONDITION when the index is beyond it all the same. */
 bool store_fit_budget(struct store *store, struct status *st);
 void store_room_changed(struct store *store);
 void store_reads_retry(struct store *store); /* slice_read.c */

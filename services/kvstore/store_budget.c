@@ -288,20 +288,59 @@ bool store_has_index_room(struct store *store, uint64_t bytes)
     return false;
 }
 
+/* Damage that was found at this start or an earlier one is marked, however full the index was. */
+static uint64_t damage_bytes(const struct store *store)
+{
+    uint64_t bytes = 0;
+
+    for (const struct stream *stream = store->streams; stream != NULL; stream = stream->next)
+        for (uint32_t i = 0; i < stream->segment_count; i++)
+            for (uint32_t n = 0; n < stream->segments[i]->mark_count; n++)
+                if (stream->segments[i]->marks[n].is_damaged)
+                    bytes += segment_mark_bytes(0);
+    return bytes;
+}
+
+/* An index that only its damage makes too large loses old segments; one that never fitted is left to the operator. */
+static bool check_index(const struct store *store, struct status *st)
+{
+    const struct index_memory *memory = &store->index_memory;
+
+    if (memory->used_bytes - damage_bytes(store) <= memory->limit_bytes)
+        return true;
+    return status_fail(
+        st, STATUS_PRECONDITION,
+        "the index of what is stored takes %llu bytes, a quarter of ram_budget_bytes is %llu: give at "
+        "least %llu",
+        (unsigned long long)memory->used_bytes, (unsigned long long)memory->limit_bytes,
+        4 * (unsigned long long)memory->used_bytes);
+}
+
+static bool is_beyond_budget(const struct store *store)
+{
+    return store->disk_used_bytes > store->options.disk_bytes ||
+           store->index_memory.used_bytes > store->index_memory.limit_bytes;
+}
+
 bool store_fit_budget(struct store *store, struct status *st)
 {
     const struct segment *kept =
         NULL; /* the first that could not be removed: when its turn comes again, none can */
 
-    while (store->disk_used_bytes > store->options.disk_bytes) {
+    if (!check_index(store, st))
+        return false;
+    while (is_beyond_budget(store)) {
         struct segment *segment = oldest_removable(store);
         uint64_t used_bytes = store->disk_used_bytes;
 
         if (segment == NULL || segment == kept || !start_removal(store, segment))
-            return status_fail(st, STATUS_PRECONDITION,
-                               "what cannot be removed takes %llu bytes, more than disk_budget_bytes %llu",
-                               (unsigned long long)store->disk_used_bytes,
-                               (unsigned long long)store->options.disk_bytes);
+            return status_fail(
+                st, STATUS_PRECONDITION,
+                "what cannot be removed takes %llu bytes of disk_budget_bytes %llu, and its index "
+                "%llu of %llu",
+                (unsigned long long)store->disk_used_bytes, (unsigned long long)store->options.disk_bytes,
+                (unsigned long long)store->index_memory.used_bytes,
+                (unsigned long long)store->index_memory.limit_bytes);
         while (store->removal != NULL)
             loop_run_once(store->loop);
         if (kept == NULL && store->disk_used_bytes == used_bytes)

@@ -449,20 +449,6 @@ static bool check_budgets(const struct store_options *options, struct status *st
     return true;
 }
 
-static bool check_index(const struct store *store, struct status *st)
-{
-    const struct index_memory *memory = &store->index_memory;
-
-    if (memory->used_bytes <= memory->limit_bytes)
-        return true;
-    return status_fail(
-        st, STATUS_PRECONDITION,
-        "the index of what is stored takes %llu bytes, a quarter of ram_budget_bytes is %llu: give at "
-        "least %llu",
-        (unsigned long long)memory->used_bytes, (unsigned long long)memory->limit_bytes,
-        4 * (unsigned long long)memory->used_bytes);
-}
-
 bool store_open(struct store **store_p, struct loop *loop, const struct store_options *options,
                 struct status *st)
 {
@@ -480,8 +466,7 @@ bool store_open(struct store **store_p, struct loop *loop, const struct store_op
     store->ram_waiters_end = &store->ram_waiters;
     if (!check_budgets(options, st) || !take_lock(store, st) ||
         !ram_arena_create(&store->arena, options->ram_bytes - options->ram_bytes / 4, st) ||
-        !start_pools(store, st) || !load_all(store, st) || !check_index(store, st) ||
-        !store_fit_budget(store, st)) {
+        !start_pools(store, st) || !load_all(store, st) || !store_fit_budget(store, st)) {
         store_close(store);
         return status_wrap(st, "open store");
     }

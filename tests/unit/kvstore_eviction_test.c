@@ -174,13 +174,7 @@ TEST(a_camera_that_never_connected_takes_the_disk_of_its_gaps)
     fixture_attach(&fixture, stream, &writer);
     fixture_append_init(&fixture, stream);
     for (uint64_t seq = 0; seq < 100; seq++) {
-        const struct stream_gap gap = { .from_seq = seq,
-                                        .to_seq = seq + 1,
-                                        .from_pts_ns = fixture_pts(seq),
-                                        .to_pts_ns = fixture_pts(seq + 1),
-                                        .reason = "nobody answers there" };
-
-        CHECK_OK(stream_append_gap(stream, &gap, &fixture.st), fixture.st);
+        CHECK_OK(fixture_append_gap(stream, 1, "nobody answers there", &fixture.st), fixture.st);
         fixture_wait_durable(&fixture, stream);
         CHECK(fixture.store->disk_used_bytes - empty < 4 << 20); /* the gaps themselves: 400 KiB */
     }
@@ -361,17 +355,6 @@ TEST(eviction_for_the_index_waits_for_questions)
     fixture_stop(&fixture);
 }
 
-static bool append_gap(struct stream *stream, const char *reason, struct status *st)
-{
-    const struct stream_gap gap = { .from_seq = stream->next_seq,
-                                    .to_seq = stream->next_seq + 1,
-                                    .from_pts_ns = fixture_pts(stream->next_seq),
-                                    .to_pts_ns = fixture_pts(stream->next_seq + 1),
-                                    .reason = reason };
-
-    return stream_append_gap(stream, &gap, st);
-}
-
 /* Gaps and their reasons take memory too: they count in the index's part, wait for room there, and give it back. */
 TEST(eviction_makes_room_in_the_index_for_gaps)
 {
@@ -385,13 +368,13 @@ TEST(eviction_makes_room_in_the_index_for_gaps)
     memset(reason, 'x', sizeof reason - 1);
     reason[sizeof reason - 1] = '\0';
     fixture_attach(&fixture, stream, &writer);
-    CHECK_OK(append_gap(stream, reason, &fixture.st), fixture.st);
+    CHECK_OK(fixture_append_gap(stream, 1, reason, &fixture.st), fixture.st);
     CHECK_EQ(memory->used_bytes - before, segment_mark_bytes(1000));
     memory->limit_bytes = memory->used_bytes;
-    CHECK(!append_gap(stream, "another", &fixture.st));
+    CHECK(!fixture_append_gap(stream, 1, "another", &fixture.st));
     CHECK_EQ(fixture.st.code, STATUS_EXHAUSTED);
     FIXTURE_TURN_UNTIL(&fixture, fixture.store->removal == NULL);
-    CHECK_OK(append_gap(stream, "another", &fixture.st), fixture.st);
+    CHECK_OK(fixture_append_gap(stream, 1, "another", &fixture.st), fixture.st);
     CHECK(history_frames(&stream->history) > 0);
     stream_detach(stream, &writer.base);
     fixture_wait_sealed(&fixture, stream);
@@ -401,6 +384,66 @@ TEST(eviction_makes_room_in_the_index_for_gaps)
     CHECK_EQ(memory->used_bytes, before);
     fixture_remove(&fixture, stream);
     CHECK_EQ(memory->used_bytes, 0);
+    fixture_stop(&fixture);
+}
+
+/* Gaps of reasons that keep them apart, until the index takes so much. */
+static void append_gaps(struct fixture *fixture, struct stream *stream, uint64_t index_bytes)
+{
+    const struct index_memory *memory = &fixture->store->index_memory;
+    char reasons[2][1001];
+
+    for (unsigned i = 0; i < 2; i++) {
+        memset(reasons[i], i == 0 ? 'x' : 'y', sizeof reasons[i] - 1);
+        reasons[i][sizeof reasons[i] - 1] = '\0';
+    }
+    while (memory->used_bytes < index_bytes) {
+        if (stream->next_seq % 100 == 0)
+            fixture_wait_durable(fixture, stream);
+        CHECK_OK(fixture_append_gap(stream, 1, reasons[stream->next_seq % 2], &fixture->st), fixture->st);
+    }
+}
+
+/* The index is full to the last byte when a frame is found damaged at start: its mark takes the place of the oldest
+ * segment. A memory budget that was lowered is refused: nobody asked for anything to go. */
+TEST(eviction_makes_room_in_the_index_for_damage)
+{
+    struct fixture_writer writer;
+    const struct index_frame *frame;
+    struct fixture fixture;
+    struct stream *stream;
+    char path[PATH_MAX + 8];
+    uint64_t used, at, end_seq;
+
+    fixture_start(&fixture);
+    stream = fixture_define(&fixture, "cam-1");
+    fixture_attach(&fixture, stream, &writer);
+    append_gaps(&fixture, stream, fixture.options.ram_bytes / 8 + (64 << 10));
+    fixture_append(&fixture, stream, 3);
+    fixture_wait_durable(&fixture, stream);
+    stream_detach(stream, &writer.base);
+    fixture_wait_sealed(&fixture, stream);
+    end_seq = stream->next_seq;
+    used = fixture.store->index_memory.used_bytes;
+    frame = stream_find(stream, end_seq - 2);
+    at = frame->offset + frame->slices_at + 100;
+    snprintf(path, sizeof path, "%s.seg", frame->chunk->segment->base);
+    fixture_stop(&fixture);
+    flip(path, at, 10);
+    fixture.options.ram_bytes = fixture.options.ram_bytes / 2;
+    CHECK_OK(loop_create(&fixture.loop, &fixture.st), fixture.st);
+    CHECK(!store_open(&fixture.store, fixture.loop, &fixture.options, &fixture.st));
+    CHECK_EQ(fixture.st.code, STATUS_PRECONDITION);
+    CHECK_HAS(fixture.st.text, "ram_budget_bytes");
+    loop_destroy(fixture.loop);
+    fixture.options.ram_bytes = 4 * used;
+    fixture_open(&fixture);
+    stream = store_find(fixture.store, "default", "cam-1");
+    CHECK(fixture.store->index_memory.used_bytes <= used);
+    CHECK_EQ(stream->next_seq, end_seq);
+    CHECK_EQ(fixture_read_layer(&fixture, stream, 0, 0), FRAME_GAP);
+    CHECK_EQ(fixture_read_layer(&fixture, stream, end_seq - 2, 0), FRAME_QUARANTINED);
+    CHECK_EQ(fixture_read_layer(&fixture, stream, end_seq - 1, 0), FRAME_OK);
     fixture_stop(&fixture);
 }
 

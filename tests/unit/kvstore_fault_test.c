@@ -131,17 +131,6 @@ TEST(fault_disk_that_stays_full_refuses_typed)
     fixture_stop(&fixture);
 }
 
-static bool append_gap(struct stream *stream, uint64_t frames, const char *reason, struct status *st)
-{
-    struct stream_gap gap = { .from_seq = stream->next_seq,
-                              .to_seq = stream->next_seq + frames,
-                              .from_pts_ns = fixture_pts(stream->next_seq),
-                              .to_pts_ns = fixture_pts(stream->next_seq + frames),
-                              .reason = reason };
-
-    return stream_append_gap(stream, &gap, st);
-}
-
 /* A disk that stays full, and a camera whose frames are lost meanwhile: gaps of one reason take no more memory the more
  * they are, gaps of two reasons are refused in the end, and none that was taken is forgotten. */
 TEST(fault_disk_that_stays_full_bounds_the_gaps_in_memory)
@@ -157,11 +146,12 @@ TEST(fault_disk_that_stays_full_bounds_the_gaps_in_memory)
     fixture_attach(&fixture, stream, &writer);
     plan_fault(FAULT_RESERVE, ENOSPC, 1, 1 << 20);
     for (unsigned i = 0; i < NEIGHBOURS; i++)
-        CHECK_OK(append_gap(stream, 1, "no room", &fixture.st), fixture.st);
+        CHECK_OK(fixture_append_gap(stream, 1, "no room", &fixture.st), fixture.st);
     CHECK_EQ(stream->segment_count, 1);
     CHECK_EQ(stream->segments[0]->mark_count, 1);
     CHECK_EQ(stream->gap_frames, NEIGHBOURS);
-    while (append_gap(stream, 2, taken % 2 == 0 ? "late" : "no room", &fixture.st) && taken < NEIGHBOURS)
+    while (fixture_append_gap(stream, 2, taken % 2 == 0 ? "late" : "no room", &fixture.st) &&
+           taken < NEIGHBOURS)
         taken++;
     CHECK(taken < NEIGHBOURS);
     CHECK_EQ(fixture.st.code, STATUS_EXHAUSTED);
@@ -169,7 +159,7 @@ TEST(fault_disk_that_stays_full_bounds_the_gaps_in_memory)
     CHECK_EQ(end_seq, NEIGHBOURS + 2 * taken);
     plan_fault(0, 0, 0, 0);
     fixture_wait_durable(&fixture, stream);
-    CHECK_OK(append_gap(stream, 3, "late", &fixture.st), fixture.st);
+    CHECK_OK(fixture_append_gap(stream, 3, "late", &fixture.st), fixture.st);
     fixture_append(&fixture, stream, 1);
     fixture_wait_durable(&fixture, stream);
     stream_detach(stream, &writer.base);

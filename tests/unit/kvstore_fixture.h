@@ -230,6 +230,18 @@ static inline void fixture_append(struct fixture *fixture, struct stream *stream
     }
 }
 
+static inline bool fixture_append_gap(struct stream *stream, uint64_t frames, const char *reason,
+                                      struct status *st)
+{
+    const struct stream_gap gap = { .from_seq = stream->next_seq,
+                                    .to_seq = stream->next_seq + frames,
+                                    .from_pts_ns = fixture_pts(stream->next_seq),
+                                    .to_pts_ns = fixture_pts(stream->next_seq + frames),
+                                    .reason = reason };
+
+    return stream_append_gap(stream, &gap, st);
+}
+
 /* A stream whose writer has written INIT and its first `count` frames. */
 static inline struct stream *fixture_write(struct fixture *fixture, const char *name,
                                            struct fixture_writer *writer, uint64_t count)
