@@ -10,11 +10,21 @@
 #include "redis/directory_reply.h"
 #include "redis/redis_client.h"
 
-enum { STREAMS_EVERY = 5, KEY_BYTES = 2 * LIMIT_NAME_BYTES + 32, REPLIES = WORKER_KINDS + 1 };
+enum {
+    STREAMS_EVERY = 5,
+    KEY_BYTES = 2 * LIMIT_NAME_BYTES + 32,
+    REPLIES = WORKER_KINDS + 1,
+    SILENT_MS = DIRECTORY_WORKER_TTL_MS,
+};
 
 struct vanished {
     struct stream_record record;
     uint64_t until_ns; /* recalled; clock_mono_ns() */
+};
+
+struct silent {
+    struct directory_forgotten worker;
+    uint64_t since_ns; /* its record has stood as it is; clock_mono_ns() */
 };
 
 struct directory {
@@ -26,6 +36,8 @@ struct directory {
     uint32_t replies_missing;      /* of the reading under way; 0: none is */
     struct vanished *vanished;     /* [LIMIT_STREAMS]; NULL: nothing ever has */
     uint32_t vanished_count;
+    struct silent silent[DIRECTORY_FORGOTTEN_MAX]; /* as of the latest reading */
+    uint32_t silent_count;
     bool reading_lost;
     bool is_known; /* a reading has come through */
     bool left;
@@ -184,15 +196,38 @@ static void remove_worker(struct directory *directory, enum worker_kind kind, co
     redis_client_send(directory->client, NULL, NULL, 3, (const char *[]){ "HDEL", key, name });
 }
 
-/* One that comes back just now writes its record again with its next heartbeat. */
+static uint64_t silent_since(const struct directory *directory, const struct directory_forgotten *worker,
+                             uint64_t now_ns)
+{
+    for (uint32_t i = 0; i < directory->silent_count; i++) {
+        const struct directory_forgotten *before = &directory->silent[i].worker;
+
+        if (before->kind == worker->kind && before->seen_ms == worker->seen_ms &&
+            strcmp(before->name, worker->name) == 0)
+            return directory->silent[i].since_ns;
+    }
+    return now_ns;
+}
+
+/* By times of day alone all others would be silent to one whose clock is ahead: their records must not have changed
+ * either. One that comes back just now writes its record again with its next heartbeat. */
 static void remove_forgotten(struct directory *directory)
 {
     const struct directory_view *view = &directory->view;
+    struct silent silent[DIRECTORY_FORGOTTEN_MAX];
+    uint64_t now_ns = clock_mono_ns();
 
     if (directory->events.describe == NULL)
         return; /* who only looks on changes nothing */
-    for (uint32_t i = 0; i < view->forgotten_count; i++)
-        remove_worker(directory, view->forgotten[i].kind, view->forgotten[i].name);
+    for (uint32_t i = 0; i < view->forgotten_count; i++) {
+        const struct directory_forgotten *worker = &view->forgotten[i];
+
+        silent[i] = (struct silent){ *worker, silent_since(directory, worker, now_ns) };
+        if (now_ns - silent[i].since_ns >= SILENT_MS * 1000000ull)
+            remove_worker(directory, worker->kind, worker->name);
+    }
+    directory->silent_count = view->forgotten_count;
+    memcpy(directory->silent, silent, directory->silent_count * sizeof *silent);
 }
 
 static void finish_reading(struct directory *directory)
@@ -300,6 +335,7 @@ static void on_lost(const char *why, void *user)
     if (!directory->told_lost)
         log_warn(NULL, "redis_lost", "%s; what runs goes on, retrying", why);
     directory->told_lost = true;
+    directory->silent_count = 0; /* nobody could write */
 }
 
 bool directory_create(struct directory **directory_p, struct loop *loop, const char *redis,

@@ -4,7 +4,7 @@
  * its owner. All of it is one small set of keys, version 1, values JSON in UTF-8:
  *
  *   reelkv:1:workers:<kind>      hash   worker name -> worker record; written by the worker each heartbeat; removed when
- *                                       it leaves, or by any other when it has been silent for a day
+ *                                       it leaves, or by any other when it is a day old and no longer changes
  *   reelkv:1:streams             hash   <namespace>/<stream> -> stream record; written by the owning kvstore
  *   reelkv:1:lease:<ns>/<stream> string name of the encoder that reads the source; expires
  *

@@ -110,8 +110,9 @@ static void note_forgotten(struct directory_view *view, const struct worker_reco
     struct directory_forgotten *one = &view->forgotten[view->forgotten_count];
 
     if (view->forgotten_count == DIRECTORY_FORGOTTEN_MAX)
-        return; /* the next reading finds it */
+        return; /* a later reading finds it */
     one->kind = record->kind;
+    one->seen_ms = record->seen_ms;
     text_copy(one->name, sizeof one->name, record->name);
     view->forgotten_count++;
 }

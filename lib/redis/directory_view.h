@@ -18,10 +18,11 @@ enum {
     DIRECTORY_FORGOTTEN_MAX = 8,
 };
 
-/* A worker that was not heard of for DIRECTORY_FORGET_MS: it was killed and did not come back. */
+/* A worker that was not heard of for DIRECTORY_FORGET_MS: it was killed and did not come back, or the clocks disagree. */
 struct directory_forgotten {
     enum worker_kind kind;
     char name[LIMIT_NAME_BYTES + 1];
+    int64_t seen_ms;
 };
 
 struct directory_view {
