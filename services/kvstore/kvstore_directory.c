@@ -46,13 +46,6 @@ static uint32_t streams(struct stream_record *records, uint32_t max, void *user)
     return count;
 }
 
-static int compare(const struct stream *stream, const struct stream_record *record)
-{
-    int by_ns = strcmp(stream->ns, record->ns);
-
-    return by_ns != 0 ? by_ns : strcmp(stream->name, record->name);
-}
-
 /* Went with what an emptied Redis had; unless the view has no room for more. */
 static void put_back(struct kvstore_directory *directory, const struct directory_view *view,
                      const struct stream *stream)
@@ -70,9 +63,10 @@ static void refreshed(const struct directory_view *view, void *user)
     for (uint32_t i = 0; i < view->stream_count; i++) {
         const struct stream_record *record = &view->streams[i];
 
-        for (; stream != NULL && compare(stream, record) < 0; stream = store_after(stream))
+        for (; stream != NULL && store_compare(stream, record->ns, record->name) < 0;
+             stream = store_after(stream))
             put_back(user, view, stream);
-        if (stream != NULL && compare(stream, record) == 0)
+        if (stream != NULL && store_compare(stream, record->ns, record->name) == 0)
             stream = store_after(stream);
         else if (strcmp(record->store, kvstore->options->name) == 0)
             kvstore_directory_removed(user, record->ns, record->name);

@@ -13,7 +13,7 @@ enum { RETRY_MS = 200 };
 
 /* --- the list of streams --- */
 
-static int compare_names(const struct stream *stream, const char *ns, const char *name)
+int store_compare(const struct stream *stream, const char *ns, const char *name)
 {
     int order = strcmp(stream->ns, ns);
 
@@ -23,7 +23,7 @@ static int compare_names(const struct stream *stream, const char *ns, const char
 struct stream *store_find(const struct store *store, const char *ns, const char *name)
 {
     for (struct stream *stream = store->streams; stream != NULL; stream = stream->next)
-        if (compare_names(stream, ns, name) == 0)
+        if (store_compare(stream, ns, name) == 0)
             return stream->is_ready && stream->deletion == NULL ? stream : NULL;
     return NULL;
 }
@@ -39,7 +39,7 @@ struct stream *store_next(const struct store *store, const char *ns, const char 
 {
     struct stream *stream = store->streams;
 
-    while (ns != NULL && stream != NULL && compare_names(stream, ns, name) <= 0)
+    while (ns != NULL && stream != NULL && store_compare(stream, ns, name) <= 0)
         stream = stream->next;
     return first_ready(stream);
 }
@@ -53,9 +53,9 @@ bool store_add_stream(struct store *store, struct stream *stream, struct status 
 {
     struct stream **link = &store->streams;
 
-    while (*link != NULL && compare_names(*link, stream->ns, stream->name) < 0)
+    while (*link != NULL && store_compare(*link, stream->ns, stream->name) < 0)
         link = &(*link)->next;
-    if (*link != NULL && compare_names(*link, stream->ns, stream->name) == 0)
+    if (*link != NULL && store_compare(*link, stream->ns, stream->name) == 0)
         return status_fail(st, STATUS_EXISTS, "stream %s/%s exists already%s", stream->ns, stream->name,
                            (*link)->deletion != NULL ? " (it is being removed; try again)" : "");
     if (store->stream_count >= LIMIT_STREAMS)

@@ -77,6 +77,9 @@ bool store_open(struct store **store_p, struct loop *loop, const struct store_op
 /* Writes, syncs and seals everything, then frees. Turns the loop meanwhile; no calls may be left. NULL is fine. */
 void store_close(struct store *store);
 
+/* Which comes first in the order of streams: as strcmp. */
+int store_compare(const struct stream *stream, const char *ns, const char *name);
+
 struct stream *store_find(const struct store *store, const char *ns, const char *name); /* ready ones */
 
 /* The first stream after (ns, name); ns NULL: the first of all. And the one after a stream. */
