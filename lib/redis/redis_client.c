@@ -171,7 +171,7 @@ static void connect_to(struct redis_client *client, const char *host)
     redisAsyncSetDisconnectCallback(context, on_disconnect);
 }
 
-/* Perhaps after the deadline, while the next try is waited for: then this is it. */
+/* Perhaps after the deadline, while the next try is waited for: then this is it, with a deadline of its own. */
 static void looked_up(const char *address, const struct status *why, void *user)
 {
     struct redis_client *client = user;
@@ -182,7 +182,8 @@ static void looked_up(const char *address, const struct status *why, void *user)
         return;
     }
     loop_timer_stop(&client->retry);
-    loop_timer_start(client->loop, &client->deadline, REDIS_REPLY_MS, on_deadline);
+    if (!loop_timer_is_running(&client->deadline))
+        loop_timer_start(client->loop, &client->deadline, REDIS_REPLY_MS, on_deadline);
     connect_to(client, address);
 }
 

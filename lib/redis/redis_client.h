@@ -11,7 +11,7 @@
  * Owner:  directory. redis_client_destroy() calls every outstanding callback with NULL first.
  * Thread: the loop's.
  * Fails:  commands are refused (false) while not connected; a command whose reply does not come within
- *         REDIS_REPLY_MS loses the connection, and its callback gets NULL. Connecting may take as long.
+ *         REDIS_REPLY_MS loses the connection, and its callback gets NULL. Connecting may take as long, with looking up.
  * Bounds: REDIS_COMMANDS_MAX commands outstanding. */
 #ifndef REELKV_REDIS_REDIS_CLIENT_H
 #define REELKV_REDIS_REDIS_CLIENT_H

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "loop/lookup.h"
 #include "support/process.h"
 #include "support/test.h"
 
@@ -145,27 +146,95 @@ TEST(a_redis_that_does_not_answer_is_said_to)
     close(listener);
 }
 
-/* Its queue of connections is full and stays so: what a host that is gone, or a lost packet filter's rule, looks like. */
-TEST(a_redis_that_takes_no_connection_is_given_up_and_tried_again)
+/* A port whose queue of connections is full and stays so: what a host that is gone, or a lost packet filter's rule, looks
+ * like. */
+static uint16_t crowd_in(int sockets[CROWD + 1])
 {
-    uint16_t port;
-    int listener = listen_on_any(0, &port), crowd[CROWD];
     struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr = { htonl(INADDR_LOOPBACK) } };
+    uint16_t port;
 
+    sockets[CROWD] = listen_on_any(0, &port);
     at.sin_port = htons(port);
     for (int i = 0; i < CROWD; i++) {
-        crowd[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        CHECK(crowd[i] >= 0);
-        connect(crowd[i], (struct sockaddr *)&at, sizeof at); /* some in the queue, the others before it */
+        sockets[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        CHECK(sockets[i] >= 0);
+        connect(sockets[i], (struct sockaddr *)&at, sizeof at); /* some in the queue, the others before it */
     }
-    begin("127.0.0.1", port);
+    return port;
+}
+
+static void crowd_out(const int sockets[CROWD + 1])
+{
+    for (int i = 0; i <= CROWD; i++)
+        close(sockets[i]);
+}
+
+TEST(a_redis_that_takes_no_connection_is_given_up_and_tried_again)
+{
+    int sockets[CROWD + 1];
+
+    begin("127.0.0.1", crowd_in(sockets));
     turn_until(&losses, 2);
     CHECK_EQ(connects, 0);
     CHECK_HAS(why, "took no connection within 3000 ms");
     end();
-    for (int i = 0; i < CROWD; i++)
-        close(crowd[i]);
-    close(listener);
+    crowd_out(sockets);
+}
+
+/* A resolver that takes two thirds of the time there is, the first time it is asked. */
+static struct {
+    bool is_wanted;
+    struct loop_timer answer, late;
+    void (*done)(const char *address, const struct status *why, void *user);
+    void *user;
+    unsigned losses_in_time, late_count;
+} slow;
+
+static void answer_lookup(struct loop_timer *timer)
+{
+    slow.done("127.0.0.1", NULL, slow.user);
+}
+
+static void note_late(struct loop_timer *timer)
+{
+    slow.losses_in_time = losses;
+    slow.late_count++;
+}
+
+bool __real_loop_lookup_start(struct loop_lookup **lookup_p, struct loop *on, const char *host,
+                              void (*done)(const char *address, const struct status *why, void *user),
+                              void *user, struct status *st);
+bool __wrap_loop_lookup_start(struct loop_lookup **lookup_p, struct loop *on, const char *host,
+                              void (*done)(const char *address, const struct status *why, void *user),
+                              void *user, struct status *st);
+
+bool __wrap_loop_lookup_start(struct loop_lookup **lookup_p, struct loop *on, const char *host,
+                              void (*done)(const char *address, const struct status *why, void *user),
+                              void *user, struct status *st)
+{
+    if (!slow.is_wanted)
+        return __real_loop_lookup_start(lookup_p, on, host, done, user, st);
+    slow.is_wanted = false;
+    slow.done = done;
+    slow.user = user;
+    loop_timer_start(on, &slow.answer, REDIS_REPLY_MS * 2 / 3, answer_lookup);
+    loop_timer_start(on, &slow.late, REDIS_REPLY_MS * 4 / 3, note_late);
+    *lookup_p = (struct loop_lookup *)&slow; /* only compared, until it is done */
+    return true;
+}
+
+/* Timers of one loop tell which came first. */
+TEST(looking_up_and_connecting_share_one_deadline)
+{
+    int sockets[CROWD + 1];
+    uint16_t port = crowd_in(sockets);
+
+    slow.is_wanted = true;
+    begin("localhost", port);
+    turn_until(&slow.late_count, 1);
+    CHECK(slow.losses_in_time > 0);
+    end();
+    crowd_out(sockets);
 }
 
 TEST(a_host_that_has_no_address_is_named)
