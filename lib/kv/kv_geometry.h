@@ -67,11 +67,4 @@ static inline uint64_t kv_payload_bytes(const struct kv_geometry *geometry, uint
     return kv_keys_bytes(geometry) + 2 * geometry->layers * kv_slice_bytes(geometry, tokens);
 }
 
-/* Where in a payload the K slice of a layer begins; V follows it. */
-static inline uint64_t kv_payload_layer_offset(const struct kv_geometry *geometry, uint32_t tokens,
-                                               uint32_t layer)
-{
-    return kv_keys_bytes(geometry) + 2 * layer * kv_slice_bytes(geometry, tokens);
-}
-
 #endif

@@ -15,6 +15,7 @@
 #include "reelkv/v1/kvstore.pb-c.h"
 #include "rpc/api.h"
 #include "rpc/sync.h"
+#include "support/payload.h"
 #include "support/process.h"
 #include "support/test.h"
 
@@ -381,7 +382,7 @@ static inline void client_make_view(struct client_view *made, const char *const 
 static inline void client_expect_layer(const char *name, uint64_t seq, uint32_t layer, const uint8_t *bytes,
                                        uint64_t length)
 {
-    uint64_t at = kv_payload_layer_offset(&client_geometry, CLIENT_TOKENS, layer);
+    uint64_t at = payload_layer_offset(&client_geometry, CLIENT_TOKENS, layer);
 
     CHECK_EQ(length, 2 * kv_slice_bytes(&client_geometry, CLIENT_TOKENS));
     for (uint64_t i = 0; i < length; i++)

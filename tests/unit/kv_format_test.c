@@ -3,6 +3,7 @@
 
 #include "base/file.h"
 #include "kv_golden.h"
+#include "support/payload.h"
 #include "support/test.h"
 
 static struct status st;
@@ -154,7 +155,7 @@ TEST(format_intact_bytes_elsewhere_do_not_pass)
     second.end_seq = 3;
     {
         uint8_t a[4 * KV_PAGE_BYTES] = { 0 }, b[4 * KV_PAGE_BYTES] = { 0 };
-        struct kv_run layer = kv_record_run(&record, kv_payload_layer_offset(&golden_geometry, 2, 1));
+        struct kv_run layer = kv_record_run(&record, payload_layer_offset(&golden_geometry, 2, 1));
 
         /* The same payload, sealed as two different frames: slices hold the same bytes, but exchanged headers
          * give exchanged CRCs, which do not fit the frame they now stand in. */
@@ -213,8 +214,7 @@ TEST(format_layers_are_aligned)
 
             kv_record_init_block(&record, KV_RECORD_FRAME, &shapes[i], tokens);
             for (uint32_t layer = 0; layer < shapes[i].layers; layer++) {
-                struct kv_run run =
-                    kv_record_run(&record, kv_payload_layer_offset(&shapes[i], tokens, layer));
+                struct kv_run run = kv_record_run(&record, payload_layer_offset(&shapes[i], tokens, layer));
 
                 CHECK_EQ(run.image % KV_PART_ALIGN, 0);
                 CHECK_EQ(run.bytes, 2 * kv_slice_bytes(&shapes[i], tokens));

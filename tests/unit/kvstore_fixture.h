@@ -10,6 +10,7 @@
 #include "kvstore/slice_read.h"
 #include "kvstore/store.h"
 #include "kvstore/view.h"
+#include "support/payload.h"
 #include "support/test.h"
 
 struct fixture {
@@ -305,7 +306,7 @@ static inline enum frame_result fixture_read_layer(struct fixture *fixture, stru
         FIXTURE_TURN_UNTIL(fixture, reading.came);
     result = read->result;
     if (result == FRAME_OK && layer != SLICE_THUMBNAIL) {
-        uint64_t at = kv_payload_layer_offset(&fixture_geometry, FIXTURE_TOKENS, layer);
+        uint64_t at = payload_layer_offset(&fixture_geometry, FIXTURE_TOKENS, layer);
 
         CHECK_EQ(read->length, 2 * kv_slice_bytes(&fixture_geometry, FIXTURE_TOKENS));
         for (uint64_t i = 0; i < read->length; i++)
