@@ -234,7 +234,8 @@ static void sum_up(struct stream *stream, const struct segment_scan_end *lost)
             stream->next_token_index = segment->end_token_index;
         if (segment->super.epoch > stream->epoch)
             stream->epoch = segment->super.epoch;
-        stream->last_pts_ns = segment->end_pts_ns;
+        if (segment->index.frame_count > 0)
+            stream->last_pts_ns = segment->end_pts_ns;
         stream->has_shape = true;
         stream->geometry = segment->super.geometry;
         memcpy(stream->fingerprint, segment->super.fingerprint, KV_FINGERPRINT_BYTES);

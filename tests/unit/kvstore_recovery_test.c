@@ -26,6 +26,28 @@ TEST(recovery_of_an_open_file_finds_everything)
     picture_drop(&picture);
 }
 
+/* The last file holds gaps alone: the stream's last frame is that of the file before. */
+TEST(recovery_knows_the_last_frame_of_a_camera_that_went_off)
+{
+    struct fixture_writer writer;
+    struct fixture fixture;
+    struct stream *stream;
+
+    fixture_start(&fixture);
+    stream = fixture_write(&fixture, "cam-1", &writer, 3);
+    stream_detach(stream, &writer.base);
+    fixture_attach(&fixture, stream, &writer);
+    CHECK_OK(fixture_append_gap(stream, 2, "nobody answers there", &fixture.st), fixture.st);
+    fixture_wait_durable(&fixture, stream);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+    fixture_open(&fixture);
+    stream = store_find(fixture.store, "default", "cam-1");
+    CHECK_EQ(stream->segment_count, 2);
+    CHECK_EQ(stream->last_pts_ns, fixture_pts(2));
+    fixture_stop(&fixture);
+}
+
 /* The last record cut at every 512 bytes, and everything before it: earlier frames stay, the torn one is not there,
  * and its number is the next. */
 TEST(recovery_cuts_a_torn_tail)
