@@ -266,7 +266,7 @@ void stream_drain(struct stream *stream)
 
 bool stream_is_drained(const struct stream *stream)
 {
-    return stream->draining && (stream->is_over || stream->push == NULL);
+    return stream->draining && (stream->is_over || (stream->push == NULL && stream->first == NULL));
 }
 
 void stream_destroy(struct stream *stream)

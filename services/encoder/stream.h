@@ -67,7 +67,8 @@ struct stream_options {
 bool stream_start(struct stream **stream_p, struct encoder *encoder, const struct stream_options *options,
                   struct status *st);
 
-/* No more pictures; what was captured is still sent, and the call ends when it is durable. */
+/* No more pictures; what was captured is still sent, by another call where this one is lost, and the call ends when it is
+ * durable. */
 void stream_drain(struct stream *stream);
 bool stream_is_drained(const struct stream *stream);
 

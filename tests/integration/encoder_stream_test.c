@@ -536,6 +536,33 @@ TEST(a_drain_makes_durable_what_was_read)
     world_destroy(world);
 }
 
+static bool disconnected(struct world *world)
+{
+    return !stream_progress(world->streams[0].stream).connected;
+}
+
+/* Between two calls it was taken for drained: what had been read was given up, and of a camera it was lost. */
+TEST(a_drain_waits_for_a_call_that_was_lost)
+{
+    struct world *world = world_create();
+    struct world_stream *stream = world_add(world, "cam", make("a.mp4", 200));
+    struct stream_progress progress;
+
+    world->encode_ms = 20;
+    world->durable_lag = 20;
+    world_start(world, stream);
+    world_until(world, ten_received, 20000);
+    world_forget(world, stream, 0);
+    world_until(world, disconnected, 20000);
+    stream_drain(stream->stream);
+    CHECK(!stream_is_drained(stream->stream));
+    progress = stream_progress(stream->stream);
+    world_until(world, drained, 20000);
+    CHECK_EQ(stream->hellos, 2);
+    CHECK_EQ(world_check(stream, progress.captured_seq, 1), progress.captured_seq);
+    world_destroy(world);
+}
+
 TEST(a_stream_drained_before_its_definition_came_starts_nothing)
 {
     struct world *world = world_create();
