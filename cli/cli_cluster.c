@@ -234,7 +234,7 @@ const struct worker_record *cluster_store_of(const struct cluster *cluster, cons
 
 bool cluster_blame(const struct worker_record *worker, struct status *st)
 {
-    return st != NULL && (st->code == STATUS_UNAVAILABLE || st->code == STATUS_DEADLINE) &&
+    return st != NULL && st->code == STATUS_UNAVAILABLE &&
            status_wrap(st, "%s does not answer now, see `reelkv doctor`", worker->name);
 }
 
@@ -247,8 +247,11 @@ bool cluster_call(struct cluster *cluster, const struct worker_record *worker,
     const struct rpc_message *reply;
 
     *call_p = NULL;
-    if (sync == NULL || !rpc_sync_unary(call_p, sync, method, &options, request, &reply, st))
-        return false;
-    *reply_p = reply->body;
-    return true;
+    if (sync != NULL && rpc_sync_unary(call_p, sync, method, &options, request, &reply, st)) {
+        *reply_p = reply->body;
+        return true;
+    }
+    if (st != NULL && st->code == STATUS_DEADLINE)
+        st->code = STATUS_UNAVAILABLE; /* it is the worker that is late, not the verb */
+    return false;
 }

@@ -42,11 +42,11 @@ struct rpc_sync *cluster_connect(struct cluster *cluster, const char *address, s
 const struct worker_record *cluster_store_of(const struct cluster *cluster, const char *ns, const char *name,
                                              struct status *st);
 
-/* After a call that failed: UNAVAILABLE and DEADLINE say who does not answer, and what to look at. Returns false. `st` may
- * be NULL. */
+/* After a call that failed: UNAVAILABLE says who does not answer, and what to look at. Returns false. `st` may be NULL. */
 bool cluster_blame(const struct worker_record *worker, struct status *st);
 
-/* One call to a worker; *call_p, which holds the reply, is destroyed by the caller also on failure. */
+/* One call to a worker; *call_p, which holds the reply, is destroyed by the caller also on failure. UNAVAILABLE when it does
+ * not answer, or not within CLUSTER_TIMEOUT_MS. */
 bool cluster_call(struct cluster *cluster, const struct worker_record *worker,
                   const struct rpc_method *method, const ProtobufCMessage *request,
                   struct rpc_sync_stream **call_p, const ProtobufCMessage **reply_p, struct status *st);

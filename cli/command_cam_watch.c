@@ -255,7 +255,7 @@ static bool goes_on(struct cluster *cluster, struct status *st)
 
 /* A store that is away for more than a moment; told once each time. */
 struct silence {
-    uint64_t since_ns;
+    uint64_t since_ns; /* all answered */
     bool told;
 };
 
@@ -264,8 +264,6 @@ static void tell_silence(struct silence *silence, struct cli_progress *progress,
     uint64_t now_ns = clock_mono_ns();
     struct status shown = *st;
 
-    if (silence->since_ns == 0)
-        silence->since_ns = now_ns;
     if (silence->told || now_ns - silence->since_ns < SILENCE_MS * 1000000ull)
         return;
     silence->told = true;
@@ -290,7 +288,7 @@ static bool wait_for_all(struct cluster *cluster, struct interrupt *interrupt, c
     const struct cam_wait_options *options = run->options;
     uint64_t deadline = clock_mono_ns() + options->timeout * 1000000000ull;
     struct cli_progress progress = { 0 };
-    struct silence silence = { 0 };
+    struct silence silence = { .since_ns = clock_mono_ns() };
     bool ok = true, all = false;
 
     while (ok && !all) {
@@ -308,7 +306,7 @@ static bool wait_for_all(struct cluster *cluster, struct interrupt *interrupt, c
             total_frames += options->frames > 0 ? options->frames : cameras[i].expected_frames;
         }
         if (ok) {
-            silence = (struct silence){ 0 };
+            silence = (struct silence){ .since_ns = clock_mono_ns() };
         } else if (clock_mono_ns() < deadline && goes_on(cluster, st)) {
             tell_silence(&silence, &progress, st);
             ok = true, all = false;

@@ -109,6 +109,27 @@ TEST(a_wait_tells_of_a_store_that_is_away)
     CHECK_EQ(process_stop(&redis, SIGTERM, VERB_MS), 0);
 }
 
+/* Its connection lives, its calls do not end: verbs said that their own time was over, and a wait gave up an hour early. */
+TEST(a_store_that_hangs_does_not_answer)
+{
+    struct process waiting, showing, listing;
+
+    set_up();
+    CHECK_EQ(RUN(&showing, "cam", "add", "gate", "rtsp://host/mute"), 0);
+    process_start(&waiting, "waiting",
+                  PROCESS_ARGS("reelkv", "cam", "wait", "gate", "--frames", "5", "--redis", redis_address()));
+    process_start(&showing, "showing",
+                  PROCESS_ARGS("reelkv", "cam", "show", "gate", "--redis", redis_address()));
+    process_start(&listing, "listing", PROCESS_ARGS("reelkv", "cam", "ls", "--redis", redis_address()));
+    CHECK_EQ(process_wait(&showing, VERB_MS), 4);
+    CHECK_HAS(process_log(&showing), "kvstore-0 does not answer now, see `reelkv doctor`");
+    CHECK_EQ(process_wait(&listing, VERB_MS), 4);
+    CHECK_HAS(process_log(&listing), "no kvstore answers now, see `reelkv doctor`");
+    CHECK(process_wait_text(&waiting, "reelkv: still waiting: kvstore-0 does not answer now", VERB_MS));
+    CHECK_EQ(process_stop(&waiting, SIGINT, VERB_MS), 130);
+    tear_down();
+}
+
 /* A cluster that is away is a sentence and a code, not a wait without end. */
 TEST(an_absent_cluster_is_told)
 {
