@@ -40,7 +40,8 @@ struct media_source {
     uint32_t marked_packets;    /* since the newest mark, it included; 0: none is in doubt */
     bool is_joined;             /* a mark was the joint of two recordings */
     bool saw_torn_picture;      /* the decoder made up parts of one */
-    int64_t torn_pts;           /* of the newest such */
+    int64_t torn_pts;           /* of the newest such, */
+    uint64_t torn_frame;        /* and its number */
     int64_t last_dts, last_pts; /* of the newest packet, in the stream's time base */
     /* File time: media_ns = timestamp - zero_ns, as long as that goes forward. */
     int64_t zero_ns, last_ns;

@@ -128,11 +128,12 @@ static bool fill_frame(struct media_source *source, struct media_frame *out, str
         .width = (uint32_t)frame->width,
         .height = (uint32_t)frame->height,
     };
-    source->frames++;
     if ((frame->decode_error_flags & ~FF_DECODE_ERROR_MISSING_REFERENCE) != 0) {
         source->saw_torn_picture = true;
         source->torn_pts = frame->pts;
+        source->torn_frame = source->frames;
     }
+    source->frames++;
     return true;
 }
 
@@ -231,12 +232,19 @@ static bool feed(struct media_source *source, struct status *st)
     return true;
 }
 
+/* Whether the newest torn picture is that of the last packet; in a raw stream, whose packets have no times, the one that
+ * came last. */
+static bool last_is_torn(const struct media_source *source)
+{
+    return source->torn_pts != AV_NOPTS_VALUE ? source->torn_pts == source->last_pts
+                                              : source->torn_frame + 1 == source->frames;
+}
+
 static enum media_outcome end_of_file(struct media_source *source, struct status *st)
 {
     uint64_t expected = source->info.expected_frames;
 
-    source->cut_short |=
-        source->saw_torn_picture && (source->is_joined || source->torn_pts == source->last_pts);
+    source->cut_short |= source->saw_torn_picture && (source->is_joined || last_is_torn(source));
     if (source->frames == 0) {
         status_fail(st, STATUS_INVALID,
                     "read %s: it has a video stream but not one frame that can be decoded", source->label);

@@ -389,6 +389,34 @@ TEST(a_transport_stream_cut_within_its_last_picture_is_told)
     free(whole.data);
 }
 
+/* Its packets have no times: a torn picture anywhere in it was taken for the last one. One that is the last is still told. */
+TEST(of_a_raw_stream_only_a_torn_end_is_told)
+{
+    struct media_source *source;
+    struct file_text whole;
+    struct status st = { 0 };
+    uint32_t told = 0;
+
+    video_ffmpeg("-f lavfi -i testsrc=s=192x64:r=25 -frames:v 30 -c:v libx264 -preset ultrafast %/1.h264");
+    CHECK_OK(file_read_all(path_of("1.h264"), 1 << 22, &whole, &st), st);
+    for (size_t i = 0; i < 8; i++) {
+        char *at = whole.data + whole.len / 2 + i * 200, before = *at;
+
+        *at ^= 0x5a;
+        source = open_file(write_file("2.h264", whole.data, whole.len));
+        CHECK(count_all(source) > 15);
+        CHECK_STR(media_source_trouble(source), "");
+        media_source_close(source);
+        *at = before;
+        source = open_file(write_file("3.h264", whole.data, whole.len / 2 + i * 200));
+        CHECK(count_all(source) < 30);
+        told += strstr(media_source_trouble(source), "is cut short or damaged") != NULL;
+        media_source_close(source);
+    }
+    CHECK(told >= 4);
+    free(whole.data);
+}
+
 TEST(bad_files_are_refused_in_plain_words)
 {
     static const char text[] = "Dear camera,\nthis is not a video. It is a letter.\nYours\n";
