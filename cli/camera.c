@@ -204,6 +204,7 @@ bool camera_list_read(struct cluster *cluster, const char *ns, struct camera_lis
 {
     const struct directory_view *view = cluster_view(cluster);
     uint32_t stores = 0;
+    size_t before;
 
     memset(list, 0, sizeof *list);
     if (!name_check("namespace", ns, st))
@@ -214,8 +215,11 @@ bool camera_list_read(struct cluster *cluster, const char *ns, struct camera_lis
         if (store->kind != WORKER_KVSTORE)
             continue;
         stores++;
-        if (!list_store(cluster, store, ns, list, st))
+        before = list->count;
+        if (!list_store(cluster, store, ns, list, st)) {
+            list->count = before; /* half of a store's cameras would look like all of them */
             add_silent(list, store->name);
+        }
     }
     if (stores == 0)
         return status_fail(st, STATUS_UNAVAILABLE, "no kvstore is running; see `reelkv node ls`");

@@ -57,6 +57,7 @@ struct double_cluster {
     struct rpc_host *host;
     struct directory *store, *qa;
     struct double_camera cameras[CAMERAS_MAX];
+    bool walk_has_broken;
 };
 
 static struct double_camera *find(struct double_cluster *cluster, const char *name)
@@ -167,7 +168,7 @@ static void get_stream(struct rpc_call *call, void *state)
     rpc_call_reply(call, &filled.status.base, NULL);
 }
 
-/* One camera a page, so that pages are walked. */
+/* One camera a page, so that pages are walked. The first time that the walk comes to a "torn" one it breaks off. */
 static void list_streams(struct rpc_call *call, void *state)
 {
     const Reelkv__V1__ListStreamsRequest *request =
@@ -184,6 +185,11 @@ static void list_streams(struct rpc_call *call, void *state)
     if (at < CAMERAS_MAX) {
         if (is_mute(&cluster->cameras[at]))
             return;
+        if (!cluster->walk_has_broken && strstr(cluster->cameras[at].source, "torn") != NULL) {
+            cluster->walk_has_broken = true;
+            refuse(call, STATUS_UNAVAILABLE, "the disk is gone");
+            return;
+        }
         fill(&cluster->cameras[at], &filled);
         statuses[0] = &filled.status;
         reply.streams = statuses;

@@ -7,18 +7,17 @@
 #include "cli_stage.h"
 #include "support/test.h"
 
-/* A kvstore that has announced itself, and is gone. */
-static void announce_silent_store(const char *name)
+/* A kvstore as it announces itself: on "double.sock" the stand-in once more, on any other nobody. */
+static void announce_store(const char *name, const char *socket)
 {
     const int64_t now_ms = clock_utc_ns() / 1000000;
     struct process announce;
     char record[400];
 
-    snprintf(
-        record, sizeof record,
-        "{\"address\":\"unix:%s/nobody.sock\",\"pid\":1,\"started_ms\":%lld,\"seen_ms\":%lld,\"streams\":0,"
-        "\"capacity\":0,\"draining\":false}",
-        test_folder(), (long long)now_ms, (long long)now_ms + VERB_MS);
+    snprintf(record, sizeof record,
+             "{\"address\":\"unix:%s/%s\",\"pid\":1,\"started_ms\":%lld,\"seen_ms\":%lld,\"streams\":0,"
+             "\"capacity\":0,\"draining\":false}",
+             test_folder(), socket, (long long)now_ms, (long long)now_ms + VERB_MS);
     CHECK_EQ(process_run(&announce, "announce",
                          PROCESS_ARGS("redis-cli", "-s", redis_address() + strlen("unix:"), "hset",
                                       "reelkv:1:workers:kvstore", name, record),
@@ -34,7 +33,7 @@ TEST(a_silent_store_is_not_a_missing_camera)
 
     set_up();
     CHECK_EQ(RUN(&verb, "cam", "show", "a"), 3);
-    announce_silent_store("kvstore-9");
+    announce_store("kvstore-9", "nobody.sock");
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         CHECK_EQ(RUN(&verb, "cam", "show", names[i]), 4);
         CHECK_HAS(process_log(&verb), "kvstore-9 does not answer now, see `reelkv doctor`");
@@ -76,8 +75,8 @@ TEST(silent_stores_are_named_one_by_one)
     CHECK(json_is_array(json_get(value, "silent_stores")));
     CHECK_EQ(json_len(json_get(value, "silent_stores")), 0);
     json_free(value);
-    announce_silent_store("kvstore-8");
-    announce_silent_store("kvstore-9");
+    announce_store("kvstore-8", "nobody.sock");
+    announce_store("kvstore-9", "nobody.sock");
     for (size_t i = 0; i < ARRAY_LEN(listings); i++) {
         CHECK_EQ(RUN(&verb, listings[i][0], listings[i][1]), 4);
         CHECK_HAS(process_log(&verb),
@@ -89,6 +88,24 @@ TEST(silent_stores_are_named_one_by_one)
         CHECK_STR(json_str(json_at(json_get(value, "silent_stores"), 1)), "kvstore-9");
         json_free(value);
     }
+    tear_down();
+}
+
+/* Those of its first page stood there as if they were all it has. */
+TEST(a_store_that_breaks_off_its_list_is_silent)
+{
+    struct process verb;
+    struct json *value;
+
+    set_up();
+    CHECK_EQ(RUN(&verb, "cam", "add", "dock", video), 0);
+    CHECK_EQ(RUN(&verb, "cam", "add", "tape", "http://host/torn.mp4"), 0);
+    announce_store("kvstore-9", "double.sock");
+    CHECK_EQ(RUN(&verb, "cam", "ls", "--json"), 4);
+    value = printed(&verb);
+    CHECK_EQ(json_len(json_get(value, "silent_stores")), 1);
+    CHECK_EQ(json_len(json_get(value, "cameras")), 2); /* all of the other store, none of the broken walk */
+    json_free(value);
     tear_down();
 }
 
