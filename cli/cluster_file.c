@@ -289,7 +289,8 @@ static bool refuse_damaged(struct status *st, const char *path, const char *advi
 
 bool cluster_file_read(const char *data, struct cluster_file *file, struct status *st)
 {
-    char path[CLUSTER_PATH_BYTES];
+    char path[CLUSTER_PATH_BYTES], advice[STATUS_TEXT_BYTES];
+    const char *quoted;
     struct json *value;
     bool ok;
 
@@ -302,7 +303,12 @@ bool cluster_file_read(const char *data, struct cluster_file *file, struct statu
     value = json_parse_file(path, FILE_BYTES_MAX, st);
     ok = value != NULL && file_from_json(value, file, st);
     json_free(value);
-    return ok || refuse_damaged(st, path, "`reelkv down` and `reelkv up` write it anew");
+    if (ok)
+        return true;
+    quoted = cli_quote(data);
+    snprintf(advice, sizeof advice, "`reelkv down --data %s` and `reelkv up --data %s` write it anew", quoted,
+             quoted);
+    return refuse_damaged(st, path, advice);
 }
 
 void cluster_file_remove(const char *data)

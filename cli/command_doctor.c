@@ -214,7 +214,8 @@ static void check_supervisor(struct doctor *doctor)
     }
     if (!process_is_alive(&doctor->file->supervisor)) {
         note(doctor, FAIL, "cluster",
-             "its supervisor is gone|`reelkv up` starts everything again, with the cameras");
+             "its supervisor is gone|`reelkv up --data %s` starts everything again, with the cameras",
+             cli_quote(doctor->data));
         return;
     }
     note(doctor, doctor->file->stopping ? WARN : FINE, "cluster", "supervisor is process %d%s",

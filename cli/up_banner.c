@@ -9,6 +9,8 @@
 #include "cli_cluster.h"
 #include "cli_output.h"
 
+enum { NOTE_BYTES = 3 * CLUSTER_PATH_BYTES + 256 };
+
 /* Both halves of the work share the machine's cores. */
 static double frames_per_s(const struct model_facts *facts)
 {
@@ -26,6 +28,7 @@ static double camera_hours(uint64_t bytes, const struct up_banner *banner)
 static void describe_change(const struct up_banner *banner, char *out, size_t out_bytes)
 {
     const struct cluster_plan *before = banner->before;
+    const char *data = cli_quote(banner->data);
     char window[32] = "";
 
     out[0] = '\0';
@@ -37,8 +40,8 @@ static void describe_change(const struct up_banner *banner, char *out, size_t ou
     snprintf(
         out, out_bytes,
         "what cameras saw until now was stored with other settings: it cannot be asked about, and they do "
-        "not go on, until `reelkv down` and `reelkv up --data %s --model %s --dtype %s%s`",
-        cli_quote(banner->data), cli_quote(before->model), before->dtype, window);
+        "not go on, until `reelkv down --data %s` and `reelkv up --data %s --model %s --dtype %s%s`",
+        data, data, cli_quote(before->model), before->dtype, window);
 }
 
 static void set_rate(struct json *object, const char *key, double per_s)
@@ -55,7 +58,7 @@ static void print_json(const struct up_banner *banner)
     const struct model_facts *facts = banner->facts;
     struct json *value = json_make_object(), *model = json_make_object(), *speed = json_make_object();
     struct json *budget = json_make_object(), *processes = json_make_array();
-    char note[2 * CLUSTER_PATH_BYTES + 256];
+    char note[NOTE_BYTES];
 
     for (uint32_t i = 0; i < banner->file->process_count; i++) {
         const struct cluster_process *process = &banner->file->processes[i];
@@ -133,7 +136,7 @@ void up_banner_print(const struct up_banner *banner, bool as_json)
 {
     const struct cluster_plan *plan = &banner->file->plan;
     const struct model_facts *facts = banner->facts;
-    char note[2 * CLUSTER_PATH_BYTES + 256];
+    char note[NOTE_BYTES];
 
     if (as_json) {
         print_json(banner);

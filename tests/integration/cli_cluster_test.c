@@ -248,6 +248,8 @@ TEST(other_settings_and_a_stopped_cluster_are_told)
     if (!process_wait_text(&up, "ReelKV is ready.", READY_MS))
         test_fail(__FILE__, __LINE__, "not ready: %s", process_log(&up));
     CHECK(process_wait_text(&up, "--dtype f32 --n-local 64", READY_MS));
+    CHECK_HAS(process_log(&up),
+              "until `reelkv down --data /"); /* without it a cluster elsewhere was stopped */
     REFUSED(1, "fingerprint", "ask", QUESTION, "--cam", "dock");
     CHECK_EQ(process_stop(&up, SIGTERM, VERB_MS), 0);
 }

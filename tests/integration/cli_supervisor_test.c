@@ -412,7 +412,8 @@ TEST(a_damaged_cluster_file_keeps_nothing_running)
     CHECK_EQ(process_wait(&up, STOP_MS), 4);
     damage_cluster_file();
     CHECK_EQ(run_verb(&verb, "cam", "ls"), 8);
-    CHECK_HAS(process_log(&verb), "`reelkv down` and `reelkv up` write it anew");
+    CHECK_HAS(process_log(&verb), "`reelkv down --data /");
+    CHECK_HAS(process_log(&verb), "/data` and `reelkv up --data /");
     start_cluster(&again, "again");
     CHECK(!process_is_alive(&store));
     CHECK(!process_is_alive(&redis));
