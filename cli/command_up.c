@@ -101,8 +101,12 @@ static bool bring_up(const struct up_options *options, struct up *up, struct sta
         return false;
     if (cluster_settings_write(up->data, plan, st))
         return true;
-    up_stop(&up->file, NULL);
-    return status_wrap(st, "what it was started with could not be kept, so everything was stopped again");
+    if (up_stop(&up->file, NULL))
+        return status_wrap(st, "what it was started with could not be kept, so everything was stopped again");
+    return status_wrap(
+        st,
+        "what it was started with could not be kept, and it does not stop: `reelkv down --data %s` ends it",
+        cli_quote(up->data));
 }
 
 /* Across all namespaces, as the stores have announced them. */
