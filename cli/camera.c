@@ -72,7 +72,7 @@ static bool get_from_any(struct cluster *cluster, Reelkv__V1__StreamId *id, stru
                          const struct worker_record **store_p, struct status *st)
 {
     const struct directory_view *view = cluster_view(cluster);
-    const struct worker_record *silent = NULL;
+    const struct worker_record *doubtful = NULL;
 
     for (uint32_t i = 0; i < view->worker_count; i++) {
         const struct worker_record *store = &view->workers[i];
@@ -84,14 +84,18 @@ static bool get_from_any(struct cluster *cluster, Reelkv__V1__StreamId *id, stru
             *store_p = store;
             return true;
         }
-        if (why.code != STATUS_NOT_FOUND)
-            silent = store;
+        if (why.code != STATUS_NOT_FOUND) {
+            doubtful = store;
+            *st = why;
+        }
     }
-    if (silent != NULL)
+    if (doubtful != NULL && st->code == STATUS_UNAVAILABLE)
         return status_fail(st, STATUS_UNAVAILABLE,
                            "no store that answers has camera '%s', and %s does not answer now, see "
                            "`reelkv doctor`",
-                           id->name, silent->name);
+                           id->name, doubtful->name);
+    if (doubtful != NULL)
+        return status_wrap(st, "camera '%s' may be with %s", id->name, doubtful->name);
     return status_fail(st, STATUS_NOT_FOUND, "there is no camera '%s'; `reelkv cam ls` lists them", id->name);
 }
 

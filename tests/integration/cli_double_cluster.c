@@ -57,7 +57,7 @@ struct double_cluster {
     struct rpc_host *host;
     struct directory *store, *qa;
     struct double_camera cameras[CAMERAS_MAX];
-    bool walk_has_broken;
+    bool walk_has_broken, damage_shows;
 };
 
 static struct double_camera *find(struct double_cluster *cluster, const char *name)
@@ -150,14 +150,21 @@ static bool is_mute(const struct double_camera *camera)
     return strstr(camera->source, "mute") != NULL;
 }
 
+/* The first look for a camera "damaged" does not find it; at those that follow the damage shows. */
 static void get_stream(struct rpc_call *call, void *state)
 {
     const Reelkv__V1__GetStreamRequest *request =
         (const Reelkv__V1__GetStreamRequest *)rpc_call_request(call)->body;
-    struct double_camera *camera = find(state, request->id->name);
+    struct double_cluster *cluster = state;
+    struct double_camera *camera = find(cluster, request->id->name);
     struct filled filled;
 
+    if (camera == NULL && cluster->damage_shows && strcmp(request->id->name, "damaged") == 0) {
+        refuse(call, STATUS_DATA_LOSS, "the catalog is damaged");
+        return;
+    }
     if (camera == NULL) {
+        cluster->damage_shows = true;
         refuse(call, STATUS_NOT_FOUND, "unknown");
         return;
     }

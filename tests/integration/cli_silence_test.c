@@ -41,6 +41,18 @@ TEST(a_silent_store_is_not_a_missing_camera)
     tear_down();
 }
 
+/* A store that answers, if not well, was said not to answer. */
+TEST(a_store_that_fails_is_not_a_silent_one)
+{
+    struct process verb;
+
+    set_up();
+    CHECK_EQ(RUN(&verb, "cam", "show", "damaged"), 8);
+    CHECK_HAS(process_log(&verb), "camera 'damaged' may be with kvstore-0: the catalog is damaged");
+    CHECK(strstr(process_log(&verb), "does not answer") == NULL);
+    tear_down();
+}
+
 /* A store that is gone for long is no longer among the workers: its cameras were left out without a word. */
 TEST(a_store_that_is_gone_is_missed_by_its_cameras)
 {
