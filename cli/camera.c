@@ -332,6 +332,7 @@ void camera_explain(struct cluster *cluster, const struct camera *camera, char o
 
 bool camera_last_gap(struct cluster *cluster, const struct camera *camera, struct camera_gap *gap)
 {
+    struct camera_gap newest = { 0 };
     uint64_t after_seq = 0;
     bool found = false;
 
@@ -350,14 +351,16 @@ bool camera_last_gap(struct cluster *cluster, const struct camera *camera, struc
 
             if (span->result != REELKV__V1__FRAME_RESULT__FRAME_RESULT_GAP || span->reason[0] == '\0')
                 continue;
-            *gap = (struct camera_gap){ span->from_seq, span->to_seq, span->from_pts_ns, "" };
-            copy_text(gap->reason, sizeof gap->reason, span->reason);
+            newest = (struct camera_gap){ span->from_seq, span->to_seq, span->from_pts_ns, "" };
+            copy_text(newest.reason, sizeof newest.reason, span->reason);
             found = true;
         }
         /* The next page begins further on, whatever a store says. */
         after_seq = reply->next_seq > after_seq ? reply->next_seq : 0;
         rpc_sync_stream_destroy(call);
     } while (after_seq != 0);
+    if (found)
+        *gap = newest;
     return found;
 }
 
