@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/name.h"
 #include "base/require.h"
 #include "camera.h"
 #include "cli_command.h"
@@ -328,6 +329,18 @@ static bool wait_for_all(struct cluster *cluster, struct interrupt *interrupt, c
     return ok;
 }
 
+static bool check_names(const struct cli_run *run, struct status *st)
+{
+    for (int i = 0; i < run->count; i++) {
+        if (!name_check("camera", run->arguments[i], st))
+            return false;
+        for (int j = 0; j < i; j++)
+            if (strcmp(run->arguments[i], run->arguments[j]) == 0)
+                return status_fail(st, STATUS_INVALID, "camera %s is named twice", run->arguments[i]);
+    }
+    return true;
+}
+
 static void report_wait(const struct cli_run *run, const struct camera *cameras)
 {
     struct json *value, *list;
@@ -356,7 +369,7 @@ static enum cli_exit run_wait(const struct cli_run *run)
     bool ok;
 
     REQUIRE(cameras != NULL);
-    ok = cluster_open(&cluster, options->data, options->redis, &st) &&
+    ok = check_names(run, &st) && cluster_open(&cluster, options->data, options->redis, &st) &&
          wait_for_all(cluster, interrupt, run, cameras, &st);
     cluster_close(cluster);
     interrupt_destroy(interrupt);

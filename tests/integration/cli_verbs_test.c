@@ -39,6 +39,8 @@ TEST(cameras_are_added_listed_waited_for_and_removed)
 
     CHECK_EQ(RUN(&verb, "cam", "wait", "dock"), 0);
     CHECK_HAS(process_log(&verb), "dock: ended, 10 frames on disk");
+    CHECK_EQ(RUN(&verb, "cam", "wait", "dock", "dock"), 2); /* it counted its frames twice */
+    CHECK_HAS(process_log(&verb), "camera dock is named twice");
     CHECK_EQ(RUN(&verb, "cam", "wait", "gate"), 2);
     CHECK_HAS(process_log(&verb), "--frames");
     CHECK_EQ(RUN(&verb, "cam", "wait", "gate", "--frames", "5"), 0);
