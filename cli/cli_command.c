@@ -219,6 +219,19 @@ static enum cli_exit run_command(const struct cli_command *command, int argc, ch
     return code;
 }
 
+static void print_version(bool as_json)
+{
+    struct json *value;
+
+    if (!as_json) {
+        printf("reelkv %s\n", REELKV_VERSION);
+        return;
+    }
+    value = json_make_object();
+    json_set_str(value, "version", REELKV_VERSION);
+    cli_print_json(value);
+}
+
 enum cli_exit cli_main(int argc, char **argv)
 {
     static char help_flag[] = "--help";
@@ -226,7 +239,7 @@ enum cli_exit cli_main(int argc, char **argv)
     int words;
 
     if (argc > 1 && strcmp(argv[1], "--version") == 0) {
-        printf("reelkv %s\n", REELKV_VERSION);
+        print_version(has_json_flag(argc, argv));
         return CLI_OK;
     }
     if (argc < 2 || is_help_flag(argv[1]) || (argc == 2 && strcmp(argv[1], "help") == 0)) {

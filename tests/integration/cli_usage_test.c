@@ -45,6 +45,21 @@ TEST(help_is_found_in_every_way)
     }
 }
 
+TEST(the_version_is_text_or_json)
+{
+    struct process process;
+    struct json *value;
+    const char *text;
+
+    CHECK_EQ(run(&process, (const char *const[]){ "--version", NULL }), 0);
+    CHECK(strncmp(process_log(&process), "reelkv ", 7) == 0);
+    CHECK_EQ(run(&process, (const char *const[]){ "--version", "--json", NULL }), 0);
+    text = process_log(&process);
+    value = json_parse((struct bytes){ (const uint8_t *)text, strlen(text) }, NULL);
+    CHECK(json_str(json_get(value, "version")) != NULL);
+    json_free(value);
+}
+
 TEST(mistakes_say_what_there_is)
 {
     static const struct {
