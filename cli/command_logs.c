@@ -53,7 +53,7 @@ static bool no_logs(const char *folder, const char *data, struct status *st)
 static bool list_files(const char *data, const char *wanted, struct log_file *files, size_t *count_p,
                        struct status *st)
 {
-    char folder[CLUSTER_PATH_BYTES];
+    char folder[CLUSTER_PATH_BYTES], shown[LIMIT_NAME_BYTES + 1];
     struct dirent *entry;
     size_t count = 0;
     DIR *dir;
@@ -80,9 +80,11 @@ static bool list_files(const char *data, const char *wanted, struct log_file *fi
     closedir(dir);
     if (count == 0 && wanted == NULL)
         return no_logs(folder, data, st);
-    if (count == 0)
+    if (count == 0) {
+        url_mask(wanted, shown, sizeof shown);
         return status_fail(st, STATUS_NOT_FOUND,
-                           "there is no log of '%s' in %s; `reelkv logs` alone shows all", wanted, folder);
+                           "there is no log of '%s' in %s; `reelkv logs` alone shows all", shown, folder);
+    }
     qsort(files, count, sizeof *files, by_name);
     *count_p = count;
     return true;

@@ -211,6 +211,11 @@ TEST(no_logs_are_told_as_such)
     }
     CHECK_EQ(run(&process, (const char *const[]){ "logs", "redis", "--data", test_folder(), NULL }), 3);
     CHECK_HAS(process_log(&process), "there is no log of 'redis' in /");
+    CHECK_EQ(run(&process,
+                 (const char *const[]){ "logs", "rtsp://user:geheim@host/x", "--data", test_folder(), NULL }),
+             3);
+    CHECK_HAS(process_log(&process),
+              "there is no log of 'rtsp://***@host/x' in /"); /* an argument of `cam add` */
 }
 
 /* Blocks that were not written before the power went are NULs: a line that began with one was read before its start, one
