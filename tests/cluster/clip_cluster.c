@@ -25,7 +25,8 @@ void write_clip(const char *path, uint32_t from, uint32_t to)
     snprintf(size, sizeof size, "%dx%d", (int)frames->shape[2], (int)frames->shape[1]);
     file = fopen(raw, "wb");
     CHECK(file != NULL);
-    CHECK_EQ(fwrite(frames->data + from * frame_bytes, frame_bytes, to - from, file), to - from);
+    for (uint64_t i = from; i < to; i++)
+        CHECK_EQ(fwrite(frames->data + i % frames->shape[0] * frame_bytes, frame_bytes, 1, file), 1);
     fclose(file);
     CHECK_EQ(process_run(&ffmpeg, "ffmpeg",
                          PROCESS_ARGS("ffmpeg", "-nostdin", "-loglevel", "error", "-f", "rawvideo",
@@ -98,6 +99,7 @@ static void take_status(struct camera *camera, const Reelkv__V1__StreamStatus *s
     camera->has_failed = status->state == REELKV__V1__STREAM_STATE__STREAM_STATE_FAILED;
     camera->has_ended = camera->has_failed || status->state == REELKV__V1__STREAM_STATE__STREAM_STATE_ENDED;
     camera->created_ns = status->definition->created_ns;
+    camera->epoch = status->epoch;
     camera->next_seq = status->next_seq;
     camera->durable_seq = status->durable_seq;
     camera->stored_frames = status->stored_frames;
@@ -167,12 +169,12 @@ void clip_cluster_open(struct clip_cluster *clip, const char *checkpoint)
 
     snprintf(name, sizeof name, "stream-%s", checkpoint);
     clip->fixture = fixture_open(name);
-    frames = fixture_u32(clip->fixture.manifest, "frames");
+    frames = clip->frames > 0 ? clip->frames : fixture_u32(clip->fixture.manifest, "frames");
     snprintf(model, sizeof model, "%s/tests/data/parity/%s", REELKV_SOURCE_DIR, checkpoint);
     snprintf(video, sizeof video, "%s/clip.mkv", test_folder());
     write_clip(video, 0, frames);
     cluster_start(&clip->cluster, model, "f32", fixture_u32(clip->fixture.manifest, "n_local"));
-    clip->store = cluster_service_start(&clip->cluster, "kvstore", 0, NULL);
+    clip->store = cluster_service_start(&clip->cluster, "kvstore", 0, clip->store_flags);
     cluster_service_start(&clip->cluster, "analyzer", 0, PROCESS_ARGS("--pool-bytes", "64M"));
     cluster_service_start(&clip->cluster, "encoder", 0, NULL);
     clip->qa = cluster_service_start(&clip->cluster, "qa", 0, NULL);

@@ -12,11 +12,14 @@
 
 enum { CLIP_FPS = 2 };
 
-/* The clip's frames [from, to) as FFV1. */
+/* The clip's frames [from, to) as FFV1; behind its last the clip begins again. */
 void write_clip(const char *path, uint32_t from, uint32_t to);
 
-/* One of each service on a fixture's checkpoint, and its clip, read to the end as camera "clip". */
+/* One of each service on a fixture's checkpoint, and its clip, read to the end as camera "clip". Zeroed before
+ * clip_cluster_open(), but for what the test wants otherwise: the first two. */
 struct clip_cluster {
+    uint32_t frames;                /* the video goes on behind the fixture's frames; 0: it ends with them */
+    const char *const *store_flags; /* NULL: none */
     struct fixture fixture;
     struct cluster cluster;
     struct cluster_service *store, *qa;
@@ -37,7 +40,7 @@ bool try_add_camera(struct rpc_sync *store, const char *name, const char *path, 
 struct camera {
     bool has_ended, has_failed; /* its end is recorded; with a trouble */
     int64_t created_ns;
-    uint64_t next_seq, durable_seq, stored_frames, gap_frames;
+    uint64_t epoch, next_seq, durable_seq, stored_frames, gap_frames;
     char trouble[STATUS_TEXT_BYTES];
 };
 void camera_look(struct rpc_sync *store, const char *name, struct camera *camera);

@@ -5,7 +5,7 @@
 
 TEST(a_stock_client_asks_a_real_qa)
 {
-    struct clip_cluster clip;
+    struct clip_cluster clip = { 0 };
     struct process client;
 
     clip_cluster_open(&clip, "tiny-a");

@@ -170,6 +170,73 @@ float *payload_representative(const struct model *model, const uint8_t *payload,
     return floats;
 }
 
+double parity_tolerance(enum tensor_dtype dtype)
+{
+    return dtype == TENSOR_F32 ? PARITY_F32_TOLERANCE : PARITY_BF16_TOLERANCE;
+}
+
+/* fixture tensor [layers, blocks, kv_heads, tokens, D] against payloads; `blocks` 1 for the system prompt. */
+static void check_slices(const struct fixture *fixture, const struct model *model, const char *name,
+                         const uint8_t *const *payloads, size_t blocks, uint32_t tokens)
+{
+    const struct model_geometry *geometry = model_geometry(model);
+    size_t slice = (size_t)geometry->kv_heads * tokens * geometry->head_dim, count;
+    float *want = fixture_floats(fixture, name, &count);
+    float *got = malloc(blocks * slice * sizeof *got);
+    bool value = strstr(name, "values") != NULL;
+
+    CHECK_EQ(count, geometry->layers * blocks * slice);
+    for (uint32_t layer = 0; layer < geometry->layers; layer++) {
+        for (size_t i = 0; i < blocks; i++) {
+            float *floats = payload_slice(model, payloads[i], tokens, layer, value);
+
+            memcpy(got + i * slice, floats, slice * sizeof *got);
+            free(floats);
+        }
+        CHECK_CLOSE(got, want + layer * blocks * slice, blocks * slice, parity_tolerance(geometry->dtype));
+    }
+    free(got);
+    free(want);
+}
+
+void check_representatives(const struct fixture *fixture, const struct model *model, uint8_t *const *payloads)
+{
+    const struct model_geometry *geometry = model_geometry(model);
+    size_t key = (size_t)geometry->kv_heads * geometry->head_dim, count;
+    float *want = fixture_floats(fixture, "representative", &count);
+    uint32_t frames = fixture_u32(fixture->manifest, "frames");
+
+    CHECK_EQ(count, geometry->layers * frames * key);
+    for (uint32_t layer = 0; layer < geometry->layers; layer++) {
+        float *got = malloc(frames * key * sizeof *got);
+
+        for (uint32_t i = 0; i < frames; i++) {
+            float *floats = payload_representative(model, payloads[i], layer);
+
+            memcpy(got + i * key, floats, key * sizeof *got);
+            free(floats);
+        }
+        CHECK_CLOSE(got, want + layer * frames * key, frames * key, parity_tolerance(geometry->dtype));
+        free(got);
+    }
+    free(want);
+}
+
+void check_blocks(const struct fixture *fixture, const struct model *model, uint8_t *const *payloads,
+                  const uint8_t *init)
+{
+    uint32_t tokens = model_geometry(model)->frame_tokens, kept[PARITY_FRAMES_MAX];
+    size_t kept_count = fixture_ids(json_get(fixture->manifest, "kept"), kept, PARITY_FRAMES_MAX);
+    const uint8_t *chosen[PARITY_FRAMES_MAX];
+
+    for (size_t i = 0; i < kept_count; i++)
+        chosen[i] = payloads[kept[i]];
+    check_slices(fixture, model, "init_keys", &init, 1, model_geometry(model)->init_tokens);
+    check_slices(fixture, model, "init_values", &init, 1, model_geometry(model)->init_tokens);
+    check_slices(fixture, model, "keys", chosen, kept_count, tokens);
+    check_slices(fixture, model, "values", chosen, kept_count, tokens);
+}
+
 /* Frames that `rank` puts before `frame`: higher scores, and newer ones among equals. */
 static uint32_t rank_of(const struct memory_view *view, const float *scores, uint32_t frame)
 {

@@ -46,12 +46,14 @@ struct model *parity_model(const struct parity_options *options);
 /* Embeddings of the clip's frames [from, to): f32 [to - from, frame_tokens, hidden], malloc'd. */
 float *clip_embeddings(struct model *model, uint32_t from, uint32_t to);
 
+enum { PARITY_FRAMES_MAX = 64 };
+
 /* A stream's blocks in memory. */
 struct memory_stream {
     struct model *model;
     struct model_window *window;
-    uint8_t *payloads[64];
-    uint64_t indices[64];
+    uint8_t *payloads[PARITY_FRAMES_MAX];
+    uint64_t indices[PARITY_FRAMES_MAX];
     uint32_t count;
 };
 
@@ -62,6 +64,14 @@ void stream_push(struct memory_stream *stream, const float *embeddings); /* one 
 float *payload_slice(const struct model *model, const uint8_t *payload, uint32_t tokens, uint32_t layer,
                      bool value);
 float *payload_representative(const struct model *model, const uint8_t *payload, uint32_t layer);
+
+/* K and V of every layer, of the system prompt's block and of the frames the fixture kept, are the fixture's within the
+ * dtype's tolerance; so are the representative keys of all its frames. payloads[i] is frame i's. */
+double parity_tolerance(enum tensor_dtype dtype);
+void check_blocks(const struct fixture *fixture, const struct model *model, uint8_t *const *payloads,
+                  const uint8_t *init);
+void check_representatives(const struct fixture *fixture, const struct model *model,
+                           uint8_t *const *payloads);
 
 /* What a question may see and how it chooses, scored here in plain C. */
 struct memory_view {

@@ -4,74 +4,7 @@
 
 #include "parity.h"
 
-enum { ANSWER_IDS = 64, FRAMES_MAX = 64 };
-
-static double tolerance_of(enum tensor_dtype dtype)
-{
-    return dtype == TENSOR_F32 ? PARITY_F32_TOLERANCE : PARITY_BF16_TOLERANCE;
-}
-
-/* fixture tensor [layers, blocks, kv_heads, tokens, D] against payloads; `blocks` 1 for the system prompt. */
-static void check_slices(const struct fixture *fixture, const struct model *model, const char *name,
-                         const uint8_t *const *payloads, size_t blocks, uint32_t tokens)
-{
-    const struct model_geometry *geometry = model_geometry(model);
-    size_t slice = (size_t)geometry->kv_heads * tokens * geometry->head_dim, count;
-    float *want = fixture_floats(fixture, name, &count);
-    float *got = malloc(blocks * slice * sizeof *got);
-    bool value = strstr(name, "values") != NULL;
-
-    CHECK_EQ(count, geometry->layers * blocks * slice);
-    for (uint32_t layer = 0; layer < geometry->layers; layer++) {
-        for (size_t i = 0; i < blocks; i++) {
-            float *floats = payload_slice(model, payloads[i], tokens, layer, value);
-
-            memcpy(got + i * slice, floats, slice * sizeof *got);
-            free(floats);
-        }
-        CHECK_CLOSE(got, want + layer * blocks * slice, blocks * slice, tolerance_of(geometry->dtype));
-    }
-    free(got);
-    free(want);
-}
-
-static void check_representatives(const struct fixture *fixture, const struct memory_stream *stream)
-{
-    const struct model_geometry *geometry = model_geometry(stream->model);
-    size_t key = (size_t)geometry->kv_heads * geometry->head_dim, count;
-    float *want = fixture_floats(fixture, "representative", &count);
-
-    CHECK_EQ(count, geometry->layers * stream->count * key);
-    for (uint32_t layer = 0; layer < geometry->layers; layer++) {
-        float *got = malloc(stream->count * key * sizeof *got);
-
-        for (uint32_t i = 0; i < stream->count; i++) {
-            float *floats = payload_representative(stream->model, stream->payloads[i], layer);
-
-            memcpy(got + i * key, floats, key * sizeof *got);
-            free(floats);
-        }
-        CHECK_CLOSE(got, want + layer * stream->count * key, stream->count * key,
-                    tolerance_of(geometry->dtype));
-        free(got);
-    }
-    free(want);
-}
-
-static void check_blocks(const struct fixture *fixture, const struct memory_stream *stream)
-{
-    const struct model *model = stream->model;
-    uint32_t tokens = model_geometry(model)->frame_tokens, kept[FRAMES_MAX];
-    size_t kept_count = fixture_ids(json_get(fixture->manifest, "kept"), kept, FRAMES_MAX);
-    const uint8_t *payloads[FRAMES_MAX], *init = model_init_block(model)->payload;
-
-    for (size_t i = 0; i < kept_count; i++)
-        payloads[i] = stream->payloads[kept[i]];
-    check_slices(fixture, model, "init_keys", &init, 1, model_geometry(model)->init_tokens);
-    check_slices(fixture, model, "init_values", &init, 1, model_geometry(model)->init_tokens);
-    check_slices(fixture, model, "keys", payloads, kept_count, tokens);
-    check_slices(fixture, model, "values", payloads, kept_count, tokens);
-}
+enum { ANSWER_IDS = 64 };
 
 /* ------------------------------------------------------------------------------------------------ answers */
 
@@ -103,8 +36,8 @@ static void check_chosen(const struct memory_view *view, const struct json *run)
     CHECK_EQ(json_len(chosen), geometry->layers);
     for (uint32_t layer = 0; layer < geometry->layers; layer++) {
         const struct json *gap = json_at(json_get(run, "gaps"), layer);
-        uint32_t want[FRAMES_MAX];
-        size_t count = fixture_ids(json_at(chosen, layer), want, FRAMES_MAX);
+        uint32_t want[PARITY_FRAMES_MAX];
+        size_t count = fixture_ids(json_at(chosen, layer), want, PARITY_FRAMES_MAX);
 
         if (geometry->dtype == TENSOR_BF16 && json_is_number(gap) &&
             json_number(gap) < 4 * PARITY_BF16_TOLERANCE)
@@ -179,7 +112,7 @@ static void check_run(const struct fixture *fixture, struct memory_view *view, c
         check_chosen(view, run);
     CHECK_OK(model_question_logits(question, got, &st), st);
     CHECK_CLOSE(got, want + index * geometry->vocabulary, geometry->vocabulary,
-                tolerance_of(geometry->dtype));
+                parity_tolerance(geometry->dtype));
     check_answer(&question, view, run, first);
     model_question_destroy(question);
     free(want);
@@ -243,8 +176,8 @@ static void check_stream(const char *checkpoint, enum tensor_dtype dtype)
     for (uint32_t i = 0; i < fixture_u32(fixture.manifest, "frames"); i++)
         stream_push(&stream, embeddings + (size_t)i * model_geometry(model)->frame_tokens *
                                               model_geometry(model)->hidden);
-    check_blocks(&fixture, &stream);
-    check_representatives(&fixture, &stream);
+    check_blocks(&fixture, model, stream.payloads, model_init_block(model)->payload);
+    check_representatives(&fixture, model, stream.payloads);
     runs = json_get(fixture.manifest, "runs");
     for (size_t i = 0; i < json_len(runs); i++) {
         struct memory_view view = view_of(&stream, json_at(runs, i));
@@ -297,7 +230,7 @@ static void check_stock(const char *checkpoint)
     for (uint32_t i = 0; i < frames; i++)
         stream_push(&stream, embeddings + (size_t)i * model_geometry(model)->frame_tokens *
                                               model_geometry(model)->hidden);
-    check_blocks(&fixture, &stream);
+    check_blocks(&fixture, model, stream.payloads, model_init_block(model)->payload);
     for (size_t i = 0; i < json_len(runs); i++) {
         struct memory_view view = view_of(&stream, json_at(runs, i));
 
