@@ -281,8 +281,14 @@ static int by_time(const void *left, const void *right)
     return (int)a->frame->stream - (int)b->frame->stream;
 }
 
-static void take_layers(const Reelkv__V1__Evidence *evidence, struct asked *asked)
+static void take_evidence(const Reelkv__V1__Evidence *evidence, struct asked *asked)
 {
+    CHECK(evidence->n_frames <= ARRAY_LEN(asked->evidence));
+    asked->evidence_count = evidence->n_frames;
+    for (size_t i = 0; i < evidence->n_frames; i++) {
+        asked->evidence[i].seq = evidence->frames[i]->seq;
+        asked->evidence[i].pts_ns = evidence->frames[i]->pts_ns;
+    }
     for (size_t i = 0; i < evidence->n_layers; i++) {
         const Reelkv__V1__LayerChoice *choice = evidence->layers[i];
 
@@ -325,7 +331,7 @@ bool ask_read(struct rpc_sync_stream *call, struct asked *asked, struct status *
         const Reelkv__V1__AskReply *reply = (const Reelkv__V1__AskReply *)message->body;
 
         if (reply->item_case == REELKV__V1__ASK_REPLY__ITEM_EVIDENCE)
-            take_layers(reply->evidence, asked);
+            take_evidence(reply->evidence, asked);
         if (reply->item_case != REELKV__V1__ASK_REPLY__ITEM_END)
             continue;
         CHECK(reply->end->n_answer_ids <= 64);

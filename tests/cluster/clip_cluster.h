@@ -54,10 +54,16 @@ void wait_ended(struct rpc_sync *store, const char *name, uint64_t frames);
 uint32_t *block_crcs(struct rpc_sync *store, const char *name, const struct model_geometry *geometry,
                      uint64_t frames, uint64_t *gaps_p);
 
-/* What qa said: the answer's ids, and per layer the chosen frames in the order of (time, stream). */
+/* What qa said: the answer's ids, the evidence best first, and per layer the chosen frames in the order of
+ * (time, stream). */
 struct asked {
     uint32_t ids[64];
     size_t id_count;
+    struct {
+        uint64_t seq;
+        int64_t pts_ns;
+    } evidence[256];
+    size_t evidence_count;
     uint64_t chosen[LIMIT_LAYERS][64]; /* seq */
     uint32_t streams[LIMIT_LAYERS][64];
     size_t chosen_count[LIMIT_LAYERS];
