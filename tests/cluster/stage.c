@@ -76,7 +76,7 @@ struct rpc_sync_stream *stage_ask_open(struct stage *stage, const struct questio
     range.to_ns = question->to_ns;
     top_r.value = question->top_r;
     tokens.value = question->max_tokens;
-    request.namespace_ = (char *)"default";
+    request.namespace_ = (char *)(uintptr_t)(question->ns != NULL ? question->ns : "default");
     request.streams = streams;
     request.n_streams = question->camera != NULL;
     request.question = (char *)(uintptr_t)question->words;

@@ -32,6 +32,7 @@ void stage_wait_told(const struct stage *stage, enum stage_part part, const char
 
 /* A question about one camera; what is 0 is not said. */
 struct question {
+    const char *ns;     /* NULL: default */
     const char *camera; /* NULL: none is named */
     const char *words;
     int64_t from_ns, to_ns;
