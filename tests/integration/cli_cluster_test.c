@@ -79,11 +79,16 @@ static double number(const struct json *object, const char *key)
     return json_number(json_get(object, key));
 }
 
+static void add(const char *name, const char *fps)
+{
+    CHECK_EQ(VERB(NULL, "cam", "add", name, video, "--fps", fps, "--start-time", "2026-01-01T00:00:00Z"), 0);
+}
+
 static void add_and_wait(const char *name, double *frames_p)
 {
     struct json *value;
 
-    CHECK_EQ(VERB(NULL, "cam", "add", name, video, "--fps", "2", "--start-time", "2026-01-01T00:00:00Z"), 0);
+    add(name, "2");
     CHECK_EQ(VERB(&value, "cam", "wait", name, "--timeout", "170"), 0);
     *frames_p = number(json_at(json_get(value, "cameras"), 0), "frames_stored");
     json_free(value);
@@ -301,9 +306,7 @@ TEST(killed_processes_lose_nothing)
         char *shaken;
 
         CHECK_EQ(VERB(NULL, "cam", "rm", "dock"), 0);
-        CHECK_EQ(VERB(NULL, "cam", "add", "dock", video, "--fps", "2", "--start-time",
-                      "2026-01-01T00:00:00Z"),
-                 0);
+        add("dock", "2");
         CHECK_EQ(VERB(NULL, "cam", "wait", "dock", "--frames", "5"), 0);
         kill_one(names[i]);
         if (VERB(&value, "cam", "wait", "dock", "--timeout", "100") != 0)
@@ -318,6 +321,67 @@ TEST(killed_processes_lose_nothing)
         free(shaken);
     }
     free(peaceful);
+    CHECK_EQ(process_stop(&up, SIGTERM, VERB_MS), 0);
+}
+
+/* As when the machine is switched off: the supervisor dies first, so that it starts nothing again. */
+static void kill_all(struct process *up)
+{
+    static struct cluster_file file;
+    struct status st;
+
+    CHECK_OK(cluster_file_read(data, &file, &st), st);
+    CHECK(process_signal(&file.supervisor, SIGKILL));
+    for (uint32_t i = 0; i < file.process_count; i++)
+        process_signal(&file.processes[i].id, SIGKILL); /* some follow the supervisor by themselves */
+    process_wait(up, VERB_MS);
+}
+
+/* The camera is at its end, each of its frames was offered once and is stored, and writers took it `epochs` times or more. */
+static void check_whole(double frames, double epochs)
+{
+    struct json *value;
+
+    CHECK_EQ(VERB(NULL, "cam", "wait", "dock", "--timeout", "170"), 0);
+    CHECK_EQ(VERB(&value, "cam", "show", "dock"), 0);
+    CHECK_STR(json_str(json_get(value, "state")), "ended");
+    CHECK_EQ(number(value, "frames_offered"), frames);
+    CHECK_EQ(number(value, "frames_stored"), frames);
+    CHECK_EQ(number(value, "frames_gap"), 0);
+    CHECK(number(value, "epoch") >= epochs); /* an ended camera is not taken again */
+    json_free(value);
+}
+
+/* Left in the middle of its file, first by `down` and then by the death of everybody, a camera goes on by itself when the
+ * cluster is started again: it ends with every frame once, and answers as if nothing had been. */
+TEST(an_unfinished_camera_goes_on_after_down_and_after_a_reboot)
+{
+    enum { FRAMES = 1200 };
+    struct process up;
+    char *peaceful, *resumed;
+
+    set_up(FRAMES / 30);
+    start_cluster(&up, "first");
+    add("dock", "30");
+    check_whole(FRAMES, 1);
+    peaceful = ask("dock");
+    CHECK_EQ(VERB(NULL, "cam", "rm", "dock"), 0);
+
+    add("dock", "30");
+    CHECK_EQ(VERB(NULL, "cam", "wait", "dock", "--frames", "20"), 0);
+    CHECK_EQ(VERB(NULL, "down"), 0);
+    CHECK_EQ(process_wait(&up, VERB_MS), 4);
+    start_cluster(&up, "second");
+    CHECK_HAS(process_log(&up), "1 camera found again");
+    CHECK_EQ(VERB(NULL, "cam", "wait", "dock", "--frames", "400"), 0);
+    kill_all(&up);
+    start_cluster(&up, "third");
+    CHECK_HAS(process_log(&up), "1 camera found again");
+    check_whole(FRAMES, 3);
+    resumed = ask("dock");
+    CHECK_STR(resumed, peaceful);
+    free(peaceful);
+    free(resumed);
     CHECK_EQ(process_stop(&up, SIGTERM, VERB_MS), 0);
 }
 
