@@ -12,7 +12,7 @@
 #include "support/process.h"
 #include "support/test.h"
 
-enum { READY_MS = 120000, VERB_MS = 180000 };
+enum { READY_MS = 120000, VERB_MS = 180000, MODEL_LAYERS = 3, TOP_R = 4 };
 
 #define MODEL    REELKV_SOURCE_DIR "/tests/data/parity/tiny-a"
 #define QUESTION "What colour was the star?"
@@ -190,6 +190,61 @@ TEST(a_camera_from_add_to_rm)
     CHECK_EQ(VERB(NULL, "cam", "rm", "dock"), 0);
     CHECK_EQ(VERB(&value, "cam", "ls"), 0);
     CHECK_EQ(json_len(json_get(value, "cameras")), 0);
+    json_free(value);
+    CHECK_EQ(process_stop(&up, SIGTERM, VERB_MS), 0);
+}
+
+/* A frame of the evidence: what programs read of it, and that it lies behind `better` in rank (NULL: it is the first). */
+static void check_evidence(const struct json *frame, const struct json *better)
+{
+    double seq = number(frame, "seq"), layers = number(frame, "layers");
+
+    CHECK_STR(json_str(json_get(frame, "cam")), "dock");
+    CHECK(strncmp(json_str(json_get(frame, "pts")), "2026-01-01T00:00:", 17) == 0);
+    CHECK_EQ(number(frame, "pts_ns"), 1767225600e9 + seq * 5e8);
+    number(frame, "score");
+    CHECK(number(frame, "mean_rank") >= 1);
+    CHECK(layers >= 1 && layers <= MODEL_LAYERS);
+    if (better != NULL && number(better, "layers") == layers)
+        CHECK(number(better, "mean_rank") <= number(frame, "mean_rank"));
+    else if (better != NULL)
+        CHECK(number(better, "layers") > layers);
+}
+
+/* The fields a program reads of an answer are there and agree with each other. */
+TEST(an_answer_in_json_has_evidence_usage_and_timings)
+{
+    const struct json *evidence, *usage, *timings, *stop;
+    struct process up;
+    struct json *value;
+    double frames;
+
+    set_up(20);
+    start_cluster(&up, "up");
+    add_and_wait("dock", &frames);
+    CHECK_EQ(VERB(&value, "ask", QUESTION, "--cam", "dock", "--max-tokens", "8"), 0);
+    CHECK(json_is_string(json_get(value, "answer")));
+    evidence = json_get(value, "evidence");
+    CHECK(json_len(evidence) >= TOP_R && json_len(evidence) <= TOP_R * MODEL_LAYERS);
+    for (size_t i = 0; i < json_len(evidence); i++)
+        check_evidence(json_at(evidence, i), i > 0 ? json_at(evidence, i - 1) : NULL);
+
+    usage = json_get(value, "usage");
+    CHECK_EQ(number(usage, "frames_in_view"), frames);
+    CHECK_EQ(number(usage, "frames_evicted"), 0);
+    CHECK_EQ(number(usage, "frames_gap"), 0);
+    CHECK(number(usage, "question_tokens") > 0);
+    CHECK(number(usage, "context_tokens") > number(usage, "question_tokens"));
+    CHECK(number(usage, "fetched_bytes") > 0);
+    CHECK_EQ(number(usage, "answer_tokens"), json_len(json_get(usage, "answer_ids")));
+    stop = json_get(usage, "stop");
+    CHECK(strcmp(json_str(stop), "end") == 0 || strcmp(json_str(stop), "length") == 0);
+
+    timings = json_get(value, "timings");
+    CHECK(number(timings, "retrieve_ms") > 0);
+    CHECK(number(timings, "prefill_ms") > 0);
+    CHECK(number(timings, "decode_ms") >= 0);
+    CHECK(number(timings, "total_ms") >= number(timings, "retrieve_ms") + number(timings, "prefill_ms"));
     json_free(value);
     CHECK_EQ(process_stop(&up, SIGTERM, VERB_MS), 0);
 }

@@ -265,7 +265,10 @@ TEST(answers_come_with_their_evidence)
     frame = (struct json *)(uintptr_t)json_at(json_get(value, "evidence"), 0);
     CHECK_STR(json_str(json_get(frame, "cam")), "dock");
     CHECK_STR(json_str(json_get(frame, "pts")), "2026-01-01T00:00:02Z");
+    CHECK_EQ(json_number(json_get(frame, "seq")), 4);
     CHECK_EQ(json_number(json_get(frame, "layers")), 3);
+    CHECK_NEAR(json_number(json_get(frame, "mean_rank")), 1.5, 0);
+    CHECK_NEAR(json_number(json_get(frame, "score")), 0.25, 0);
     snprintf(path, sizeof path, "%s/dock-000004.jpg", pictures);
     CHECK_STR(json_str(json_get(frame, "thumbnail")), path);
     CHECK(access(path, R_OK) == 0);
