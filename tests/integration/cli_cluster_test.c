@@ -34,14 +34,20 @@ static void set_up(uint32_t seconds)
              0);
 }
 
-static void start_cluster(struct process *up, const char *name)
+/* Ready when it has said `words`; `more` is one more flag, or NULL. */
+static void start_and_wait(struct process *up, const char *name, const char *more, const char *words)
 {
     process_start(up, name,
                   PROCESS_ARGS("reelkv", "up", "--data", data, "--model", MODEL, "--dtype", "f32",
                                "--n-local", "64", "--top-r", "4", "--ram", "64M", "--disk", "256M",
-                               "--threads", "1", "--foreground"));
-    if (!process_wait_text(up, "ReelKV is ready.", READY_MS))
+                               "--threads", "1", "--foreground", more));
+    if (!process_wait_text(up, words, READY_MS))
         test_fail(__FILE__, __LINE__, "not ready: %s", process_log(up));
+}
+
+static void start_cluster(struct process *up, const char *name)
+{
+    start_and_wait(up, name, NULL, "ReelKV is ready.");
 }
 
 /* Runs a verb with --json on the test's cluster; *value_p (may be NULL) gets what it printed. */
@@ -191,6 +197,81 @@ TEST(a_camera_from_add_to_rm)
     CHECK_EQ(VERB(&value, "cam", "ls"), 0);
     CHECK_EQ(json_len(json_get(value, "cameras")), 0);
     json_free(value);
+    CHECK_EQ(process_stop(&up, SIGTERM, VERB_MS), 0);
+}
+
+/* A budget's bytes hold so many hours of one camera. */
+static void check_hours(const struct json *budget, const char *bytes, const char *hours)
+{
+    double wanted =
+        number(budget, bytes) / number(budget, "frame_bytes") / number(budget, "sample_fps") / 3600;
+
+    CHECK(wanted > 0);
+    CHECK_NEAR(number(budget, hours), wanted, wanted * 1e-6);
+}
+
+/* What --json says of a cluster that is ready: who listens where, on what folder and model, how fast, and how much fits. */
+static void check_ready_json(const struct json *ready)
+{
+    static const char *const names[] = { "redis", "kvstore-0", "analyzer-0", "encoder-0", "qa-0" };
+    const struct json *processes = json_get(ready, "processes"), *speed = json_get(ready, "speed"),
+                      *budget = json_get(ready, "budget"), *model = json_get(ready, "model");
+
+    CHECK(json_bool(json_get(ready, "ready")));
+    CHECK_STR(json_str(json_get(ready, "data")), data);
+    CHECK_EQ(json_len(processes), ARRAY_LEN(names));
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        CHECK_STR(json_str(json_get(json_at(processes, i), "name")), names[i]);
+        CHECK(strlen(json_str(json_get(json_at(processes, i), "address"))) > 0);
+        CHECK_EQ(kill((pid_t)number(json_at(processes, i), "pid"), 0), 0);
+    }
+    CHECK_STR(json_str(json_get(model, "folder")), MODEL);
+    CHECK_STR(json_str(json_get(model, "family")), "llava_onevision");
+    CHECK_STR(json_str(json_get(model, "dtype")), "f32");
+    CHECK_EQ(number(model, "n_local"), 64);
+    CHECK(number(speed, "vision_frames_per_s") > 0);
+    CHECK(number(speed, "language_frames_per_s") > 0);
+    CHECK(number(speed, "frames_per_s") > 0);
+    CHECK(number(speed, "frames_per_s") < number(speed, "vision_frames_per_s"));
+    CHECK_EQ(number(budget, "ram_bytes"), 64 << 20);
+    CHECK_EQ(number(budget, "disk_bytes"), 256 << 20);
+    check_hours(budget, "ram_bytes", "ram_camera_hours");
+    check_hours(budget, "disk_bytes", "disk_camera_hours");
+}
+
+/* The same in words. */
+static void check_ready_text(const struct json *ready, const char *said)
+{
+    const struct json *processes = json_get(ready, "processes");
+
+    for (size_t i = 0; i < json_len(processes); i++) /* sockets are where they were */
+        CHECK_HAS(said, json_str(json_get(json_at(processes, i), "address")));
+    CHECK_HAS(said, data);
+    CHECK_HAS(said, MODEL "\n");
+    CHECK_HAS(said, " frames/s expected (vision ");
+    CHECK_HAS(said, "  memory   64 MiB of KV: ");
+    CHECK_HAS(said, " of one camera at 0.5 frames/s (");
+    CHECK_HAS(said, "  disk     256 MiB of KV: ");
+    CHECK_HAS(said, " of one camera; then the oldest goes first\n");
+}
+
+TEST(up_says_what_runs_where_how_fast_and_how_much_fits)
+{
+    struct process up;
+    struct json *ready;
+    const char *text;
+
+    set_up(20);
+    start_and_wait(&up, "json", "--json", "\n}\n");
+    text = strchr(process_log(&up), '{');
+    ready = json_parse((struct bytes){ (const uint8_t *)text, strlen(text) }, NULL);
+    CHECK(ready != NULL);
+    check_ready_json(ready);
+    CHECK_EQ(process_stop(&up, SIGTERM, VERB_MS), 0);
+
+    start_and_wait(&up, "words", NULL, "Go on with:  ");
+    check_ready_text(ready, process_log(&up));
+    json_free(ready);
     CHECK_EQ(process_stop(&up, SIGTERM, VERB_MS), 0);
 }
 
