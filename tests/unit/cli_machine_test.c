@@ -78,8 +78,10 @@ TEST(no_limit_is_no_limit)
 TEST(this_machine_has_memory_and_programs)
 {
     char path[4096];
+    uint64_t used;
 
     CHECK(machine_memory_limit() > 0);
+    CHECK(machine_memory_limit() <= machine_cgroup_limit("/proc/self/cgroup", "/sys/fs/cgroup", &used));
     CHECK(machine_memory_available() <= machine_memory_limit());
     CHECK(machine_disk_free(test_folder()) > 0);
     CHECK_EQ(machine_disk_free("/nowhere/at/all"), 0);
