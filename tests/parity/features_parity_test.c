@@ -1,23 +1,26 @@
 /* Pixels and vision features equal the reference on every checkpoint. */
+#include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
+#include "base/file.h"
 #include "model/preprocess.h"
 #include "parity.h"
 
-static void check_features(const char *checkpoint, enum tensor_dtype dtype, double tolerance)
+/* Tokens of the case's frames against its tensor `features`. */
+static void check_features(const struct parity_options *options, const char *features, double tolerance)
 {
-    struct parity_options options = { .checkpoint = checkpoint, .dtype = dtype, .parts = MODEL_VISION };
-    struct model *model = parity_model(&options);
+    struct model *model = parity_model(options);
     const struct json *frames;
     struct fixture fixture;
     float *want, *got;
     char name[64];
     size_t count;
 
-    snprintf(name, sizeof name, "features-%s", checkpoint);
+    snprintf(name, sizeof name, "features-%s", options->checkpoint);
     fixture = fixture_open(name);
     frames = json_get(fixture.manifest, "clip_frames");
-    want = fixture_floats(&fixture, "features.f32", &count);
+    want = fixture_floats(&fixture, features, &count);
     count /= json_len(frames);
     for (size_t i = 0; i < json_len(frames); i++) {
         uint32_t frame = (uint32_t)json_number(json_at(frames, i));
@@ -31,18 +34,72 @@ static void check_features(const char *checkpoint, enum tensor_dtype dtype, doub
     model_close(model);
 }
 
+static void check_last_layer(const char *checkpoint, enum tensor_dtype dtype, double tolerance)
+{
+    struct parity_options options = { .checkpoint = checkpoint, .dtype = dtype, .parts = MODEL_VISION };
+
+    check_features(&options, "features.f32", tolerance);
+}
+
 TEST(features_equal_the_reference_in_f32)
 {
     static const char *const checkpoints[] = { "tiny-a", "tiny-b", "tiny-c", "tiny-d" };
 
     for (size_t i = 0; i < ARRAY_LEN(checkpoints); i++)
-        check_features(checkpoints[i], TENSOR_F32, PARITY_F32_TOLERANCE);
+        check_last_layer(checkpoints[i], TENSOR_F32, PARITY_F32_TOLERANCE);
 }
 
 TEST(features_are_near_the_reference_in_bf16)
 {
-    check_features("tiny-b", TENSOR_BF16, PARITY_BF16_TOLERANCE);
-    check_features("tiny-d", TENSOR_BF16, PARITY_BF16_TOLERANCE);
+    check_last_layer("tiny-b", TENSOR_BF16, PARITY_BF16_TOLERANCE);
+    check_last_layer("tiny-d", TENSOR_BF16, PARITY_BF16_TOLERANCE);
+}
+
+/* A checkpoint like this one but for the layer its config takes the features from; static storage. */
+static const char *with_feature_layer(const char *checkpoint, int layer)
+{
+    static const char *const others[] = { "model.safetensors", "preprocessor_config.json", "tokenizer.json" };
+    static const char field[] = "\"vision_feature_layer\": ";
+    static char folder[512];
+    char from[600], to[600], *at, *text;
+    struct file_text config;
+    struct status st;
+
+    snprintf(folder, sizeof folder, "%s/layer%d", test_folder(), layer);
+    CHECK_OK(file_make_folders(folder, &st), st);
+    for (size_t i = 0; i < ARRAY_LEN(others); i++) {
+        snprintf(from, sizeof from, REELKV_SOURCE_DIR "/tests/data/parity/%s/%s", checkpoint, others[i]);
+        snprintf(to, sizeof to, "%s/%s", folder, others[i]);
+        CHECK(symlink(from, to) == 0);
+    }
+    snprintf(from, sizeof from, REELKV_SOURCE_DIR "/tests/data/parity/%s/config.json", checkpoint);
+    CHECK_OK(file_read_all(from, 1 << 20, &config, &st), st);
+    at = strstr(config.data, field);
+    CHECK(at != NULL);
+    *at = '\0';
+    CHECK(asprintf(&text, "%s%s%d%s", config.data, field, layer, strchr(at + sizeof field - 1, ',')) > 0);
+    snprintf(to, sizeof to, "%s/config.json", folder);
+    CHECK_OK(file_write_durable(to, text, strlen(text), &st), st);
+    free(text);
+    free(config.data);
+    return folder;
+}
+
+/* The projector's input is the layer that vision_feature_layer names: from the end, from the beginning, and none at all. */
+TEST(features_of_an_earlier_layer_equal_the_reference)
+{
+    static const int layers[] = { -2, 1, 0 };
+
+    for (size_t i = 0; i < ARRAY_LEN(layers); i++) {
+        struct parity_options options = { .checkpoint = "tiny-c",
+                                          .folder = with_feature_layer("tiny-c", layers[i]),
+                                          .dtype = TENSOR_F32,
+                                          .parts = MODEL_VISION };
+        char features[32];
+
+        snprintf(features, sizeof features, "features.f32.layer%d", layers[i]);
+        check_features(&options, features, PARITY_F32_TOLERANCE);
+    }
 }
 
 TEST(pixel_values_equal_the_processors_to_the_bit)

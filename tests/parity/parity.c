@@ -95,7 +95,7 @@ struct model *parity_model(const struct parity_options *options)
     struct status st;
 
     snprintf(folder, sizeof folder, PARITY_FOLDER "/%s", options->checkpoint);
-    CHECK_OK(model_open(&model, folder, &open, &st), st);
+    CHECK_OK(model_open(&model, options->folder != NULL ? options->folder : folder, &open, &st), st);
     return model;
 }
 

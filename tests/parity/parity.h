@@ -35,6 +35,7 @@ double worst_of(const float *got, const float *want, size_t count);
 
 struct parity_options {
     const char *checkpoint; /* a folder of tests/data/parity */
+    const char *folder;     /* NULL: that one; else another, by its whole path */
     enum tensor_dtype dtype;
     uint32_t n_local;
     unsigned parts;
