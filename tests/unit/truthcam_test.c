@@ -229,6 +229,8 @@ TEST(guessing_the_commonest_answer_is_right_in_at_most_35_of_100)
             most = times[kind][at] > most ? times[kind][at] : most;
         guessed += most;
     }
+    CHECK(total > 2000);
+    CHECK(guessed * 100 <= total * 35);
 }
 
 /* A lively video goes on being lively, however long. */
