@@ -242,6 +242,50 @@ TEST(a_long_demo_does_not_run_out_of_objects)
         CHECK(world.objects[i].first - world.objects[i - 1].first < 60);
 }
 
+/* The longest stretch of samples between two scenes. */
+static uint32_t longest_pause(void)
+{
+    uint32_t longest = 0, end = 0;
+
+    for (uint32_t i = 0; i < world.object_count; i++) {
+        const struct object *object = &world.objects[i];
+
+        if (object->first > end && object->first - end > longest)
+            longest = object->first - end;
+        end = object->last + 1;
+    }
+    return longest;
+}
+
+/* Kinds of object that are there a second time, after they had gone. */
+static uint32_t count_repeats(void)
+{
+    uint32_t times[KINDS_OF_OBJECT] = { 0 }, repeats = 0;
+
+    for (uint32_t i = 0; i < world.object_count; i++)
+        repeats += ++times[world.objects[i].shape * COLORS + world.objects[i].color] == 2;
+    return repeats;
+}
+
+/* Every video is empty for some seconds on end, most of those for scoring for a quarter of a minute, and a long one for
+ * minutes; in every one some objects come twice. */
+TEST(every_video_has_a_long_empty_stretch_and_objects_that_come_twice)
+{
+    static const uint32_t least[PROFILES] = {
+        [PROFILE_DEMO] = 12, [PROFILE_SCORE] = 16, [PROFILE_LONG] = 400
+    };
+    uint32_t quiet = 0;
+
+    for (uint32_t seed = 0; seed < 20; seed++)
+        for (int profile = 0; profile < PROFILES; profile++) {
+            world_make(&world, seed, profile == PROFILE_LONG ? 5000 : 150, (enum profile)profile);
+            CHECK(longest_pause() >= least[profile]);
+            CHECK(count_repeats() >= 2);
+            quiet += profile == PROFILE_SCORE && longest_pause() >= 30;
+        }
+    CHECK(quiet >= 15);
+}
+
 TEST(evidence_fits_one_retrieval_and_most_questions_have_distractors)
 {
     uint32_t total = 0, distractors = 0, yes = 0, no = 0;
@@ -341,6 +385,41 @@ TEST(pictures_show_objects_in_their_places_at_their_samples_and_nothing_else)
     }
     renderer_destroy(full_painter);
     renderer_destroy(bare_painter);
+}
+
+/* What a pixel of the painted luma differs from its four neighbours' mean. */
+static double grain_at(int which, int x, int y)
+{
+    const uint8_t *at = &planes[which][0][y * VIDEO_WIDTH + x];
+
+    return *at - (at[-1] + at[1] + at[-VIDEO_WIDTH] + at[VIDEO_WIDTH]) / 4.0;
+}
+
+/* Two pictures on end are grained, and the grain of one says nothing of the other's. */
+TEST(noise_is_new_in_every_picture)
+{
+    struct picture one = picture_of(0), two = picture_of(1);
+    struct renderer *painter;
+    double first = 0, second = 0, both = 0, count = 0;
+    struct status st = { 0 };
+
+    world_make(&world, 3, 60, PROFILE_DEMO);
+    CHECK_OK(renderer_create(&painter, &world, &st), st);
+    render_frame(painter, 0, &one); /* nobody has come yet */
+    render_frame(painter, 1, &two);
+    for (int y = 1; y < VIDEO_HEIGHT - 1; y++)
+        for (int x = 1; x < VIDEO_WIDTH - 1; x++) {
+            double a = grain_at(0, x, y), b = grain_at(1, x, y);
+
+            first += a * a;
+            second += b * b;
+            both += a * b;
+            count++;
+        }
+    CHECK(sqrt(first / count) > 1.5);
+    CHECK(sqrt(second / count) > 1.5);
+    CHECK(fabs(both) < 0.2 * sqrt(first * second));
+    renderer_destroy(painter);
 }
 
 TEST_MAIN()
