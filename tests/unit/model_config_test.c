@@ -59,6 +59,44 @@ TEST(a_published_config_reads_with_transformers_defaults)
     CHECK_NEAR(config.pixel.rescale, 1.0 / 255, 1e-15);
 }
 
+/* The larger ones differ in numbers of the decoder alone: Qwen2-7B's and Qwen2-72B's, with a head of their own, behind the
+ * same tower. A token's KV in bf16 is what docs and budgets reckon with. */
+TEST(the_7b_and_72b_shapes_are_only_configuration)
+{
+    static const struct {
+        uint32_t hidden, mlp, layers, heads, kv_heads;
+        uint32_t token_bytes;
+    } shapes[] = {
+        { 3584, 18944, 28, 28, 4, 57344 },
+        { 8192, 29568, 80, 64, 8, 327680 },
+    };
+    struct model_config config;
+    struct status st;
+    char text[512];
+
+    write_text("preprocessor_config.json", PIXELS_384);
+    for (size_t i = 0; i < ARRAY_LEN(shapes); i++) {
+        snprintf(text, sizeof text,
+                 "{\"architectures\":[\"Qwen2ForCausalLM\"],\"hidden_size\":%u,\"intermediate_size\":%u,"
+                 "\"model_type\":\"qwen2\",\"num_attention_heads\":%u,\"num_hidden_layers\":%u,"
+                 "\"num_key_value_heads\":%u,\"rope_theta\":1000000.0,\"vocab_size\":152064}",
+                 shapes[i].hidden, shapes[i].mlp, shapes[i].heads, shapes[i].layers, shapes[i].kv_heads);
+        CHECK_OK(read_config(&config, ONEVISION, text, VISION_SO400M, &st), st);
+        CHECK_STR(config.family->name, "llava_onevision");
+        CHECK_EQ(config.text.hidden, shapes[i].hidden);
+        CHECK_EQ(config.text.mlp, shapes[i].mlp);
+        CHECK_EQ(config.text.layers, shapes[i].layers);
+        CHECK_EQ(config.text.heads, shapes[i].heads);
+        CHECK_EQ(config.text.kv_heads, shapes[i].kv_heads);
+        CHECK_EQ(config.text.head_dim, 128);
+        CHECK(!config.text.tied);
+        CHECK_EQ(2 * 2 * config.text.layers * config.text.kv_heads * config.text.head_dim,
+                 shapes[i].token_bytes);
+        CHECK_EQ(config.vision.layers_run, 26);
+        CHECK_EQ(config.frame_tokens, 196);
+    }
+}
+
 TEST(an_earlier_vision_feature_layer_runs_fewer_layers)
 {
     struct model_config config;
