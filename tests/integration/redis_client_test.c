@@ -245,4 +245,51 @@ TEST(a_host_that_has_no_address_is_named)
     end();
 }
 
+/* HELLO 3 would change the protocol to one that hiredis 0.14 cannot read: nothing is sent but what the caller says. */
+TEST(a_connection_begins_with_the_callers_words)
+{
+    static const char wanted[] = "*1\r\n$4\r\nPING\r\n";
+    char heard[sizeof wanted] = "";
+    uint16_t port;
+    int listener = listen_on_any(CROWD, &port), peer;
+    size_t len = 0;
+
+    begin("127.0.0.1", port);
+    turn_until(&connects, 1);
+    CHECK(ping());
+    peer = accept(listener, NULL, NULL);
+    CHECK(peer >= 0);
+    for (int turns = 0; len < sizeof wanted - 1 && turns < 1000; turns++) {
+        ssize_t got;
+
+        loop_run_once(loop);
+        got = recv(peer, heard + len, sizeof wanted - 1 - len, MSG_DONTWAIT);
+        len += got > 0 ? (size_t)got : 0;
+    }
+    CHECK_STR(heard, wanted);
+    end();
+    close(peer);
+    close(listener);
+}
+
+/* Sent all the same, HELLO 3 is answered in that protocol: it costs the connection, which is made again, not the client. */
+TEST(a_reply_that_cannot_be_read_loses_the_connection_once)
+{
+    struct process redis;
+    uint16_t port = start_redis(&redis, 0);
+
+    begin("127.0.0.1", port);
+    turn_until(&connects, 1);
+    CHECK(redis_client_send(client, replied, NULL, 2, (const char *[]){ "HELLO", "3" }));
+    turn_until(&losses, 1);
+    CHECK_HAS(why, "Protocol error");
+    CHECK_EQ(replies, 1);
+    turn_until(&connects, 2);
+    CHECK(ping());
+    turn_until(&answers, 1);
+    CHECK_EQ(losses, 1);
+    end();
+    CHECK_EQ(process_stop(&redis, SIGTERM, 10000), 0);
+}
+
 TEST_MAIN()
