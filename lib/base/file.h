@@ -19,8 +19,7 @@ struct file_text {
 bool file_read_all(const char *path, size_t limit_bytes, struct file_text *out, struct status *st);
 
 /* Replaces `path` so that a crash leaves the old or the new content, and the new one is on the disk when this
- * returns: write beside, fsync, rename, fsync the folder. When a call failed, errno is
- * as it left it. */
+ * returns: write beside, fsync, rename, fsync the folder. When a call failed, errno is as it left it. */
 bool file_write_durable(const char *path, const void *data, size_t len, struct status *st);
 
 /* fsync of a folder, so that a created, renamed or removed name is durable. */

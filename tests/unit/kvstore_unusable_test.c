@@ -26,6 +26,26 @@ TEST(unusable_file_with_a_damaged_superblock_stays)
     }
 }
 
+/* With the planned fault the store does not start, and names the file; without it every frame is there. */
+static void check_refused_until_healed(struct picture *picture)
+{
+    struct fixture *fixture = &picture->fixture;
+    struct stream *stream;
+
+    CHECK_OK(loop_create(&fixture->loop, &fixture->st), fixture->st);
+    CHECK(!store_open(&fixture->store, fixture->loop, &fixture->options, &fixture->st));
+    CHECK_EQ(fixture->st.code, STATUS_UNAVAILABLE);
+    CHECK_HAS(fixture->st.text, picture->path);
+    loop_destroy(fixture->loop);
+    plan_fault(0, 0, 0, 0);
+    fixture_open(fixture);
+    stream = store_find(fixture->store, "default", "cam-1");
+    CHECK_EQ(picture_count(picture, stream).right, PICTURE_FRAMES);
+    fixture_remove(fixture, stream);
+    fixture_stop(fixture);
+    picture_drop(picture);
+}
+
 /* The disk does not open the file now: it stays, and is served when the disk has recovered. A disk that does not even let
  * its numbers be looked up keeps the store from starting, and so from giving them again. */
 TEST(unusable_file_that_does_not_open_stays)
@@ -44,18 +64,7 @@ TEST(unusable_file_that_does_not_open_stays)
         CHECK_EQ(picture_count(&picture, stream).quarantined, PICTURE_FRAMES);
         fixture_stop(fixture);
         plan_fault(FAULT_OPEN, EIO, 1, 2);
-        CHECK_OK(loop_create(&fixture->loop, &fixture->st), fixture->st);
-        CHECK(!store_open(&fixture->store, fixture->loop, &fixture->options, &fixture->st));
-        CHECK_EQ(fixture->st.code, STATUS_UNAVAILABLE);
-        CHECK_HAS(fixture->st.text, picture.path);
-        loop_destroy(fixture->loop);
-        plan_fault(0, 0, 0, 0);
-        fixture_open(fixture);
-        stream = store_find(fixture->store, "default", "cam-1");
-        CHECK_EQ(picture_count(&picture, stream).right, PICTURE_FRAMES);
-        fixture_remove(fixture, stream);
-        fixture_stop(fixture);
-        picture_drop(&picture);
+        check_refused_until_healed(&picture);
     }
 }
 
@@ -77,18 +86,7 @@ TEST(unusable_file_that_is_not_read_now_keeps_its_numbers)
         CHECK_EQ(stream->next_token_index, FIXTURE_INIT_TOKENS + PICTURE_FRAMES * FIXTURE_TOKENS);
         fixture_stop(fixture);
         plan_fault(FAULT_READ, EIO, 1, 1 << 20);
-        CHECK_OK(loop_create(&fixture->loop, &fixture->st), fixture->st);
-        CHECK(!store_open(&fixture->store, fixture->loop, &fixture->options, &fixture->st));
-        CHECK_EQ(fixture->st.code, STATUS_UNAVAILABLE);
-        CHECK_HAS(fixture->st.text, picture.path);
-        loop_destroy(fixture->loop);
-        plan_fault(0, 0, 0, 0);
-        fixture_open(fixture);
-        stream = store_find(fixture->store, "default", "cam-1");
-        CHECK_EQ(picture_count(&picture, stream).right, PICTURE_FRAMES);
-        fixture_remove(fixture, stream);
-        fixture_stop(fixture);
-        picture_drop(&picture);
+        check_refused_until_healed(&picture);
     }
 }
 
