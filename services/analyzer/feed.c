@@ -338,6 +338,7 @@ void feed_running(struct feed *feed)
              feed->shm_pool != 0 ? "shared memory" : "chunks");
     ready.epoch = feed->epoch;
     ready.next_seq = feed->received_seq;
+    ready.durable_seq = feed->durable_seq;
     ready.credits = feed->analyzer->options->credits;
     message.item_case = REELKV__V1__PUSH_REPLY__ITEM_READY;
     message.ready = &ready;

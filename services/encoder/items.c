@@ -180,3 +180,12 @@ uint64_t items_next_seq(const struct stream *stream)
 {
     return stream->first != NULL ? stream->first->seq : stream->capture_seq;
 }
+
+struct item *items_at(const struct stream *stream, uint64_t seq)
+{
+    struct item *item = stream->first;
+
+    while (item != NULL && item->kind != ITEM_END && item->to_seq <= seq)
+        item = item->next;
+    return item;
+}

@@ -92,6 +92,8 @@ void item_release_slot(struct item *item);
 /* Slots of encoded frames are given back as long as there is room for more. */
 void items_release_slots(struct stream *stream);
 uint64_t items_next_seq(const struct stream *stream); /* of the first item, else capture_seq */
+/* The first item that does not end at or before it; NULL: there is none. */
+struct item *items_at(const struct stream *stream, uint64_t seq);
 
 /* stream_capture.c */
 void stream_capture_start(struct stream *stream, uint64_t from_seq);

@@ -242,26 +242,16 @@ static bool prepend_gap(struct stream *stream, uint64_t from_seq, uint64_t to_se
     return true;
 }
 
-/* The store has the beginning of this gap, which has grown since: what is left begins later. */
-static void trim_gap(struct item *gap, uint64_t from_seq)
-{
-    double share = (double)(from_seq - gap->seq) / (double)(gap->to_seq - gap->seq);
-
-    gap->pts_ns += (int64_t)((double)(gap->to_pts_ns - gap->pts_ns) * share);
-    gap->seq = from_seq;
-}
-
-/* The store wants next_seq. What it has is let go of; what we no longer have is read again or becomes a gap. */
+/* The store wants next_seq. What it has on its disk is let go of; what it has in memory alone is kept, and sent only
+ * if a later Ready wants it; what we no longer have is read again or becomes a gap. */
 static bool align(struct stream *stream, uint64_t next_seq, struct status *st)
 {
     uint64_t have_seq;
 
-    stream->unsent = stream->first;
-    items_free_below(stream, next_seq);
-    if (stream->first != NULL && stream->first->kind == ITEM_GAP && stream->first->seq < next_seq)
-        trim_gap(stream->first, next_seq);
+    items_free_below(stream, stream->durable_seq);
+    stream->unsent = items_at(stream, next_seq);
     have_seq = items_next_seq(stream);
-    if (have_seq == next_seq)
+    if (have_seq <= next_seq && next_seq <= stream->capture_seq)
         return true;
     if (have_seq > next_seq && stream->job.live)
         return prepend_gap(stream, next_seq, have_seq) ||
@@ -279,18 +269,21 @@ static bool take_ready(struct push *push, const Reelkv__V1__IngestReady *ready, 
 {
     struct stream *stream = push->stream;
 
-    if (push->ready || ready->credits == 0 || ready->credits > LIMIT_CREDITS)
-        return status_fail(st, STATUS_INVALID, "the analyzer at %s was ready twice, or gives %u credits",
-                           peer_address(push->peer), ready->credits);
+    if (push->ready || ready->credits == 0 || ready->credits > LIMIT_CREDITS ||
+        ready->durable_seq > ready->next_seq)
+        return status_fail(st, STATUS_INVALID,
+                           "the analyzer at %s was ready twice, or gives %u credits, or says %" PRIu64
+                           " stored, %" PRIu64 " durable",
+                           peer_address(push->peer), ready->credits, ready->next_seq, ready->durable_seq);
     loop_timer_stop(&push->patience);
     push->ready = true;
     push->credits = ready->credits;
     push->stored_seq = ready->next_seq;
     push->sent_seq = ready->next_seq;
-    stream->durable_seq = ready->next_seq;
+    stream->durable_seq = ready->durable_seq;
     stream->reported[0] = '\0';
-    log_info(&stream->log, "analyzer_ready", "%s, epoch %" PRIu64 ", frame %" PRIu64,
-             peer_address(push->peer), ready->epoch, ready->next_seq);
+    log_info(&stream->log, "analyzer_ready", "%s, epoch %" PRIu64 ", frame %" PRIu64 ", durable %" PRIu64,
+             peer_address(push->peer), ready->epoch, ready->next_seq, ready->durable_seq);
     return align(stream, ready->next_seq, st);
 }
 
@@ -383,14 +376,22 @@ static bool send_frame(struct push *push, struct item *item)
     return false;
 }
 
+/* The store may have the beginning of a gap that has grown since: what is left begins later. */
+static int64_t gap_time(const struct item *gap, uint64_t seq)
+{
+    double share = (double)(seq - gap->seq) / (double)(gap->to_seq - gap->seq);
+
+    return gap->pts_ns + (int64_t)((double)(gap->to_pts_ns - gap->pts_ns) * share);
+}
+
 static bool send_gap(struct push *push, const struct item *item)
 {
     Reelkv__V1__PushRequest request = REELKV__V1__PUSH_REQUEST__INIT;
     Reelkv__V1__IngestGap gap = REELKV__V1__INGEST_GAP__INIT;
 
-    gap.from_seq = item->seq;
+    gap.from_seq = push->sent_seq;
     gap.to_seq = item->to_seq;
-    gap.from_pts_ns = item->pts_ns;
+    gap.from_pts_ns = gap_time(item, push->sent_seq);
     gap.to_pts_ns = item->to_pts_ns;
     gap.reason = item->text;
     request.item_case = REELKV__V1__PUSH_REQUEST__ITEM_GAP;

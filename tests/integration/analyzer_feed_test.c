@@ -40,6 +40,7 @@ enum { LARGE_TOKENS = 196 };
 
 struct store {
     uint64_t next_seq, next_token_index;               /* of every stream */
+    uint64_t undurable;                                /* of those below next_seq, in memory alone */
     bool cuts;                                         /* LoadWindow's first block stops in the middle */
     enum ack { ACK_WHOLE, ACK_EARLY, ACK_BEYOND } ack; /* a block that came; its head; one more than came */
     atomic_ullong frame_index;                         /* token index of the last frame that came */
@@ -52,7 +53,8 @@ static void open_stream(struct rpc_call *call, void *state)
     Reelkv__V1__OpenStreamReply reply = REELKV__V1__OPEN_STREAM_REPLY__INIT;
 
     reply.epoch = 1;
-    reply.next_seq = reply.durable_seq = store->next_seq;
+    reply.next_seq = store->next_seq;
+    reply.durable_seq = store->next_seq - store->undurable;
     reply.next_token_index = store->next_token_index;
     rpc_call_reply(call, &reply.base, NULL);
 }
@@ -159,6 +161,7 @@ struct world {
     struct cluster cluster;
     struct rpc_sync *analyzer;
     uint8_t fingerprint[DIRECTORY_FINGERPRINT_BYTES];
+    uint64_t ready_next_seq, ready_durable_seq; /* as the last Ready said */
 };
 
 static void begin(struct world *world)
@@ -198,6 +201,15 @@ static void end(struct world *world)
     store_double_stop(&world->store.made_up);
 }
 
+static void note_ready(struct world *world, const struct rpc_message *message)
+{
+    const Reelkv__V1__PushReply *reply = (const Reelkv__V1__PushReply *)message->body;
+
+    CHECK_EQ(reply->item_case, REELKV__V1__PUSH_REPLY__ITEM_READY);
+    world->ready_next_seq = reply->ready->next_seq;
+    world->ready_durable_seq = reply->ready->durable_seq;
+}
+
 /* The call after its Hello, and what came of it: Ready, or *st. */
 static struct rpc_sync_stream *push_open(struct world *world, const char *name, struct status *st)
 {
@@ -221,8 +233,10 @@ static struct rpc_sync_stream *push_open(struct world *world, const char *name, 
         *st = (struct status){ 0 };
         CHECK_OK(rpc_sync_open(&stream, world->analyzer, &api_push, &patient, st), *st);
         if (rpc_sync_write(stream, &request.base, NULL, st) && rpc_sync_read(stream, &message, st) &&
-            message != NULL)
+            message != NULL) {
+            note_ready(world, message);
             return stream;
+        }
         rpc_sync_stream_destroy(stream);
         if (st->code != STATUS_UNAVAILABLE && st->code != STATUS_EXHAUSTED)
             return NULL; /* else its view of the directory is older than the store, or a place not free yet */
@@ -310,6 +324,23 @@ TEST(a_stream_whose_every_block_was_evicted_goes_on_behind_them)
     push_frame(stream, 100, TOKENS);
     wait_stored(stream, 101);
     CHECK_EQ(atomic_load(&world.store.frame_index), 20000);
+    rpc_sync_stream_destroy(stream);
+    end(&world);
+}
+
+/* An encoder that takes all of it for durable lets go of frames that a killed store has lost. */
+TEST(ready_tells_what_is_on_the_disk_from_what_is_stored)
+{
+    static struct world world;
+    struct rpc_sync_stream *stream;
+    struct status st;
+
+    world = (struct world){ .store = { .next_seq = 100, .next_token_index = 20000, .undurable = 30 } };
+    begin(&world);
+    stream = push_open(&world, "cam-0", &st);
+    CHECK_OK(stream != NULL, st);
+    CHECK_EQ(world.ready_next_seq, 100);
+    CHECK_EQ(world.ready_durable_seq, 70);
     rpc_sync_stream_destroy(stream);
     end(&world);
 }

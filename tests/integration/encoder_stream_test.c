@@ -41,6 +41,11 @@ static bool connected_again(struct world *world)
     return world->streams[0].hellos > 1;
 }
 
+static bool connected_thrice(struct world *world)
+{
+    return world->streams[0].hellos > 2;
+}
+
 TEST(a_file_arrives_whole_and_ends)
 {
     struct world *world = world_create();
@@ -75,6 +80,74 @@ TEST(breaks_of_the_call_lose_nothing)
     CHECK_EQ(world_check(stream, 20, 1), 20);
     CHECK(stream->hellos >= 6 && stream->frames_in_all > 20);
     CHECK_EQ(stream->ends, 1);
+    world_destroy(world);
+}
+
+static bool ten_kept_and_connected_again(struct world *world)
+{
+    const struct world_stream *stream = &world->streams[0];
+
+    return connected_again(world) && stream_progress(stream->stream).connected && stream->received > 10;
+}
+
+/* A sync is slow, the analyzer dies, another begins; then the store dies with what it had in memory. Of a live camera
+ * those frames were lost, though they had been here; and the first acknowledgement broke the second call. */
+TEST(what_a_store_has_only_in_memory_is_kept_until_it_is_durable)
+{
+    struct world *world = world_create();
+    struct world_stream *stream = world_add(world, "cam", make("a.mp4", 60));
+    int capture_pid;
+
+    world->remembers = true;
+    world->durable_lag = 1000;
+    world->encoder.keep_frames = 30;
+    world_start(world, stream);
+    world_until(world, ten_received, 20000);
+    world_break(stream);
+    world_until(world, ten_kept_and_connected_again, 20000);
+    world_for(world, 1000);
+    CHECK_EQ(stream->hellos, 2);
+    CHECK_EQ(stream->frames_in_all, stream->received);
+    CHECK_EQ(stream_progress(stream->stream).durable_seq, 0);
+    CHECK_EQ(stream_progress(stream->stream).kept_frames, stream_progress(stream->stream).captured_seq);
+    capture_pid = stream_progress(stream->stream).capture_pid;
+    world_forget(world, stream, 0);
+    world_until(world, connected_thrice, 20000);
+    CHECK_EQ(stream_progress(stream->stream).capture_pid, capture_pid);
+    world->durable_lag = 0;
+    world_until(world, world_all_over, 20000);
+    CHECK_EQ(world_check(stream, 60, 1), 60);
+    CHECK_EQ(stream->hellos, 3);
+    world_destroy(world);
+}
+
+static bool three_received(struct world *world)
+{
+    return world->streams[0].received >= 3;
+}
+
+/* Nobody acknowledges the gaps, so they are still here, and one, when the next call begins in the middle of it. */
+TEST(a_gap_that_grew_between_two_calls_goes_on_where_the_store_is)
+{
+    struct world *world = world_create();
+    struct world_stream *stream = world_add(world, "cam", make("a.mp4", 9));
+
+    world->encode_fails = UINT32_MAX;
+    world->remembers = true;
+    world->silent = true;
+    world_start(world, stream);
+    world_until(world, three_received, 20000);
+    world->absent = true;
+    world_break(stream);
+    world_until(world, all_captured, 30000);
+    world_for(world, 3000);
+    CHECK_EQ(stream->received, 3);
+    world->silent = false;
+    world->absent = false;
+    world_until(world, world_all_over, 20000);
+    CHECK_EQ(world_check(stream, 9, 1), 0);
+    CHECK_EQ(stream->gaps, 4);
+    CHECK_EQ(stream->hellos, 2);
     world_destroy(world);
 }
 
@@ -328,11 +401,6 @@ TEST(an_analyzer_of_another_model_is_not_hammered)
     world_for(world, 2500);
     CHECK_EQ(stream->hellos, 1);
     world_destroy(world);
-}
-
-static bool connected_thrice(struct world *world)
-{
-    return world->streams[0].hellos > 2;
 }
 
 /* It was tried for ever, and only a log said why. */

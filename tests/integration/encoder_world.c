@@ -154,9 +154,11 @@ static void take_hello(struct rpc_call *call, struct world_push *push, const Ree
         return;
     }
     push->stream->call = call;
-    push->stream->received = push->stream->durable;
+    if (!push->world->remembers)
+        push->stream->received = push->stream->durable;
     ready.epoch = push->stream->hellos;
-    ready.next_seq = push->stream->durable;
+    ready.next_seq = push->stream->received;
+    ready.durable_seq = push->stream->durable;
     ready.credits = push->world->credits;
     reply.item_case = REELKV__V1__PUSH_REPLY__ITEM_READY;
     reply.ready = &ready;
@@ -450,15 +452,20 @@ bool world_all_over(struct world *world)
     return true;
 }
 
-void world_forget(struct world *world, struct world_stream *stream, uint64_t seq)
+void world_break(struct world_stream *stream)
 {
     struct status st = { 0 };
 
-    stream->durable = seq;
-    stream->received = seq;
-    status_fail(&st, STATUS_UNAVAILABLE, "the store has lost its disk");
+    status_fail(&st, STATUS_UNAVAILABLE, "the analyzer is gone");
     if (stream->call != NULL)
         rpc_call_finish(stream->call, &st);
+}
+
+void world_forget(struct world *world, struct world_stream *stream, uint64_t seq)
+{
+    stream->durable = seq;
+    stream->received = seq;
+    world_break(stream);
 }
 
 uint32_t world_check(const struct world_stream *stream, uint64_t count, uint32_t step)

@@ -1,7 +1,8 @@
 /* encoder_world.h - a kvstore and an analyzer that an encoder's streams can talk to, in the test's own process and
  * under its thumb: they remember what came, check what must hold at every message, and fail when told to.
  *
- * What is "durable" survives a break of the call; what was only received does not, as with the real ones. */
+ * What is "durable" survives a break of the call. What was only received does when the store `remembers`, and else not: then
+ * each break stands for a store that was killed with the call. */
 #ifndef REELKV_TEST_ENCODER_WORLD_H
 #define REELKV_TEST_ENCODER_WORLD_H
 
@@ -21,7 +22,7 @@ struct world_stream {
     int64_t origin_ns; /* start time of a file, creation of a live stream */
     bool missing;      /* the store does not know it */
     Reelkv__V1__StreamState state;
-    /* What has come, by number: 0 nothing, 1 frame, 2 gap. [received, ...) is forgotten at a break. */
+    /* What has come, by number: 0 nothing, 1 frame, 2 gap. */
     uint8_t kind[WORLD_FRAMES_MAX];
     uint32_t number[WORLD_FRAMES_MAX]; /* that the frame's picture shows */
     int64_t pts_ns[WORLD_FRAMES_MAX];
@@ -51,6 +52,7 @@ struct world {
     uint32_t break_after; /* frames, then UNAVAILABLE; 0: never */
     uint32_t durable_lag; /* frames that are stored and not yet durable */
     uint32_t ack_ms;      /* until frames are stored, those that came meanwhile with them; 0: each at once */
+    bool remembers;       /* the store lives through a break of the call */
     bool silent;          /* acknowledges nothing */
     bool lie;             /* acknowledges more than came */
     bool absent;          /* there is no analyzer */
@@ -77,6 +79,8 @@ void world_until(struct world *world, bool (*holds)(struct world *world), uint32
 void world_for(struct world *world, uint32_t ms);
 bool world_all_over(struct world *world);
 
+/* The analyzer dies: the call breaks. */
+void world_break(struct world_stream *stream);
 /* The store lost all from `seq` on; the call breaks. */
 void world_forget(struct world *world, struct world_stream *stream, uint64_t seq);
 
