@@ -227,6 +227,9 @@ void redis_client_destroy(struct redis_client *client)
     loop_timer_stop(&client->retry);
     loop_timer_stop(&client->deadline);
     loop_lookup_forget(client->lookup);
+    /* hiredis writes when the loop turns, and this loop may turn no more. */
+    if (client->connected)
+        redisAsyncHandleWrite(client->context);
     if (client->context != NULL)
         redisAsyncFree(client->context);
     REQUIRE(client->outstanding == 0);

@@ -8,7 +8,8 @@
  *
  * Connecting is looking up the host's name, which never blocks the loop, and then connecting.
  *
- * Owner:  directory. redis_client_destroy() calls every outstanding callback with NULL first.
+ * Owner:  directory. redis_client_destroy() sends what it was given, as far as the socket takes it, and calls every
+ *         outstanding callback with NULL first.
  * Thread: the loop's.
  * Fails:  commands are refused (false) while not connected; a command whose reply does not come within
  *         REDIS_REPLY_MS loses the connection, and its callback gets NULL. Connecting may take as long, with looking up.

@@ -297,12 +297,16 @@ void encoder_directory_drain(struct encoder_directory *own)
     }
 }
 
-bool encoder_directory_is_drained(const struct encoder_directory *own)
+bool encoder_directory_release_drained(struct encoder_directory *own)
 {
-    for (const struct claim *claim = own->claims; claim != NULL; claim = claim->next)
-        if (claim->stream != NULL && !stream_is_drained(claim->stream))
-            return false;
-    return true;
+    bool none_left = true;
+
+    for (struct claim *claim = own->claims; claim != NULL; claim = claim->next) {
+        if (claim->stream != NULL && stream_is_drained(claim->stream))
+            let_go(claim);
+        none_left = none_left && claim->stream == NULL;
+    }
+    return none_left;
 }
 
 void encoder_directory_destroy(struct encoder_directory *own)

@@ -28,10 +28,13 @@ struct encoder_directory_options {
 bool encoder_directory_create(struct encoder_directory **directory_p, struct encoder *encoder,
                               const struct encoder_directory_options *options, struct status *st);
 
-/* Leaves the directory, starts nothing more and drains every stream. The lease of a stream stays until destroy: with it,
- * another encoder would take over what this one still has to send. */
+/* Leaves the directory, starts nothing more and drains every stream. The lease of a stream stays until it is drained: with
+ * it, another encoder would take over what this one still has to send. */
 void encoder_directory_drain(struct encoder_directory *directory);
-bool encoder_directory_is_drained(const struct encoder_directory *directory);
+
+/* Lets go of each stream that is drained by now, so that another encoder may have it at once. False: some are left; ask
+ * again when the loop has turned. */
+bool encoder_directory_release_drained(struct encoder_directory *directory);
 
 void encoder_directory_destroy(struct encoder_directory *directory); /* NULL is fine */
 

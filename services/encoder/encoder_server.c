@@ -90,7 +90,7 @@ static void say_goodbye(void *user)
     struct ticker ticker = { .loop = server->encoder.loop };
 
     tick(&ticker.timer);
-    while ((server->encoder.retired > 0 || !encoder_directory_is_drained(server->directory)) &&
+    while ((!encoder_directory_release_drained(server->directory) || server->encoder.retired > 0) &&
            clock_mono_ns() < end_ns)
         loop_run_once(server->encoder.loop);
     loop_timer_stop(&ticker.timer);

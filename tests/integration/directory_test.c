@@ -325,4 +325,25 @@ TEST(lease_has_one_holder_and_passes_on_when_released)
     CHECK_EQ(process_stop(&redis, SIGTERM, 5000), 0);
 }
 
+/* The loop is not turned between release and destroy: a worker that ends has its loop no more. */
+TEST(a_lease_released_at_the_very_end_is_free_at_once)
+{
+    const char *socket = redis_address() + strlen("unix:");
+    struct process redis, cli;
+    struct member one;
+
+    redis_start(&redis);
+    join(&one, "encoder-0", 0);
+    CHECK(turn_until(&one, was_refreshed));
+    claim(&one);
+    CHECK(turn_until(&one, lease_held));
+    part(&one);
+    CHECK_EQ(process_run(&cli, "cli",
+                         PROCESS_ARGS("redis-cli", "-s", socket, "EXISTS", "reelkv:1:lease:default/dock"),
+                         5000),
+             0);
+    CHECK_STR(process_log(&cli), "0\n");
+    CHECK_EQ(process_stop(&redis, SIGTERM, 5000), 0);
+}
+
 TEST_MAIN()

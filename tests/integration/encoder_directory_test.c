@@ -53,6 +53,19 @@ static void start_encoder(struct town *town, int index)
     CHECK_OK(encoder_directory_create(&town->encoders[index], encoder, &options, &st), st);
 }
 
+static const char lease_key[] = "reelkv:1:lease:default/cam";
+
+static void check_lease_is_held(bool held)
+{
+    const char *socket = redis_address() + strlen("unix:");
+    struct process cli;
+
+    CHECK_EQ(process_run(&cli, held ? "held" : "free",
+                         PROCESS_ARGS("redis-cli", "-s", socket, "EXISTS", lease_key), 5000),
+             0);
+    CHECK_STR(process_log(&cli), held ? "1\n" : "0\n");
+}
+
 static void town_end(struct town *town)
 {
     for (int i = 0; i < 2; i++)
@@ -152,6 +165,29 @@ TEST(an_encoder_that_goes_is_replaced_where_it_was)
     town_end(&town);
 }
 
+/* Others waited for it until the draining encoder was gone, and then until it ran out. */
+TEST(the_lease_of_a_drained_stream_is_free_while_its_encoder_still_drains)
+{
+    struct town town;
+    struct world_stream *stream;
+
+    town_start(&town);
+    town.world->encode_ms = 50;
+    town.world->durable_lag = 1000;
+    stream = world_add(town.world, "cam", make(60));
+    start_encoder(&town, 0);
+    world_until(town.world, five_received, 20000);
+    encoder_directory_drain(town.encoders[0]);
+    CHECK(!encoder_directory_release_drained(town.encoders[0]));
+    check_lease_is_held(true);
+    world_for(town.world, 1500);
+    CHECK(encoder_directory_release_drained(town.encoders[0]));
+    world_for(town.world, 200);
+    check_lease_is_held(false);
+    CHECK_EQ(stream->durable, stream->received);
+    town_end(&town);
+}
+
 TEST(an_emptied_redis_stops_nothing)
 {
     struct town town;
@@ -180,7 +216,6 @@ TEST(an_emptied_redis_stops_nothing)
  * take its lease. */
 TEST(a_draining_encoder_takes_no_stream)
 {
-    static const char key[] = "reelkv:1:lease:default/cam";
     const char *socket = redis_address() + strlen("unix:");
     struct town town;
     struct world_stream *stream;
@@ -188,17 +223,17 @@ TEST(a_draining_encoder_takes_no_stream)
 
     town_start(&town);
     CHECK_EQ(process_run(&cli, "set",
-                         PROCESS_ARGS("redis-cli", "-s", socket, "SET", key, "another", "PX", "4000"), 5000),
+                         PROCESS_ARGS("redis-cli", "-s", socket, "SET", lease_key, "another", "PX", "4000"),
+                         5000),
              0);
     stream = world_add(town.world, "cam", make(10));
     start_encoder(&town, 0);
     world_for(town.world, 2000); /* it asks for the lease and is refused */
     encoder_directory_drain(town.encoders[0]);
-    CHECK(encoder_directory_is_drained(town.encoders[0]));
+    CHECK(encoder_directory_release_drained(town.encoders[0]));
     world_for(town.world, 4000);
     CHECK_EQ(stream->hellos, 0);
-    CHECK_EQ(process_run(&cli, "get", PROCESS_ARGS("redis-cli", "-s", socket, "EXISTS", key), 5000), 0);
-    CHECK_STR(process_log(&cli), "0\n");
+    check_lease_is_held(false);
     town_end(&town);
 }
 

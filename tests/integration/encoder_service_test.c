@@ -148,6 +148,11 @@ static bool ended(struct world *world)
     return world->streams[0].ends > 0 && world->streams[0].call == NULL;
 }
 
+static bool disconnected(struct world *world)
+{
+    return world->streams[0].call == NULL;
+}
+
 static bool three_received(struct world *world)
 {
     return world->streams[0].received >= 3;
@@ -240,6 +245,29 @@ TEST(a_terminated_encoder_sends_what_it_has_read)
     CHECK(stream->received > received);
     CHECK_EQ(stream->durable, stream->received);
     CHECK_EQ(stream->hellos, 1);
+    CHECK_EQ(stream->ends, 0);
+    town_end(&town);
+}
+
+/* Another encoder took over only when the lease had run out. */
+TEST(a_terminated_encoder_leaves_no_lease)
+{
+    static const char key[] = "reelkv:1:lease:default/cam";
+    const char *socket = redis_address() + strlen("unix:");
+    struct town town;
+    struct world_stream *stream;
+    struct process cli;
+
+    town_start(&town);
+    town.world->inspect = ignore;
+    stream = world_add(town.world, "cam", make(400));
+    stream->sample_fps = 25;
+    world_until(town.world, three_received, 40000);
+    CHECK(kill(town.encoder.pid, SIGTERM) == 0);
+    world_until(town.world, disconnected, 20000);
+    CHECK_EQ(process_wait(&town.encoder, 10000), 0);
+    CHECK_EQ(process_run(&cli, "cli", PROCESS_ARGS("redis-cli", "-s", socket, "EXISTS", key), 5000), 0);
+    CHECK_STR(process_log(&cli), "0\n");
     CHECK_EQ(stream->ends, 0);
     town_end(&town);
 }
