@@ -243,13 +243,13 @@ static bool open_ready_pipe(struct worker *worker, int *write_fd_p, struct statu
     fcntl(fds[0], F_SETFL, O_NONBLOCK);
     worker->ready_fd = fds[0];
     worker->line_len = 0;
-    *write_fd_p = fds[1];
     if (!loop_poll_create(&worker->ready_poll, worker->supervisor->loop, fds[0], said_something, worker,
                           st)) {
         close(fds[1]);
         return false;
     }
     loop_poll_want(worker->ready_poll, LOOP_READABLE);
+    *write_fd_p = fds[1];
     return true;
 }
 
