@@ -156,7 +156,7 @@ const struct cli_command cli_up = {
 
 #define SUPERVISE_OPTIONS(OPT)                               \
     OPT(data, STR, "", "0", "3800", "data folder, absolute") \
-    OPT(foreground, BOOL, "false", "", "", "end with the starter")
+    OPT(starter, U32, "0", "0", "4194304", "process to end with; 0: none")
 
 struct supervise_options {
     SUPERVISE_OPTIONS(OPTION_FIELD)
@@ -166,6 +166,16 @@ static const struct option_row supervise_rows[] = {
     SUPERVISE_OPTIONS(ROW)
 #undef ROW
 };
+
+/* A starter that was gone before we could ask sends no signal any more. */
+static bool ends_with(uint32_t starter, struct status *st)
+{
+    if (starter == 0)
+        return true;
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    return (uint32_t)getppid() == starter ||
+           status_fail(st, STATUS_CANCELLED, "process %u, which this was to end with, is gone", starter);
+}
 
 static enum cli_exit run_supervise(const struct cli_run *run)
 {
@@ -177,10 +187,8 @@ static enum cli_exit run_supervise(const struct cli_run *run)
         status_fail(&st, STATUS_INVALID, "supervise is started by `reelkv up`, not by hand");
         return cli_fail(&st, false);
     }
-    if (options->foreground)
-        prctl(PR_SET_PDEATHSIG, SIGTERM);
     log_init("supervisor", LOG_INFO);
-    if (supervisor_run(options->data, &st))
+    if (ends_with(options->starter, &st) && supervisor_run(options->data, &st))
         return CLI_OK;
     log_error(NULL, "start_failed", "%s", st.text);
     return cli_exit_of(st.code);

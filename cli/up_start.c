@@ -40,14 +40,13 @@ static void watch_signals(void)
 
 static bool spawn_supervisor(const struct up_start *start, pid_t *pid_p, struct status *st)
 {
-    char own[CLUSTER_PATH_BYTES];
-    char *argv[] = {
-        "reelkv", "supervise", "--data", (char *)start->data, start->foreground ? "--foreground" : NULL, NULL
-    };
+    char own[CLUSTER_PATH_BYTES], starter[32];
+    char *argv[] = { "reelkv", "supervise", "--data", (char *)start->data, starter, NULL };
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
     int log_fd, error;
 
+    snprintf(starter, sizeof starter, "--starter=%d", start->foreground ? getpid() : 0);
     leftovers_mark(start->data);
     if (!up_plan_own_path(own, st) || !supervisor_log_open(start->data, "supervisor", &log_fd, st))
         return false;

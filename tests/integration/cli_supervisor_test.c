@@ -359,6 +359,21 @@ TEST(what_cannot_work_is_refused_before_it_starts)
     CHECK_STR(double_said(), "");
 }
 
+/* It would have kept the cluster running with nobody in front of it. Process 1 stands for one that was the supervisor's
+ * parent and is no more. */
+TEST(a_supervisor_whose_starter_is_gone_starts_nothing)
+{
+    struct process supervisor;
+    char command[2200];
+
+    set_up();
+    snprintf(command, sizeof command, "exec 3>%s/lock; exec %s supervise --data %s --starter 1",
+             test_folder(), reelkv, data);
+    CHECK_EQ(process_run(&supervisor, "supervisor", PROCESS_ARGS("sh", "-c", command), STOP_MS), 130);
+    CHECK_HAS(process_log(&supervisor), "process 1, which this was to end with, is gone");
+    CHECK_STR(double_said(), "");
+}
+
 /* The supervisor itself is killed: its processes go on, `down` ends them, and `up` would have done so too. */
 TEST(leftovers_of_a_killed_supervisor_are_ended)
 {
