@@ -178,12 +178,9 @@ struct model_retriever {
     void *arg;
     /* folded: f32 [kv_heads, head_dim], the mean over the question's tokens of its queries before rotation,
      * those of a KV head's group summed. Sets *chosen_p (in time order) and *count_p; both and the bytes are
-     * the retriever's and stay as they are until consumed() or, where that is NULL, the next call. */
+     * the retriever's and stay as they are until the next call. */
     bool (*retrieve)(void *arg, uint32_t layer, const float *folded, const struct model_chosen **chosen_p,
                      size_t *count_p, struct status *st);
-    /* The layer's bytes have been read: the place to check that they were still valid, and to let go of them.
-     */
-    bool (*consumed)(void *arg, uint32_t layer, struct status *st);
 };
 
 struct model_question_options {

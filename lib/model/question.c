@@ -286,8 +286,7 @@ static bool retrieve_layer(struct model_question *question, uint32_t index, uint
                    (size_t)shape->kv_heads * shape->head_dim * sizeof(float), st))
         return false;
     return retriever->retrieve(retriever->arg, index, question->host_folded, &chosen, &count, st) &&
-           build_context(question, index, chosen, count, tokens, st) &&
-           (retriever->consumed == NULL || retriever->consumed(retriever->arg, index, st));
+           build_context(question, index, chosen, count, tokens, st);
 }
 
 /* ---------------------------------------------------------------------------------------------- the passes
