@@ -361,37 +361,14 @@ void rpc_call_on_end(struct rpc_call *call, void (*on_end)(struct rpc_call *call
     call->on_end = on_end;
 }
 
-bool rpc_call_is_over(const struct rpc_call *call)
-{
-    return call->over || call->finishing;
-}
-
 bool rpc_call_was_cancelled(const struct rpc_call *call)
 {
     return call->over && call->cancelled != 0;
 }
 
-uint64_t rpc_call_remaining_ms(const struct rpc_call *call)
-{
-    gpr_timespec deadline = gpr_convert_clock_type(call->details.deadline, GPR_CLOCK_MONOTONIC);
-    gpr_timespec left;
-
-    if (gpr_time_cmp(deadline, gpr_inf_future(GPR_CLOCK_MONOTONIC)) == 0)
-        return UINT64_MAX;
-    left = gpr_time_sub(deadline, gpr_now(GPR_CLOCK_MONOTONIC));
-    if (left.tv_sec < 0)
-        return 0;
-    return (uint64_t)left.tv_sec * 1000 + (uint64_t)left.tv_nsec / 1000000;
-}
-
 void rpc_call_set_user(struct rpc_call *call, void *user)
 {
     call->user = user;
-}
-
-void *rpc_call_user(const struct rpc_call *call)
-{
-    return call->user;
 }
 
 struct arena *rpc_call_arena(struct rpc_call *call)

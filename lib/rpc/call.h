@@ -50,16 +50,11 @@ void rpc_call_reply(struct rpc_call *call, const ProtobufCMessage *message,
 /* Called exactly once when the call is over for whatever reason: finished, cancelled, deadline, connection
  * lost, forced by drain. The handler's last word about it; what it holds for the call ends here. */
 void rpc_call_on_end(struct rpc_call *call, void (*on_end)(struct rpc_call *call, void *user));
-bool rpc_call_is_over(const struct rpc_call *call); /* no more can be sent; on_end has come or is coming */
 bool rpc_call_was_cancelled(
     const struct rpc_call *call); /* in on_end: it did not end as the handler wanted */
 
-/* UINT64_MAX: none. 0: passed. Up to 1 % more than the client's own view: gRPC rounds it up on the wire. */
-uint64_t rpc_call_remaining_ms(const struct rpc_call *call);
-
 /* Handed to on_message, on_writable, on_end. Starts as the service's `state`. */
 void rpc_call_set_user(struct rpc_call *call, void *user);
-void *rpc_call_user(const struct rpc_call *call);
 
 /* Memory that lives as long as the call; LIMIT_CALL_BYTES. */
 struct arena *rpc_call_arena(struct rpc_call *call);

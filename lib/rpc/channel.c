@@ -6,7 +6,6 @@
 #include "base/limits.h"
 #include "base/require.h"
 #include "rpc/address.h"
-#include "rpc/call_internal.h"
 #include "rpc/client_internal.h"
 
 enum {
@@ -107,9 +106,8 @@ grpc_call *channel_call(struct rpc_channel *channel, const struct rpc_method *me
         deadline = gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
                                 gpr_time_from_millis(options->timeout_ms, GPR_TIMESPAN));
     loop_signals_block(&before);
-    call = grpc_channel_create_call(channel->grpc, options->parent != NULL ? options->parent->grpc : NULL,
-                                    GRPC_PROPAGATE_DEFAULTS, cq, grpc_slice_from_static_string(method->path),
-                                    NULL, deadline, NULL);
+    call = grpc_channel_create_call(channel->grpc, NULL, GRPC_PROPAGATE_DEFAULTS, cq,
+                                    grpc_slice_from_static_string(method->path), NULL, deadline, NULL);
     loop_signals_restore(&before);
     return call;
 }
@@ -133,8 +131,6 @@ grpc_op op_send_initial(const struct rpc_stream_options *options, grpc_metadata 
     const char *id = options->request_id;
     grpc_op op = { .op = GRPC_OP_SEND_INITIAL_METADATA };
 
-    if (id == NULL && options->parent != NULL)
-        id = options->parent->request_id;
     if (options->wait_for_ready)
         op.flags = GRPC_INITIAL_METADATA_WAIT_FOR_READY | GRPC_INITIAL_METADATA_WAIT_FOR_READY_EXPLICITLY_SET;
     if (id != NULL && rpc_request_id_is_fine(id, strlen(id))) {

@@ -11,7 +11,6 @@
 #include <string.h>
 
 #include "base/require.h"
-#include "rpc/call_internal.h"
 #include "rpc/client_internal.h"
 #include "rpc/error.h"
 
@@ -39,7 +38,7 @@ struct rpc_stream {
     bool half_close_wanted, half_close_sent;
     bool filled; /* a write took the last room: on_writable is owed */
     bool status_known;
-    bool cancelled; /* by us; or may be, by the parent */
+    bool cancelled; /* by us */
     bool ended;
     char address[RPC_ADDRESS_BYTES];
 };
@@ -262,7 +261,6 @@ struct rpc_stream *rpc_stream_open(struct rpc_channel *channel, const struct rpc
     stream->user = user;
     stream->max_message_bytes = channel->max_message_bytes;
     stream->timeout_ms = options->timeout_ms;
-    stream->cancelled = options->parent != NULL;
     memcpy(stream->address, channel->address, sizeof stream->address);
     stream->next = rpc->streams;
     stream->link = &rpc->streams;

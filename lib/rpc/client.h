@@ -16,7 +16,6 @@
 
 struct rpc_channel;
 struct rpc_stream;
-struct rpc_call;
 
 struct rpc_channel_options {
     uint32_t max_message_bytes;    /* 0: LIMIT_MESSAGE_BYTES */
@@ -36,8 +35,7 @@ const char *rpc_channel_address(const struct rpc_channel *channel);
 struct rpc_stream_options {
     uint32_t timeout_ms;    /* of the whole call; RPC_NO_TIMEOUT */
     bool wait_for_ready;    /* an unreachable peer is waited for within the timeout, instead of UNAVAILABLE */
-    const char *request_id; /* x-request-id to pass on; NULL: the parent's, or none */
-    struct rpc_call *parent; /* open or referenced; its deadline and cancellation are passed on; NULL: none */
+    const char *request_id; /* x-request-id to pass on; NULL: none */
 };
 
 /* on_message: one for each rpc_stream_read(), valid until the next read or the end. on_end: exactly once,

@@ -107,11 +107,7 @@ void error_from_call(struct status *status, grpc_status_code code, grpc_slice te
     }
     if (read_details(status, source->trailers))
         return;
-    if (code == GRPC_STATUS_DEADLINE_EXCEEDED && source->timeout_ms == RPC_NO_TIMEOUT)
-        status_fail(status, STATUS_DEADLINE,
-                    "%s did not answer %s before the deadline of the call it was made for", source->address,
-                    source->method);
-    else if (code == GRPC_STATUS_DEADLINE_EXCEEDED)
+    if (code == GRPC_STATUS_DEADLINE_EXCEEDED && source->timeout_ms != RPC_NO_TIMEOUT)
         status_fail(status, STATUS_DEADLINE, "%s did not answer %s within %u ms", source->address,
                     source->method, source->timeout_ms);
     else if (code == GRPC_STATUS_UNAVAILABLE)

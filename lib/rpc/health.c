@@ -12,24 +12,20 @@ enum serving {
     SERVICE_UNKNOWN = GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__SERVING_STATUS__SERVICE_UNKNOWN,
 };
 
-struct entry {
-    const char *name;
-    enum serving serving;
-};
-
 struct watch {
     struct watch *next, **link;
     struct rpc_call *call;
-    const struct entry *entry;
+    const struct health *health;
+    bool is_known; /* the name it asked for */
     enum serving told;
 };
 
 struct health {
     struct rpc_service service;
     struct rpc_handler handlers[2];
-    struct entry entries[RPC_SERVICES + 1];
+    const char *names[RPC_SERVICES + 1];
     size_t count;
-    struct entry unknown;
+    enum serving serving;
     struct watch *watches;
     bool ending; /* watches that come late end at once */
 };
@@ -47,12 +43,12 @@ static const struct rpc_method watch_method = {
     .reply = &grpc__health__v1__health_check_response__descriptor,
 };
 
-static struct entry *find(struct health *health, const char *name)
+static bool knows(const struct health *health, const char *name)
 {
     for (size_t i = 0; i < health->count; i++)
-        if (strcmp(health->entries[i].name, name) == 0)
-            return &health->entries[i];
-    return NULL;
+        if (strcmp(health->names[i], name) == 0)
+            return true;
+    return false;
 }
 
 static const char *name_asked_for(const struct rpc_call *call)
@@ -63,27 +59,28 @@ static const char *name_asked_for(const struct rpc_call *call)
 static void check_open(struct rpc_call *call, void *state)
 {
     Grpc__Health__V1__HealthCheckResponse reply = GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__INIT;
-    const struct entry *entry = find(state, name_asked_for(call));
+    const struct health *health = state;
     struct status st = { 0 };
 
-    if (entry == NULL) {
+    if (!knows(health, name_asked_for(call))) {
         status_fail(&st, STATUS_NOT_FOUND, "there is no service \"%.100s\" here", name_asked_for(call));
         rpc_call_finish(call, &st);
         return;
     }
-    reply.status = (Grpc__Health__V1__HealthCheckResponse__ServingStatus)entry->serving;
+    reply.status = (Grpc__Health__V1__HealthCheckResponse__ServingStatus)health->serving;
     rpc_call_reply(call, &reply.base, NULL);
 }
 
 static void watch_tell(struct watch *watch)
 {
     Grpc__Health__V1__HealthCheckResponse reply = GRPC__HEALTH__V1__HEALTH_CHECK_RESPONSE__INIT;
+    enum serving serving = watch->is_known ? watch->health->serving : SERVICE_UNKNOWN;
 
-    if (watch->told == watch->entry->serving)
+    if (watch->told == serving)
         return;
-    reply.status = (Grpc__Health__V1__HealthCheckResponse__ServingStatus)watch->entry->serving;
+    reply.status = (Grpc__Health__V1__HealthCheckResponse__ServingStatus)serving;
     if (rpc_call_write(watch->call, &reply.base, NULL))
-        watch->told = watch->entry->serving; /* else on_writable tells it later */
+        watch->told = serving; /* else on_writable tells it later */
 }
 
 static void watch_writable(struct rpc_call *call, void *user)
@@ -119,9 +116,8 @@ static void watch_open(struct rpc_call *call, void *state)
         return;
     }
     watch->call = call;
-    watch->entry = find(health, name_asked_for(call));
-    if (watch->entry == NULL)
-        watch->entry = &health->unknown;
+    watch->health = health;
+    watch->is_known = knows(health, name_asked_for(call));
     watch->next = health->watches;
     watch->link = &health->watches;
     if (watch->next != NULL)
@@ -141,10 +137,10 @@ bool health_create(struct health **health_p, const struct rpc_service *services,
     REQUIRE(count <= RPC_SERVICES);
     if (health == NULL)
         return status_fail(st, STATUS_EXHAUSTED, "no memory for a server's health");
-    health->entries[health->count++] = (struct entry){ "", SERVING };
+    health->names[health->count++] = "";
     for (size_t i = 0; i < count; i++)
-        health->entries[health->count++] = (struct entry){ services[i].name, SERVING };
-    health->unknown = (struct entry){ "", SERVICE_UNKNOWN };
+        health->names[health->count++] = services[i].name;
+    health->serving = SERVING;
     health->handlers[0] = (struct rpc_handler){ &check_method, check_open };
     health->handlers[1] = (struct rpc_handler){ &watch_method, watch_open };
     health->service = (struct rpc_service){ "grpc.health.v1.Health", health->handlers, 2, health };
@@ -165,26 +161,11 @@ const struct rpc_service *health_service(struct health *health)
     return &health->service;
 }
 
-static void tell_all(struct health *health)
+void health_stop_serving(struct health *health)
 {
+    health->serving = NOT_SERVING;
     for (struct watch *watch = health->watches; watch != NULL; watch = watch->next)
         watch_tell(watch);
-}
-
-void health_set(struct health *health, const char *service, bool serving)
-{
-    struct entry *entry = find(health, service);
-
-    REQUIRE(entry != NULL);
-    entry->serving = serving ? SERVING : NOT_SERVING;
-    tell_all(health);
-}
-
-void health_set_all(struct health *health, bool serving)
-{
-    for (size_t i = 0; i < health->count; i++)
-        health->entries[i].serving = serving ? SERVING : NOT_SERVING;
-    tell_all(health);
 }
 
 void health_end_watches(struct health *health)

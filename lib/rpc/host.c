@@ -19,7 +19,6 @@ struct rpc_host {
     void *on_drain_user;
     void (*on_drained)(void *user);
     void *on_drained_user;
-    int exit_code;
     bool drained;
 };
 
@@ -31,11 +30,10 @@ static void drained(void *user)
     loop_stop(host->loop);
 }
 
-void rpc_host_stop(struct rpc_host *host, int exit_code)
+static void drain(struct rpc_host *host)
 {
     bool first = host->server != NULL && !rpc_server_is_draining(host->server);
 
-    host->exit_code = exit_code != 0 ? exit_code : host->exit_code;
     if (host->server == NULL) {
         drained(host);
         return;
@@ -51,7 +49,7 @@ static void signalled(int number, void *user)
 
     log_info(NULL, "drain", "got %s with %u calls open", number == SIGINT ? "SIGINT" : "SIGTERM",
              host->server != NULL ? rpc_server_calls(host->server) : 0);
-    rpc_host_stop(host, 0);
+    drain(host);
 }
 
 bool rpc_host_create(struct rpc_host **host_p, const struct rpc_host_options *options, struct status *st)
@@ -79,11 +77,6 @@ struct loop *rpc_host_loop(struct rpc_host *host)
 struct rpc *rpc_host_rpc(struct rpc_host *host)
 {
     return host->rpc;
-}
-
-struct rpc_server *rpc_host_server(struct rpc_host *host)
-{
-    return host->server;
 }
 
 const char *rpc_host_address(const struct rpc_host *host)
@@ -160,14 +153,13 @@ bool rpc_host_serve(struct rpc_host *host, const struct rpc_service *services, s
     return ok;
 }
 
-int rpc_host_run(struct rpc_host *host)
+void rpc_host_run(struct rpc_host *host)
 {
     while (!host->drained)
         loop_run(host->loop);
     if (host->on_drained != NULL)
         host->on_drained(host->on_drained_user);
     rpc_settle(host->rpc);
-    return host->exit_code;
 }
 
 /* Without the loop a SIGTERM would again kill: an impatient one must not turn a clean end into a killed one. */

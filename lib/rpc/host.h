@@ -1,4 +1,4 @@
-/* host.h - what every service's main() has in common: loop, gRPC, one server, signals, drain, exit code.
+/* host.h - what every service's main() has in common: loop, gRPC, one server, signals, drain.
  *
  *   options -> rpc_host_create() -> the service's own objects, on rpc_host_loop() -> rpc_host_serve()
  *           -> rpc_host_run() -> the service's objects destroyed -> rpc_host_destroy()
@@ -49,18 +49,13 @@ void rpc_host_on_drained(struct rpc_host *host, void (*on_drained)(void *user), 
 
 bool rpc_host_serve(struct rpc_host *host, const struct rpc_service *services, size_t count,
                     struct status *st);
-struct rpc_server *rpc_host_server(struct rpc_host *host);
 
 /* What to write into the directory, once serving. A pod listens on 0.0.0.0 and is reached by its own address. */
 const char *rpc_host_address(const struct rpc_host *host);
 
-/* Begins the drain as a signal would; `exit_code` is what rpc_host_run() will return (a service that cannot
- * go on gives 1). */
-void rpc_host_stop(struct rpc_host *host, int exit_code);
-
 /* Until drained; then ends the calls this process has made (rpc_settle()): no callback of a call, in or out, comes after
- * it, and all that was attached to messages has been released. Returns 0, or the code of rpc_host_stop(). */
-int rpc_host_run(struct rpc_host *host);
+ * it, and all that was attached to messages has been released. */
+void rpc_host_run(struct rpc_host *host);
 
 /* SIGTERM and SIGINT stay blocked afterwards: the process is about to end. NULL and half-made hosts are fine. */
 void rpc_host_destroy(struct rpc_host *host);

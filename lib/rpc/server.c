@@ -307,12 +307,6 @@ const char *rpc_server_address(const struct rpc_server *server, size_t index)
     return server->listeners[index].address;
 }
 
-void rpc_server_set_serving(struct rpc_server *server, const char *service, bool serving)
-{
-    if (server->phase == SERVING)
-        health_set(server->health, service, serving);
-}
-
 uint32_t rpc_server_calls(const struct rpc_server *server)
 {
     return server->served.open;
@@ -370,7 +364,7 @@ void rpc_server_drain(struct rpc_server *server, uint32_t lame_ms, uint32_t drai
         server->done = done;
         server->done_user = user;
         server->phase = LAME;
-        health_set_all(server->health, false);
+        health_stop_serving(server->health);
         loop_timer_start(server->rpc->loop, &server->timer, lame_ms, phase_over);
     } else if (server->phase == LAME || server->phase == CLOSING) {
         loop_timer_stop(&server->timer);
@@ -394,7 +388,7 @@ void rpc_server_destroy(struct rpc_server *server)
         loop_timer_stop(&server->timer);
         server->done = NULL;
         if (server->phase < CLOSING) {
-            health_set_all(server->health, false);
+            health_stop_serving(server->health);
             enter_closing(server);
             loop_timer_stop(&server->timer);
         }

@@ -59,9 +59,6 @@ bool rpc_server_create(struct rpc_server **server_p, struct rpc *rpc,
 /* Address `index` as clients may use it: the kernel's port in place of 0. Valid until destroy, also when drained. */
 const char *rpc_server_address(const struct rpc_server *server, size_t index);
 
-/* What health says of a service, or of the whole server (name ""). All start as serving. */
-void rpc_server_set_serving(struct rpc_server *server, const char *service, bool serving);
-
 uint32_t rpc_server_calls(const struct rpc_server *server); /* open now, health and reflection apart */
 
 /* Lame duck (health says NOT_SERVING, calls are still taken) for lame_ms; then GOAWAY, and up to drain_ms for

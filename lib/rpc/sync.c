@@ -134,7 +134,6 @@ bool rpc_sync_open(struct rpc_sync_stream **stream_p, struct rpc_sync *client,
     struct rpc_sync_stream *stream = calloc(1, sizeof *stream);
     grpc_op op;
 
-    REQUIRE(options->parent == NULL);
     if (stream == NULL)
         return status_fail(st, STATUS_EXHAUSTED, "no memory to call %s", method->path);
     stream->method = method;

@@ -10,7 +10,7 @@ int main(int argc, char **argv)
     struct encoder_server *encoder = NULL;
     struct rpc_host *host = NULL;
     struct status st = { 0 };
-    int code = 1;
+    bool ok;
 
     switch (options_parse(&encoder_option_table, &options, argc, argv, NULL, &st)) {
     case OPTIONS_DONE:
@@ -22,12 +22,13 @@ int main(int argc, char **argv)
         break;
     }
     log_init("encoder", LOG_INFO);
-    if (rpc_host_create(&host, &(struct rpc_host_options)RPC_HOST_OPTIONS("encoder", &options), &st) &&
-        encoder_server_create(&encoder, host, &options, &st))
-        code = rpc_host_run(host);
+    ok = rpc_host_create(&host, &(struct rpc_host_options)RPC_HOST_OPTIONS("encoder", &options), &st) &&
+         encoder_server_create(&encoder, host, &options, &st);
+    if (ok)
+        rpc_host_run(host);
     else
         log_error(NULL, "start_failed", "%s", st.text);
     encoder_server_destroy(encoder);
     rpc_host_destroy(host);
-    return code;
+    return ok ? 0 : 1;
 }

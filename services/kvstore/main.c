@@ -10,7 +10,7 @@ int main(int argc, char **argv)
     struct kvstore *kvstore = NULL;
     struct rpc_host *host = NULL;
     struct status st = { 0 };
-    int code = 1;
+    bool ok;
 
     switch (options_parse(&kvstore_option_table, &options, argc, argv, NULL, &st)) {
     case OPTIONS_DONE:
@@ -22,12 +22,13 @@ int main(int argc, char **argv)
         break;
     }
     log_init("kvstore", LOG_INFO);
-    if (rpc_host_create(&host, &(struct rpc_host_options)RPC_HOST_OPTIONS("kvstore", &options), &st) &&
-        kvstore_server_create(&kvstore, host, &options, &st))
-        code = rpc_host_run(host);
+    ok = rpc_host_create(&host, &(struct rpc_host_options)RPC_HOST_OPTIONS("kvstore", &options), &st) &&
+         kvstore_server_create(&kvstore, host, &options, &st);
+    if (ok)
+        rpc_host_run(host);
     else
         log_error(NULL, "start_failed", "%s", st.text);
     kvstore_server_destroy(kvstore);
     rpc_host_destroy(host);
-    return code;
+    return ok ? 0 : 1;
 }

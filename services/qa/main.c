@@ -11,7 +11,7 @@ int main(int argc, char **argv)
     struct qa *qa = NULL;
     struct rpc_host *host = NULL;
     struct status st = { 0 };
-    int code = 1;
+    bool ok;
 
     switch (options_parse(&qa_option_table, &options, argc, argv, NULL, &st)) {
     case OPTIONS_DONE:
@@ -23,12 +23,13 @@ int main(int argc, char **argv)
         break;
     }
     log_init("qa", LOG_INFO);
-    if (rpc_host_create(&host, &(struct rpc_host_options)RPC_HOST_OPTIONS("qa", &options), &st) &&
-        qa_server_create(&qa, host, &options, &st))
-        code = rpc_host_run(host);
+    ok = rpc_host_create(&host, &(struct rpc_host_options)RPC_HOST_OPTIONS("qa", &options), &st) &&
+         qa_server_create(&qa, host, &options, &st);
+    if (ok)
+        rpc_host_run(host);
     else
         log_error(NULL, "start_failed", "%s", st.text);
     qa_server_destroy(qa);
     rpc_host_destroy(host);
-    return code;
+    return ok ? 0 : 1;
 }

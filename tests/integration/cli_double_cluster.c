@@ -365,7 +365,7 @@ static void describe(struct double_cluster *cluster, enum worker_kind kind, stru
 {
     record->kind = kind;
     snprintf(record->name, sizeof record->name, "%s-0", worker_kind_names[kind]);
-    text_copy(record->address, sizeof record->address, rpc_server_address(rpc_host_server(cluster->host), 0));
+    text_copy(record->address, sizeof record->address, rpc_host_address(cluster->host));
     record->pid = (uint64_t)getpid();
     record->started_ms = clock_utc_ns() / 1000000;
 }
@@ -402,19 +402,20 @@ int main(int argc, char **argv)
     static struct double_cluster cluster;
     struct double_options options;
     struct status st = { 0 };
-    int code = 1;
+    bool ok;
 
     if (options_parse(&table, &options, argc, argv, NULL, &st) != OPTIONS_RUN) {
         fprintf(stderr, "cli-double-cluster: %s\n", st.text);
         return 2;
     }
     log_init("double", LOG_INFO);
-    if (open_all(&cluster, &options, &st))
-        code = rpc_host_run(cluster.host);
+    ok = open_all(&cluster, &options, &st);
+    if (ok)
+        rpc_host_run(cluster.host);
     else
         log_error(NULL, "start_failed", "%s", st.text);
     directory_destroy(cluster.qa);
     directory_destroy(cluster.store);
     rpc_host_destroy(cluster.host);
-    return code;
+    return ok ? 0 : 1;
 }

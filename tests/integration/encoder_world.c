@@ -266,8 +266,7 @@ static void on_message(struct rpc_call *call, const struct rpc_message *message,
     default:
         CHECK(!"a message with nothing in it");
     }
-    if (!rpc_call_is_over(call))
-        rpc_call_read(call, on_message);
+    rpc_call_read(call, on_message);
 }
 
 static void on_end(struct rpc_call *call, void *user)

@@ -35,14 +35,12 @@ static void get_server_info(struct rpc_call *call, void *state)
 {
     Reelkv__V1__ServerInfo reply = REELKV__V1__SERVER_INFO__INIT;
     struct fixture *fixture = state;
-    uint64_t remaining = rpc_call_remaining_ms(call);
 
     reply.ram_used_bytes = atomic_load(&fixture->opened);
     reply.disk_used_bytes = atomic_load(&fixture->ended);
     reply.frames = atomic_load(&fixture->cancelled);
     reply.name = (char *)rpc_call_request_id(call);
     reply.version = (char *)rpc_call_peer(call);
-    reply.streams = remaining > UINT32_MAX ? UINT32_MAX : (uint32_t)remaining;
     rpc_call_reply(call, &reply.base, NULL);
 }
 
@@ -92,7 +90,6 @@ struct errand {
     struct fixture *fixture;
     void (*run)(struct fixture *fixture, const struct errand *errand);
     uint32_t lame_ms, drain_ms;
-    bool serving;
 };
 
 static void errand_opened(struct letter *letter)
@@ -475,16 +472,6 @@ static void read_on(struct fixture *fixture, const struct errand *errand)
 void fixture_read_on(struct fixture *fixture)
 {
     send_errand(fixture, (struct errand){ .run = read_on });
-}
-
-static void set_serving(struct fixture *fixture, const struct errand *errand)
-{
-    rpc_server_set_serving(fixture->server, "reelkv.v1.KvStore", errand->serving);
-}
-
-void fixture_set_serving(struct fixture *fixture, bool serving)
-{
-    send_errand(fixture, (struct errand){ .run = set_serving, .serving = serving });
 }
 
 static void drain_done(void *user)

@@ -59,8 +59,7 @@ const char *fixture_address(const struct fixture *fixture);
 
 /* From the test's thread, for fixture_start()'s fixtures. */
 void fixture_read_on(struct fixture *fixture);
-void fixture_release_held(struct fixture *fixture);              /* answers the held calls */
-void fixture_set_serving(struct fixture *fixture, bool serving); /* "reelkv.v1.KvStore" */
+void fixture_release_held(struct fixture *fixture); /* answers the held calls */
 void fixture_drain(struct fixture *fixture, uint32_t lame_ms,
                    uint32_t drain_ms); /* fixture->drained follows */
 void fixture_stop(struct fixture *fixture);

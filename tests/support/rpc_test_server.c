@@ -30,7 +30,7 @@ int main(int argc, char **argv)
     struct fixture *fixture = calloc(1, sizeof *fixture);
     struct rpc_host *host = NULL;
     struct status st = { 0 };
-    int code = 1;
+    bool ok = false;
 
     if (fixture == NULL || options_parse(&table, &options, argc, argv, NULL, &st) != OPTIONS_RUN) {
         fprintf(stderr, "rpc-test-server: %s\n", st.text);
@@ -41,12 +41,13 @@ int main(int argc, char **argv)
     fixture_services(fixture);
     if (rpc_host_create(&host, &(struct rpc_host_options)RPC_HOST_OPTIONS("test", &options), &st)) {
         fixture->loop = rpc_host_loop(host);
-        if (rpc_host_serve(host, fixture->services, 2, &st))
-            code = rpc_host_run(host);
+        ok = rpc_host_serve(host, fixture->services, 2, &st);
     }
-    if (st.code != STATUS_OK)
+    if (ok)
+        rpc_host_run(host);
+    else
         log_error(NULL, "start_failed", "%s", st.text);
     rpc_host_destroy(host);
     free(fixture);
-    return code;
+    return ok ? 0 : 1;
 }

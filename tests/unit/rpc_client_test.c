@@ -331,60 +331,6 @@ TEST(a_channel_connects_again_after_its_server_was_replaced)
     end();
 }
 
-/* A front server that answers Score by calling the fixture with its own call as parent. */
-static struct seen behind;
-
-static void front_score(struct rpc_call *call, void *state)
-{
-    struct rpc_stream_options options = { .timeout_ms = RPC_NO_TIMEOUT, .parent = call };
-    Reelkv__V1__ScoreRequest request = REELKV__V1__SCORE_REQUEST__INIT;
-
-    rpc_unary(channel, &api_score, &options, &request.base, on_reply, &behind);
-}
-
-/* client -> front -> fixture: the client's deadline and the client's cancel end the call behind, which has no deadline
- * of its own. */
-TEST(deadline_and_cancel_of_a_call_reach_the_calls_it_made)
-{
-    static const struct rpc_handler rows[] = { { &api_score, front_score } };
-    struct rpc_service service = { "reelkv.v1.KvStore", rows, 1, NULL };
-    static const char *const addresses[] = { "127.0.0.1:0" };
-    struct rpc_server_options options = { .addresses = addresses, .address_count = 1, .services = &service };
-    Reelkv__V1__ScoreRequest request = REELKV__V1__SCORE_REQUEST__INIT;
-    struct rpc_channel *to_front = NULL;
-    struct rpc_server *front = NULL;
-    struct status st = { 0 };
-
-    begin(NULL);
-    options.service_count = 1;
-    CHECK_OK(rpc_server_create(&front, fixture.rpc, &options, &st), st);
-    CHECK_OK(rpc_channel_create(&to_front, fixture.rpc, rpc_server_address(front, 0), NULL, &st), st);
-    for (unsigned round = 0; round < 2; round++) {
-        struct rpc_stream_options hasty = { .timeout_ms = round == 0 ? 300 : 30000 };
-        struct seen seen = { 0 };
-        struct rpc_stream *stream;
-
-        memset(&behind, 0, sizeof behind);
-        stream = rpc_unary(to_front, &api_score, &hasty, &request.base, on_reply, &seen);
-        while (atomic_load(&fixture.opened) < round + 1)
-            loop_run_once(fixture.loop);
-        if (round == 1)
-            rpc_stream_cancel(stream);
-        turn_until(&seen.ends, 1);
-        turn_until(&behind.ends, 1);
-        while (atomic_load(&fixture.ended) < round + 1)
-            loop_run_once(fixture.loop);
-        CHECK_EQ(seen.status.code, round == 0 ? STATUS_DEADLINE : STATUS_CANCELLED);
-        CHECK(behind.status.code == STATUS_DEADLINE || behind.status.code == STATUS_CANCELLED);
-        if (behind.status.code == STATUS_DEADLINE)
-            CHECK_HAS(behind.status.text, "before the deadline of the call it was made for");
-    }
-    CHECK_EQ(atomic_load(&fixture.cancelled), 2);
-    rpc_channel_destroy(to_front);
-    rpc_server_destroy(front);
-    end();
-}
-
 /* The reader asks for 7 of 50 messages, then no more: nothing else is delivered until it does. */
 TEST(messages_come_only_as_they_are_asked_for)
 {

@@ -26,7 +26,6 @@ TEST(a_unary_call_is_answered)
     info = (const Reelkv__V1__ServerInfo *)reply->body;
     CHECK_STR(info->name, "req-17");
     CHECK_HAS(info->version, "127.0.0.1");
-    CHECK(info->streams > 0 && info->streams <= 30600); /* gRPC rounds what it sends up, by up to 1 % */
     rpc_sync_stream_destroy(stream);
     calls_end(&fixture, client);
 }
