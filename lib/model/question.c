@@ -2,48 +2,11 @@
  * rotated once, and behind them a tail: in pass 1 the question's own tokens, in pass 2 the prompt's and the
  * answer's. Layers choose for themselves, so that the tail of each begins at its own position. */
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/require.h"
-#include "model/model_data.h"
+#include "model/question_data.h"
 
 enum { SEGMENTS_MAX = 3 /* far, context, tail */ };
-
-struct question_layer {
-    struct tensor_buffer *context; /* [K, V][kv_heads, rows, head_dim] */
-    uint32_t rows;
-    uint32_t unseen;            /* blocks too far back */
-    struct tensor_buffer *tail; /* [K, V][kv_heads, tail_room, head_dim] */
-};
-
-struct model_question {
-    struct model *model;
-    struct model_question_options options;
-    struct decoder_pass *pass;
-    struct question_layer *layers;
-    uint32_t tail_room, tail_used;
-    struct tensor_buffer *angles; /* f32 [angle_rows, head_dim]: positions 0, 1, 2, ... */
-    uint32_t angle_rows;
-    struct tensor_buffer *folded; /* f32 [kv_heads, head_dim] */
-    float *host_folded;
-    struct tensor_buffer *logits; /* f32 [1, vocabulary] */
-    uint32_t last_id, answered;
-    enum { QUESTION_NEW, QUESTION_RETRIEVED, QUESTION_ANSWERING, QUESTION_FAILED } state;
-};
-
-static const struct decoder_shape *shape_of(const struct model_question *question)
-{
-    return decoder_shape(question->model->decoder);
-}
-
-static struct tensor_heads plane(const struct model_question *question, struct tensor_buffer *buffer,
-                                 uint32_t rows, bool value)
-{
-    const struct decoder_shape *shape = shape_of(question);
-
-    return tensor_heads_at(buffer, value ? block_slice_bytes(shape, rows) : 0, shape->dtype, shape->kv_heads,
-                           rows, shape->head_dim);
-}
 
 static struct attend_rule rule_of(const struct model_question *question)
 {
@@ -55,7 +18,7 @@ static struct attend_rule rule_of(const struct model_question *question)
 
 static bool make_memory(struct model_question *question, struct status *st)
 {
-    const struct decoder_shape *shape = shape_of(question);
+    const struct decoder_shape *shape = question_shape(question);
     const struct model *model = question->model;
     size_t folded = (size_t)shape->kv_heads * shape->head_dim * sizeof(float);
 
@@ -100,7 +63,7 @@ void model_question_destroy(struct model_question *question)
         return;
     ops = question->model->ops;
     pass_destroy(question->pass); /* waits for its work */
-    for (uint32_t i = 0; question->layers != NULL && i < shape_of(question)->layers; i++) {
+    for (uint32_t i = 0; question->layers != NULL && i < question_shape(question)->layers; i++) {
         ops->buffer_destroy(question->layers[i].context);
         ops->buffer_destroy(question->layers[i].tail);
     }
@@ -131,170 +94,12 @@ static bool ensure_pass(struct model_question *question, uint32_t rows, struct s
     return pass_create(&question->pass, question->model->decoder, &source, rows, st);
 }
 
-/* -------------------------------------------------------------------------------------------- the context */
-
-static bool ensure_angles(struct model_question *question, uint32_t rows, struct status *st)
-{
-    const struct decoder_shape *shape = shape_of(question);
-    const struct tensor_ops *ops = question->model->ops;
-    struct tensor_queue *queue = pass_queue(question->pass);
-
-    if (rows <= question->angle_rows)
-        return true;
-    if (!ops->queue_finish(queue, st))
-        return false;
-    ops->buffer_destroy(question->angles);
-    question->angles = NULL;
-    question->angle_rows = 0;
-    if (!ops->buffer_create(&question->angles, question->model->device,
-                            (size_t)rows * shape->head_dim * sizeof(float), st) ||
-        !ops->rotary_table(queue, tensor_at(question->angles, 0, TENSOR_F32, rows, shape->head_dim),
-                           shape->frequencies, 0, st))
-        return false;
-    question->angle_rows = rows;
-    return true;
-}
-
-/* Copies K (rotated) and V of some tokens to rows [at, ...) of the layer's context. */
-static bool put_rows(struct model_question *question, const struct question_layer *layer, uint32_t at,
-                     struct tensor_heads keys, struct tensor_heads values, struct status *st)
-{
-    const struct tensor_ops *ops = question->model->ops;
-    struct tensor_queue *queue = pass_queue(question->pass);
-    struct tensor angles =
-        tensor_at(question->angles, 0, TENSOR_F32, question->angle_rows, shape_of(question)->head_dim);
-
-    return ops->rotary(queue,
-                       tensor_heads_tokens(plane(question, layer->context, layer->rows, false), at,
-                                           keys.tokens),
-                       keys, tensor_rows(angles, at, keys.tokens), st) &&
-           ops->convert(queue,
-                        tensor_heads_tokens(plane(question, layer->context, layer->rows, true), at,
-                                            values.tokens),
-                        values, st);
-}
-
-static bool count_rows(const struct model_question *question, const struct model_chosen *chosen, size_t count,
-                       uint32_t question_tokens, uint32_t *rows_p, struct status *st)
-{
-    uint64_t rows = question->model->geometry.init_tokens, all;
-
-    for (size_t i = 0; i < count; i++) {
-        REQUIRE(chosen[i].tokens > 0 && chosen[i].tokens <= LIMIT_FRAME_TOKENS);
-        rows += chosen[i].tokens;
-    }
-    all = rows + question_tokens + question->options.answer_tokens_max;
-    if (all > question->options.context_tokens_max)
-        return status_fail(
-            st, STATUS_INVALID,
-            "%zu blocks, the question and its answer take %llu tokens; the limit is %u: choose fewer "
-            "blocks",
-            count, (unsigned long long)all, question->options.context_tokens_max);
-    *rows_p = (uint32_t)rows;
-    return true;
-}
-
-/* The oldest blocks, down to the first of which the token behind the context sees something (attend.h). */
-static uint32_t count_unseen(const struct model_question *question, uint32_t rows,
-                             const struct model_chosen *chosen, size_t count)
-{
-    uint64_t end = question->model->geometry.init_tokens;
-    uint32_t unseen = 0;
-
-    if (question->options.full_attention)
-        return 0;
-    while (unseen < count) {
-        end += chosen[unseen].tokens;
-        if (rows - (end - 1) < question->model->options.n_local)
-            break;
-        unseen++;
-    }
-    return unseen;
-}
-
-/* Wraps each chosen block's bytes for the device and copies them; `wraps` keeps what must be let go of. */
-static bool put_blocks(struct model_question *question, const struct question_layer *layer,
-                       const struct model_chosen *chosen, size_t count, struct tensor_buffer **wraps,
-                       struct status *st)
-{
-    uint32_t at = question->model->geometry.init_tokens;
-
-    for (size_t i = 0; i < count; i++) {
-        size_t bytes = 2 * block_slice_bytes(shape_of(question), chosen[i].tokens);
-
-        if (!question->model->ops->buffer_wrap(&wraps[i], question->model->device, chosen[i].slices, bytes,
-                                               st) ||
-            !put_rows(question, layer, at, plane(question, wraps[i], chosen[i].tokens, false),
-                      plane(question, wraps[i], chosen[i].tokens, true), st))
-            return false;
-        at += chosen[i].tokens;
-    }
-    return true;
-}
-
-static bool copy_blocks(struct model_question *question, const struct question_layer *layer,
-                        const struct model_chosen *chosen, size_t count, struct status *st)
-{
-    const struct tensor_ops *ops = question->model->ops;
-    struct tensor_buffer **wraps = calloc(count + 1, sizeof *wraps);
-    bool ok;
-
-    if (wraps == NULL)
-        return status_fail(st, STATUS_EXHAUSTED, "no memory for %zu blocks", count);
-    ok = put_blocks(question, layer, chosen, count, wraps, st);
-    ok = ops->queue_finish(pass_queue(question->pass), ok ? st : NULL) && ok;
-    for (size_t i = 0; i < count; i++)
-        ops->buffer_destroy(wraps[i]);
-    free(wraps);
-    return ok;
-}
-
-static bool build_context(struct model_question *question, uint32_t index, const struct model_chosen *chosen,
-                          size_t count, uint32_t question_tokens, struct status *st)
-{
-    const struct decoder_shape *shape = shape_of(question);
-    struct question_layer *layer = &question->layers[index];
-    struct model *model = question->model;
-    uint32_t init_tokens = model->geometry.init_tokens;
-
-    if (!count_rows(question, chosen, count, question_tokens, &layer->rows, st))
-        return false;
-    layer->unseen = count_unseen(question, layer->rows, chosen, count);
-    return ensure_angles(question, layer->rows, st) &&
-           model->ops->buffer_create(&layer->context, model->device,
-                                     2 * block_slice_bytes(shape, layer->rows), st) &&
-           put_rows(question, layer, 0, block_slice(shape, model->init_buffer, 0, init_tokens, index, false),
-                    block_slice(shape, model->init_buffer, 0, init_tokens, index, true), st) &&
-           copy_blocks(question, layer, chosen, count, st);
-}
-
-/* Asks for the layer's blocks with the query that decoder_project() left, and copies them. */
-static bool retrieve_layer(struct model_question *question, uint32_t index, uint32_t tokens,
-                           struct status *st)
-{
-    const struct decoder_shape *shape = shape_of(question);
-    const struct tensor_ops *ops = question->model->ops;
-    const struct model_retriever *retriever = &question->options.retriever;
-    struct tensor_queue *queue = pass_queue(question->pass);
-    struct tensor folded = tensor_at(question->folded, 0, TENSOR_F32, shape->kv_heads, shape->head_dim);
-    const struct model_chosen *chosen = NULL;
-    size_t count = 0;
-
-    if (!ops->mean_tokens(queue, folded, tensor_heads_of(pass_views(question->pass, tokens).q, shape->heads),
-                          shape->heads / shape->kv_heads, st) ||
-        !ops->read(queue, question->host_folded, question->folded, 0,
-                   (size_t)shape->kv_heads * shape->head_dim * sizeof(float), st))
-        return false;
-    return retriever->retrieve(retriever->arg, index, question->host_folded, &chosen, &count, st) &&
-           build_context(question, index, chosen, count, tokens, st);
-}
-
 /* ---------------------------------------------------------------------------------------------- the passes
  */
 
 static bool make_tails(struct model_question *question, uint32_t room, struct status *st)
 {
-    const struct decoder_shape *shape = shape_of(question);
+    const struct decoder_shape *shape = question_shape(question);
     const struct tensor_ops *ops = question->model->ops;
 
     for (uint32_t i = 0; i < shape->layers; i++) {
@@ -314,12 +119,12 @@ static bool make_tails(struct model_question *question, uint32_t room, struct st
 static bool put_tail(struct model_question *question, const struct question_layer *layer, uint32_t tokens,
                      struct status *st)
 {
-    const struct decoder_shape *shape = shape_of(question);
+    const struct decoder_shape *shape = question_shape(question);
     const struct tensor_ops *ops = question->model->ops;
     struct tensor_queue *queue = pass_queue(question->pass);
     struct pass_views views = pass_views(question->pass, tokens);
-    struct tensor_heads keys = plane(question, layer->tail, question->tail_room, false);
-    struct tensor_heads values = plane(question, layer->tail, question->tail_room, true);
+    struct tensor_heads keys = question_plane(question, layer->tail, question->tail_room, false);
+    struct tensor_heads values = question_plane(question, layer->tail, question->tail_room, true);
 
     return ops->rotary_table(queue, views.positions, shape->frequencies,
                              (int64_t)layer->rows + question->tail_used, st) &&
@@ -332,7 +137,7 @@ static bool put_tail(struct model_question *question, const struct question_laye
 static bool turn_far(struct model_question *question, uint32_t tokens, struct tensor_heads to,
                      struct status *st)
 {
-    const struct decoder_shape *shape = shape_of(question);
+    const struct decoder_shape *shape = question_shape(question);
     struct pass_views views = pass_views(question->pass, tokens);
 
     return question->model->ops->rotary_table(pass_queue(question->pass),
@@ -344,7 +149,7 @@ static bool turn_far(struct model_question *question, uint32_t tokens, struct te
 
 static bool attend(struct model_question *question, uint32_t index, uint32_t tokens, struct status *st)
 {
-    const struct decoder_shape *shape = shape_of(question);
+    const struct decoder_shape *shape = question_shape(question);
     struct model *model = question->model;
     struct question_layer *layer = &question->layers[index];
     struct pass_views views = pass_views(question->pass, tokens);
@@ -370,13 +175,14 @@ static bool attend(struct model_question *question, uint32_t index, uint32_t tok
             attend_far(&rule, block_slice(shape, model->init_buffer, 0, init_tokens, index, false),
                        block_slice(shape, model->init_buffer, 0, init_tokens, index, true));
     }
-    segments[item.segment_count++] = attend_near(&rule, plane(question, layer->context, layer->rows, false),
-                                                 plane(question, layer->context, layer->rows, true), 0);
     segments[item.segment_count++] =
-        attend_near(&rule,
-                    tensor_heads_tokens(plane(question, layer->tail, question->tail_room, false), 0, used),
-                    tensor_heads_tokens(plane(question, layer->tail, question->tail_room, true), 0, used),
-                    layer->rows);
+        attend_near(&rule, question_plane(question, layer->context, layer->rows, false),
+                    question_plane(question, layer->context, layer->rows, true), 0);
+    segments[item.segment_count++] = attend_near(
+        &rule,
+        tensor_heads_tokens(question_plane(question, layer->tail, question->tail_room, false), 0, used),
+        tensor_heads_tokens(question_plane(question, layer->tail, question->tail_room, true), 0, used),
+        layer->rows);
     return model->ops->attention(pass_queue(question->pass),
                                  &(struct tensor_attention){
                                      .scale = shape->scale, .items = &item, .item_count = 1 },
@@ -386,7 +192,7 @@ static bool attend(struct model_question *question, uint32_t index, uint32_t tok
 static bool run_retrieval(struct model_question *question, const uint32_t *ids, uint32_t count,
                           struct status *st)
 {
-    const struct decoder_shape *shape = shape_of(question);
+    const struct decoder_shape *shape = question_shape(question);
 
     if (!ensure_pass(question, count, st) || !make_tails(question, count, st))
         return false;
@@ -395,7 +201,7 @@ static bool run_retrieval(struct model_question *question, const uint32_t *ids, 
         return false;
     for (uint32_t layer = 0; layer < shape->layers; layer++) {
         if (!check_cancel(question, st) || !decoder_project(question->pass, layer, st) ||
-            !retrieve_layer(question, layer, count, st))
+            !question_retrieve_layer(question, layer, count, st))
             return false;
         if (layer + 1 < shape->layers && /* the last layer's output would choose nothing */
             (!attend(question, layer, count, st) || !decoder_finish(question->pass, layer, st)))
@@ -422,7 +228,7 @@ bool model_question_retrieve(struct model_question *question, const uint32_t *id
 static bool run_tokens(struct model_question *question, const uint32_t *ids, uint32_t count, uint32_t *id_p,
                        struct status *st)
 {
-    const struct decoder_shape *shape = shape_of(question);
+    const struct decoder_shape *shape = question_shape(question);
     struct tensor logits = tensor_at(question->logits, 0, TENSOR_F32, 1, shape->vocabulary);
 
     pass_begin(question->pass, &count, 1);
@@ -490,14 +296,14 @@ bool model_question_logits(struct model_question *question, float *out, struct s
 {
     REQUIRE(question->state == QUESTION_ANSWERING);
     return question->model->ops->read(pass_queue(question->pass), out, question->logits, 0,
-                                      shape_of(question)->vocabulary * sizeof *out, st);
+                                      question_shape(question)->vocabulary * sizeof *out, st);
 }
 
 uint32_t model_question_unseen_blocks(const struct model_question *question)
 {
     uint32_t most = 0;
 
-    for (uint32_t i = 0; i < shape_of(question)->layers; i++)
+    for (uint32_t i = 0; i < question_shape(question)->layers; i++)
         most = question->layers[i].unseen > most ? question->layers[i].unseen : most;
     return most;
 }
@@ -506,7 +312,7 @@ uint32_t model_question_context_tokens(const struct model_question *question)
 {
     uint32_t most = 0;
 
-    for (uint32_t i = 0; i < shape_of(question)->layers; i++)
+    for (uint32_t i = 0; i < question_shape(question)->layers; i++)
         most = question->layers[i].rows > most ? question->layers[i].rows : most;
     return most + question->tail_used;
 }
