@@ -35,7 +35,7 @@ static int compare_u64(uint64_t a, uint64_t b)
     return (a > b) - (a < b);
 }
 
-static int compare_time(const struct kv_hit *a, const struct kv_hit *b)
+int kv_hit_compare_time(const struct kv_hit *a, const struct kv_hit *b)
 {
     if (a->pts_ns != b->pts_ns)
         return a->pts_ns > b->pts_ns ? 1 : -1;
@@ -48,13 +48,13 @@ static int compare_score(const struct kv_hit *a, const struct kv_hit *b)
 {
     if (a->score != b->score)
         return a->score > b->score ? 1 : -1;
-    return compare_time(a, b);
+    return kv_hit_compare_time(a, b);
 }
 
 /* By enum kv_selector_kind. A new selector is a row here, and a number in the protocol. */
 static const struct kv_selector selectors[] = {
     [KV_SELECT_REKV] = { .uses_scores = true, .compare = compare_score },
-    [KV_SELECT_RECENT] = { .compare = compare_time },
+    [KV_SELECT_RECENT] = { .compare = kv_hit_compare_time },
     [KV_SELECT_ALL] = { .takes_all = true, .compare = compare_score },
 };
 
@@ -165,7 +165,7 @@ bool kv_select_create(struct kv_select **select_p, const struct kv_selection *se
         (struct best){ .hits = select->hits, .room = room, .compare = select->selector->compare };
     select->recent = (struct best){ .hits = select->hits + room,
                                     .room = selection->recent_window,
-                                    .compare = compare_time };
+                                    .compare = kv_hit_compare_time };
     *select_p = select;
     return true;
 }
@@ -225,7 +225,7 @@ bool kv_select_finish(struct kv_select *select, const struct kv_hit **hits_p, ui
 
 static int compare_time_for_sort(const void *a, const void *b)
 {
-    return compare_time(a, b);
+    return kv_hit_compare_time(a, b);
 }
 
 void kv_hits_sort_by_time(struct kv_hit *hits, uint32_t count)

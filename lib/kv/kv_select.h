@@ -42,6 +42,9 @@ struct kv_hit {
     void *tag;   /* the offerer's own; kept with the hit */
 };
 
+/* Time order: above 0 when `a` is the newer, 0 for the same block. */
+int kv_hit_compare_time(const struct kv_hit *a, const struct kv_hit *b);
+
 bool kv_selection_check(const struct kv_selection *selection, struct status *st);
 
 /* Whether the choice depends on scores; where not, they may be 0. */

@@ -11,11 +11,7 @@ void evidence_deinit(struct evidence *evidence)
 
 static int newer_first(const struct kv_hit *a, const struct kv_hit *b)
 {
-    if (a->pts_ns != b->pts_ns)
-        return a->pts_ns > b->pts_ns ? -1 : 1;
-    if (a->stream != b->stream)
-        return a->stream > b->stream ? -1 : 1;
-    return a->seq == b->seq ? 0 : a->seq > b->seq ? -1 : 1;
+    return kv_hit_compare_time(b, a);
 }
 
 static int by_score(const void *left, const void *right)
