@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/array.h"
 #include "base/name.h"
 #include "base/require.h"
 #include "cli_output.h"
@@ -124,24 +125,17 @@ bool camera_get(struct cluster *cluster, const char *ns, const char *name, struc
     return camera_find(cluster, ns, name, camera, &store, st);
 }
 
-/* Room for one more; it doubles at each power of two. */
-static void *grow(void *items, size_t count, size_t item_bytes)
-{
-    if ((count & (count - 1)) == 0)
-        items = realloc(items, (count == 0 ? 1 : 2 * count) * item_bytes);
-    REQUIRE(items != NULL);
-    return items;
-}
-
 static void add_camera(struct camera_list *list, const Reelkv__V1__StreamStatus *status)
 {
-    list->cameras = grow(list->cameras, list->count, sizeof *list->cameras);
+    list->cameras = array_grow(list->cameras, list->count, sizeof *list->cameras);
+    REQUIRE(list->cameras != NULL);
     camera_from_reply(&status->base, &list->cameras[list->count++]);
 }
 
 static void add_silent(struct camera_list *list, const char *store)
 {
-    list->silent = grow(list->silent, list->silent_count, sizeof *list->silent);
+    list->silent = array_grow(list->silent, list->silent_count, sizeof *list->silent);
+    REQUIRE(list->silent != NULL);
     copy_text(list->silent[list->silent_count++], sizeof *list->silent, store);
 }
 

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/array.h"
 #include "base/clock.h"
 #include "base/name.h"
 #include "redis/directory_reply.h"
@@ -79,17 +80,6 @@ const struct stream_record *directory_view_stream(const struct directory_view *v
     return bsearch(&wanted, view->streams, view->stream_count, sizeof *view->streams, compare_streams);
 }
 
-static void *grow(void *list, uint32_t count, size_t item_bytes, struct status *st)
-{
-    void *grown = list;
-
-    if ((count & (count - 1)) == 0) /* room doubles at each power of two */
-        grown = realloc(list, (count == 0 ? 1 : 2 * (size_t)count) * item_bytes);
-    if (grown == NULL)
-        status_fail(st, STATUS_EXHAUSTED, "no memory for the directory");
-    return grown;
-}
-
 static struct bytes text_of(const redisReply *reply)
 {
     if (reply->type != REDIS_REPLY_STRING)
@@ -135,9 +125,9 @@ bool directory_reply_workers(const redisReply *reply, enum worker_kind kind, int
             view->skipped++;
             continue;
         }
-        grown = grow(view->workers, view->worker_count, sizeof record, st);
+        grown = array_grow(view->workers, view->worker_count, sizeof record);
         if (grown == NULL)
-            return false;
+            return status_fail(st, STATUS_EXHAUSTED, "no memory for the directory");
         view->workers = grown;
         view->workers[view->worker_count++] = record;
     }
@@ -157,9 +147,9 @@ bool directory_reply_streams(const redisReply *reply, struct directory_view *vie
             view->skipped++;
             continue;
         }
-        grown = grow(view->streams, view->stream_count, sizeof record, st);
+        grown = array_grow(view->streams, view->stream_count, sizeof record);
         if (grown == NULL)
-            return false;
+            return status_fail(st, STATUS_EXHAUSTED, "no memory for the directory");
         view->streams = grown;
         view->streams[view->stream_count++] = record;
     }

@@ -1,12 +1,14 @@
-/* The small parts of lib/base that do not need a file of their own: arena, name, file, json, log. */
+/* The small parts of lib/base that do not need a file of their own: arena, array, name, file, json, log. */
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/arena.h"
+#include "base/array.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "base/limits.h"
@@ -244,6 +246,20 @@ TEST(a_tree_that_two_remove_at_once_is_gone_when_either_says_so)
         REQUIRE(pthread_join(thread, &done) == 0);
         CHECK(done != NULL);
     }
+}
+
+TEST(a_list_that_grows_one_by_one_has_room_and_keeps_what_it_has)
+{
+    uint32_t *list = NULL;
+
+    for (uint32_t count = 0; count < 1000; count++) {
+        list = array_grow(list, count, sizeof *list);
+        CHECK(malloc_usable_size(list) >= (count + 1) * sizeof *list);
+        list[count] = count;
+    }
+    for (uint32_t i = 0; i < 1000; i++)
+        CHECK_EQ(list[i], i);
+    free(list);
 }
 
 TEST_MAIN()
