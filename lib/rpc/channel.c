@@ -131,8 +131,6 @@ grpc_op op_send_initial(const struct rpc_stream_options *options, grpc_metadata 
     const char *id = options->request_id;
     grpc_op op = { .op = GRPC_OP_SEND_INITIAL_METADATA };
 
-    if (options->wait_for_ready)
-        op.flags = GRPC_INITIAL_METADATA_WAIT_FOR_READY | GRPC_INITIAL_METADATA_WAIT_FOR_READY_EXPLICITLY_SET;
     if (id != NULL && rpc_request_id_is_fine(id, strlen(id))) {
         request_id->key = grpc_slice_from_static_string("x-request-id");
         request_id->value = grpc_slice_from_copied_string(id);

@@ -34,7 +34,6 @@ const char *rpc_channel_address(const struct rpc_channel *channel);
 
 struct rpc_stream_options {
     uint32_t timeout_ms;    /* of the whole call; RPC_NO_TIMEOUT */
-    bool wait_for_ready;    /* an unreachable peer is waited for within the timeout, instead of UNAVAILABLE */
     const char *request_id; /* x-request-id to pass on; NULL: none */
 };
 

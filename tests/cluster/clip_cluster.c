@@ -9,7 +9,7 @@
 #include "reelkv/v1/qa.pb-c.h"
 #include "rpc/api.h"
 
-enum { WAIT_MS = 60000, CALL_MS = 60000, UNAVAILABLE_TRIES = 50 };
+enum { WAIT_MS = 60000, CALL_MS = 60000, UNAVAILABLE_TRIES = 600 };
 static const int64_t start_ns = 1767225600ll * 1000000000; /* 2026-01-01T00:00:00Z */
 
 void write_clip(const char *path, uint32_t from, uint32_t to)
@@ -111,7 +111,7 @@ void camera_look(struct rpc_sync *store, const char *name, struct camera *camera
 {
     Reelkv__V1__GetStreamRequest request = REELKV__V1__GET_STREAM_REQUEST__INIT;
     Reelkv__V1__StreamId id = REELKV__V1__STREAM_ID__INIT;
-    struct rpc_stream_options options = { .timeout_ms = CALL_MS, .wait_for_ready = true };
+    struct rpc_stream_options options = { .timeout_ms = CALL_MS };
     struct rpc_sync_stream *call;
     const struct rpc_message *reply;
     struct status st = { 0 };
@@ -119,7 +119,7 @@ void camera_look(struct rpc_sync *store, const char *name, struct camera *camera
     id.namespace_ = (char *)"default";
     id.name = (char *)(uintptr_t)name;
     request.id = &id;
-    /* A store that was just killed breaks the call under way; the next one waits for the new process. */
+    /* A store that was just killed breaks the call under way, and is not there until its new process is. */
     for (int tries = 1; !rpc_sync_unary(&call, store, &api_get_stream, &options, &request.base, &reply, &st);
          tries++) {
         if (st.code != STATUS_UNAVAILABLE || tries == UNAVAILABLE_TRIES)

@@ -35,7 +35,7 @@ static void end(void)
 /* What GetServerInfo is to do is in the request id; it answers with so many letters. */
 static bool ask(const char *wanted, size_t letters, struct status *st)
 {
-    struct rpc_stream_options options = { .timeout_ms = 60000, .request_id = wanted, .wait_for_ready = true };
+    struct rpc_stream_options options = { .timeout_ms = 60000, .request_id = wanted };
     Reelkv__V1__GetServerInfoRequest request = REELKV__V1__GET_SERVER_INFO_REQUEST__INIT;
     const struct rpc_message *reply = NULL;
     struct rpc_sync_stream *stream = NULL;
@@ -50,7 +50,7 @@ static bool ask(const char *wanted, size_t letters, struct status *st)
 
 TEST(a_stock_server_is_understood)
 {
-    struct rpc_stream_options options = { .timeout_ms = 60000, .wait_for_ready = true };
+    struct rpc_stream_options options = { .timeout_ms = 60000 };
     Reelkv__V1__AppendRequest request = REELKV__V1__APPEND_REQUEST__INIT;
     Reelkv__V1__Chunk chunk = REELKV__V1__CHUNK__INIT;
     struct rpc_attachment attachment = { .data = "abc" };
