@@ -191,6 +191,7 @@ static void read_done(struct work *work)
     struct slice_read *read = container_of(work, struct slice_read, work);
     struct stream *stream = read->segment->stream;
 
+    read->is_running = false;
     read->segment->reads--;
     if (read->ok) {
         answer(read, FRAME_OK);
@@ -231,7 +232,8 @@ static bool submit(struct slice_read *read)
     read->segment = read->chunk->segment;
     read->ok = false;
     read->work = (struct work){ .run = read_run, .done = read_done };
-    if (!work_pool_submit(read->store->reading, &read->work))
+    read->is_running = work_pool_submit(read->store->reading, &read->work);
+    if (!read->is_running)
         return wait_for_room(read);
     read->segment->reads++;
     return false;
@@ -332,11 +334,6 @@ bool slice_read_start(struct slice_read *read)
     return read->layer == SLICE_THUMBNAIL ? start_thumbnail(read) : start_layer(read);
 }
 
-bool slice_read_is_running(const struct slice_read *read)
-{
-    return read->segment != NULL && read->work.run != NULL && !read->is_waiting && read->result == 0;
-}
-
 static void stop_waiting(struct slice_read *read)
 {
     struct slice_read **link = &read->store->read_waiters;
@@ -361,7 +358,7 @@ void slice_read_release(struct slice_read *read)
 {
     struct store *store = read->store;
 
-    REQUIRE(!slice_read_is_running(read));
+    REQUIRE(!read->is_running);
     if (read->is_waiting)
         stop_waiting(read);
     ram_unref(store->arena, read->slot);

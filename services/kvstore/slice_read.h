@@ -51,7 +51,7 @@ struct slice_read {
     struct segment *segment;
     struct kv_record *header; /* a thumbnail's */
     uint8_t *buffer;
-    bool is_from_disk, is_waiting, has_header, ok;
+    bool is_from_disk, is_waiting, is_running, has_header, ok;
     struct status st;
 };
 
@@ -61,7 +61,6 @@ bool slice_read_start(struct slice_read *read);
 /* Ends the lease; also while it waits. Not while it runs: wait for done(). */
 void slice_read_release(struct slice_read *read);
 bool slice_read_cancel(struct slice_read *read); /* true: it was waiting; done() will not be called */
-bool slice_read_is_running(const struct slice_read *read);
 
 enum frame_result frame_result_of_absence(enum stream_absence absence);
 

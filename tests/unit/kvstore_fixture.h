@@ -3,7 +3,9 @@
 #ifndef REELKV_TEST_KVSTORE_FIXTURE_H
 #define REELKV_TEST_KVSTORE_FIXTURE_H
 
+#include <stdatomic.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "kvstore/block_read.h"
@@ -368,6 +370,53 @@ static inline void fixture_check_all(struct fixture *fixture, struct stream *str
                           layer);
         CHECK_EQ(fixture_read_layer(fixture, stream, seq, SLICE_THUMBNAIL), FRAME_OK);
     }
+}
+
+/* Works that keep the reading threads, and fill their queue, until they are let go. */
+struct fixture_jam_work {
+    struct work work;
+    struct fixture_jam *jam;
+};
+
+struct fixture_jam {
+    struct fixture_jam_work works[STORE_READS_QUEUED + 3];
+    atomic_bool is_let_go;
+    atomic_uint running;
+    unsigned submitted, done;
+};
+
+static void fixture_jam_run(struct work *work)
+{
+    struct fixture_jam *jam = container_of(work, struct fixture_jam_work, work)->jam;
+
+    jam->running++;
+    while (!jam->is_let_go)
+        usleep(1000);
+}
+
+static void fixture_jam_done(struct work *work)
+{
+    container_of(work, struct fixture_jam_work, work)->jam->done++;
+}
+
+static inline void fixture_jam_reading(struct fixture *fixture, struct fixture_jam *jam)
+{
+    for (; jam->submitted < ARRAY_LEN(jam->works); jam->submitted++) {
+        struct fixture_jam_work *work = &jam->works[jam->submitted];
+
+        *work = (struct fixture_jam_work){ { .run = fixture_jam_run, .done = fixture_jam_done }, jam };
+        if (!work_pool_submit(fixture->store->reading, &work->work))
+            break;
+        while (jam->submitted < fixture->options.reading_threads && jam->running <= jam->submitted)
+            usleep(1000);
+    }
+    CHECK_EQ(jam->submitted, STORE_READS_QUEUED + fixture->options.reading_threads);
+}
+
+static inline void fixture_let_reading_go(struct fixture *fixture, struct fixture_jam *jam)
+{
+    jam->is_let_go = true;
+    FIXTURE_TURN_UNTIL(fixture, jam->done == jam->submitted);
 }
 
 #endif

@@ -1,5 +1,5 @@
-/* What readers of shared memory keep is bounded, by what their calls named and never let go of: told by a sender whose
- * messages are looked at and not sent. */
+/* What readers of shared memory keep is bounded, by what their calls named and never let go of; and a call may end whatever
+ * its reads wait for. Told by a sender whose messages are looked at and not sent. */
 #include <pthread.h>
 
 #include "kv/kv_shm.h"
@@ -170,6 +170,71 @@ TEST(slice_sender_counts_a_lease_until_its_last_call_ends)
     }
     CHECK_EQ(store->leased_bytes[RAM_IMAGES], 0);
     stop(&shared);
+}
+
+/* One layer of the stream's first frame, inline; its read has not been answered. */
+static void begin_to_send(struct kvstore *kvstore, struct stream *stream, struct listener *listener)
+{
+    memset(listener, 0, sizeof *listener);
+    listener->sender = (struct slice_sender){ .kvstore = kvstore, .write = listen_to, .finished = finished };
+    listener->targets[0] = (struct slice_target){ .frame = stream_find(stream, 0), .wants_slice = true };
+    slice_sender_init(&listener->sender);
+    slice_sender_start(&listener->sender, listener->targets, 1);
+    CHECK(!listener->is_finished);
+}
+
+TEST(slice_sender_may_end_while_a_read_waits_for_a_thread)
+{
+    static struct listener listener;
+    static struct fixture_jam jam;
+    struct fixture fixture;
+    struct fixture_writer writer;
+    struct stream *stream;
+
+    fixture_start(&fixture);
+    stream = fixture_write(&fixture, "cam-1", &writer, 1);
+    fixture_wait_durable(&fixture, stream);
+    fixture_jam_reading(&fixture, &jam);
+    begin_to_send(&(struct kvstore){ .store = fixture.store }, stream, &listener);
+    CHECK(fixture.store->read_waiters != NULL);
+    slice_sender_deinit(&listener.sender);
+    CHECK(fixture.store->read_waiters == NULL);
+    fixture_let_reading_go(&fixture, &jam);
+    fixture_check_all(&fixture, stream, 0, 1);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+}
+
+/* The copy in RAM is damaged, and there is no room to read that on the disk. */
+TEST(slice_sender_may_end_while_a_read_that_ran_waits_for_room)
+{
+    static struct listener listener;
+    struct ram_slot *held[1024];
+    struct fixture fixture;
+    struct fixture_writer writer;
+    struct stream *stream;
+    struct ram_arena *arena;
+    struct ram_slot *image;
+    uint32_t count = 0;
+
+    fixture_start(&fixture);
+    stream = fixture_write(&fixture, "cam-1", &writer, 1);
+    fixture_wait_durable(&fixture, stream);
+    arena = fixture.store->arena;
+    while (count < ARRAY_LEN(held) && (held[count] = ram_take(arena, RAM_SLICES, KV_PAGE_BYTES)) != NULL)
+        count++;
+    CHECK(count < ARRAY_LEN(held));
+    image = stream_find(stream, 0)->image;
+    memset(ram_bytes(arena, image), 0, image->bytes);
+    begin_to_send(&(struct kvstore){ .store = fixture.store }, stream, &listener);
+    FIXTURE_TURN_UNTIL(&fixture, fixture.store->read_waiters != NULL);
+    slice_sender_deinit(&listener.sender);
+    CHECK(fixture.store->read_waiters == NULL);
+    while (count > 0)
+        ram_unref(arena, held[--count]);
+    fixture_check_all(&fixture, stream, 0, 1);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
 }
 
 TEST_MAIN()

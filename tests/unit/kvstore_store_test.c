@@ -4,7 +4,6 @@
 
 #include <dirent.h>
 #include <fcntl.h>
-#include <stdatomic.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -445,31 +444,13 @@ TEST(store_removes_a_stream_of_which_a_block_is_waited_for)
     fixture_stop(&fixture);
 }
 
-/* Works that keep the reading threads until they are let go. */
-static atomic_bool is_let_go;
-static atomic_uint stuck_running;
-static unsigned stuck_done;
-
-static void stuck_run(struct work *work)
-{
-    stuck_running++;
-    while (!is_let_go)
-        usleep(1000);
-}
-
-static void stuck_end(struct work *work)
-{
-    stuck_done++;
-}
-
 /* The system prompt's block is held by nothing while its read waits, so it does not wait: asked again, it is there. */
 TEST(store_says_at_once_that_init_cannot_be_read_now)
 {
-    static struct work works[STORE_READS_QUEUED + 3];
+    static struct fixture_jam jam;
     struct fixture fixture;
     struct fixture_writer writer;
     struct stream *stream;
-    unsigned submitted = 0;
 
     fixture_start(&fixture);
     stream = fixture_write(&fixture, "cam-1", &writer, 1);
@@ -477,17 +458,9 @@ TEST(store_says_at_once_that_init_cannot_be_read_now)
     stream_detach(stream, &writer.base);
     fixture_wait_sealed(&fixture, stream);
     stream->init_record.layers = 0; /* as after the writer has gone for good */
-    for (; submitted < ARRAY_LEN(works); submitted++) {
-        works[submitted] = (struct work){ .run = stuck_run, .done = stuck_end };
-        if (!work_pool_submit(fixture.store->reading, &works[submitted]))
-            break;
-        while (submitted < fixture.options.reading_threads && stuck_running <= submitted)
-            usleep(1000);
-    }
-    CHECK_EQ(submitted, STORE_READS_QUEUED + fixture.options.reading_threads);
+    fixture_jam_reading(&fixture, &jam);
     CHECK_EQ(fixture_read_block(&fixture, stream, NULL), FRAME_UNAVAILABLE);
-    is_let_go = true;
-    FIXTURE_TURN_UNTIL(&fixture, stuck_done == submitted);
+    fixture_let_reading_go(&fixture, &jam);
     CHECK_EQ(fixture_read_block(&fixture, stream, NULL), FRAME_OK);
     fixture_stop(&fixture);
 }
