@@ -163,7 +163,8 @@ static struct segment *segment_with_init(const struct stream *stream)
     return NULL;
 }
 
-/* The writer's own copy is there while its epoch is written. Nothing holds the stream here, so this does not wait. */
+/* Where there is no copy in memory, that of every segment is on the disk. Nothing holds the stream here, so this does not
+ * wait. */
 static bool start_init(struct block_read *read)
 {
     const struct stream *stream = read->stream;

@@ -11,7 +11,7 @@ struct block_read {
     /* asked for */
     struct store *store;
     const struct stream *stream; /* for INIT, until start returns */
-    struct index_frame *frame;   /* NULL: the INIT block of the stream's newest epoch that has one */
+    struct index_frame *frame;   /* NULL: the INIT block, the newest that came */
     void (*done)(struct block_read *read);
     /* answered */
     enum frame_result result;

@@ -97,6 +97,14 @@ static void advance_tokens(struct stream *stream, const struct kv_record *record
         stream->next_token_index = end;
 }
 
+void stream_forget_init(struct stream *stream)
+{
+    free(stream->init_image);
+    stream->init_image = NULL;
+    stream->init_record.layers = 0;
+    stream->init_goes = false;
+}
+
 static bool keep_init(struct stream *stream, const struct kv_record *record, const struct ram_slot *slot,
                       struct status *st)
 {
@@ -108,7 +116,7 @@ static bool keep_init(struct stream *stream, const struct kv_record *record, con
     if (image == NULL)
         return status_fail(st, STATUS_EXHAUSTED, "no memory for the system prompt's block");
     memcpy(image, ram_bytes(stream->store->arena, slot), layout.record_bytes);
-    free(stream->init_image);
+    stream_forget_init(stream);
     stream->init_image = image;
     stream->init_record = *record;
     return true;
@@ -267,9 +275,7 @@ bool stream_end(struct stream *stream, const char *trouble, struct status *st)
         return false;
     stream->has_ended = true;
     stream_set_trouble(stream, trouble);
-    free(stream->init_image);
-    stream->init_image = NULL;
-    stream->init_record.layers = 0;
+    stream->init_goes = true;
     segment_close(stream_last_segment(stream));
     return stream_save(stream, NULL, NULL, st);
 }
@@ -346,6 +352,8 @@ void stream_progress(struct stream *stream)
 {
     if (stream->writer != NULL)
         stream->writer->moved(stream->writer);
+    if (stream->init_goes && stream_is_durable(stream))
+        stream_forget_init(stream);
     if (stream->deletion != NULL)
         stream_continue_deletion(stream);
 }

@@ -72,8 +72,9 @@ struct stream {
     uint32_t segment_count, segment_room;
     struct history history;
     struct ram_share share;
-    struct kv_record init_record;           /* of this epoch; layers 0: none */
+    struct kv_record init_record;           /* the last that came of this shape; layers 0: none */
     uint8_t *init_image;                    /* a copy opens each segment; free() */
+    bool init_goes;                         /* once all is durable: the stream has ended */
     bool waits_for_room;                    /* a segment of its wants disk */
     char waits_because[STATUS_TEXT_BYTES];  /* why no segment can be made now; "": one can */
     char encoder_says[STATUS_TEXT_BYTES];   /* what keeps its encoder from going on; "": nothing is known */
@@ -189,9 +190,11 @@ struct segment *stream_begin_segment(struct stream *stream, uint64_t epoch, uint
                                      uint64_t capacity, int64_t created_ns);
 /* The open segment, with room for this record; a full one is closed and a new one begun. NULL with *st. */
 struct segment *stream_segment_for(struct stream *stream, const struct kv_record *record, struct status *st);
-/* Each segment opens with the epoch's INIT record, so that none depends on one that may go before it. */
+/* Each segment opens with the INIT record, so that none depends on one that may go before it. The copy stays while any of
+ * its records is in memory only, whoever writes by then: it may have to open one more. */
 bool stream_append_init_copy(struct stream *stream, struct segment *segment, struct status *st);
 uint64_t stream_init_bytes(const struct stream *stream); /* of that record; 0: none */
+void stream_forget_init(struct stream *stream);
 bool stream_push_segment(struct stream *stream, struct segment *segment);
 void stream_pump(struct stream *stream);
 void stream_commit(struct stream *stream);

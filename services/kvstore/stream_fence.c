@@ -85,13 +85,14 @@ void stream_segment_fenced(struct stream *stream, struct segment *fenced)
     forget_marks(fenced, record);
     if (record != NULL) {
         segment = begin_segment_behind(stream, fenced, record);
-        if (segment->super.epoch == stream->epoch)
-            REQUIRE(stream_append_init_copy(stream, segment, &st));
+        REQUIRE(stream_append_init_copy(stream, segment, &st));
     }
     for (; record != NULL; record = next) {
         next = record->next;
         frames += record->entry.type == KV_RECORD_FRAME;
-        if (record->entry.type != KV_RECORD_INIT)
+        if (record->entry.type == KV_RECORD_INIT)
+            fenced->init_offset = 0;
+        else
             append_again(fenced, segment, record);
         segment_record_free(stream->store->arena, record);
     }

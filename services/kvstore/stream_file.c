@@ -182,6 +182,12 @@ bool stream_define(struct store *store, const char *ns, const char *name,
     return false;
 }
 
+static bool has_shape_of(const struct stream *stream, const struct stream_open_request *request)
+{
+    return memcmp(stream->fingerprint, request->fingerprint, KV_FINGERPRINT_BYTES) == 0 &&
+           kv_geometry_is_equal(&stream->geometry, &request->geometry);
+}
+
 static bool check_request(const struct stream *stream, const struct stream_open_request *request,
                           struct status *st)
 {
@@ -221,15 +227,14 @@ bool stream_open(struct stream *stream, const struct stream_open_request *reques
     status_fail(&why, STATUS_ABORTED, "stream %s was taken over by %s", stream->name, request->writer);
     stream_fence_writer(stream, &why);
     stream->epoch++;
+    if (!has_shape_of(stream, request))
+        stream_forget_init(stream);
     stream->has_shape = true;
     stream->geometry = request->geometry;
     memcpy(stream->fingerprint, request->fingerprint, KV_FINGERPRINT_BYTES);
     snprintf(stream->writer_name, sizeof stream->writer_name, "%s", request->writer);
     if (request->expected_frames > 0)
         stream->expected_frames = request->expected_frames;
-    free(stream->init_image);
-    stream->init_image = NULL;
-    stream->init_record.layers = 0;
     return stream_save(stream, done, user, st);
 }
 

@@ -183,6 +183,81 @@ static int open_without_direct(const char *path, int flags, mode_t mode)
     return -1;
 }
 
+/* INIT and three frames, none of them written when the first write of records is to fail. */
+static struct stream *start_unwritten(struct fixture *fixture, struct fixture_writer *writer)
+{
+    fault_start(fixture);
+    plan_fault(FAULT_WRITE, EIO, 2, 1); /* the first is of the superblock */
+    return fixture_write(fixture, "cam-1", writer, 3);
+}
+
+/* Also at the next start, which has only the disk. */
+static void check_init_and_frames(struct fixture *fixture, struct stream *stream)
+{
+    fixture_wait_durable(fixture, stream);
+    CHECK_EQ(fault.failed, 1);
+    for (int start = 0; start < 2; start++) {
+        CHECK_EQ(fixture_read_block(fixture, stream, NULL), FRAME_OK);
+        fixture_check_all(fixture, stream, 0, 3);
+        fixture_stop(fixture);
+        fixture_open(fixture);
+        stream = store_find(fixture->store, "default", "cam-1");
+    }
+    fixture_stop(fixture);
+}
+
+/* The next writer has come, and has not sent it again. */
+TEST(fault_after_a_takeover_keeps_init)
+{
+    struct fixture fixture;
+    struct fixture_writer writer;
+    struct stream *stream = start_unwritten(&fixture, &writer);
+
+    CHECK_OK(fixture_take(&fixture, stream, &fixture.st), fixture.st);
+    CHECK(writer.is_fenced);
+    check_init_and_frames(&fixture, stream);
+}
+
+/* The copy in memory goes with the stream's end, but not before all is durable. */
+TEST(fault_after_the_end_keeps_init)
+{
+    struct fixture fixture;
+    struct fixture_writer writer;
+    struct stream *stream = start_unwritten(&fixture, &writer);
+
+    CHECK_OK(stream_end(stream, "", &fixture.st), fixture.st);
+    stream_detach(stream, &writer.base);
+    fixture_wait_durable(&fixture, stream);
+    CHECK(stream->init_image == NULL);
+    check_init_and_frames(&fixture, stream);
+}
+
+/* The file that is to begin with the system prompt's block cannot be made yet when the next writer asks for it. */
+TEST(fault_full_disk_keeps_init_for_the_next_writer)
+{
+    struct fixture fixture;
+    struct fixture_writer writer;
+    struct stream *stream;
+
+    fault_start(&fixture);
+    stream = fixture_write(&fixture, "cam-1", &writer, 3);
+    fixture_wait_durable(&fixture, stream);
+    stream_detach(stream, &writer.base);
+    fixture_wait_sealed(&fixture, stream);
+    plan_fault(FAULT_RESERVE, ENOSPC, 1, 1 << 30);
+    fixture_attach(&fixture, stream, &writer);
+    fixture_append_init(&fixture, stream);
+    fixture_append(&fixture, stream, 1);
+    CHECK_OK(fixture_take(&fixture, stream, &fixture.st), fixture.st);
+    CHECK(segment_is_creating(stream_last_segment(stream)));
+    CHECK_EQ(fixture_read_block(&fixture, stream, NULL), FRAME_OK);
+    CHECK_EQ(fixture_read_block(&fixture, stream, stream_find(stream, 3)), FRAME_OK);
+    plan_fault(0, 0, 0, 0);
+    fixture_wait_durable(&fixture, stream);
+    fixture_check_all(&fixture, stream, 0, 4);
+    fixture_stop(&fixture);
+}
+
 TEST(fault_file_systems_without_direct_access_work)
 {
     struct disk_ops plain = disk_real;
