@@ -33,6 +33,7 @@ struct retrieve {
     struct kv_selection selection;
     bool pick;
     uint32_t layer;
+    uint64_t next_layer; /* the least that may be asked for */
     struct view_score score;
     bool is_scoring;
     struct loop_timer busy_timer;
@@ -240,7 +241,14 @@ static void on_query(struct retrieve *retrieve, const Reelkv__V1__RetrieveQuery 
 {
     struct status st = { 0 };
 
+    if (query->layer < retrieve->next_layer) {
+        status_fail(&st, STATUS_INVALID, "query for layer %u after that for layer %llu", query->layer,
+                    (unsigned long long)retrieve->next_layer - 1);
+        fail(retrieve, &st);
+        return;
+    }
     retrieve->layer = query->layer;
+    retrieve->next_layer = (uint64_t)query->layer + 1;
     retrieve->score = (struct view_score){
         .view = retrieve->view, .selection = retrieve->selection, .layer = query->layer, .done = scored
     };

@@ -6,8 +6,8 @@
 #include "base/require.h"
 #include "kvstore/kvstore_shm.h"
 
-/* A target's reads, and what is sent of them. Held by the sender until sent, or, when its place is told, until the end;
- * and by each attachment on its way. */
+/* A target's reads, and what is sent of them. Held by the sender until sent, or, when it is a lease, until the end; and by
+ * each attachment on its way. */
 struct slice_item {
     struct slice_sender *sender; /* NULL: the call is over */
     struct slice_item *next;
@@ -268,9 +268,9 @@ static void take_first(struct slice_sender *sender)
     if (sender->first == NULL)
         sender->last_link = &sender->first;
     sender->ahead--;
-    if (item->is_shared) {
-        item->next = sender->shared;
-        sender->shared = item;
+    if (item->has_lease) {
+        item->next = sender->leases;
+        sender->leases = item;
     } else {
         item_unref(item);
     }
@@ -337,10 +337,10 @@ static void let_go(struct slice_item *item)
 void slice_sender_deinit(struct slice_sender *sender)
 {
     let_go(sender->first);
-    let_go(sender->shared);
+    let_go(sender->leases);
     memset(sender->leased_bytes, 0, sizeof sender->leased_bytes);
     sender->first = NULL;
-    sender->shared = NULL;
+    sender->leases = NULL;
     sender->last_link = &sender->first;
     sender->is_running = false;
 }

@@ -8,7 +8,8 @@
  *
  * Owner:  the call's handler; after deinit, reads under way end by themselves.
  * Thread: the loop's.
- * Bounds: SLICE_SENDER_WINDOW reads; messages of LIMIT_CHUNK_BYTES. */
+ * Bounds: SLICE_SENDER_WINDOW reads under way; one that was sent stays for each slot leased; messages of
+ *         LIMIT_CHUNK_BYTES. */
 #ifndef REELKV_KVSTORE_SLICE_SENDER_H
 #define REELKV_KVSTORE_SLICE_SENDER_H
 
@@ -39,7 +40,7 @@ struct slice_sender {
     uint32_t count, next_read;
     struct slice_item *first, **last_link; /* read ahead, in order */
     uint32_t ahead;
-    struct slice_item *shared;          /* sent by their place */
+    struct slice_item *leases;          /* sent by their place: the first of each slot */
     uint64_t leased_bytes[RAM_REGIONS]; /* of slots this call keeps */
     bool is_busy, is_running;
 };

@@ -344,6 +344,37 @@ TEST(kvstore_sends_what_the_caller_picks)
     server_stop(&servers[0]);
 }
 
+/* What a call keeps grows with its layers, so it names each once. */
+TEST(kvstore_refuses_a_layer_asked_for_again)
+{
+    static const char *const names[] = { "cam-1" };
+    static const struct kv_selection selection = { KV_SELECT_REKV, 8, 0 };
+    struct kv_hit want[HITS_MAX];
+    struct retrieval retrieval = { 0 };
+    const struct rpc_message *message;
+    struct rpc_payload payload;
+    float query[CLIENT_DIMS];
+    uint32_t count;
+
+    server_start(&servers[0], "kv-a", NULL);
+    client_fill(&servers[0], names[0], 20);
+    for (uint32_t again = 0; again < 2; again++) {
+        retrieval_open(&retrieval, &servers[0], names, 1, &selection, false);
+        retrieval_read(&retrieval, &payload);
+        make_query(1, 1, query);
+        retrieve_query(&retrieval, 1, query);
+        retrieval_read(&retrieval, &payload);
+        count = choose(names, 1, 20, 1, query, &selection, want);
+        kv_hits_sort_by_time(want, count);
+        read_slices(&retrieval, 1, want, count, names);
+        retrieve_query(&retrieval, again, query);
+        CHECK(!rpc_sync_read(retrieval.call, &message, &st));
+        CHECK_EQ(st.code, STATUS_INVALID);
+        rpc_sync_stream_destroy(retrieval.call);
+    }
+    server_stop(&servers[0]);
+}
+
 /* Blocks handed over in shared memory are the store's own afterwards: the writer's pool may change. */
 TEST(kvstore_appends_from_shared_memory)
 {

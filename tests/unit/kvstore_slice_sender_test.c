@@ -172,6 +172,24 @@ TEST(slice_sender_counts_a_lease_until_its_last_call_ends)
     stop(&shared);
 }
 
+/* All layers of a block lie in one slot: the first that is told holds it, and those that come after it hold nothing. */
+TEST(slice_sender_keeps_one_read_for_a_slot)
+{
+    static struct listener listener;
+    struct shared shared;
+
+    start(&shared);
+    stream_commit(shared.stream);
+    fixture_wait_durable(&shared.fixture, shared.stream);
+    listen_all(&shared, &listener, 0);
+    CHECK(listener.is_told[0]);
+    for (uint32_t i = 0; i < FRAMES; i++)
+        CHECK_EQ(stream_find(shared.stream, i)->image->refs, listener.is_told[i]);
+    slice_sender_deinit(&listener.sender);
+    CHECK_EQ(stream_find(shared.stream, 0)->image->refs, 0);
+    stop(&shared);
+}
+
 /* One layer of the stream's first frame, inline; its read has not been answered. */
 static void begin_to_send(struct kvstore *kvstore, struct stream *stream, struct listener *listener)
 {
