@@ -133,7 +133,7 @@ static void make_free(struct ram_arena *arena, struct ram_slot *slot)
 {
     struct region *region = &arena->regions[slot->region];
 
-    REQUIRE(slot->refs == 0 && !slot->is_pinned && slot->owner == NULL && slot->queue == QUEUE_NONE);
+    REQUIRE(slot->refs == 0 && slot->pins == 0 && slot->owner == NULL && slot->queue == QUEUE_NONE);
     if (slot->generation != 0)
         kv_pool_retire(arena->pool, slot->offset, slot->bytes);
     region->used -= slot->bytes;
@@ -188,7 +188,7 @@ static void queue_remove(struct ram_arena *arena, struct ram_slot *slot)
 
 static bool is_held(const struct ram_slot *slot)
 {
-    return slot->refs > 0 || slot->is_pinned;
+    return slot->refs > 0 || slot->pins > 0;
 }
 
 static bool is_guaranteed(const struct ram_arena *arena, const struct ram_slot *slot)
@@ -355,7 +355,7 @@ struct ram_slot *ram_take(struct ram_arena *arena, enum ram_region_kind kind, ui
     run->generation = 0;
     run->refs = 1;
     run->touches = 0;
-    run->is_pinned = false;
+    run->pins = 0;
     run->owner = NULL;
     run->share = NULL;
     run->queue = QUEUE_NONE;
@@ -444,16 +444,15 @@ void ram_pin(struct ram_arena *arena, struct ram_slot *slot)
 {
     bool was_held = is_held(slot);
 
-    slot->is_pinned = true;
+    slot->pins++;
     set_held(arena, slot, was_held);
 }
 
 void ram_unpin(struct ram_arena *arena, struct ram_slot *slot)
 {
-    bool was_held = is_held(slot);
-
-    slot->is_pinned = false;
-    set_held(arena, slot, was_held);
+    REQUIRE(slot->pins > 0);
+    slot->pins--;
+    set_held(arena, slot, true);
     free_if_unwanted(arena, slot);
 }
 

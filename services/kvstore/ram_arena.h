@@ -6,7 +6,7 @@
  *   taken --publish--> served --drop--> free when no reference is left
  *
  * A slot belongs to one owner pointer (in the index), which is cleared when the slot is evicted. References are
- * leases and reads and writes in flight; pins are blocks not yet on the disk: both keep a slot.
+ * leases and reads and writes in flight; pins are blocks not yet on the disk: both are counted, and keep a slot.
  *
  * Eviction. Images: in the order of writing, except that every stream keeps its newest blocks up to its share
  * (half of the region over all streams), unless nothing else is left. Slices: S3-FIFO; what is read once goes
@@ -36,11 +36,11 @@ struct slice_item;
 struct ram_slot {
     uint64_t offset, bytes; /* in the pool; multiples of its granule */
     uint64_t generation;    /* 0: not published */
-    uint32_t refs;
+    uint32_t refs, pins;
     uint8_t region;
     uint8_t queue; /* where eviction finds it */
     uint8_t touches;
-    bool is_free, is_pinned;
+    bool is_free;
     struct ram_slot **owner;                  /* NULL: dropped, goes when refs do */
     struct slice_item *leases;                /* of calls that told readers where it is (slice_sender.c) */
     struct ram_share *share;                  /* of an image; NULL: none */

@@ -148,7 +148,7 @@ static void quarantine(struct slice_read *read)
 static bool can_try_disk(const struct slice_read *read)
 {
     return !read->is_from_disk && read->st.code == STATUS_DATA_LOSS && read->slot != NULL &&
-           !read->slot->is_pinned && read->chunk->segment != NULL && !read->segment->is_leaving;
+           read->slot->pins == 0 && read->chunk->segment != NULL && !read->segment->is_leaving;
 }
 
 /* A moved frame is judged where it is now. */

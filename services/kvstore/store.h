@@ -10,9 +10,10 @@
  * letters. The loop itself never touches a file once store_open() has returned.
  *
  * Budgets. RAM: three quarters of ram_bytes are the arena (reserved at start, mapped in the background), at most a
- * quarter the index, gaps and events included. Disk: the file system's own count of blocks of everything under root,
- * preallocation included, never passes disk_bytes; the oldest sealed segments of all streams go first, by the time they
- * were begun.
+ * quarter the index, gaps and events included. On top of it each stream has one INIT image, and at most
+ * STREAM_NOTES_WAITING records of gaps and ends that wait for the disk. Disk: the file system's own count of blocks of
+ * everything under root, preallocation included, never passes disk_bytes; the oldest sealed segments of all streams go
+ * first, by the time they were begun.
  *
  * Owner:  main. Fails: store_open() with the path and what to do. */
 #ifndef REELKV_KVSTORE_STORE_H

@@ -160,4 +160,23 @@ TEST(fence_of_an_end_keeps_what_came_after_it)
     fixture_stop(&fixture);
 }
 
+/* Until they are in another file, RAM has the only copies. */
+TEST(fence_leaves_blocks_pinned_until_they_are_on_the_disk)
+{
+    struct fixture fixture;
+    struct fixture_writer writer;
+    struct stream *stream = start(&fixture, &writer);
+
+    fence_file(&fixture, stream);
+    CHECK(stream_durable_seq(stream) == 0);
+    for (uint64_t seq = 0; seq < 3; seq++)
+        CHECK_EQ(stream_find(stream, seq)->image->pins, 1);
+    stream_commit(stream);
+    fixture_wait_durable(&fixture, stream);
+    for (uint64_t seq = 0; seq < 3; seq++)
+        CHECK_EQ(stream_find(stream, seq)->image->pins, 0);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+}
+
 TEST_MAIN()

@@ -119,6 +119,29 @@ TEST(arena_evicts_nothing_that_is_held)
     ram_arena_destroy(arena);
 }
 
+/* A block that is written again is pinned for its new file before it is unpinned for the old one. */
+TEST(arena_keeps_a_slot_until_its_last_pin)
+{
+    struct ram_slot *owner = NULL, *slot;
+    uint64_t room;
+
+    start();
+    room = ram_room_bytes(arena, RAM_IMAGES);
+    slot = ram_take(arena, RAM_IMAGES, 64 * KB);
+    ram_publish(arena, slot, &owner, NULL);
+    ram_pin(arena, slot);
+    ram_pin(arena, slot);
+    ram_unref(arena, slot);
+    ram_unpin(arena, slot);
+    CHECK_EQ(ram_room_bytes(arena, RAM_IMAGES), room - slot->bytes);
+    ram_drop(arena, &owner);
+    CHECK_EQ(ram_used_bytes(arena, RAM_IMAGES), slot->bytes);
+    ram_unpin(arena, slot);
+    CHECK_EQ(ram_used_bytes(arena, RAM_IMAGES), 0);
+    CHECK_EQ(ram_room_bytes(arena, RAM_IMAGES), room);
+    ram_arena_destroy(arena);
+}
+
 /* A slow stream keeps its newest blocks while a fast one writes a hundred times as much. */
 TEST(arena_keeps_every_streams_newest_blocks)
 {
