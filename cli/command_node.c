@@ -122,9 +122,8 @@ static const struct option_row mem_rows[] = {
 #undef ROW
 };
 
-static const char *const store_titles[] = {
-    "STORE", ">MEMORY", ">OF", ">DISK", ">OF", ">CAMERAS", ">FRAMES"
-};
+static const char *const store_titles[] = { "STORE", ">MEMORY",  ">OF",     ">DISK",
+                                            ">OF",   ">CAMERAS", ">FRAMES", ">DAMAGED" };
 static const char *const camera_titles[] = { "CAMERA", "STORE", ">FRAMES", ">GONE",
                                              ">GAPS",  ">DISK", "OLDEST",  "NEWEST" };
 
@@ -140,6 +139,7 @@ static void store_row(const char *name, const Reelkv__V1__ServerInfo *info, stru
     json_set_u64(row, "disk_budget_bytes", info->disk_budget_bytes);
     json_set_u64(row, "cameras", info->streams);
     json_set_u64(row, "frames", info->frames);
+    json_set_u64(row, "quarantined_frames", info->quarantined_frames);
     json_append(stores, row);
     cli_table_cell(table, "%s", name);
     cli_table_cell(table, "%s", cli_bytes(info->ram_used_bytes));
@@ -148,6 +148,7 @@ static void store_row(const char *name, const Reelkv__V1__ServerInfo *info, stru
     cli_table_cell(table, "%s", cli_bytes(info->disk_budget_bytes));
     cli_table_cell(table, "%u", info->streams);
     cli_table_cell(table, "%llu", (unsigned long long)info->frames);
+    cli_table_cell(table, "%llu", (unsigned long long)info->quarantined_frames);
 }
 
 /* Stores that do not answer are left out here as camera_list_read() leaves out their cameras. */

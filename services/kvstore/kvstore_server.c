@@ -39,6 +39,7 @@ static void get_server_info(struct rpc_call *call, void *state)
     info.disk_used_bytes = store->disk_used_bytes;
     info.streams = store->stream_count;
     info.frames = store_frames(store);
+    info.quarantined_frames = store->quarantined_frames;
     if (kvstore->shm != NULL)
         info.shm_socket = (char *)(uintptr_t)kvstore_shm_path(kvstore->shm);
     rpc_call_reply(call, &info.base, NULL);

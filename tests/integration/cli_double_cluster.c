@@ -237,6 +237,7 @@ static void get_server_info(struct rpc_call *call, void *state)
     info.disk_budget_bytes = 1 << 30;
     info.disk_used_bytes = 1 << 29;
     info.frames = 77;
+    info.quarantined_frames = 2;
     rpc_call_reply(call, &info.base, NULL);
 }
 

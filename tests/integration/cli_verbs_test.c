@@ -375,13 +375,16 @@ TEST(memory_and_workers_are_shown)
 {
     struct process verb;
     struct json *value;
+    const struct json *store;
 
     set_up();
     CHECK_EQ(RUN(&verb, "mem", "ls"), 0);
     CHECK_HAS(process_log(&verb), "512 MiB");
     CHECK_EQ(RUN(&verb, "mem", "ls", "--json"), 0);
     value = printed(&verb);
-    CHECK_EQ(json_number(json_get(json_at(json_get(value, "stores"), 0), "frames")), 77);
+    store = json_at(json_get(value, "stores"), 0);
+    CHECK_EQ(json_number(json_get(store, "frames")), 77);
+    CHECK_EQ(json_number(json_get(store, "quarantined_frames")), 2);
     json_free(value);
     CHECK_EQ(RUN(&verb, "node", "ls", "--json"), 0);
     value = printed(&verb);

@@ -184,7 +184,21 @@ static void damage_segment(const struct server *server)
     close(fd);
 }
 
-/* A window with a hole would not be one: the writer is told when to ask again, and gets what is behind the damage. */
+static uint64_t quarantined_frames(struct server *server)
+{
+    static const Reelkv__V1__GetServerInfoRequest ask = REELKV__V1__GET_SERVER_INFO_REQUEST__INIT;
+    struct reply reply;
+    uint64_t frames;
+
+    client_call(server, &reply, &api_get_server_info, &ask.base);
+    CHECK_OK(reply.ok, reply.st);
+    frames = ((const Reelkv__V1__ServerInfo *)reply.body)->quarantined_frames;
+    client_done(&reply);
+    return frames;
+}
+
+/* A window with a hole would not be one: the writer is told when to ask again, and gets what is behind the damage. Each
+ * block that was found damaged is counted. */
 TEST(kvstore_loads_the_window_behind_a_damaged_block_when_asked_again)
 {
     enum { FRAMES = 20, ASKS_MAX = 4 };
@@ -207,6 +221,7 @@ TEST(kvstore_loads_the_window_behind_a_damaged_block_when_asked_again)
         CHECK_EQ(st.retry_after_ms, 100);
     }
     CHECK(asks > 0);
+    CHECK_EQ(quarantined_frames(&servers[0]), asks);
     CHECK_EQ(window.last_seq, FRAMES - 1);
     CHECK(window.first_seq > 5 && window.first_seq < FRAMES - 1);
     server_stop(&servers[0]);
