@@ -8,8 +8,8 @@
  *        0     8  magic "RKVPOOL1"
  *        8     8  bytes of the whole file, a multiple of granule
  *       16     8  granule: a power of two, at least 4096
- *       24     8  offset of the table: bytes / granule generations of 8 bytes, little endian; 0: nothing
- * there 32     8  offset of the first data granule
+ *       24     8  offset of the table: bytes / granule generations of 8 bytes, little endian; 0: nothing there
+ *       32     8  offset of the first data granule
  *
  * What is published stands at one generation over all granules it covers. A reader (under a lease, which
  * keeps the bytes) checks the place, copies, looks whether the generation is still the same, and verifies the

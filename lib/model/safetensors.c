@@ -1,8 +1,10 @@
 /* One shard's layout (https://github.com/huggingface/safetensors, "Format"):
+ *
  *    0  u64  N, length of the header, little endian
- *    8  N    JSON object: { name: { "dtype", "shape": [..], "data_offsets": [begin, end] }, "__metadata__":
- * {..} } 8+N  ...  the data; offsets count from here, cover it without overlap or hole A reader refuses
- * anything else. */
+ *    8  N    JSON object: { name: { "dtype", "shape": [..], "data_offsets": [begin, end] }, "__metadata__": {..} }
+ *  8+N  ...  the data; offsets count from here, cover it without overlap or hole
+ *
+ * A reader refuses anything else. */
 #include "model/safetensors.h"
 
 #include <inttypes.h>

@@ -1,8 +1,10 @@
 /* payload.h - inside lib/rpc: messages to and from bytes, the payload apart. No gRPC here.
  *
- * On the wire, for path {15, 15}:   [fields of the outer message][7a][N][fields of the
- * inner][7a][len][payload]
- *                                    '---------------------- head ----------------------------'
+ * On the wire, for path {15, 15}:
+ *
+ *   [fields of the outer message][7a][N][fields of the inner][7a][len][payload]
+ *   '----------------------------- head -----------------------------'
+ *
  * The head is written into one piece; the payload follows from where it lies. On receipt the fields are
  * walked (the payload itself is not touched); when the payload ends the message, as it does from our own
  * senders, the head is put together without it (N corrected, "7a len" left out), unpacked by protobuf-c, and

@@ -1,7 +1,6 @@
 /* Phases (docs/drain.md):
  *
- *   SERVING -> LAME (health says no) -> CLOSING (gRPC shuts down; calls end) -> FORCED (calls are cancelled)
- * -> CLOSED
+ *   SERVING -> LAME (health says no) -> CLOSING (gRPC shuts down; calls end) -> FORCED (calls are cancelled) -> CLOSED
  *
  * CLOSED is reached when gRPC's own tag is back, every accept slot has come back and no call is left: the tag
  * alone can come before the completions of the last calls. */

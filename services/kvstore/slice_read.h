@@ -33,8 +33,7 @@ enum { SLICE_THUMBNAIL = UINT32_MAX }; /* as `layer` */
 struct slice_read {
     /* asked for */
     struct store *store;
-    struct index_frame
-        *frame; /* its chunk is held by the caller until start returns, by the read from then on */
+    struct index_frame *frame; /* its chunk is held: by the caller until start returns, by the read then */
     uint32_t layer;
     bool is_shared;
     void (*done)(struct slice_read *read);
