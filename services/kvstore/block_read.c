@@ -2,7 +2,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/log.h"
 #include "base/require.h"
@@ -15,19 +14,6 @@ static bool answer(struct block_read *read, enum frame_result result)
 }
 
 /* --- on a reading thread --- */
-
-static bool read_image(struct block_read *read, uint8_t *to)
-{
-    const struct disk_ops *disk = read->store->disk;
-    int fd = segment_job_open(disk, read->segment->base, &read->st);
-    bool ok;
-
-    if (fd < 0)
-        return false;
-    ok = disk_read(disk, fd, to, read->bytes, read->offset, &read->st);
-    close(fd);
-    return ok;
-}
 
 /* An image that is in RAM gets another header when its file is fenced (stream_fence.c), on the loop. So the header of such
  * a one is read there too, when the read starts; what stands behind it never changes. */
@@ -48,9 +34,12 @@ static void block_run(struct work *work)
 {
     struct block_read *read = container_of(work, struct block_read, work);
 
-    read->ok =
-        (!read->is_from_disk || (read_image(read, (uint8_t *)(uintptr_t)read->image) && take_header(read))) &&
-        kv_record_verify(&read->record, read->image, &read->st);
+    read->ok = true;
+    if (read->is_from_disk)
+        read->ok = segment_job_read(read->store->disk, read->segment->base, (uint8_t *)(uintptr_t)read->image,
+                                    read->bytes, read->offset, &read->st) &&
+                   take_header(read);
+    read->ok = read->ok && kv_record_verify(&read->record, read->image, &read->st);
 }
 
 /* --- on the loop --- */

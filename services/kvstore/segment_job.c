@@ -67,7 +67,7 @@ int segment_job_create(const struct disk_ops *disk, const char *base, const stru
     return -1;
 }
 
-int segment_job_open(const struct disk_ops *disk, const char *base, struct status *st)
+static int open_sealed_or_not(const struct disk_ops *disk, const char *base, struct status *st)
 {
     static const char *const suffixes[] = { ".seg", ".open", ".seg" };
     char path[PATH_MAX];
@@ -81,6 +81,17 @@ int segment_job_open(const struct disk_ops *disk, const char *base, struct statu
             break;
     }
     return fd;
+}
+
+bool segment_job_read(const struct disk_ops *disk, const char *base, uint8_t *to, uint64_t bytes,
+                      uint64_t offset, struct status *st)
+{
+    int fd = open_sealed_or_not(disk, base, st);
+    bool ok = fd >= 0 && disk_read(disk, fd, to, bytes, offset, st);
+
+    if (fd >= 0)
+        close(fd);
+    return ok;
 }
 
 /* --- sealing --- */

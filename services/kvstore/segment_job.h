@@ -10,8 +10,10 @@
 int segment_job_create(const struct disk_ops *disk, const char *base, const struct kv_super *super,
                        uint64_t capacity, uint64_t *taken_p, struct status *st);
 
-/* For reading, by whichever name the file has now: one that is being sealed changes it. -1: *st says why. */
-int segment_job_open(const struct disk_ops *disk, const char *base, struct status *st);
+/* Reads of the file, by whichever name it has now: one that is being sealed changes it. `to`, `bytes` and `offset` as
+ * disk_read() wants them. */
+bool segment_job_read(const struct disk_ops *disk, const char *base, uint8_t *to, uint64_t bytes,
+                      uint64_t offset, struct status *st);
 
 /* Everything a footer is made from. */
 struct segment_footer_parts {

@@ -296,15 +296,13 @@ uint8_t *segment_load_init(const struct segment *segment, struct kv_record *reco
     struct kv_layout layout;
     uint32_t crc;
     bool ok;
-    int fd;
 
-    if (image == NULL)
+    if (image == NULL) {
         status_fail(st, STATUS_EXHAUSTED, "no memory for the system prompt's block");
-    fd = image == NULL ? -1 : segment_job_open(disk, segment->base, st);
-    ok = fd >= 0 && disk_read(disk, fd, image, segment->init_bytes, segment->init_offset, st) &&
+        return NULL;
+    }
+    ok = segment_job_read(disk, segment->base, image, segment->init_bytes, segment->init_offset, st) &&
          kv_record_get(record, &crc, &segment->super, image, st);
-    if (fd >= 0)
-        close(fd);
     if (ok) {
         kv_record_layout(record, &layout);
         ok = layout.record_bytes == segment->init_bytes ||

@@ -2,7 +2,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/log.h"
@@ -85,14 +84,8 @@ static bool check_thumbnail(struct slice_read *read)
 
 static bool read_from_disk(struct slice_read *read, uint8_t *to, uint64_t from, uint64_t bytes)
 {
-    int fd = segment_job_open(read->store->disk, read->segment->base, &read->st);
-    bool ok;
-
-    if (fd < 0)
-        return false;
-    ok = disk_read(read->store->disk, fd, to, bytes, read->frame->offset + from, &read->st);
-    close(fd);
-    return ok;
+    return segment_job_read(read->store->disk, read->segment->base, to, bytes, read->frame->offset + from,
+                            &read->st);
 }
 
 static void read_run(struct work *work)
