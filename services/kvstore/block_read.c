@@ -15,7 +15,7 @@ static bool answer(struct block_read *read, enum frame_result result)
 
 /* --- on a reading thread --- */
 
-/* An image that is in RAM gets another header when its file is fenced (stream_fence.c), on the loop. So the header of such
+/* An image that is in RAM gets another header when its file fails (stream_rewrite.c), on the loop. So the header of such
  * a one is read there too, when the read starts; what stands behind it never changes. */
 static bool take_header(struct block_read *read)
 {

@@ -217,14 +217,14 @@ static void job_run(struct work *work)
 
 /* --- what follows, on the loop --- */
 
-static void fence(struct segment *segment, const char *deed)
+static void fail(struct segment *segment, const char *deed)
 {
     const struct log_context context = { .stream = segment->super.stream };
 
-    log_error(&context, "segment_fenced", "%s%s: %s; it keeps what was durable, the rest is written again",
+    log_error(&context, "segment_failed", "%s%s: %s; it keeps what was durable, the rest is written again",
               deed, segment->base, segment->writer->st.text);
-    segment->state = SEGMENT_FENCED;
-    stream_segment_fenced(segment->stream, segment);
+    segment->state = SEGMENT_FAILED;
+    stream_segment_failed(segment->stream, segment);
     writer_free(segment);
     store_segment_sealed(segment->stream->store, segment);
 }
@@ -288,7 +288,7 @@ static void sealed(struct segment *segment)
 
 static void abandoned(struct segment *segment)
 {
-    segment->state = SEGMENT_FENCED;
+    segment->state = SEGMENT_FAILED;
     writer_free(segment);
 }
 
@@ -305,7 +305,7 @@ static void job_done(struct work *work)
     else if (job == JOB_CREATE)
         created(segment);
     else if (!writer->ok)
-        fence(segment, job == JOB_WRITE ? "write " : job == JOB_SYNC ? "sync " : "seal ");
+        fail(segment, job == JOB_WRITE ? "write " : job == JOB_SYNC ? "sync " : "seal ");
     else if (job == JOB_WRITE)
         written(segment);
     else if (job == JOB_SYNC)
@@ -370,7 +370,7 @@ void segment_pump(struct segment *segment)
     struct segment_writer *writer = segment->writer;
     bool wants_sync;
 
-    if (writer == NULL || writer->job != JOB_NONE || writer->is_abandoned || segment->state == SEGMENT_FENCED)
+    if (writer == NULL || writer->job != JOB_NONE || writer->is_abandoned || segment->state == SEGMENT_FAILED)
         return;
     if (segment->state == SEGMENT_CREATING) {
         make(segment);

@@ -2,11 +2,11 @@
  *
  *   CREATING --made--> OPEN --full or closed--> SEALING --> SEALED --budget--> gone
  *       |                |                         |
- *       +-- no room: tried again           write or sync failed: FENCED
+ *       +-- no room: tried again           write or sync failed: FAILED
  *
  * One job at a time runs for a segment on the store's writing threads: make the file, write records, sync, seal.
  * A failed write or sync ends the file for good (never is a sync tried twice: the kernel may have thrown the pages
- * away): it is fenced, keeps what was durable, and the stream writes the rest again, from RAM, to a new segment.
+ * away): it keeps what was durable, and the stream writes the rest again, from RAM, to a new segment.
  *
  * Owner:  its stream; freed by the store once it has gone.
  * Thread: loop; jobs see only what they are given, and the index, which is fixed while they run.
@@ -32,7 +32,7 @@ enum segment_state {
     SEGMENT_OPEN,
     SEGMENT_SEALING,
     SEGMENT_SEALED,
-    SEGMENT_FENCED, /* as sealed, but without a footer */
+    SEGMENT_FAILED, /* or given up, or scanned at start: as sealed, but without a footer */
 };
 
 struct stream;
@@ -134,7 +134,7 @@ uint32_t segment_waiting_notes(const struct segment *segment); /* gaps and event
 /* Gives up what is not on the disk, for a stream that is being deleted. */
 void segment_abandon(struct segment *segment);
 
-/* Takes the records that are not durable off a fenced segment; the caller appends them elsewhere. */
+/* Takes the records that are not durable off a failed segment; the caller appends them elsewhere. */
 struct segment_record *segment_take_undurable(struct segment *segment);
 
 /* Frees a record, with its reference, pin and buffer. */

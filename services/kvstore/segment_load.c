@@ -184,7 +184,7 @@ static bool load_by_scan(struct loader *loader)
     loader->load->torn_bytes = loader->load->was_open ? scan.torn_bytes : 0;
     loader->load->damaged_frames = scan.damaged_frames;
     loader->load->is_empty = ok && scan.entry_count == 0;
-    loader->segment->state = SEGMENT_FENCED;
+    loader->segment->state = SEGMENT_FAILED;
     if (ok && loader->load->is_empty && !loader->load->was_open)
         ok = status_fail(loader->st, STATUS_DATA_LOSS, "no record of it fits");
     if (ok && !loader->load->was_open)

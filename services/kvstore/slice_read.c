@@ -61,7 +61,7 @@ static bool check_layer(struct slice_read *read)
     return true;
 }
 
-/* `image` begins with the record's header. One in RAM gets another header when its file is fenced (stream_fence.c), on
+/* `image` begins with the record's header. One in RAM gets another header when its file fails (stream_rewrite.c), on
  * the loop: there it is read too. */
 static bool take_header(struct slice_read *read, const uint8_t *image)
 {
@@ -292,7 +292,7 @@ static bool start_layer(struct slice_read *read)
     return read->slot == NULL ? wait_for_room(read) : submit(read);
 }
 
-/* A frame whose file was fenced has moved on. */
+/* A frame whose file failed has moved on. */
 static bool find_again(struct slice_read *read)
 {
     struct segment *segment = read->frame->chunk->segment;

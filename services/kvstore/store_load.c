@@ -123,7 +123,7 @@ static void cut_segment(struct segment *segment, uint64_t seq)
     }
 }
 
-/* Records written again after their file was fenced are in two segments: the one that was begun later counts. */
+/* Records written again after their file failed are in two segments: the one that was begun later counts. */
 static void cut_overlaps(struct stream *stream)
 {
     for (uint32_t i = 1; i < stream->segment_count; i++)

@@ -199,7 +199,7 @@ bool stream_push_segment(struct stream *stream, struct segment *segment);
 void stream_pump(struct stream *stream);
 void stream_commit(struct stream *stream);
 void stream_progress(struct stream *stream); /* something became durable, or a segment is quiet */
-void stream_segment_fenced(struct stream *stream, struct segment *segment);
+void stream_segment_failed(struct stream *stream, struct segment *segment);
 
 /* What the history will be when this segment has gone. */
 void stream_add_to_history(struct history *history, const struct segment *segment);

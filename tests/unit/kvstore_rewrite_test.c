@@ -1,4 +1,4 @@
-/* What a failed sync leaves to others: to those who read blocks of the file that is fenced (a work holds the one reading
+/* What a failed sync leaves to others: to those who read blocks of the file that fails (a work holds the one reading
  * thread, so that they begin before the blocks get headers for another file, and end after that), and to those who read
  * what was written again. */
 #include <errno.h>
@@ -41,13 +41,13 @@ static void hold_thread(struct fixture *fixture, struct held_thread *held)
 }
 
 /* What is in RAM only goes to another file. */
-static void fence_file(struct fixture *fixture, struct stream *stream)
+static void fail_file(struct fixture *fixture, struct stream *stream)
 {
     const struct segment *before = stream->segments[0];
 
     syncs_to_failure = 1;
     stream_commit(stream);
-    FIXTURE_TURN_UNTIL(fixture, before->state == SEGMENT_FENCED);
+    FIXTURE_TURN_UNTIL(fixture, before->state == SEGMENT_FAILED);
     CHECK_EQ(before->index.frame_count, 0);
 }
 
@@ -78,7 +78,7 @@ static void block_arrived(struct block_read *read)
     read->done = NULL;
 }
 
-TEST(fence_leaves_a_block_that_is_being_read_whole)
+TEST(rewrite_leaves_a_block_that_is_being_read_whole)
 {
     struct fixture fixture;
     struct fixture_writer writer;
@@ -90,7 +90,7 @@ TEST(fence_leaves_a_block_that_is_being_read_whole)
 
     hold_thread(&fixture, &held);
     CHECK(!block_read_start(&read));
-    fence_file(&fixture, stream);
+    fail_file(&fixture, stream);
     sem_post(&held.may_go);
     FIXTURE_TURN_UNTIL(&fixture, read.done == NULL && held.is_done);
     CHECK_EQ(read.result, FRAME_OK);
@@ -106,7 +106,7 @@ TEST(fence_leaves_a_block_that_is_being_read_whole)
 }
 
 /* The answer is that of the first try, which held the thread: no second one was needed. */
-TEST(fence_leaves_a_thumbnail_that_is_being_read_whole)
+TEST(rewrite_leaves_a_thumbnail_that_is_being_read_whole)
 {
     struct fixture fixture;
     struct fixture_writer writer;
@@ -120,7 +120,7 @@ TEST(fence_leaves_a_thumbnail_that_is_being_read_whole)
 
     hold_thread(&fixture, &held);
     CHECK(!slice_read_start(&reading.read));
-    fence_file(&fixture, stream);
+    fail_file(&fixture, stream);
     sem_post(&held.may_go);
     FIXTURE_TURN_UNTIL(&fixture, reading.came && held.is_done);
     CHECK_EQ(reading.read.result, FRAME_OK);
@@ -135,7 +135,7 @@ TEST(fence_leaves_a_thumbnail_that_is_being_read_whole)
 
 /* The sync that fails is of an end alone, and a frame has come behind it: what is written again has the number that the
  * frame's file begins with, and belongs before it, at the next start too. */
-TEST(fence_of_an_end_keeps_what_came_after_it)
+TEST(rewrite_of_an_end_keeps_what_came_after_it)
 {
     struct fixture fixture;
     struct fixture_writer writer;
@@ -146,7 +146,7 @@ TEST(fence_of_an_end_keeps_what_came_after_it)
     syncs_to_failure = 2; /* the first is of the next file's superblock */
     CHECK_OK(stream_end(stream, "", &fixture.st), fixture.st);
     fixture_append(&fixture, stream, 1);
-    FIXTURE_TURN_UNTIL(&fixture, stream->segments[0]->state == SEGMENT_FENCED);
+    FIXTURE_TURN_UNTIL(&fixture, stream->segments[0]->state == SEGMENT_FAILED);
     CHECK_EQ(stream->segment_count, 3);
     stream_commit(stream);
     fixture_wait_durable(&fixture, stream);
@@ -161,13 +161,13 @@ TEST(fence_of_an_end_keeps_what_came_after_it)
 }
 
 /* Until they are in another file, RAM has the only copies. */
-TEST(fence_leaves_blocks_pinned_until_they_are_on_the_disk)
+TEST(rewrite_leaves_blocks_pinned_until_they_are_on_the_disk)
 {
     struct fixture fixture;
     struct fixture_writer writer;
     struct stream *stream = start(&fixture, &writer);
 
-    fence_file(&fixture, stream);
+    fail_file(&fixture, stream);
     CHECK(stream_durable_seq(stream) == 0);
     for (uint64_t seq = 0; seq < 3; seq++)
         CHECK_EQ(stream_find(stream, seq)->image->pins, 1);
