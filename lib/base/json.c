@@ -30,18 +30,24 @@ struct json *json_parse(struct bytes text, struct status *st)
     return cooked(value);
 }
 
-struct json *json_parse_file(const char *path, size_t limit_bytes, struct status *st)
+struct json *json_parse_file_on(const struct file_ops *ops, const char *path, size_t limit_bytes,
+                                struct status *st)
 {
     struct file_text text;
     struct json *value;
 
-    if (!file_read_all(path, limit_bytes, &text, st))
+    if (!file_read_all_on(ops, path, limit_bytes, &text, st))
         return NULL;
     value = json_parse((struct bytes){ (const uint8_t *)text.data, text.len }, st);
     if (value == NULL)
         status_wrap(st, "%s", path);
     free(text.data);
     return value;
+}
+
+struct json *json_parse_file(const char *path, size_t limit_bytes, struct status *st)
+{
+    return json_parse_file_on(&file_system, path, limit_bytes, st);
 }
 
 void json_free(struct json *value)

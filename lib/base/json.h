@@ -14,12 +14,15 @@
 #include <stdint.h>
 
 #include "base/bytes.h"
+#include "base/file_ops.h"
 #include "base/status.h"
 
 struct json;
 
 struct json *json_parse(struct bytes text, struct status *st);
 struct json *json_parse_file(const char *path, size_t limit_bytes, struct status *st);
+struct json *json_parse_file_on(const struct file_ops *ops, const char *path, size_t limit_bytes,
+                                struct status *st);
 void json_free(struct json *value); /* NULL is fine */
 
 /* Reading. NULL values are allowed everywhere and read as "missing". */

@@ -5,26 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "kv/kv_format.h"
-
-static int real_open(const char *path, int flags, mode_t mode)
-{
-    return open(path, flags, mode);
-}
-
-const struct disk_ops disk_real = {
-    .open = real_open,
-    .pwritev = pwritev,
-    .pread = pread,
-    .fallocate = fallocate,
-    .ftruncate = ftruncate,
-    .fdatasync = fdatasync,
-    .rename = rename,
-    .unlink = unlink,
-};
 
 /* EIO is DATA_LOSS only of what was to be written; what was there may be there still. */
 static enum status_code code_of_trouble(int error)
@@ -32,7 +14,7 @@ static enum status_code code_of_trouble(int error)
     return error == EIO ? STATUS_UNAVAILABLE : status_code_of_errno(error);
 }
 
-int disk_open(const struct disk_ops *ops, const char *path, int flags, struct status *st)
+int disk_open(const struct file_ops *ops, const char *path, int flags, struct status *st)
 {
     int fd = ops->open(path, flags | O_CLOEXEC | O_DIRECT, 0600);
 
@@ -58,7 +40,7 @@ static void skip(struct iovec **pieces, int *count, size_t done)
     }
 }
 
-bool disk_write(const struct disk_ops *ops, int fd, struct iovec *pieces, int count, uint64_t offset,
+bool disk_write(const struct file_ops *ops, int fd, struct iovec *pieces, int count, uint64_t offset,
                 struct status *st)
 {
     while (count > 0) {
@@ -76,7 +58,7 @@ bool disk_write(const struct disk_ops *ops, int fd, struct iovec *pieces, int co
     return true;
 }
 
-bool disk_read(const struct disk_ops *ops, int fd, void *to, uint64_t len, uint64_t offset, struct status *st)
+bool disk_read(const struct file_ops *ops, int fd, void *to, uint64_t len, uint64_t offset, struct status *st)
 {
     for (uint64_t done = 0; done < len;) {
         ssize_t n = ops->pread(fd, (char *)to + done, len - done, (off_t)(offset + done));
@@ -93,7 +75,7 @@ bool disk_read(const struct disk_ops *ops, int fd, void *to, uint64_t len, uint6
     return true;
 }
 
-bool disk_reserve(const struct disk_ops *ops, int fd, uint64_t bytes, struct status *st)
+bool disk_reserve(const struct file_ops *ops, int fd, uint64_t bytes, struct status *st)
 {
     int failed;
 
@@ -105,21 +87,21 @@ bool disk_reserve(const struct disk_ops *ops, int fd, uint64_t bytes, struct sta
     return status_fail(st, status_code_of_errno(errno), "reserve %llu bytes: %m", (unsigned long long)bytes);
 }
 
-bool disk_length(int fd, uint64_t *bytes_p, struct status *st)
+bool disk_length(const struct file_ops *ops, int fd, uint64_t *bytes_p, struct status *st)
 {
     struct stat info;
 
-    if (fstat(fd, &info) != 0)
+    if (ops->fstat(fd, &info) != 0)
         return status_fail(st, code_of_trouble(errno), "stat: %m");
     *bytes_p = (uint64_t)info.st_size;
     return true;
 }
 
-bool disk_taken(int fd, uint64_t *bytes_p, struct status *st)
+bool disk_taken(const struct file_ops *ops, int fd, uint64_t *bytes_p, struct status *st)
 {
     struct stat info;
 
-    if (fstat(fd, &info) != 0)
+    if (ops->fstat(fd, &info) != 0)
         return status_fail(st, code_of_trouble(errno), "stat: %m");
     *bytes_p = (uint64_t)info.st_blocks * 512;
     return true;

@@ -3,7 +3,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/json.h"
 
@@ -207,16 +206,16 @@ static bool read_spans(struct history *history, const struct json *rows, struct 
     return true;
 }
 
-bool history_read(struct history *history, const char *path, struct status *st)
+bool history_read(struct history *history, const struct file_ops *disk, const char *path, struct status *st)
 {
     struct stat info;
     struct json *object;
     bool ok;
 
     memset(history, 0, sizeof *history);
-    if (stat(path, &info) != 0)
+    if (disk->stat(path, &info) != 0)
         return errno == ENOENT || status_fail(st, status_code_of_errno(errno), "stat %s: %m", path);
-    object = json_parse_file(path, HISTORY_BYTES_MAX, st);
+    object = json_parse_file_on(disk, path, HISTORY_BYTES_MAX, st);
     if (object == NULL)
         return false;
     ok = json_read_u64(object, "next_seq", &history->next_seq, st) &&

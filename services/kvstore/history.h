@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/file_ops.h"
 #include "base/status.h"
 
 enum {
@@ -49,7 +50,9 @@ uint64_t history_gap_frames(const struct history *history);
 void history_in_range(const struct history *history, int64_t from_ns, int64_t to_ns, uint64_t *frames_p,
                       uint64_t *gaps_p);
 
-char *history_text(const struct history *history);                               /* free() */
-bool history_read(struct history *history, const char *path, struct status *st); /* a missing file is empty */
+char *history_text(const struct history *history); /* free() */
+
+/* A missing file is empty. */
+bool history_read(struct history *history, const struct file_ops *disk, const char *path, struct status *st);
 
 #endif

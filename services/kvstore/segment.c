@@ -96,7 +96,7 @@ static void writer_free(struct segment *segment)
     queue_free(segment, &writer->writing);
     queue_free(segment, &writer->unwritten);
     if (writer->fd >= 0)
-        close(writer->fd);
+        segment->stream->store->disk->close(writer->fd);
     free(writer->entries);
     free(writer->notes);
     free(writer);
@@ -181,7 +181,7 @@ static bool seal_file(struct segment_writer *writer)
 
     return segment_job_seal(segment->stream->store->disk, writer->fd, segment->base, &writer->parts,
                             writer->end, &writer->st) &&
-           disk_taken(writer->fd, &writer->taken, &writer->st);
+           disk_taken(segment->stream->store->disk, writer->fd, &writer->taken, &writer->st);
 }
 
 static bool create_file(struct segment_writer *writer)

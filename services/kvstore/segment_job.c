@@ -27,7 +27,7 @@ static bool path_of(const char *base, const char *suffix, char path[PATH_MAX], s
     return status_fail(st, STATUS_INVALID, "path is too long: %.100s...", base);
 }
 
-static bool start_file(const struct disk_ops *disk, int fd, const struct kv_super *super, uint64_t capacity,
+static bool start_file(const struct file_ops *disk, int fd, const struct kv_super *super, uint64_t capacity,
                        struct status *st)
 {
     struct kv_super written = *super;
@@ -45,7 +45,7 @@ static bool start_file(const struct disk_ops *disk, int fd, const struct kv_supe
     return ok;
 }
 
-int segment_job_create(const struct disk_ops *disk, const char *base, const struct kv_super *super,
+int segment_job_create(const struct file_ops *disk, const char *base, const struct kv_super *super,
                        uint64_t capacity, uint64_t *taken_p, struct status *st)
 {
     char folder[PATH_MAX], parent[PATH_MAX], path[PATH_MAX];
@@ -53,21 +53,22 @@ int segment_job_create(const struct disk_ops *disk, const char *base, const stru
 
     folder_of(base, folder);
     folder_of(folder, parent);
-    if (!path_of(base, ".open", path, st) || !file_make_folders(folder, st) || !file_sync_folder(parent, st))
+    if (!path_of(base, ".open", path, st) || !file_make_folders_on(disk, folder, st) ||
+        !file_sync_folder_on(disk, parent, st))
         return -1;
     fd = disk_open(disk, path, O_RDWR | O_CREAT | O_EXCL, st);
     if (fd < 0)
         return -1;
-    if (start_file(disk, fd, super, capacity, st) && disk_taken(fd, taken_p, st) &&
-        file_sync_folder(folder, st))
+    if (start_file(disk, fd, super, capacity, st) && disk_taken(disk, fd, taken_p, st) &&
+        file_sync_folder_on(disk, folder, st))
         return fd;
     status_wrap(st, "segment %s", path);
-    close(fd);
+    disk->close(fd);
     disk->unlink(path);
     return -1;
 }
 
-static int open_sealed_or_not(const struct disk_ops *disk, const char *base, struct status *st)
+static int open_sealed_or_not(const struct file_ops *disk, const char *base, struct status *st)
 {
     static const char *const suffixes[] = { ".seg", ".open", ".seg" };
     char path[PATH_MAX];
@@ -83,14 +84,14 @@ static int open_sealed_or_not(const struct disk_ops *disk, const char *base, str
     return fd;
 }
 
-bool segment_job_read(const struct disk_ops *disk, const char *base, uint8_t *to, uint64_t bytes,
+bool segment_job_read(const struct file_ops *disk, const char *base, uint8_t *to, uint64_t bytes,
                       uint64_t offset, struct status *st)
 {
     int fd = open_sealed_or_not(disk, base, st);
     bool ok = fd >= 0 && disk_read(disk, fd, to, bytes, offset, st);
 
     if (fd >= 0)
-        close(fd);
+        disk->close(fd);
     return ok;
 }
 
@@ -149,7 +150,7 @@ static void fill_footer(const struct segment_footer_parts *parts, struct kv_foot
     kv_footer_put(footer, bytes + (footer->file_bytes - KV_PAGE_BYTES - end));
 }
 
-static bool write_footer(const struct disk_ops *disk, int fd, const struct segment_footer_parts *parts,
+static bool write_footer(const struct file_ops *disk, int fd, const struct segment_footer_parts *parts,
                          uint64_t end, struct status *st)
 {
     struct kv_footer footer = { .records = parts->entry_count,
@@ -180,7 +181,7 @@ static bool write_footer(const struct disk_ops *disk, int fd, const struct segme
     return ok;
 }
 
-bool segment_job_seal(const struct disk_ops *disk, int fd, const char *base,
+bool segment_job_seal(const struct file_ops *disk, int fd, const char *base,
                       const struct segment_footer_parts *parts, uint64_t end, struct status *st)
 {
     char from[PATH_MAX], to[PATH_MAX], folder[PATH_MAX];
@@ -192,5 +193,5 @@ bool segment_job_seal(const struct disk_ops *disk, int fd, const char *base,
         return status_wrap(st, "seal %s", from);
     if (disk->rename(from, to) != 0)
         return status_fail(st, status_code_of_errno(errno), "rename %s to .seg: %m", from);
-    return file_sync_folder(folder, st);
+    return file_sync_folder_on(disk, folder, st);
 }

@@ -7,12 +7,12 @@
 
 /* Makes folders and file, reserves `capacity`, writes the superblock, syncs both. The descriptor, or -1 with
  * nothing left behind. *taken_p: bytes on the disk. */
-int segment_job_create(const struct disk_ops *disk, const char *base, const struct kv_super *super,
+int segment_job_create(const struct file_ops *disk, const char *base, const struct kv_super *super,
                        uint64_t capacity, uint64_t *taken_p, struct status *st);
 
 /* Reads of the file, by whichever name it has now: one that is being sealed changes it. `to`, `bytes` and `offset` as
  * disk_read() wants them. */
-bool segment_job_read(const struct disk_ops *disk, const char *base, uint8_t *to, uint64_t bytes,
+bool segment_job_read(const struct file_ops *disk, const char *base, uint8_t *to, uint64_t bytes,
                       uint64_t offset, struct status *st);
 
 /* Everything a footer is made from. */
@@ -27,7 +27,7 @@ struct segment_footer_parts {
 };
 
 /* Writes the footer at `end`, cuts the file there, syncs, renames BASE.open to BASE.seg and syncs the folder. */
-bool segment_job_seal(const struct disk_ops *disk, int fd, const char *base,
+bool segment_job_seal(const struct file_ops *disk, int fd, const char *base,
                       const struct segment_footer_parts *parts, uint64_t end, struct status *st);
 
 /* Bytes of the footer that these would get. */

@@ -17,7 +17,7 @@
 
 struct loader {
     struct stream *stream;
-    const struct disk_ops *disk;
+    const struct file_ops *disk;
     const char *base;
     struct segment *segment;
     struct segment_load *load;
@@ -219,7 +219,7 @@ static bool load_super(struct loader *loader, struct kv_super *super)
 static bool open_file(struct loader *loader, const char *path, int flags)
 {
     loader->fd = disk_open(loader->disk, path, flags, loader->st);
-    return loader->fd >= 0 && disk_length(loader->fd, &loader->file_bytes, loader->st);
+    return loader->fd >= 0 && disk_length(loader->disk, loader->fd, &loader->file_bytes, loader->st);
 }
 
 static bool load_content(struct loader *loader)
@@ -278,9 +278,9 @@ bool segment_load(struct stream *stream, const char *base, bool is_open, struct 
     if (ok && load->is_empty && is_open && loader.disk->unlink(path) != 0)
         ok = status_fail(st, status_code_of_errno(errno), "remove %s: %m", path);
     if (ok && !load->is_empty)
-        ok = disk_taken(loader.fd, &loader.segment->disk_bytes, st);
+        ok = disk_taken(loader.disk, loader.fd, &loader.segment->disk_bytes, st);
     if (loader.fd >= 0)
-        close(loader.fd);
+        loader.disk->close(loader.fd);
     if (!ok || load->is_empty) {
         segment_destroy(loader.segment);
         loader.segment = NULL;
@@ -291,7 +291,7 @@ bool segment_load(struct stream *stream, const char *base, bool is_open, struct 
 
 uint8_t *segment_load_init(const struct segment *segment, struct kv_record *record, struct status *st)
 {
-    const struct disk_ops *disk = segment->stream->store->disk;
+    const struct file_ops *disk = segment->stream->store->disk;
     uint8_t *image = disk_buffer(segment->init_bytes);
     struct kv_layout layout;
     uint32_t crc;

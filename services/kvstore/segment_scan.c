@@ -199,7 +199,7 @@ static bool take_record(struct segment_scan *scan, struct segment *segment, uint
 /* A file is made at its full length: what was never written of it is a hole, and can be long. */
 static uint64_t skip_hole(const struct segment_scan *scan, uint64_t at)
 {
-    off_t data = lseek(scan->fd, (off_t)at, SEEK_DATA);
+    off_t data = scan->disk->lseek(scan->fd, (off_t)at, SEEK_DATA);
 
     if (data < 0)
         return errno == ENXIO ? scan->file_bytes : at;
@@ -267,12 +267,12 @@ static uint64_t look_for_end(struct segment_scan *scan, uint64_t at, uint64_t sa
     return found.record_bytes;
 }
 
-bool segment_scan_end(const struct disk_ops *disk, const char *path, uint64_t salt,
+bool segment_scan_end(const struct file_ops *disk, const char *path, uint64_t salt,
                       struct segment_scan_end *end_p, struct status *st)
 {
     struct segment_scan_end end = { 0 };
     struct segment_scan scan = { .disk = disk, .fd = disk_open(disk, path, O_RDONLY, st) };
-    bool ok = scan.fd >= 0 && disk_length(scan.fd, &scan.file_bytes, st) &&
+    bool ok = scan.fd >= 0 && disk_length(disk, scan.fd, &scan.file_bytes, st) &&
               make_image(&scan, KV_HEADER_BYTES_MAX, st);
     struct status unread = { 0 };
 
@@ -283,7 +283,7 @@ bool segment_scan_end(const struct disk_ops *disk, const char *path, uint64_t sa
         ok = status_wrap(st, "%s", path);
     }
     if (scan.fd >= 0)
-        close(scan.fd);
+        disk->close(scan.fd);
     segment_scan_free(&scan);
     if (ok)
         *end_p = end;

@@ -12,7 +12,7 @@ struct segment_scan_end {
 };
 
 struct segment_scan {
-    const struct disk_ops *disk;
+    const struct file_ops *disk;
     int fd;
     uint64_t file_bytes;
     /* found */
@@ -36,7 +36,7 @@ void segment_scan_free(struct segment_scan *scan);
 
 /* The same of a file that cannot be used. Its salt is that of the file's name. False: nobody can look into the file now, or
  * not behind the last header that could be read. */
-bool segment_scan_end(const struct disk_ops *disk, const char *path, uint64_t salt,
+bool segment_scan_end(const struct file_ops *disk, const char *path, uint64_t salt,
                       struct segment_scan_end *end_p, struct status *st);
 
 /* Enters a record into the segment: a frame into the index (its keys and sums are the caller's to fill), the rest

@@ -256,6 +256,6 @@ void store_close(struct store *store)
     }
     ram_arena_destroy(store->arena);
     if (store->lock_fd >= 0)
-        close(store->lock_fd);
+        store->disk->close(store->lock_fd);
     free(store);
 }

@@ -34,7 +34,7 @@ struct store_options {
     uint64_t segment_bytes_max;
     uint32_t commit_ms; /* at most this long from RAM to disk */
     uint32_t reading_threads, writing_threads;
-    const struct disk_ops *disk; /* NULL: the real one */
+    const struct file_ops *disk; /* NULL: the real one */
 };
 
 enum {
@@ -50,7 +50,7 @@ struct store {
     struct store_options options;
     struct loop *loop;
     struct work_pool *writing, *reading;
-    const struct disk_ops *disk;
+    const struct file_ops *disk;
     struct ram_arena *arena;
     struct index_memory index_memory;
     int lock_fd;

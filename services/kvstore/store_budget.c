@@ -108,14 +108,14 @@ static bool save_history(const struct removal *removal, struct status *st)
     char path[PATH_MAX + 16];
 
     snprintf(path, sizeof path, "%s/history.json", removal->segment->stream->folder);
-    return file_write_durable(path, removal->history, strlen(removal->history), st);
+    return file_write_durable_on(removal->store->disk, path, removal->history, strlen(removal->history), st);
 }
 
 /* It has one of two names, as it was sealed or not. */
 static bool unlink_segment(const struct removal *removal, struct status *st)
 {
     static const char *const suffixes[] = { ".seg", ".open" };
-    const struct disk_ops *disk = removal->store->disk;
+    const struct file_ops *disk = removal->store->disk;
     char path[PATH_MAX + 8];
 
     for (size_t i = 0; i < ARRAY_LEN(suffixes); i++) {

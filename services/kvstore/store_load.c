@@ -3,7 +3,6 @@
 #include "kvstore/store.h"
 
 #include <ctype.h>
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -22,52 +21,6 @@
 #include "kvstore/segment_scan.h"
 
 enum { RAM_BYTES_MIN = 8 << 20, DISK_BYTES_MIN = 8 << 20, NAME_DIGITS = 20 };
-
-/* --- names in a folder, sorted --- */
-
-struct names {
-    char **list;
-    uint32_t count;
-};
-
-static void names_free(struct names *names)
-{
-    for (uint32_t i = 0; i < names->count; i++)
-        free(names->list[i]);
-    free(names->list);
-}
-
-static int compare_texts(const void *a, const void *b)
-{
-    return strcmp(*(char *const *)a, *(char *const *)b);
-}
-
-static bool names_read(struct names *names, const char *folder, struct status *st)
-{
-    DIR *dir = opendir(folder);
-    struct dirent *entry;
-    uint32_t room = 0;
-
-    *names = (struct names){ 0 };
-    if (dir == NULL)
-        return status_fail(st, status_code_of_errno(errno), "open folder %s: %m", folder);
-    while ((entry = readdir(dir)) != NULL) {
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-            continue;
-        if (names->count == room) {
-            room = room == 0 ? 16 : 2 * room;
-            names->list = realloc(names->list, room * sizeof *names->list);
-            REQUIRE(names->list != NULL); /* at start: without memory there is no store */
-        }
-        names->list[names->count] = strdup(entry->d_name);
-        REQUIRE(names->list[names->count] != NULL);
-        names->count++;
-    }
-    closedir(dir);
-    if (names->count > 1)
-        qsort(names->list, names->count, sizeof *names->list, compare_texts);
-    return true;
-}
 
 /* --- segments of a stream --- */
 
@@ -90,7 +43,7 @@ static void count_unusable(struct stream *stream, const char *path, struct lost 
     log_error(&context, "segment_unusable", "%s; it stays where it is and is not served", why->text);
     if (!segment_scan_end(stream->store->disk, path, salt, &end, &lost->unknown))
         lost->unknown_from_seq = strtoull(strrchr(path, '/') + 1, NULL, 10);
-    if (stat(path, &info) == 0)
+    if (stream->store->disk->stat(path, &info) == 0)
         stream->store->disk_used_bytes += (uint64_t)info.st_blocks * 512;
     if (end.seq > lost->end.seq)
         lost->end.seq = end.seq;
@@ -196,20 +149,20 @@ static bool load_segment(struct stream *stream, const char *folder, const char *
 
 static bool load_epochs(struct stream *stream, struct lost *lost, struct status *st)
 {
-    struct names epochs, files;
+    struct file_names epochs, files;
     char folder[PATH_MAX];
-    bool ok = names_read(&epochs, stream->folder, st);
+    bool ok = file_list_on(stream->store->disk, stream->folder, &epochs, st);
 
     for (uint32_t i = 0; ok && i < epochs.count; i++) {
         if (strlen(epochs.list[i]) != NAME_DIGITS || !isdigit((unsigned char)epochs.list[i][0]))
             continue;
         snprintf(folder, sizeof folder, "%s/%s", stream->folder, epochs.list[i]);
-        ok = names_read(&files, folder, st);
+        ok = file_list_on(stream->store->disk, folder, &files, st);
         for (uint32_t n = 0; ok && n < files.count; n++)
             ok = load_segment(stream, folder, files.list[n], lost, st);
-        names_free(&files);
+        file_names_free(&files);
     }
-    names_free(&epochs);
+    file_names_free(&epochs);
     return ok;
 }
 
@@ -304,7 +257,7 @@ static bool load_stream(struct store *store, const char *ns, const char *name, s
 
     if (!stream_create(&stream, store, ns, name, st))
         return false;
-    if (stat(stream->folder, &info) == 0 && !S_ISDIR(info.st_mode)) {
+    if (store->disk->stat(stream->folder, &info) == 0 && !S_ISDIR(info.st_mode)) {
         stream_free(stream);
         return true;
     }
@@ -324,35 +277,35 @@ static bool load_stream(struct store *store, const char *ns, const char *name, s
 
 static bool load_namespace(struct store *store, const char *folder, const char *ns, struct status *st)
 {
-    struct names names;
-    bool ok = names_read(&names, folder, st);
+    struct file_names names;
+    bool ok = file_list_on(store->disk, folder, &names, st);
 
     for (uint32_t i = 0; ok && i < names.count; i++) {
         char gone[PATH_MAX];
 
         if (strncmp(names.list[i], ".gone-", 6) == 0 &&
             snprintf(gone, sizeof gone, "%s/%s", folder, names.list[i]) < PATH_MAX)
-            ok = file_remove_tree(gone, st);
+            ok = file_remove_tree_on(store->disk, gone, st);
         else if (name_check("stream", names.list[i], NULL))
             ok = load_stream(store, ns, names.list[i], st);
     }
-    names_free(&names);
+    file_names_free(&names);
     return ok;
 }
 
 static bool load_all(struct store *store, struct status *st)
 {
     char root[PATH_MAX], folder[PATH_MAX];
-    struct names spaces;
+    struct file_names spaces;
     bool ok;
 
     snprintf(root, sizeof root, "%s/v1", store->options.root);
-    ok = names_read(&spaces, root, st);
+    ok = file_list_on(store->disk, root, &spaces, st);
     for (uint32_t i = 0; ok && i < spaces.count; i++)
         if (name_check("namespace", spaces.list[i], NULL) &&
             snprintf(folder, sizeof folder, "%s/%s", root, spaces.list[i]) < PATH_MAX)
             ok = load_namespace(store, folder, spaces.list[i], st);
-    names_free(&spaces);
+    file_names_free(&spaces);
     return ok;
 }
 
@@ -364,13 +317,14 @@ static bool take_lock(struct store *store, struct status *st)
 
     if (snprintf(path, sizeof path, "%s/v1", store->options.root) >= PATH_MAX - 256)
         return status_fail(st, STATUS_INVALID, "data folder: its path is too long");
-    if (!file_make_folders(path, st) || !file_sync_folder(store->options.root, st))
+    if (!file_make_folders_on(store->disk, path, st) ||
+        !file_sync_folder_on(store->disk, store->options.root, st))
         return false;
     snprintf(path, sizeof path, "%s/lock", store->options.root);
-    store->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    store->lock_fd = store->disk->open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
     if (store->lock_fd < 0)
         return status_fail(st, status_code_of_errno(errno), "open %s: %m", path);
-    if (flock(store->lock_fd, LOCK_EX | LOCK_NB) == 0)
+    if (store->disk->flock(store->lock_fd, LOCK_EX | LOCK_NB) == 0)
         return true;
     if (errno == EWOULDBLOCK)
         return status_fail(st, STATUS_EXISTS,
@@ -460,7 +414,7 @@ bool store_open(struct store **store_p, struct loop *loop, const struct store_op
         return status_fail(st, STATUS_EXHAUSTED, "no memory for the store");
     store->options = *options;
     store->loop = loop;
-    store->disk = options->disk == NULL ? &disk_real : options->disk;
+    store->disk = options->disk == NULL ? &file_system : options->disk;
     store->lock_fd = -1;
     store->index_memory.limit_bytes = options->ram_bytes / 4;
     store->read_waiters_end = &store->read_waiters;

@@ -23,15 +23,16 @@ struct stream_deletion {
 
 static bool remove_folder(const struct stream *stream, struct status *st)
 {
+    const struct file_ops *disk = stream->store->disk;
     char parent[STREAM_FOLDER_BYTES], gone[PATH_MAX];
 
     snprintf(parent, sizeof parent, "%s/v1/%s", stream->store->options.root, stream->ns);
     snprintf(gone, sizeof gone, "%s/.gone-%s", parent, stream->name);
-    if (!file_remove_tree(gone, st))
+    if (!file_remove_tree_on(disk, gone, st))
         return false;
-    if (stream->store->disk->rename(stream->folder, gone) != 0 && errno != ENOENT)
+    if (disk->rename(stream->folder, gone) != 0 && errno != ENOENT)
         return status_fail(st, status_code_of_errno(errno), "rename %s: %m", stream->folder);
-    return file_sync_folder(parent, st) && file_remove_tree(gone, st);
+    return file_sync_folder_on(disk, parent, st) && file_remove_tree_on(disk, gone, st);
 }
 
 static void deletion_run(struct work *work)

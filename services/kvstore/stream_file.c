@@ -83,15 +83,16 @@ static char *text_of(const struct stream *stream)
 
 static bool make_folders(const struct stream *stream, struct status *st)
 {
+    const struct file_ops *disk = stream->store->disk;
     char path[PATH_MAX];
 
-    if (!file_make_folders(stream->folder, st))
+    if (!file_make_folders_on(disk, stream->folder, st))
         return false;
     snprintf(path, sizeof path, "%s/v1/%s", stream->store->options.root, stream->ns);
-    if (!file_sync_folder(path, st))
+    if (!file_sync_folder_on(disk, path, st))
         return false;
     snprintf(path, sizeof path, "%s/v1", stream->store->options.root);
-    return file_sync_folder(path, st);
+    return file_sync_folder_on(disk, path, st);
 }
 
 static void save_run(struct work *work)
@@ -100,8 +101,9 @@ static void save_run(struct work *work)
     char path[PATH_MAX + 16];
 
     snprintf(path, sizeof path, "%s/stream.json", save->stream->folder);
-    save->ok = (!save->is_first || make_folders(save->stream, &save->st)) &&
-               file_write_durable(path, save->text, strlen(save->text), &save->st);
+    save->ok =
+        (!save->is_first || make_folders(save->stream, &save->st)) &&
+        file_write_durable_on(save->stream->store->disk, path, save->text, strlen(save->text), &save->st);
 }
 
 static void save_done(struct work *work)
@@ -268,17 +270,18 @@ static bool read_fields(struct stream *stream, const struct json *object, struct
 
 bool stream_load_file(struct stream *stream, struct status *st)
 {
+    const struct file_ops *disk = stream->store->disk;
     char path[PATH_MAX + 16];
     struct json *object;
     bool ok;
 
     snprintf(path, sizeof path, "%s/stream.json", stream->folder);
-    object = json_parse_file(path, FILE_BYTES_MAX, st);
+    object = json_parse_file_on(disk, path, FILE_BYTES_MAX, st);
     ok = object != NULL && read_fields(stream, object, st);
     json_free(object);
     snprintf(path, sizeof path, "%s/history.json", stream->folder);
     if (!ok)
         return status_wrap(st, "%s/stream.json", stream->folder);
     stream->is_ready = true;
-    return history_read(&stream->history, path, st);
+    return history_read(&stream->history, disk, path, st);
 }

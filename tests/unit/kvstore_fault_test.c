@@ -177,7 +177,7 @@ TEST(fault_disk_that_stays_full_bounds_the_gaps_in_memory)
 static int open_without_direct(const char *path, int flags, mode_t mode)
 {
     if ((flags & O_DIRECT) == 0)
-        return disk_real.open(path, flags, mode);
+        return file_system.open(path, flags, mode);
     fault.failed++;
     errno = EINVAL;
     return -1;
@@ -260,7 +260,7 @@ TEST(fault_full_disk_keeps_init_for_the_next_writer)
 
 TEST(fault_file_systems_without_direct_access_work)
 {
-    struct disk_ops plain = disk_real;
+    struct file_ops plain = file_system;
     struct fixture fixture;
     struct stream *stream;
 

@@ -1,5 +1,5 @@
-/* kvstore_faulty_disk.h - a disk whose calls fail, or take too little, at a chosen place: a table for store_options.disk;
- * and what is written to such disks. */
+/* kvstore_faulty_disk.h - a disk whose calls on segment files fail, or take too little, at a chosen place: a table for
+ * store_options.disk; and what is written to such disks. */
 #ifndef REELKV_TEST_KVSTORE_FAULTY_DISK_H
 #define REELKV_TEST_KVSTORE_FAULTY_DISK_H
 
@@ -38,66 +38,76 @@ static bool fault_strikes(enum fault_call call)
     return true;
 }
 
+static bool is_segment_path(const char *path)
+{
+    const char *dot = strrchr(path, '.');
+
+    return dot != NULL && (strcmp(dot, ".open") == 0 || strcmp(dot, ".seg") == 0);
+}
+
+/* A small file on its way to its name. */
+static bool is_beside(const char *path)
+{
+    return strlen(path) > 4 && strcmp(path + strlen(path) - 4, ".new") == 0;
+}
+
+/* Segments are read and written in pages; other files are no multiple of them. */
+static bool is_of_pages(size_t len)
+{
+    return len % KV_PAGE_BYTES == 0;
+}
+
 static int fault_open(const char *path, int flags, mode_t mode)
 {
-    return fault_strikes(FAULT_OPEN) ? -1 : disk_real.open(path, flags, mode);
+    return is_segment_path(path) && fault_strikes(FAULT_OPEN) ? -1 : file_system.open(path, flags, mode);
 }
 
 static ssize_t fault_pwritev(int fd, const struct iovec *pieces, int count, off_t offset)
 {
     struct iovec first = pieces[0];
 
-    if (!fault_strikes(FAULT_WRITE))
-        return disk_real.pwritev(fd, pieces, count, offset);
+    if (!is_of_pages(first.iov_len) || !fault_strikes(FAULT_WRITE))
+        return file_system.pwritev(fd, pieces, count, offset);
     if (fault.error != 0)
         return -1;
     if (first.iov_len > KV_PAGE_BYTES)
         first.iov_len = KV_PAGE_BYTES;
-    return disk_real.pwritev(fd, &first, 1, offset);
+    return file_system.pwritev(fd, &first, 1, offset);
 }
 
 static ssize_t fault_pread(int fd, void *to, size_t len, off_t offset)
 {
-    if (!fault_strikes(FAULT_READ))
-        return disk_real.pread(fd, to, len, offset);
+    if (!is_of_pages(len) || !fault_strikes(FAULT_READ))
+        return file_system.pread(fd, to, len, offset);
     if (fault.error != 0)
         return -1;
-    return disk_real.pread(fd, to, len < KV_PAGE_BYTES ? len : KV_PAGE_BYTES, offset);
+    return file_system.pread(fd, to, len < KV_PAGE_BYTES ? len : KV_PAGE_BYTES, offset);
 }
 
 static int fault_fallocate(int fd, int mode, off_t offset, off_t len)
 {
-    return fault_strikes(FAULT_RESERVE) ? -1 : disk_real.fallocate(fd, mode, offset, len);
+    return fault_strikes(FAULT_RESERVE) ? -1 : file_system.fallocate(fd, mode, offset, len);
 }
 
 static int fault_ftruncate(int fd, off_t len)
 {
-    return fault_strikes(FAULT_CUT) ? -1 : disk_real.ftruncate(fd, len);
+    return fault_strikes(FAULT_CUT) ? -1 : file_system.ftruncate(fd, len);
 }
 
 static int fault_fdatasync(int fd)
 {
-    return fault_strikes(FAULT_SYNC) ? -1 : disk_real.fdatasync(fd);
+    return fault_strikes(FAULT_SYNC) ? -1 : file_system.fdatasync(fd);
 }
 
 static int fault_rename(const char *from, const char *to)
 {
-    return fault_strikes(FAULT_RENAME) ? -1 : disk_real.rename(from, to);
+    return !is_beside(from) && fault_strikes(FAULT_RENAME) ? -1 : file_system.rename(from, to);
 }
 
 static int fault_unlink(const char *path)
 {
-    return fault_strikes(FAULT_UNLINK) ? -1 : disk_real.unlink(path);
+    return is_segment_path(path) && fault_strikes(FAULT_UNLINK) ? -1 : file_system.unlink(path);
 }
-
-static const struct disk_ops faulty = { .open = fault_open,
-                                        .pwritev = fault_pwritev,
-                                        .pread = fault_pread,
-                                        .fallocate = fault_fallocate,
-                                        .ftruncate = fault_ftruncate,
-                                        .fdatasync = fault_fdatasync,
-                                        .rename = fault_rename,
-                                        .unlink = fault_unlink };
 
 /* The nth call of the watched kinds fails, and so do `repeats` - 1 behind it. */
 static inline void plan_fault(unsigned watched, int error, int nth, int repeats)
@@ -110,13 +120,29 @@ static inline void plan_fault(unsigned watched, int error, int nth, int repeats)
     fault.watched = watched;
 }
 
+static inline const struct file_ops *faulty_disk(void)
+{
+    static struct file_ops faulty;
+
+    faulty = file_system;
+    faulty.open = fault_open;
+    faulty.pwritev = fault_pwritev;
+    faulty.pread = fault_pread;
+    faulty.fallocate = fault_fallocate;
+    faulty.ftruncate = fault_ftruncate;
+    faulty.fdatasync = fault_fdatasync;
+    faulty.rename = fault_rename;
+    faulty.unlink = fault_unlink;
+    return &faulty;
+}
+
 /* A store on that disk, with nothing planned yet. */
 static inline void fault_start(struct fixture *fixture)
 {
     plan_fault(0, 0, 0, 0);
     fixture_start(fixture);
     fixture_stop(fixture);
-    fixture->options.disk = &faulty;
+    fixture->options.disk = faulty_disk();
     fixture_open(fixture);
 }
 

@@ -52,14 +52,14 @@ TEST(history_survives_writing_and_reading)
     text = history_text(&history);
     snprintf(path, sizeof path, "%s/history.json", test_folder());
     CHECK_OK(file_write_durable(path, text, strlen(text), &st), st);
-    CHECK_OK(history_read(&again, path, &st), st);
+    CHECK_OK(history_read(&again, &file_system, path, &st), st);
     CHECK_EQ(again.count, history.count);
     CHECK_MEM(again.spans, history.spans, history.count * sizeof history.spans[0]);
     CHECK_EQ(again.next_seq, 400);
     CHECK_EQ(again.next_token_index, 123456789012345);
     free(text);
     snprintf(path, sizeof path, "%s/none.json", test_folder());
-    CHECK_OK(history_read(&again, path, &st), st);
+    CHECK_OK(history_read(&again, &file_system, path, &st), st);
     CHECK_EQ(again.count, 0);
 }
 
@@ -201,7 +201,7 @@ TEST(history_refuses_what_makes_no_sense)
     snprintf(path, sizeof path, "%s/history.json", test_folder());
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         CHECK_OK(file_write_durable(path, bad[i], strlen(bad[i]), &st), st);
-        CHECK(!history_read(&again, path, &st));
+        CHECK(!history_read(&again, &file_system, path, &st));
         CHECK_HAS(st.text, "history.json");
     }
 }

@@ -25,13 +25,13 @@ static ssize_t gated_pwritev(int fd, const struct iovec *pieces, int count, off_
     while (offset >= KV_PAGE_BYTES && fd == gate.first_fd && gate.is_closed)
         pthread_cond_wait(&gate.opened, &gate.lock);
     pthread_mutex_unlock(&gate.lock);
-    return disk_real.pwritev(fd, pieces, count, offset);
+    return file_system.pwritev(fd, pieces, count, offset);
 }
 
 static ssize_t counted_pread(int fd, void *to, size_t len, off_t offset)
 {
     gate.reads++;
-    return disk_real.pread(fd, to, len, offset);
+    return file_system.pread(fd, to, len, offset);
 }
 
 static void set_gate(bool is_closed)
@@ -42,11 +42,11 @@ static void set_gate(bool is_closed)
     pthread_mutex_unlock(&gate.lock);
 }
 
-static struct disk_ops gated;
+static struct file_ops gated;
 
 static void start(struct fixture *fixture)
 {
-    gated = disk_real;
+    gated = file_system;
     gated.pwritev = gated_pwritev;
     gated.pread = counted_pread;
     fixture_start(fixture);

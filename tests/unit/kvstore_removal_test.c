@@ -106,7 +106,7 @@ static void fill_history(void)
 
 static int unlink_on_full_disk(const char *path)
 {
-    int failed = disk_real.unlink(path);
+    int failed = file_system.unlink(path);
 
     if (failed == 0)
         fill_history();
@@ -117,7 +117,7 @@ static int unlink_on_full_disk(const char *path)
  * its bytes are free, and the next removal writes what this one could not. */
 TEST(removal_on_a_full_disk_releases_what_has_gone)
 {
-    struct disk_ops full = disk_real;
+    struct file_ops full = file_system;
     struct fixture fixture;
     struct stream *stream;
     uint64_t used, gone;

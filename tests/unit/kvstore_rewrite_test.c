@@ -12,7 +12,7 @@ static atomic_int syncs_to_failure; /* the one that brings it to 0 fails */
 static int failing_fdatasync(int fd)
 {
     if (atomic_fetch_sub(&syncs_to_failure, 1) != 1)
-        return disk_real.fdatasync(fd);
+        return file_system.fdatasync(fd);
     errno = EIO;
     return -1;
 }
@@ -54,10 +54,10 @@ static void fail_file(struct fixture *fixture, struct stream *stream)
 /* Three blocks in a file that exists, none of them synced. */
 static struct stream *start(struct fixture *fixture, struct fixture_writer *writer)
 {
-    static struct disk_ops disk;
+    static struct file_ops disk;
     struct stream *stream;
 
-    disk = disk_real;
+    disk = file_system;
     disk.fdatasync = failing_fdatasync;
     syncs_to_failure = 0;
     fixture_start(fixture);

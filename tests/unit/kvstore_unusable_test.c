@@ -56,7 +56,7 @@ TEST(unusable_file_that_does_not_open_stays)
         struct stream *stream;
 
         picture_take(&picture, is_open);
-        fixture->options.disk = &faulty;
+        fixture->options.disk = faulty_disk();
         plan_fault(FAULT_OPEN, EIO, 1, 1);
         stream = picture_restore(&picture, picture.segment.data, picture.segment.len);
         CHECK_EQ(fault.failed, 1);
@@ -78,7 +78,7 @@ TEST(unusable_file_that_is_not_read_now_keeps_its_numbers)
         struct stream *stream;
 
         picture_take(&picture, is_open);
-        fixture->options.disk = &faulty;
+        fixture->options.disk = faulty_disk();
         plan_fault(FAULT_READ, EIO, 1, 3); /* the superblock, and the first headers */
         stream = picture_restore(&picture, picture.segment.data, picture.segment.len);
         CHECK_EQ(fault.failed, 3);
