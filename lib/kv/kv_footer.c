@@ -176,9 +176,10 @@ bool kv_footer_get(struct kv_footer *footer, const struct kv_super *super, uint6
         return status_fail(st, STATUS_DATA_LOSS, "no trailer: the segment was not sealed");
     if (kv_crc(0, page, KV_PAGE_BYTES - 4) != get_u32(page + KV_PAGE_BYTES - 4))
         return status_fail(st, STATUS_DATA_LOSS, "trailer: checksum does not fit");
-    if (get_u16(page + 8) != KV_FORMAT_MAJOR || get_u16(page + 10) != KV_FORMAT_MINOR)
-        return status_fail(st, STATUS_UNIMPLEMENTED, "trailer of format %u.%u; this version reads %u.%u",
-                           get_u16(page + 8), get_u16(page + 10), KV_FORMAT_MAJOR, KV_FORMAT_MINOR);
+    if (get_u16(page + 8) != KV_FORMAT_MAJOR || get_u16(page + 10) > KV_FORMAT_MINOR)
+        return status_fail(st, STATUS_UNIMPLEMENTED,
+                           "trailer of format %u.%u; this version reads up to %u.%u", get_u16(page + 8),
+                           get_u16(page + 10), KV_FORMAT_MAJOR, KV_FORMAT_MINOR);
     get_fields(&got, page);
     if (got.salt != super->salt || got.super_crc != super->crc || got.layers != super->geometry.layers)
         return status_fail(st, STATUS_DATA_LOSS, "trailer: from another segment");

@@ -1,4 +1,4 @@
-/* The superblock. Records are in kv_record.c, footers in kv_footer.c; the layout of all is in kv_format.h. */
+/* The superblock and the mark. Records are in kv_record.c, footers in kv_footer.c; the layout of all is in kv_format.h. */
 #include "kv/kv_format.h"
 
 #include "base/bytes.h"
@@ -6,9 +6,11 @@
 #include "kv/kv_crc.h"
 
 #define SUPER_MAGIC 0x5245505553564b52ull /* "RKVSUPER" */
+#define MARK_MAGIC  0x204b52414d564b52ull /* "RKVMARK " */
 
 void kv_super_put(struct kv_super *super, uint8_t page[KV_PAGE_BYTES])
 {
+    super->minor = KV_FORMAT_MINOR;
     memset(page, 0, KV_PAGE_BYTES);
     put_u64(page, SUPER_MAGIC);
     put_u16(page + 8, KV_FORMAT_MAJOR);
@@ -35,10 +37,11 @@ static bool check_versions(const uint8_t *page, struct status *st)
     uint16_t major = get_u16(page + 8), minor = get_u16(page + 10);
     uint64_t incompat = get_u64(page + 16);
 
-    if (major != KV_FORMAT_MAJOR || minor != KV_FORMAT_MINOR)
-        return status_fail(st, STATUS_UNIMPLEMENTED,
-                           "segment format %u.%u; this version reads %u.%u: use the release that wrote it",
-                           major, minor, KV_FORMAT_MAJOR, KV_FORMAT_MINOR);
+    if (major != KV_FORMAT_MAJOR || minor < 1 || minor > KV_FORMAT_MINOR)
+        return status_fail(
+            st, STATUS_UNIMPLEMENTED,
+            "segment format %u.%u; this version reads up to %u.%u: use the release that wrote it", major,
+            minor, KV_FORMAT_MAJOR, KV_FORMAT_MINOR);
     if (incompat != 0)
         return status_fail(st, STATUS_UNIMPLEMENTED,
                            "segment needs features 0x%llx that this version does not have",
@@ -64,6 +67,7 @@ bool kv_super_get(struct kv_super *super, const uint8_t page[KV_PAGE_BYTES], str
         return status_fail(st, STATUS_DATA_LOSS, "superblock: checksum does not fit");
     if (!check_versions(page, st))
         return false;
+    got.minor = get_u16(page + 10);
     got.compat = get_u64(page + 24);
     got.salt = get_u64(page + 32);
     memcpy(got.fingerprint, page + 40, KV_FINGERPRINT_BYTES);
@@ -78,5 +82,23 @@ bool kv_super_get(struct kv_super *super, const uint8_t page[KV_PAGE_BYTES], str
         !read_name(page + 160, "stream", got.stream, st))
         return status_wrap(st, "superblock");
     *super = got;
+    return true;
+}
+
+void kv_mark_put(const struct kv_super *super, uint64_t synced, uint8_t page[KV_PAGE_BYTES])
+{
+    memset(page, 0, KV_PAGE_BYTES);
+    put_u64(page, MARK_MAGIC);
+    put_u64(page + 8, super->salt);
+    put_u64(page + 16, synced);
+    put_u32(page + KV_PAGE_BYTES - 4, kv_crc(0, page, KV_PAGE_BYTES - 4));
+}
+
+bool kv_mark_get(const struct kv_super *super, uint64_t *synced_p, const uint8_t page[KV_PAGE_BYTES])
+{
+    if (get_u64(page) != MARK_MAGIC || get_u64(page + 8) != super->salt ||
+        get_u32(page + KV_PAGE_BYTES - 4) != kv_crc(0, page, KV_PAGE_BYTES - 4))
+        return false;
+    *synced_p = get_u64(page + 16);
     return true;
 }

@@ -4,7 +4,7 @@
  * Everything is little endian; offsets are from the start of the part; what is not named is zero, and a
  * reader of damaged bytes finds out, because every byte lies under a CRC32C or must be zero.
  *
- * A segment is a file of 4 KiB pages:  SUPER, records, then (when sealed) FOOTER.
+ * A segment is a file of 4 KiB pages:  SUPER, records, then (when sealed) FOOTER; while it grows, its last page is MARK.
  *   <root>/v1/<namespace>/<stream>/<epoch>/<first seq>-<salt>.open, and .seg once it is sealed.
  *
  * SUPER, one page
@@ -58,7 +58,11 @@
  *   32  u64  end seq                      of its column            112  u32  CRC32C of the sums
  *                                   4092  u32  CRC32C of what is before
  *
- * A reader refuses an unknown major or minor and an unknown incompat flag by name, ignores unknown compat
+ * MARK (since 0.2), written over after each sync of records, and itself synced only with the next ones
+ *    0  u64  magic "RKVMARK "          8  u64  salt                  16  u64  synced: up to this offset of the file
+ *                                                                  4092  u32  CRC32C of what is before
+ *
+ * A reader refuses another major or a later minor and an unknown incompat flag by name, ignores unknown compat
  * flags, and takes a record only when magic, salt, epoch and CRCs fit.
  *
  * Thread: any. Fails: DATA_LOSS for bytes that do not fit, UNIMPLEMENTED for what this version cannot read.
@@ -76,7 +80,8 @@ enum {
     KV_PAGE_BYTES = 4096,
     KV_PART_ALIGN = 64,
     KV_FORMAT_MAJOR = 0, /* 0: a candidate */
-    KV_FORMAT_MINOR = 1,
+    KV_FORMAT_MINOR = 2,
+    KV_FORMAT_MINOR_MARK = 2, /* the first whose growing files have a MARK */
     KV_FINGERPRINT_BYTES = 16,
     KV_NOTE_BYTES_MAX = 4096,
     KV_EMBEDDING_BYTES_MAX = 1 << 16,
@@ -97,12 +102,17 @@ struct kv_super {
     uint64_t first_seq;
     char ns[LIMIT_NAME_BYTES + 1];
     char stream[LIMIT_NAME_BYTES + 1];
-    uint32_t crc; /* as read or written */
+    uint16_t minor; /* as read; this version's when written */
+    uint32_t crc;   /* as read or written */
 };
 
-/* Fills the page; sets super->crc. */
+/* Fills the page; sets super->minor and crc. */
 void kv_super_put(struct kv_super *super, uint8_t page[KV_PAGE_BYTES]);
 bool kv_super_get(struct kv_super *super, const uint8_t page[KV_PAGE_BYTES], struct status *st);
+
+void kv_mark_put(const struct kv_super *super, uint64_t synced, uint8_t page[KV_PAGE_BYTES]);
+/* False: it is none, or of another file. */
+bool kv_mark_get(const struct kv_super *super, uint64_t *synced_p, const uint8_t page[KV_PAGE_BYTES]);
 
 enum kv_record_type {
     KV_RECORD_INIT = 1,      /* the system prompt's block; a copy opens every segment of an epoch */

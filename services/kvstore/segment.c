@@ -18,7 +18,8 @@ enum { MAKE_AGAIN_MS = 100 };
 uint64_t segment_bytes_min(const struct kv_geometry *geometry, uint64_t record_bytes, uint64_t init_bytes)
 {
     return KV_PAGE_BYTES + init_bytes + record_bytes +
-           segment_footer_bytes(geometry, 4, 1, 2 * KV_NOTE_BYTES_MAX) + 2 * (2 * KV_PAGE_BYTES);
+           segment_footer_bytes(geometry, 4, 1, 2 * KV_NOTE_BYTES_MAX) + 2 * (2 * KV_PAGE_BYTES) +
+           KV_PAGE_BYTES; /* its mark */
 }
 
 struct segment *segment_create(struct stream *stream, const struct kv_super *super, uint64_t capacity)
@@ -168,11 +169,17 @@ static bool write_queued(struct segment_writer *writer)
     return disk_write(segment->stream->store->disk, writer->fd, writer->pieces, count, offset, &writer->st);
 }
 
+/* Records, then the mark that says so. */
 static bool sync_file(struct segment_writer *writer)
 {
-    if (writer->segment->stream->store->disk->fdatasync(writer->fd) == 0)
-        return true;
-    return status_fail(&writer->st, status_code_of_errno(errno), "sync: %m");
+    const struct segment *segment = writer->segment;
+    const struct file_ops *disk = segment->stream->store->disk;
+    const struct kv_entry *last = &writer->written.last->entry;
+
+    if (disk->fdatasync(writer->fd) != 0)
+        return status_fail(&writer->st, status_code_of_errno(errno), "sync: %m");
+    return segment_job_mark(disk, writer->fd, &segment->super, last->offset + last->record_bytes,
+                            segment->capacity - KV_PAGE_BYTES, &writer->st);
 }
 
 static bool seal_file(struct segment_writer *writer)

@@ -16,7 +16,7 @@ bool segment_has_room(const struct segment *segment, const struct kv_layout *lay
                                            writer->notes_bytes + note_bytes);
 
     return writer->entry_count < KV_SEGMENT_RECORDS_MAX && segment->mark_count < SEGMENT_MARKS_MAX &&
-           writer->end + layout->record_bytes + footer <= segment->capacity;
+           writer->end + layout->record_bytes + footer + KV_PAGE_BYTES <= segment->capacity; /* its mark */
 }
 
 uint64_t segment_mark_bytes(size_t note_bytes)

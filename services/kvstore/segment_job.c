@@ -27,18 +27,38 @@ static bool path_of(const char *base, const char *suffix, char path[PATH_MAX], s
     return status_fail(st, STATUS_INVALID, "path is too long: %.100s...", base);
 }
 
+static bool write_page(const struct file_ops *disk, int fd, void *page, uint64_t offset, struct status *st)
+{
+    struct iovec piece = { .iov_len = KV_PAGE_BYTES, .iov_base = page };
+
+    return disk_write(disk, fd, &piece, 1, offset, st);
+}
+
+bool segment_job_mark(const struct file_ops *disk, int fd, const struct kv_super *super, uint64_t synced,
+                      uint64_t offset, struct status *st)
+{
+    uint8_t *page = disk_buffer(KV_PAGE_BYTES);
+    bool ok;
+
+    if (page == NULL)
+        return status_fail(st, STATUS_EXHAUSTED, "no memory for a mark");
+    kv_mark_put(super, synced, page);
+    ok = write_page(disk, fd, page, offset, st);
+    free(page);
+    return ok;
+}
+
 static bool start_file(const struct file_ops *disk, int fd, const struct kv_super *super, uint64_t capacity,
                        struct status *st)
 {
     struct kv_super written = *super;
-    struct iovec piece = { .iov_len = KV_PAGE_BYTES, .iov_base = disk_buffer(KV_PAGE_BYTES) };
-    void *page = piece.iov_base;
+    uint8_t *page = disk_buffer(KV_PAGE_BYTES);
     bool ok;
 
     if (page == NULL)
         return status_fail(st, STATUS_EXHAUSTED, "no memory for a superblock");
     kv_super_put(&written, page);
-    ok = disk_reserve(disk, fd, capacity, st) && disk_write(disk, fd, &piece, 1, 0, st);
+    ok = disk_reserve(disk, fd, capacity, st) && write_page(disk, fd, page, 0, st);
     if (ok && disk->fdatasync(fd) != 0)
         ok = status_fail(st, status_code_of_errno(errno), "sync: %m");
     free(page);

@@ -10,6 +10,10 @@
 int segment_job_create(const struct file_ops *disk, const char *base, const struct kv_super *super,
                        uint64_t capacity, uint64_t *taken_p, struct status *st);
 
+/* Writes the mark that says what was synced, at `offset`: the file's last page. */
+bool segment_job_mark(const struct file_ops *disk, int fd, const struct kv_super *super, uint64_t synced,
+                      uint64_t offset, struct status *st);
+
 /* Reads of the file, by whichever name it has now: one that is being sealed changes it. `to`, `bytes` and `offset` as
  * disk_read() wants them. */
 bool segment_job_read(const struct file_ops *disk, const char *base, uint8_t *to, uint64_t bytes,

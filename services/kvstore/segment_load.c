@@ -177,7 +177,10 @@ static bool mark_lost_tail(struct loader *loader, const struct segment_scan *sca
 static bool load_by_scan(struct loader *loader)
 {
     const struct log_context context = { .stream = loader->stream->name };
-    struct segment_scan scan = { .disk = loader->disk, .fd = loader->fd, .file_bytes = loader->file_bytes };
+    struct segment_scan scan = { .disk = loader->disk,
+                                 .fd = loader->fd,
+                                 .file_bytes = loader->file_bytes,
+                                 .is_open = loader->load->was_open };
     bool ok = segment_scan_run(&scan, loader->segment, loader->st);
 
     loader->load->was_scanned = true;

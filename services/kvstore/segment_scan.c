@@ -214,19 +214,43 @@ static bool is_written(const uint8_t page[KV_PAGE_BYTES])
     return false;
 }
 
-/* A damaged record ends where its header says; without a header the next one may stand on any page. */
+/* What was on the disk for sure, by the mark at the file's end; a file from before there were marks counts whole. */
+static bool find_synced(struct segment_scan *scan, const struct segment *segment, struct status *st)
+{
+    uint64_t at = round_down(scan->file_bytes, KV_PAGE_BYTES);
+
+    scan->synced = UINT64_MAX;
+    if (!scan->is_open || segment->super.minor < KV_FORMAT_MINOR_MARK)
+        return true;
+    scan->synced = 0;
+    if (at < 2 * KV_PAGE_BYTES)
+        return true;
+    at -= KV_PAGE_BYTES;
+    if (!make_image(scan, KV_HEADER_BYTES_MAX, st) ||
+        !disk_read(scan->disk, scan->fd, scan->image, KV_PAGE_BYTES, at, st))
+        return false;
+    if (kv_mark_get(&segment->super, &scan->synced, scan->image))
+        scan->file_bytes = at; /* it is no record */
+    return true;
+}
+
+/* A damaged record ends where its header says; without a header the next one may stand on any page. Behind what was synced
+ * the first that does not fit is the end: those behind it may have come first, and their writer has them all. */
 bool segment_scan_run(struct segment_scan *scan, struct segment *segment, struct status *st)
 {
     uint64_t at = KV_PAGE_BYTES;
+    bool is_cut = false;
 
     scan->end = KV_PAGE_BYTES;
     scan->chain = segment->super.crc;
+    if (!find_synced(scan, segment, st))
+        return false;
     while (at + KV_PAGE_BYTES <= scan->file_bytes) {
         enum finding finding = look_at(scan, segment, at, st);
         struct kv_layout layout;
 
         if (finding == FOUND_RECORD)
-            finding = check_record(scan, at, st);
+            finding = is_cut ? FOUND_DAMAGE : check_record(scan, at, st);
         if (finding == FOUND_FAILURE)
             return false;
         if (finding == FOUND_RECORD) {
@@ -234,7 +258,10 @@ bool segment_scan_run(struct segment_scan *scan, struct segment *segment, struct
                 return false;
             scan->torn_bytes = 0; /* it was damage */
             at = scan->end;
-        } else if (finding == FOUND_DAMAGE) {
+            continue;
+        }
+        is_cut |= at >= scan->synced;
+        if (finding == FOUND_DAMAGE) {
             kv_record_layout(&scan->record, &layout);
             scan->torn_bytes += layout.record_bytes;
             at += layout.record_bytes;

@@ -15,6 +15,7 @@ struct segment_scan {
     const struct file_ops *disk;
     int fd;
     uint64_t file_bytes;
+    bool is_open; /* its writer was killed: it may end in what was never synced */
     /* found */
     struct kv_entry *entries;
     uint32_t entry_count, entry_room;
@@ -24,6 +25,7 @@ struct segment_scan {
     uint32_t chain; /* its header's CRC */
     uint64_t torn_bytes, damaged_frames;
     struct segment_scan_end told; /* also by records that do not fit */
+    uint64_t synced;              /* up to here, by its mark; a file that was sealed: all of it */
     /* on the way */
     uint8_t *image; /* the record at hand */
     uint64_t image_bytes;

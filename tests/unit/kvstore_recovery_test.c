@@ -164,6 +164,29 @@ TEST(recovery_quarantines_damage_in_the_middle)
     picture_drop(&picture);
 }
 
+/* What was written and never synced may arrive in any order: without a mark that says that it was, the first hole is the
+ * end, and the writer sends the rest again. */
+TEST(recovery_cuts_at_a_hole_that_was_never_synced)
+{
+    struct picture picture;
+    struct fixture_writer writer;
+    struct stream *stream;
+
+    picture_take(&picture, true);
+    memset(picture.segment.data + picture.segment.len - KV_PAGE_BYTES, 0, KV_PAGE_BYTES);
+    memset(picture.segment.data + picture_offset(4), 0, KV_PAGE_BYTES);
+    stream = picture_restore(&picture, picture.segment.data, picture.segment.len);
+    CHECK_EQ(stream->next_seq, 4);
+    CHECK_EQ(stream->damaged_frames, 0);
+    fixture_attach(&picture.fixture, stream, &writer);
+    fixture_append_init(&picture.fixture, stream);
+    fixture_append(&picture.fixture, stream, PICTURE_FRAMES - 4);
+    stream_detach(stream, &writer.base);
+    CHECK_EQ(picture_count(&picture, stream).right, PICTURE_FRAMES);
+    fixture_stop(&picture.fixture);
+    picture_drop(&picture);
+}
+
 /* A bit of any byte, in a sealed segment and in an open one: no wrong byte is served, no frame silently missing, and
  * whatever of the frames' own bytes was hit is found. */
 static void flip_everywhere(bool is_open, uint64_t step)
