@@ -204,14 +204,12 @@ static bool write_footer(const struct file_ops *disk, int fd, const struct segme
 bool segment_job_seal(const struct file_ops *disk, int fd, const char *base,
                       const struct segment_footer_parts *parts, uint64_t end, struct status *st)
 {
-    char from[PATH_MAX], to[PATH_MAX], folder[PATH_MAX];
+    char from[PATH_MAX], to[PATH_MAX];
 
-    folder_of(base, folder);
     if (!path_of(base, ".open", from, st) || !path_of(base, ".seg", to, st))
         return false;
     if (!write_footer(disk, fd, parts, end, st))
         return status_wrap(st, "seal %s", from);
-    if (disk->rename(from, to) != 0)
-        return status_fail(st, status_code_of_errno(errno), "rename %s to .seg: %m", from);
-    return file_sync_folder_on(disk, folder, st);
+    return disk->rename(from, to) == 0 ||
+           status_fail(st, status_code_of_errno(errno), "rename %s to .seg: %m", from);
 }

@@ -30,7 +30,8 @@ struct segment_footer_parts {
     uint32_t chain;
 };
 
-/* Writes the footer at `end`, cuts the file there, syncs, renames BASE.open to BASE.seg and syncs the folder. */
+/* Writes the footer at `end`, cuts the file there, syncs, and renames BASE.open to BASE.seg. A name that a power cut takes
+ * back costs the next start a scan, nothing else: the folder is synced with its next file. */
 bool segment_job_seal(const struct file_ops *disk, int fd, const char *base,
                       const struct segment_footer_parts *parts, uint64_t end, struct status *st);
 

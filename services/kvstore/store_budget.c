@@ -100,6 +100,7 @@ struct removal {
     char *history; /* as it will be then */
     bool is_gone;  /* the file */
     bool is_saved; /* the history */
+    bool is_synced;
     struct status st;
 };
 
@@ -125,9 +126,20 @@ static bool unlink_segment(const struct removal *removal, struct status *st)
         if (errno != ENOENT)
             return status_fail(st, status_code_of_errno(errno), "remove %s: %m", path);
     }
-    *strrchr(path, '/') = '\0';
-    rmdir(path); /* the epoch's folder, when this was its last */
     return true;
+}
+
+/* So that a power cut does not bring it back when its bytes have been given to others. */
+static bool sync_removal(const struct removal *removal, struct status *st)
+{
+    const struct file_ops *disk = removal->store->disk;
+    char folder[PATH_MAX];
+
+    snprintf(folder, sizeof folder, "%s", removal->segment->base);
+    *strrchr(folder, '/') = '\0';
+    if (disk->rmdir(folder) == 0) /* the epoch's, when this was its last */
+        *strrchr(folder, '/') = '\0';
+    return file_sync_folder_on(disk, folder, st);
 }
 
 /* What the history says must be on the disk before the file has gone; only a disk without room for even that
@@ -142,6 +154,7 @@ static void removal_run(struct work *work)
     removal->is_gone = unlink_segment(removal, &removal->st);
     if (removal->is_gone && !removal->is_saved)
         removal->is_saved = save_history(removal, &removal->st);
+    removal->is_synced = !removal->is_gone || !removal->is_saved || sync_removal(removal, &removal->st);
 }
 
 /* It is served again, and others are asked to go before it. */
@@ -167,6 +180,9 @@ static void release_segment(struct removal *removal)
     if (!removal->is_saved)
         log_error(&context, "history_not_saved", "%s; a restart before the next removal does not know of %s",
                   removal->st.text, segment->base);
+    if (!removal->is_synced)
+        log_warn(&context, "removal_not_synced", "%s; a power cut may bring %s back", removal->st.text,
+                 segment->base);
     stream_release_segment(segment->stream, segment);
     store_segment_gone(removal->store, segment);
 }

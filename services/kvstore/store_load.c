@@ -311,14 +311,31 @@ static bool load_all(struct store *store, struct status *st)
 
 /* --- opening --- */
 
+/* Who made a folder above may have been killed before its name was safe. Where others' folders must not be read, nothing
+ * was made. */
+static bool sync_names_of_folders(const struct file_ops *disk, const char *path, struct status *st)
+{
+    char part[PATH_MAX];
+    struct status why;
+
+    snprintf(part, sizeof part, "%s", path);
+    for (char *slash = strrchr(part, '/'); slash != NULL; slash = strrchr(part, '/')) {
+        slash[slash == part] = '\0'; /* "/" is the last */
+        if (!file_sync_folder_on(disk, part, &why) && why.code != STATUS_DENIED)
+            return status_fail(st, why.code, "%s", why.text);
+        if (slash == part)
+            return true;
+    }
+    return file_sync_folder_on(disk, ".", st);
+}
+
 static bool take_lock(struct store *store, struct status *st)
 {
     char path[PATH_MAX];
 
     if (snprintf(path, sizeof path, "%s/v1", store->options.root) >= PATH_MAX - 256)
         return status_fail(st, STATUS_INVALID, "data folder: its path is too long");
-    if (!file_make_folders_on(store->disk, path, st) ||
-        !file_sync_folder_on(store->disk, store->options.root, st))
+    if (!file_make_folders_on(store->disk, path, st) || !sync_names_of_folders(store->disk, path, st))
         return false;
     snprintf(path, sizeof path, "%s/lock", store->options.root);
     store->lock_fd = store->disk->open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);

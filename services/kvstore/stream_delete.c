@@ -32,7 +32,8 @@ static bool remove_folder(const struct stream *stream, struct status *st)
         return false;
     if (disk->rename(stream->folder, gone) != 0 && errno != ENOENT)
         return status_fail(st, status_code_of_errno(errno), "rename %s: %m", stream->folder);
-    return file_sync_folder_on(disk, parent, st) && file_remove_tree_on(disk, gone, st);
+    return file_sync_folder_on(disk, parent, st) && file_remove_tree_on(disk, gone, st) &&
+           file_sync_folder_on(disk, parent, st); /* its bytes are given to others */
 }
 
 static void deletion_run(struct work *work)
