@@ -20,6 +20,8 @@ demo-score: build ## score the demo model on cameras that know the truth (long)
 	@bench/demo-score build/$(PRESET)
 bench: build ## kernels and model steps as shares of what this machine can do
 	@build/$(PRESET)/bench/micro/tensor_bench && build/$(PRESET)/bench/micro/model_bench
+soak: build ## 100,000 power cuts of a simulated disk under the store (half an hour)
+	@build/$(PRESET)/tests/simulation/store_simulation --seeds 100000
 fresh: ## prove `make demo` and `make check` in a bare Debian 12 root (root; some 30 minutes)
 	@tools/setup fresh && tools/fresh
 deploy-check: ## render deploy/k8s with kubectl and check it against Kubernetes' schemas
@@ -31,4 +33,4 @@ install: build ## install PRESET under /usr/local, or DESTDIR
 clean: ## remove every build
 	@rm -rf build
 
-.PHONY: help setup build demo check tsan demo-score bench fresh deploy-check format install clean
+.PHONY: help setup build demo check tsan demo-score bench soak fresh deploy-check format install clean

@@ -1,0 +1,365 @@
+#include "sim_disk.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/require.h"
+#include "sim_tree.h"
+
+enum { FDS_MAX = 64, FD_FIRST = 1000 };
+
+static struct {
+    struct sim_random *random;
+    struct sim_node *root;
+    struct sim_node *open[FDS_MAX];
+    uint64_t calls, crash_in, bytes_max;
+    bool is_off;
+    const char *left_out;
+} disk;
+
+static struct {
+    struct {
+        char *name;
+        uint64_t count;
+    } kinds[SIM_SYNC_KINDS_MAX];
+    uint32_t count;
+} met;
+
+/* --- the machine --- */
+
+void sim_disk_start(struct sim_random *random)
+{
+    disk.random = random;
+    disk.root = sim_node_new(disk.root, true, "root");
+    disk.calls = disk.crash_in = disk.bytes_max = 0;
+    disk.is_off = false;
+}
+
+void sim_disk_stop(void)
+{
+    sim_tree_free(disk.root);
+    disk.root = NULL;
+}
+
+void sim_disk_crash_at(uint64_t n)
+{
+    disk.crash_in = n;
+}
+
+bool sim_disk_is_off(void)
+{
+    return disk.is_off;
+}
+
+void sim_disk_boot(void)
+{
+    struct sim_node *root;
+
+    for (uint32_t i = 0; i < FDS_MAX; i++)
+        REQUIRE(disk.open[i] == NULL);
+    root = disk.is_off ? sim_tree_after_crash(disk.root, disk.random) : sim_tree_copy(disk.root);
+    sim_tree_free(disk.root);
+    disk.root = root;
+    disk.is_off = false;
+    disk.crash_in = 0;
+}
+
+void sim_disk_leave_out(const char *sync_kind)
+{
+    disk.left_out = sync_kind;
+}
+
+const char *sim_disk_sync_kind(uint32_t n, uint64_t *count_p)
+{
+    if (n >= met.count)
+        return NULL;
+    *count_p = met.kinds[n].count;
+    return met.kinds[n].name;
+}
+
+uint64_t sim_disk_calls(void)
+{
+    return disk.calls;
+}
+
+uint64_t sim_disk_bytes_max(void)
+{
+    return disk.bytes_max;
+}
+
+static int fails_with(int error)
+{
+    errno = error;
+    return -1;
+}
+
+/* A call has done its work, and the power may go before anybody hears of it. */
+static int done(void)
+{
+    uint64_t bytes = sim_tree_bytes(disk.root);
+
+    if (bytes > disk.bytes_max)
+        disk.bytes_max = bytes;
+    disk.calls++;
+    if (disk.crash_in > 0 && --disk.crash_in == 0)
+        disk.is_off = true;
+    return disk.is_off ? fails_with(EIO) : 0;
+}
+
+static struct sim_node *node_of(int fd)
+{
+    REQUIRE(fd >= FD_FIRST && fd < FD_FIRST + FDS_MAX && disk.open[fd - FD_FIRST] != NULL);
+    return disk.open[fd - FD_FIRST];
+}
+
+/* --- names --- */
+
+static int open_node(struct sim_node *node)
+{
+    for (int i = 0; i < FDS_MAX; i++)
+        if (disk.open[i] == NULL) {
+            disk.open[i] = node;
+            return done() == 0 ? FD_FIRST + i : (disk.open[i] = NULL, -1);
+        }
+    return fails_with(EMFILE);
+}
+
+static int disk_open_path(const char *path, int flags, mode_t mode)
+{
+    const char *name;
+    struct sim_node *folder = sim_tree_parent(disk.root, path, &name);
+    struct sim_node *node = folder == NULL ? NULL : sim_folder_get(folder, name);
+
+    if (disk.is_off)
+        return fails_with(EIO);
+    if (folder == NULL || (node == NULL && (flags & O_CREAT) == 0))
+        return fails_with(ENOENT);
+    if (node != NULL && (flags & O_CREAT) != 0 && (flags & O_EXCL) != 0)
+        return fails_with(EEXIST);
+    if (node != NULL && (flags & O_DIRECTORY) != 0 && !node->is_folder)
+        return fails_with(ENOTDIR);
+    if (node == NULL) {
+        node = sim_node_new(disk.root, false, name);
+        sim_folder_change(folder, SIM_MADE, NULL, name, node);
+    } else if ((flags & O_TRUNC) != 0) {
+        sim_file_resize(node, 0);
+    }
+    return open_node(node);
+}
+
+static int disk_close(int fd)
+{
+    node_of(fd);
+    disk.open[fd - FD_FIRST] = NULL;
+    return 0;
+}
+
+static int disk_stat(const char *path, struct stat *info)
+{
+    const char *name;
+    struct sim_node *folder = sim_tree_parent(disk.root, path, &name);
+    struct sim_node *node = folder == NULL ? NULL : sim_folder_get(folder, name);
+
+    if (disk.is_off)
+        return fails_with(EIO);
+    if (node == NULL)
+        return fails_with(ENOENT);
+    sim_node_stat(node, info);
+    return done();
+}
+
+static int disk_mkdir(const char *path, mode_t mode)
+{
+    const char *name;
+    struct sim_node *folder = sim_tree_parent(disk.root, path, &name);
+
+    if (disk.is_off)
+        return fails_with(EIO);
+    if (folder == NULL)
+        return fails_with(ENOENT);
+    if (sim_folder_get(folder, name) != NULL)
+        return fails_with(EEXIST);
+    sim_folder_change(folder, SIM_MADE, NULL, name, sim_node_new(disk.root, true, name));
+    return done();
+}
+
+static int remove_name(const char *path, bool is_folder)
+{
+    const char *name;
+    struct sim_node *folder = sim_tree_parent(disk.root, path, &name);
+    struct sim_node *node = folder == NULL ? NULL : sim_folder_get(folder, name);
+
+    if (disk.is_off)
+        return fails_with(EIO);
+    if (node == NULL)
+        return fails_with(ENOENT);
+    if (node->is_folder != is_folder)
+        return fails_with(is_folder ? ENOTDIR : EISDIR);
+    if (is_folder && node->names.count > 0)
+        return fails_with(ENOTEMPTY);
+    sim_folder_change(folder, SIM_REMOVED, name, NULL, node);
+    return done();
+}
+
+static int disk_rmdir(const char *path)
+{
+    return remove_name(path, true);
+}
+
+static int disk_unlink(const char *path)
+{
+    return remove_name(path, false);
+}
+
+static int disk_rename(const char *from, const char *to)
+{
+    const char *from_name, *to_name;
+    struct sim_node *folder = sim_tree_parent(disk.root, from, &from_name);
+    struct sim_node *node = folder == NULL ? NULL : sim_folder_get(folder, from_name);
+
+    if (disk.is_off)
+        return fails_with(EIO);
+    if (node == NULL)
+        return fails_with(ENOENT);
+    REQUIRE(sim_tree_parent(disk.root, to, &to_name) == folder); /* no other is simulated */
+    sim_folder_change(folder, SIM_RENAMED, from_name, to_name, node);
+    return done();
+}
+
+static int disk_list(const char *path, bool (*visit)(const char *name, void *user), void *user)
+{
+    const char *name;
+    struct sim_node *folder = sim_tree_parent(disk.root, path, &name);
+    struct sim_node *node = folder == NULL ? NULL : sim_folder_get(folder, name);
+
+    if (disk.is_off)
+        return fails_with(EIO);
+    if (node == NULL || !node->is_folder)
+        return fails_with(node == NULL ? ENOENT : ENOTDIR);
+    for (uint32_t i = 0; i < node->names.count && visit(node->names.list[i].name, user); i++)
+        ;
+    return done();
+}
+
+/* --- what is in files --- */
+
+static ssize_t disk_pread(int fd, void *to, size_t len, off_t offset)
+{
+    size_t n = sim_file_read(node_of(fd), to, len, (uint64_t)offset);
+
+    if (disk.is_off || done() != 0)
+        return fails_with(EIO);
+    return (ssize_t)n;
+}
+
+static ssize_t disk_pwritev(int fd, const struct iovec *pieces, int count, off_t offset)
+{
+    struct sim_node *node = node_of(fd);
+    uint64_t at = (uint64_t)offset;
+
+    if (disk.is_off)
+        return fails_with(EIO);
+    for (int i = 0; i < count; i++) {
+        sim_file_write(node, pieces[i].iov_base, pieces[i].iov_len, at);
+        at += pieces[i].iov_len;
+    }
+    return done() == 0 ? (ssize_t)(at - (uint64_t)offset) : -1;
+}
+
+static off_t disk_lseek(int fd, off_t offset, int whence)
+{
+    uint64_t at = (uint64_t)offset;
+
+    REQUIRE(whence == SEEK_DATA);
+    if (disk.is_off || done() != 0)
+        return fails_with(EIO);
+    return sim_file_next_data(node_of(fd), &at) ? (off_t)at : fails_with(ENXIO);
+}
+
+static int disk_fallocate(int fd, int mode, off_t offset, off_t len)
+{
+    struct sim_node *node = node_of(fd);
+
+    REQUIRE(mode == 0 && offset == 0);
+    if (disk.is_off)
+        return fails_with(EIO);
+    if ((uint64_t)len > node->now.length)
+        sim_file_resize(node, (uint64_t)len);
+    node->now.is_reserved = true;
+    return done();
+}
+
+static int disk_ftruncate(int fd, off_t len)
+{
+    if (disk.is_off)
+        return fails_with(EIO);
+    sim_file_resize(node_of(fd), (uint64_t)len);
+    return done();
+}
+
+static int disk_fstat(int fd, struct stat *info)
+{
+    if (disk.is_off)
+        return fails_with(EIO);
+    sim_node_stat(node_of(fd), info);
+    return done();
+}
+
+static int disk_flock(int fd, int operation)
+{
+    return disk.is_off ? fails_with(EIO) : done();
+}
+
+/* --- syncs --- */
+
+static bool is_left_out(const struct sim_node *node)
+{
+    char kind[SIM_KIND_BYTES];
+    uint32_t i = 0;
+
+    if (!sim_sync_kind(node, kind))
+        return false;
+    while (i < met.count && strcmp(met.kinds[i].name, kind) != 0)
+        i++;
+    if (i == met.count) {
+        REQUIRE(i < SIM_SYNC_KINDS_MAX);
+        met.kinds[met.count++].name = strdup(kind);
+    }
+    met.kinds[i].count++;
+    return disk.left_out != NULL && strcmp(disk.left_out, kind) == 0;
+}
+
+static int disk_sync(int fd)
+{
+    struct sim_node *node = node_of(fd);
+
+    if (disk.is_off || done() != 0)
+        return fails_with(EIO);
+    if (!is_left_out(node))
+        sim_node_sync(node);
+    return 0;
+}
+
+const struct file_ops sim_disk = {
+    .open = disk_open_path,
+    .close = disk_close,
+    .pread = disk_pread,
+    .pwritev = disk_pwritev,
+    .lseek = disk_lseek,
+    .fallocate = disk_fallocate,
+    .ftruncate = disk_ftruncate,
+    .fstat = disk_fstat,
+    .fsync = disk_sync,
+    .fdatasync = disk_sync,
+    .flock = disk_flock,
+    .stat = disk_stat,
+    .lstat = disk_stat,
+    .mkdir = disk_mkdir,
+    .rmdir = disk_rmdir,
+    .rename = disk_rename,
+    .unlink = disk_unlink,
+    .list = disk_list,
+};

@@ -1,0 +1,41 @@
+/* sim_disk.h - a file system in memory, as strict as POSIX allows, whose machine can lose its power at any call.
+ *
+ * Of what was written and not synced a crash keeps what the seed says: each page old, new, or torn at a sector; the length
+ * of a file old or new; each change of a folder (a name made, renamed, removed) kept or lost, whatever was synced of the
+ * file it names. Changes of one name keep their order, and a rename is whole or not at all.
+ *
+ * Syncs have kinds ("epoch folder: segment made", "segment: records"); a kind can be left out, as if the call were not in
+ * the code, to show that a store without it loses something.
+ *
+ * Thread: one. Bounds: what memory holds. */
+#ifndef REELKV_TEST_SIM_DISK_H
+#define REELKV_TEST_SIM_DISK_H
+
+#include "base/file_ops.h"
+#include "sim_random.h"
+
+extern const struct file_ops sim_disk;
+
+enum { SIM_SYNC_KINDS_MAX = 64 };
+
+/* An empty disk. `random` decides what a crash leaves. */
+void sim_disk_start(struct sim_random *random);
+void sim_disk_stop(void); /* all memory */
+
+/* The power goes at the n-th call from now: it and all behind it fail with EIO. 0: never. */
+void sim_disk_crash_at(uint64_t n);
+bool sim_disk_is_off(void);
+/* The power is back: what the crash left is there. Without one: everything is. Nothing may be open. */
+void sim_disk_boot(void);
+
+/* Syncs of this kind do nothing from now on. NULL: all work. */
+void sim_disk_leave_out(const char *sync_kind);
+/* The n-th kind of sync met since the program began; NULL: there are no more. And how often it was met. */
+const char *sim_disk_sync_kind(uint32_t n, uint64_t *count_p);
+
+uint64_t sim_disk_calls(void); /* since the start */
+
+/* Blocks taken by all files and folders, and the most there ever were, since the start, in bytes. */
+uint64_t sim_disk_bytes_max(void);
+
+#endif

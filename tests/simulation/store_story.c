@@ -1,0 +1,364 @@
+#include "store_story.h"
+
+#include "sim_disk.h"
+#include "sim_loop.h"
+#include "unit/kvstore_fixture.h"
+
+enum { STREAMS = 3, SEQ_MAX = 2048, LIVES = 3 };
+
+enum offer { OFFER_NONE, OFFER_FRAME, OFFER_GAP };
+
+/* What the store was told of a stream, and what it acked. */
+struct cast {
+    char name[8];
+    bool is_defining, is_defined, is_removing;
+    struct fixture_answer defined, removed, opened;
+    bool is_opening;
+    struct fixture_writer writer;
+    uint64_t epoch;               /* acked */
+    uint64_t durable_seq;         /* acked */
+    uint64_t next_seq;            /* offered */
+    uint8_t offers[SEQ_MAX];      /* the last one of each number */
+    uint8_t was_offered[SEQ_MAX]; /* all of them, as bits */
+};
+
+struct scene {
+    struct fixture fixture;
+    struct cast cast[STREAMS];
+    bool is_long; /* enough is written for old segments to go */
+    struct store_story *story;
+};
+
+static struct stream *find(struct scene *scene, const struct cast *cast)
+{
+    return store_find(scene->fixture.store, "default", cast->name);
+}
+
+static void forget(struct cast *cast)
+{
+    char name[sizeof cast->name];
+
+    memcpy(name, cast->name, sizeof name);
+    *cast = (struct cast){ 0 };
+    memcpy(cast->name, name, sizeof name);
+}
+
+/* --- what is acked --- */
+
+/* Takes note of what the store said while the power was on. */
+static void hear(struct scene *scene)
+{
+    if (sim_disk_is_off())
+        return;
+    for (uint32_t i = 0; i < STREAMS; i++) {
+        struct cast *cast = &scene->cast[i];
+        const struct stream *stream;
+
+        if (cast->is_defining && cast->defined.came) {
+            CHECK_OK(cast->defined.ok, cast->defined.st);
+            cast->is_defining = false;
+            cast->is_defined = true;
+        }
+        if (cast->is_removing && cast->removed.came) {
+            CHECK_OK(cast->removed.ok, cast->removed.st);
+            forget(cast);
+        }
+        stream = find(scene, cast);
+        if (stream == NULL)
+            continue;
+        if (cast->is_opening && cast->opened.came) {
+            CHECK_OK(cast->opened.ok, cast->opened.st);
+            cast->is_opening = false;
+            cast->epoch = stream->epoch;
+        }
+        cast->durable_seq = stream_durable_seq(stream);
+    }
+}
+
+static void turn(struct scene *scene, uint32_t times)
+{
+    struct loop_timer tick = { 0 };
+
+    loop_timer_start(scene->fixture.loop, &tick, 50, fixture_tick);
+    for (uint32_t i = 0; i < times && !sim_disk_is_off(); i++) {
+        if (!loop_timer_is_running(&tick))
+            loop_timer_start(scene->fixture.loop, &tick, 50, fixture_tick);
+        loop_run_once(scene->fixture.loop);
+        hear(scene);
+    }
+    loop_timer_stop(&tick);
+}
+
+/* --- what is done --- */
+
+static void define(struct scene *scene, struct cast *cast)
+{
+    const struct stream_definition definition = { .source = "rtsp://cam/1",
+                                                  .kind = STREAM_LIVE,
+                                                  .sample_fps = 0.5 };
+
+    cast->defined = (struct fixture_answer){ 0 };
+    cast->is_defining = stream_define(scene->fixture.store, "default", cast->name, &definition, fixture_done,
+                                      &cast->defined, &scene->fixture.st);
+    if (!cast->is_defining)
+        CHECK_EQ(scene->fixture.st.code, STATUS_EXHAUSTED);
+}
+
+static void remove_stream(struct scene *scene, struct cast *cast, struct stream *stream)
+{
+    struct stream_removed removed;
+
+    cast->removed = (struct fixture_answer){ 0 };
+    cast->is_removing = true;
+    CHECK_OK(stream_delete(stream, &removed, fixture_done, &cast->removed, &scene->fixture.st),
+             scene->fixture.st);
+}
+
+static void open_stream(struct scene *scene, struct cast *cast, struct stream *stream)
+{
+    struct stream_open_request request = { .geometry = fixture_geometry, .writer = "analyzer-1" };
+
+    memset(request.fingerprint, 7, sizeof request.fingerprint);
+    cast->opened = (struct fixture_answer){ 0 };
+    cast->is_opening = true;
+    CHECK_OK(stream_open(stream, &request, fixture_done, &cast->opened, &scene->fixture.st),
+             scene->fixture.st);
+}
+
+static void attach(struct scene *scene, struct cast *cast, struct stream *stream)
+{
+    struct stream_block init = { .is_init = true,
+                                 .tokens = FIXTURE_INIT_TOKENS,
+                                 .payload_bytes = kv_payload_bytes(&fixture_geometry, FIXTURE_INIT_TOKENS) };
+
+    cast->writer = (struct fixture_writer){ .base = { fixture_moved, fixture_fenced } };
+    CHECK_OK(stream_attach(stream, stream->epoch, &cast->writer.base, &scene->fixture.st), scene->fixture.st);
+    if (!fixture_append_block(&scene->fixture, stream, &init, &scene->fixture.st))
+        stream_detach(stream, &cast->writer.base);
+}
+
+static void offer(struct cast *cast, uint64_t from, uint64_t to, enum offer what)
+{
+    for (uint64_t seq = from; seq < to; seq++) {
+        cast->offers[seq] = (uint8_t)what;
+        cast->was_offered[seq] |= (uint8_t)(1 << what);
+    }
+    if (to > cast->next_seq)
+        cast->next_seq = to;
+}
+
+/* Frames as far as RAM takes them; now and then a gap. */
+static void append(struct scene *scene, struct cast *cast, struct stream *stream)
+{
+    struct sim_random *random = sim_random();
+    uint32_t count = 1 + sim_pick(random, scene->is_long || sim_chance(random, 20) ? 60 : 6);
+
+    for (uint32_t i = 0; i < count && stream->next_seq + 8 < SEQ_MAX; i++) {
+        struct stream_block block = fixture_block(stream, stream->next_seq);
+        uint64_t frames = 1 + sim_pick(random, 3);
+
+        if (sim_chance(random, 4)) {
+            if (fixture_append_gap(stream, frames, sim_chance(random, 50) ? "late" : "away",
+                                   &scene->fixture.st))
+                offer(cast, stream->next_seq - frames, stream->next_seq, OFFER_GAP);
+        } else if (fixture_append_block(&scene->fixture, stream, &block, &scene->fixture.st)) {
+            offer(cast, block.seq, block.seq + 1, OFFER_FRAME);
+            scene->story->frames++;
+        } else {
+            CHECK_EQ(scene->fixture.st.code, STATUS_EXHAUSTED);
+            break;
+        }
+    }
+}
+
+static void act_on(struct scene *scene, struct cast *cast, struct stream *stream)
+{
+    uint32_t dice = sim_pick(sim_random(), 100);
+
+    if (stream->writer != NULL) {
+        if (dice < 75)
+            append(scene, cast, stream);
+        else if (dice < 80)
+            stream_commit(stream);
+        else if (dice < 88)
+            stream_detach(stream, &cast->writer.base);
+        else if (dice < 92 && stream_end(stream, "", &scene->fixture.st))
+            stream_detach(stream, &cast->writer.base);
+        else if (dice < 95)
+            open_stream(scene, cast, stream); /* another analyzer takes it */
+        else if (dice < 97)
+            remove_stream(scene, cast, stream);
+    } else if (!cast->is_opening && cast->epoch == stream->epoch && cast->epoch > 0 && dice < 60) {
+        attach(scene, cast, stream);
+    } else if (!cast->is_opening && dice < 80) {
+        open_stream(scene, cast, stream);
+    }
+}
+
+static void act(struct scene *scene)
+{
+    struct cast *cast = &scene->cast[sim_pick(sim_random(), STREAMS)];
+    struct stream *stream = find(scene, cast);
+
+    if (stream != NULL && !cast->is_removing)
+        act_on(scene, cast, stream);
+    else if (stream == NULL && !cast->is_defining && !cast->is_removing && !cast->is_defined)
+        define(scene, cast);
+    turn(scene, sim_pick(sim_random(), 12));
+}
+
+/* --- what must hold --- */
+
+/* Whether it may lie before a number that was evicted: the oldest go first. */
+static bool check_number(struct scene *scene, const struct cast *cast, struct stream *stream, uint64_t seq,
+                         bool has_begun)
+{
+    enum frame_result result = fixture_read_layer(&scene->fixture, stream, seq, (uint32_t)(seq % 3));
+    unsigned offered = cast->was_offered[seq];
+    bool is_fixed = seq < cast->durable_seq;
+
+    if (sim_disk_is_off())
+        return true;
+    if (result == FRAME_EVICTED && !has_begun) {
+        scene->story->evicted++;
+        return true;
+    }
+    if (is_fixed)
+        offered = 1u << cast->offers[seq];
+    if ((result == FRAME_OK && (offered & (1 << OFFER_FRAME)) != 0) ||
+        (result == FRAME_GAP && (offered & (1 << OFFER_GAP)) != 0))
+        return result == FRAME_GAP;
+    test_fail(__FILE__, __LINE__, "%s: number %llu of %llu (durable below %llu, offered as %u) answers %d",
+              cast->name, (unsigned long long)seq, (unsigned long long)stream->next_seq,
+              (unsigned long long)cast->durable_seq, offered, (int)result);
+}
+
+static void check_stream(struct scene *scene, struct cast *cast)
+{
+    struct stream *stream = find(scene, cast);
+    bool has_begun = false;
+
+    if (stream == NULL) {
+        CHECK(!cast->is_defined || cast->is_removing);
+        forget(cast);
+        return;
+    }
+    CHECK(cast->is_defined || cast->is_defining);
+    if (cast->is_defining || cast->is_removing) { /* nobody was told; it is there as it was */
+        cast->is_defining = cast->is_removing = false;
+        cast->is_defined = true;
+    }
+    CHECK(stream->epoch >= cast->epoch);
+    CHECK(stream->next_seq >= cast->durable_seq);
+    CHECK(stream->next_seq <= cast->next_seq);
+    CHECK_EQ(stream->damaged_frames, 0);
+    for (uint64_t seq = 0; seq < stream->next_seq; seq++)
+        has_begun |= !check_number(scene, cast, stream, seq, has_begun);
+    if (sim_disk_is_off())
+        return; /* and the next life looks again */
+    cast->is_opening = false;
+    cast->next_seq = cast->durable_seq = stream->next_seq;
+    cast->epoch = stream->epoch;
+}
+
+static void check_all(struct scene *scene)
+{
+    CHECK_EQ(scene->fixture.store->quarantined_frames, 0);
+    for (uint32_t i = 0; i < STREAMS; i++)
+        check_stream(scene, &scene->cast[i]);
+}
+
+/* --- the story --- */
+
+static void leave_writers(struct scene *scene)
+{
+    for (uint32_t i = 0; i < STREAMS; i++) {
+        struct stream *stream = find(scene, &scene->cast[i]);
+
+        if (stream != NULL && stream->writer != NULL)
+            stream_detach(stream, &scene->cast[i].writer.base);
+    }
+}
+
+/* The store ended in order: what it was told is durable, what it was asked is done. */
+static void hear_the_end(struct cast *cast)
+{
+    cast->durable_seq = cast->next_seq;
+    cast->is_defined |= cast->is_defining && cast->defined.ok;
+    cast->is_defining = false;
+    if (cast->is_removing && cast->removed.ok)
+        forget(cast);
+}
+
+/* Until the power goes, or the scene is played. */
+static void play(struct scene *scene)
+{
+    uint32_t acts = (5 + sim_pick(sim_random(), 60)) * (scene->is_long ? 4 : 1);
+
+    for (uint32_t i = 0; i < acts && !sim_disk_is_off(); i++)
+        act(scene);
+    leave_writers(scene);
+    fixture_stop(&scene->fixture);
+    for (uint32_t i = 0; i < STREAMS && !sim_disk_is_off(); i++)
+        hear_the_end(&scene->cast[i]);
+}
+
+/* Starting is the store's work too, and may be cut short. */
+static bool open_store(struct scene *scene)
+{
+    struct fixture *fixture = &scene->fixture;
+    bool is_open;
+
+    CHECK_OK(loop_create(&fixture->loop, &fixture->st), fixture->st);
+    is_open = store_open(&fixture->store, fixture->loop, &fixture->options, &fixture->st);
+    if (is_open)
+        return true;
+    if (!sim_disk_is_off())
+        test_fail(__FILE__, __LINE__, "the store does not start: %s", fixture->st.text);
+    loop_destroy(fixture->loop);
+    return false;
+}
+
+static void live(struct scene *scene)
+{
+    if (open_store(scene)) {
+        check_all(scene);
+        play(scene);
+    }
+    scene->story->crashes += sim_disk_is_off();
+    sim_disk_boot();
+}
+
+void store_story_run(uint64_t seed, struct store_story *story)
+{
+    static struct scene scene;
+
+    sim_start(seed);
+    sim_disk_start(sim_random());
+    scene = (struct scene){ .is_long = sim_chance(sim_random(), 10), .story = story };
+    scene.fixture.options = (struct store_options){ .name = "kv-a",
+                                                    .root = "/data",
+                                                    .ram_bytes = 8 << 20,
+                                                    .disk_bytes = 8 << 20,
+                                                    .segment_bytes_max = 1 << 20,
+                                                    .commit_ms = 5,
+                                                    .reading_threads = 2,
+                                                    .writing_threads = 2,
+                                                    .disk = &sim_disk };
+    for (uint32_t i = 0; i < STREAMS; i++)
+        snprintf(scene.cast[i].name, sizeof scene.cast[i].name, "cam-%u", i);
+    for (uint32_t life = 0; life < LIVES; life++) {
+        sim_disk_crash_at(1 + sim_pick(sim_random(), 1u << (4 + sim_pick(sim_random(), 9))));
+        live(&scene);
+    }
+    sim_disk_crash_at(0);
+    REQUIRE(open_store(&scene));
+    check_all(&scene);
+    if (sim_disk_bytes_max() > scene.fixture.options.disk_bytes)
+        test_fail(__FILE__, __LINE__, "the disk held %llu bytes of %llu",
+                  (unsigned long long)sim_disk_bytes_max(),
+                  (unsigned long long)scene.fixture.options.disk_bytes);
+    fixture_stop(&scene.fixture);
+    sim_disk_stop();
+    sim_stop();
+}

@@ -1,0 +1,21 @@
+/* store_story.h - one run of the store on the simulated disk: cameras are defined, written, ended and removed, questions
+ * read, the power fails at some call, the store starts again, and what it then says is held against what it had acked.
+ *
+ * What must hold after every crash: a stream whose definition was acked is there, one whose removal was acked is not; a
+ * frame or gap that was durable is there, byte for byte, or answers that it was evicted; a frame is right or is not there,
+ * never damaged; numbers and epochs go on; no file is left that was acked sealed and is not; the disk never holds more than
+ * its budget. */
+#ifndef REELKV_TEST_STORE_STORY_H
+#define REELKV_TEST_STORE_STORY_H
+
+#include <stdint.h>
+
+struct store_story {
+    uint64_t crashes, frames,
+        evicted; /* what happened in it: so that a story in which nothing does is seen */
+};
+
+/* Fails the running test (support/test.h) when something does not hold. */
+void store_story_run(uint64_t seed, struct store_story *story);
+
+#endif
