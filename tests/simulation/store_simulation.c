@@ -4,6 +4,8 @@
  *   store_simulation --without KIND ...                 the same, with one kind of sync left out
  *   store_simulation --without-each ...                 each kind in turn: every one must make some story fail
  *
+ *   --log                                               with the store's own log, on stderr
+ *
  * A failing seed is printed, and fails again when it is run alone. Exit code: 0 as promised, 1 not. */
 #include <stdarg.h>
 #include <stdio.h>
@@ -43,8 +45,7 @@ static void run(uint64_t from, uint64_t count)
     for (seed = from; seed < from + count; seed++) {
         store_story_run(seed, &story);
         if ((seed - from + 1) % 10000 == 0)
-            fprintf(stderr, "%llu of %llu seeds\n", (unsigned long long)(seed - from + 1),
-                    (unsigned long long)count);
+            printf("%llu of %llu seeds\n", (unsigned long long)(seed - from + 1), (unsigned long long)count);
     }
     if (!is_quiet)
         printf("%llu seeds: %llu crashes, %llu frames written, %llu answers of evicted ones\n",
@@ -90,7 +91,7 @@ static bool each_matters(uint64_t from, uint64_t count)
 int main(int argc, char **argv)
 {
     uint64_t from = 0, count = 100;
-    bool each = false;
+    bool each = false, with_log = false;
 
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--from") == 0 && i + 1 < argc)
@@ -101,11 +102,16 @@ int main(int argc, char **argv)
             sim_disk_leave_out(argv[++i]);
         else if (strcmp(argv[i], "--without-each") == 0)
             each = true;
+        else if (strcmp(argv[i], "--log") == 0)
+            with_log = true;
         else
             return fprintf(stderr, "%s: unknown argument %s; see the top of the source\n", argv[0], argv[i]),
                    2;
     }
+    setvbuf(stdout, NULL, _IOLBF, 0);
     log_init("kvstore", LOG_ERROR);
+    if (!with_log && freopen("/dev/null", "w", stderr) == NULL)
+        return EXIT_FAILURE;
     if (each)
         return each_matters(from, count) ? EXIT_SUCCESS : EXIT_FAILURE;
     run(from, count);
