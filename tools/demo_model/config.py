@@ -85,7 +85,7 @@ class TrainConfig:
     """One training run. Batch figures are a worker's; workers are processes of one thread that average gradients."""
 
     seed: int = 1
-    train_videos: int = 120
+    train_videos: int = 300
     video_seconds: int = 150
     score_videos: int = 6
 

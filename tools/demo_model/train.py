@@ -303,7 +303,7 @@ def train(rank: int, options: argparse.Namespace, known: list[str], cfg: TrainCo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, required=True, help="folder for videos and checkpoints (about 1 GB)")
+    parser.add_argument("--work", type=Path, required=True, help="folder for videos and checkpoints (about 2 GB)")
     parser.add_argument("--truthcam", type=Path, required=True, help="the built truthcam binary")
     parser.add_argument("--out", type=Path, required=True, help="where the checkpoint folder goes")
     options = parser.parse_args()
