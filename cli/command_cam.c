@@ -64,7 +64,7 @@ static bool take_path(struct source *source, const char *path, struct status *st
 static bool check_file(const char *path, bool may_be_elsewhere, struct source *source, struct status *st)
 {
     struct stat info;
-    char *full = realpath(path, NULL);
+    char *full = realpath(path, NULL), shown[LIMIT_URL_BYTES + 1];
     bool fits;
 
     if (full == NULL && errno == ENOENT && may_be_elsewhere && path[0] == '/') {
@@ -72,10 +72,12 @@ static bool check_file(const char *path, bool may_be_elsewhere, struct source *s
         source->start_time_ns = clock_utc_ns();
         return take_path(source, path, st);
     }
-    if (full == NULL)
-        return status_fail(st, status_code_of_errno(errno), "video %s: %m%s", path,
+    if (full == NULL) {
+        url_mask(path, shown, sizeof shown); /* user:password@host/live */
+        return status_fail(st, status_code_of_errno(errno), "video %s: %m%s", shown,
                            may_be_elsewhere ? "; name a file of the encoder's machine by its whole path"
                                             : "");
+    }
     fits = take_path(source, full, st);
     free(full);
     if (!fits)

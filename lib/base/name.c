@@ -30,39 +30,33 @@ bool name_check(const char *what, const char *name, struct status *st)
         shown, LIMIT_NAME_BYTES);
 }
 
-/* Where the user part of an address ends: the last '@' before its path. A password with a '/' in it, which should
- * have been written %2F, makes the address look as if it ended there; then what follows ':' is not a port. */
-static const char *user_end(const char *host)
+/* "user:password@host": an address whose scheme was left away. A path begins with '/'. */
+static bool has_user(const char *text)
 {
-    size_t len = strcspn(host, "/?#"), whole = strcspn(host, "?#");
-    const char *at = memrchr(host, '@', len), *colon = memchr(host, ':', len);
+    const char *colon = strchr(text, ':');
 
-    if (at != NULL || colon == NULL || host[0] == '[')
-        return at;
-    if (strspn(colon + 1, "0123456789") == len - (size_t)(colon + 1 - host))
-        return NULL;
-    return memrchr(host, '@', whole);
+    return text[0] != '/' && colon != NULL && strchr(colon, '@') != NULL;
 }
 
+/* A password may hold '@', '/', '#' or '?' that should have been written %40, %2F, %23 or %3F: all is hidden up to the last
+ * '@'. With a '?' before that, nobody can tell which of the two is in a password: of what stands before the '?' nothing
+ * is shown when it may hold one, of what follows it nothing ever. */
 void url_mask(const char *url, char *out, size_t out_bytes)
 {
-    const char *host = strstr(url, "://");
-    const char *from = url, *at;
-    size_t shown;
-    int used;
+    const char *scheme = strstr(url, "://");
+    const char *rest = scheme != NULL ? scheme + 3 : url, *at = strrchr(rest, '@');
+    size_t open = strcspn(rest, "?"), hidden = 0;
 
-    if (host == NULL) {
+    if (scheme == NULL && !has_user(url)) {
         snprintf(out, out_bytes, "%s", url);
         return;
     }
-    host += 3;
-    at = user_end(host);
-    used = at == NULL ? 0 : snprintf(out, out_bytes, "%.*s***", (int)(host - url), url);
-    from = at == NULL ? url : at;
-    shown = strcspn(from, "?");
-    if (used >= 0 && (size_t)used < out_bytes)
-        snprintf(out + used, out_bytes - (size_t)used, "%.*s%s", (int)shown, from,
-                 from[shown] != '\0' ? "?***" : "");
+    if (at != NULL && at < rest + open)
+        hidden = (size_t)(at - rest);
+    else if (at != NULL && (memchr(rest, ':', open) != NULL || memchr(rest, '@', open) != NULL))
+        hidden = open;
+    snprintf(out, out_bytes, "%.*s%s%.*s%s", (int)(rest - url), url, hidden > 0 ? "***" : "",
+             (int)(open - hidden), rest + hidden, rest[open] != '\0' ? "?***" : "");
 }
 
 /* Length of the well-formed sequence at `s` (Unicode table 3-7), 0 when there is none. */

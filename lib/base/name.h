@@ -11,9 +11,9 @@
  * the password masked of a URL that came in place of a name. */
 bool name_check(const char *what, const char *name, struct status *st);
 
-/* The URL with everything between "//" and '@', and everything after '?', replaced by "***", for logs and
- * replies: many cameras take ?user=...&password=... `out` is always terminated; a URL longer than the room is
- * cut. */
+/* The URL with everything between "//" and the last '@', and everything after '?', replaced by "***", for logs and
+ * replies: many cameras take ?user=...&password=... So, too, "user:password@host" without a scheme; a path stays as it is.
+ * `out` is always terminated; a URL longer than the room is cut. */
 void url_mask(const char *url, char *out, size_t out_bytes);
 
 /* Copies text with its NUL; false when it does not fit (out is then ""). */

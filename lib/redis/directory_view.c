@@ -171,9 +171,12 @@ bool redis_address_read(const char *text, struct redis_address *address, struct 
         text_copy(address->host, sizeof address->host, text + 5);
         return true;
     }
+    if (strchr(text, '@') != NULL) /* nothing of it is said: before the '@' is a password */
+        return status_fail(st, STATUS_INVALID,
+                           "a redis address is unix:/path or host:port, without a user and password");
     if (colon == NULL || colon == text || (size_t)(colon - text) >= sizeof address->host ||
         strstr(text, "://") != NULL) {
-        url_mask(text, shown, sizeof shown); /* redis://:password@host:port */
+        url_mask(text, shown, sizeof shown);
         return status_fail(st, STATUS_INVALID, "redis address '%.100s' must be unix:/path or host:port",
                            shown);
     }

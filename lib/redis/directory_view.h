@@ -49,7 +49,7 @@ const struct worker_record *directory_view_pick(const struct directory_view *vie
 const struct stream_record *directory_view_stream(const struct directory_view *view, const char *ns,
                                                   const char *name);
 
-/* "unix:/path" or "host:port" -> parts; INVALID with what is expected. */
+/* "unix:/path" or "host:port" -> parts; INVALID with what is expected, and nothing of a password. */
 struct redis_address {
     bool is_unix;
     char host[DIRECTORY_ADDRESS_BYTES]; /* or the socket's path */

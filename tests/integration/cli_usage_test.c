@@ -100,7 +100,9 @@ TEST(a_mistyped_camera_keeps_its_password)
           "***@host/x'" },
         { { "cam", "add", "gate", "x.mp4", "--fps", "rtsp://user:geheim@host/x" },
           "not 'rtsp://***@host/x'" },
-        { { "cam", "ls", "--redis", "redis://:geheim@host:6379" }, "'redis://***@host:6379' must be" },
+        { { "cam", "ls", "--redis", "redis://:geheim@host:6379" }, "without a user and password" },
+        { { "cam", "ls", "--redis", "user:geheim@host:1" }, "without a user and password" },
+        { { "cam", "ls", "--redis", "geheim@host:1" }, "without a user and password" },
     };
 
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {

@@ -129,6 +129,28 @@ TEST(addresses_nobody_can_open_are_refused)
     tear_down();
 }
 
+/* What a URL reader takes for the end of the host may be in a password that nobody escaped: it was shown in full. */
+TEST(passwords_with_signs_in_them_are_not_shown)
+{
+    static const char *const sources[] = { "rtsp://user:s3cret#x@127.0.0.1:1/live",
+                                           "rtsp://user:s3cret?x@127.0.0.1:1/live",
+                                           "rtsp://user:12/s3cret@127.0.0.1:1/live" };
+    struct process verb;
+
+    set_up();
+    for (size_t i = 0; i < ARRAY_LEN(sources); i++) {
+        CHECK_EQ(RUN(&verb, "cam", "add", "yard", sources[i]), 0);
+        CHECK(strstr(process_log(&verb), "cret") == NULL);
+        CHECK_EQ(RUN(&verb, "cam", "show", "yard", "--json"), 0);
+        CHECK_HAS(process_log(&verb), "rtsp://***");
+        CHECK(strstr(process_log(&verb), "cret") == NULL);
+        CHECK_EQ(RUN(&verb, "cam", "rm", "yard"), 0);
+    }
+    CHECK_EQ(RUN(&verb, "cam", "add", "yard", "user:s3cret@127.0.0.1/live"), 3);
+    CHECK_HAS(process_log(&verb), "video ***@127.0.0.1/live: ");
+    tear_down();
+}
+
 /* The machine that asks need not be the one that reads: such a file could not be added at all. */
 TEST(a_file_of_another_machine_is_taken_as_it_is)
 {

@@ -47,16 +47,27 @@ TEST(names_are_safe_as_folders_and_keys)
     CHECK(name_check("stream", longest, &st));
 }
 
-TEST(url_mask_hides_passwords_even_with_an_at_sign)
+/* Passwords with an '@' or '/' in them were hidden, those with a '#' or '?' shown; and an '@' in a path, with a port before
+ * it, may as well be the end of a password of digits. */
+TEST(url_mask_hides_passwords_whatever_they_are_made_of)
 {
     static const char *const pairs[][2] = {
         { "rtsp://admin:p@ss@10.0.0.7/live", "rtsp://***@10.0.0.7/live" },
         { "rtsp://10.0.0.7/live?mail=a@b", "rtsp://10.0.0.7/live?***" },
         { "rtsp://a:b@10.0.0.7:554/live?user=c&password=d?e", "rtsp://***@10.0.0.7:554/live?***" },
         { "rtsp://admin:pa/ss@10.0.0.7/live", "rtsp://***@10.0.0.7/live" },
-        { "http://10.0.0.7:8080/live@2x", "http://10.0.0.7:8080/live@2x" },
-        { "http://[fe80::1]:80/live@2x", "http://[fe80::1]:80/live@2x" },
+        { "rtsp://admin:pa#ss@10.0.0.7/live", "rtsp://***@10.0.0.7/live" },
+        { "rtsp://admin:pa?ss@10.0.0.7/live", "rtsp://***?***" },
+        { "rtsp://admin:p@a?ss@10.0.0.7/live", "rtsp://***?***" },
+        { "rtsp://admin:12/34@10.0.0.7:554/live?x=1", "rtsp://***@10.0.0.7:554/live?***" },
+        { "rtsp://a:b@10.0.0.7/live?password=c@d", "rtsp://***?***" },
+        { "http://10.0.0.7:8080/live@2x", "http://***@2x" },
+        { "http://[fe80::1]:80/live", "http://[fe80::1]:80/live" },
+        { "udp://@239.0.0.1:5000", "udp://@239.0.0.1:5000" },
+        { "admin:pass@10.0.0.7:6379", "***@10.0.0.7:6379" },
         { "/videos/a@b.mp4", "/videos/a@b.mp4" },
+        { "/videos/14:05@gate.mp4", "/videos/14:05@gate.mp4" },
+        { "yard@home", "yard@home" },
     };
     char out[64];
 
