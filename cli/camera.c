@@ -7,6 +7,7 @@
 #include "base/array.h"
 #include "base/name.h"
 #include "base/require.h"
+#include "cli_hint.h"
 #include "cli_output.h"
 #include "reelkv/v1/catalog.pb-c.h"
 #include "reelkv/v1/kvstore.pb-c.h"
@@ -92,12 +93,12 @@ static bool get_from_any(struct cluster *cluster, Reelkv__V1__StreamId *id, stru
     }
     if (doubtful != NULL && st->code == STATUS_UNAVAILABLE)
         return status_fail(st, STATUS_UNAVAILABLE,
-                           "no store that answers has camera '%s', and %s does not answer now, see "
-                           "`reelkv doctor`",
-                           id->name, doubtful->name);
+                           "no store that answers has camera '%s', and %s does not answer now, see `%s`",
+                           id->name, doubtful->name, cli_hint("doctor"));
     if (doubtful != NULL)
         return status_wrap(st, "camera '%s' may be with %s", id->name, doubtful->name);
-    return status_fail(st, STATUS_NOT_FOUND, "there is no camera '%s'; `reelkv cam ls` lists them", id->name);
+    return status_fail(st, STATUS_NOT_FOUND, "there is no camera '%s'; `%s` lists them", id->name,
+                       cli_hint("cam ls"));
 }
 
 bool camera_find(struct cluster *cluster, const char *ns, const char *name, struct camera *camera,
@@ -220,9 +221,9 @@ bool camera_list_read(struct cluster *cluster, const char *ns, struct camera_lis
         }
     }
     if (stores == 0)
-        return status_fail(st, STATUS_UNAVAILABLE, "no kvstore is running; see `reelkv node ls`");
+        return status_fail(st, STATUS_UNAVAILABLE, "no kvstore is running; see `%s`", cli_hint("node ls"));
     if (list->silent_count == stores)
-        return status_wrap(st, "no kvstore answers now, see `reelkv doctor`");
+        return status_wrap(st, "no kvstore answers now, see `%s`", cli_hint("doctor"));
     add_gone(list, view, ns);
     if (list->count > 0)
         qsort(list->cameras, list->count, sizeof *list->cameras, by_name);

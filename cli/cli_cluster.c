@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/name.h"
 #include "base/require.h"
+#include "cli_hint.h"
 #include "cli_output.h"
 
 enum { CONNECTIONS_MAX = 64, LOOK_MS = 50 };
@@ -172,9 +173,9 @@ bool cluster_refresh(struct cluster *cluster, struct status *st)
     struct directory_view view = { 0 };
 
     if (!directory_read_once(cluster->redis, CLUSTER_DIRECTORY_MS, &view, st))
-        return cluster->data[0] == '\0'
-                   ? false
-                   : status_wrap(st, "the cluster in %s does not answer; see `reelkv doctor`", cluster->data);
+        return cluster->data[0] == '\0' ? false
+                                        : status_wrap(st, "the cluster in %s does not answer; see `%s`",
+                                                      cluster->data, cli_hint("doctor"));
     directory_view_deinit(&cluster->view);
     cluster->view = view;
     return true;
@@ -219,23 +220,22 @@ const struct worker_record *cluster_store_of(const struct cluster *cluster, cons
     if (stream != NULL) {
         worker = directory_view_worker(&cluster->view, WORKER_KVSTORE, stream->store);
         if (worker == NULL)
-            status_fail(st, STATUS_UNAVAILABLE,
-                        "camera %s is kept by %s, which is not running now; see `reelkv node ls`", name,
-                        stream->store);
+            status_fail(st, STATUS_UNAVAILABLE, "camera %s is kept by %s, which is not running now; see `%s`",
+                        name, stream->store, cli_hint("node ls"));
         return worker;
     }
     snprintf(key, sizeof key, "%s/%s", ns, name);
     worker = directory_view_pick(&cluster->view, WORKER_KVSTORE, key, NULL);
     if (worker == NULL)
-        status_fail(st, STATUS_UNAVAILABLE,
-                    "no kvstore is running; see `reelkv node ls` and `reelkv doctor`");
+        status_fail(st, STATUS_UNAVAILABLE, "no kvstore is running; see `%s` and `%s`", cli_hint("node ls"),
+                    cli_hint("doctor"));
     return worker;
 }
 
 bool cluster_blame(const struct worker_record *worker, struct status *st)
 {
     return st != NULL && st->code == STATUS_UNAVAILABLE &&
-           status_wrap(st, "%s does not answer now, see `reelkv doctor`", worker->name);
+           status_wrap(st, "%s does not answer now, see `%s`", worker->name, cli_hint("doctor"));
 }
 
 bool cluster_call(struct cluster *cluster, const struct worker_record *worker,

@@ -5,6 +5,7 @@
 
 #include "base/name.h"
 #include "base/require.h"
+#include "cli_hint.h"
 
 enum { TYPED_BYTES = 64, NEAR_EDITS = 3 };
 
@@ -212,7 +213,9 @@ static enum cli_exit run_command(const struct cli_command *command, int argc, ch
         break;
     case OPTIONS_RUN:
         run.json = asks_for_json(command, options);
+        cli_hint_carry(&command->table, options);
         code = command->run(&run);
+        cli_hint_carry(NULL, NULL);
         break;
     }
     free(options);

@@ -11,6 +11,7 @@
 #include "base/require.h"
 #include "camera.h"
 #include "cli_command.h"
+#include "cli_hint.h"
 #include "interrupt.h"
 
 enum { HEARD_OF_MS = 3 * DIRECTORY_HEARTBEAT_MS, AGAIN_MS = 200 };
@@ -80,8 +81,8 @@ static bool add_all_cameras(struct ask *ask, struct status *st)
     bool ok = camera_list_read(ask->cluster, ask->options->namespace, &list, st);
 
     if (ok && list.count == 0)
-        ok = status_fail(st, STATUS_NOT_FOUND,
-                         "there are no cameras to ask about; `reelkv cam add NAME FILE-OR-URL`");
+        ok = status_fail(st, STATUS_NOT_FOUND, "there are no cameras to ask about; `%s`",
+                         cli_hint("cam add NAME FILE-OR-URL"));
     for (size_t i = 0; ok && i < list.count; i++)
         ok = add_camera(ask, list.cameras[i].name, strlen(list.cameras[i].name), st);
     if (ok)
@@ -235,7 +236,8 @@ static bool ask_worker(struct ask *ask, const struct worker_record *worker, stru
     rpc_sync_stream_destroy(stream);
     if (!ok && interrupt_has_come(ask->interrupt))
         return status_fail(st, STATUS_CANCELLED, "interrupted");
-    return ok || (st->code == STATUS_UNAVAILABLE && status_wrap(st, "no answer now, see `reelkv doctor`"));
+    return ok ||
+           (st->code == STATUS_UNAVAILABLE && status_wrap(st, "no answer now, see `%s`", cli_hint("doctor")));
 }
 
 /* Another qa is tried only while nothing has been heard of the answer. */
@@ -257,9 +259,8 @@ static bool ask_any(struct ask *ask, struct status *st)
             return false;
     }
     return tried ? false
-                 : status_fail(st, STATUS_UNAVAILABLE,
-                               "no qa is running to answer; see `reelkv node ls` and "
-                               "`reelkv doctor`");
+                 : status_fail(st, STATUS_UNAVAILABLE, "no qa is running to answer; see `%s` and `%s`",
+                               cli_hint("node ls"), cli_hint("doctor"));
 }
 
 /* A camera of the question that no store says it has; NULL when all are there. */
@@ -282,32 +283,36 @@ static bool ask_until_heard_of(struct ask *ask, struct status *st)
             clock_mono_ns() > deadline)
             return false;
         if (st->code == STATUS_NOT_FOUND && unknown_camera(ask) != NULL)
-            return status_fail(st, STATUS_NOT_FOUND, "there is no camera '%s'; `reelkv cam ls` lists them",
-                               unknown_camera(ask));
+            return status_fail(st, STATUS_NOT_FOUND, "there is no camera '%s'; `%s` lists them",
+                               unknown_camera(ask), cli_hint("cam ls"));
         usleep(AGAIN_MS * 1000);
     }
     return true;
 }
 
-/* Nobody named a time, so none is to blame: the cameras have nothing yet. Of what was evicted qa has told. */
+/* When nobody named a time, none is to blame: the cameras have nothing yet. Of what was evicted qa has told. */
 static void explain_nothing(struct ask *ask, struct status *st)
 {
     struct camera *camera = calloc(1, sizeof *camera);
-    bool all_there = true;
+    bool all_there = ask->request.range == NULL && ask->request.as_of_ns == 0;
+    size_t used = strlen(st->text);
 
     REQUIRE(camera != NULL);
     for (size_t i = 0; all_there && i < ask->camera_count; i++)
         all_there = camera_get(ask->cluster, ask->options->namespace, ask->names[i], camera, NULL) &&
                     camera->evicted_frames == 0;
     if (all_there && ask->camera_count > 1)
-        status_fail(st, STATUS_OUT_OF_RANGE, "nothing of these cameras is stored yet; see `reelkv cam ls`");
+        status_fail(st, STATUS_OUT_OF_RANGE, "nothing of these cameras is stored yet; see `%s`",
+                    cli_hint("cam ls"));
     else if (all_there && camera->trouble[0] != '\0')
         status_fail(st, STATUS_OUT_OF_RANGE, "camera %s has nothing to ask about: %s", camera->name,
                     camera->trouble);
     else if (all_there)
-        status_fail(st, STATUS_OUT_OF_RANGE,
-                    "nothing of camera %s is stored yet; `reelkv cam show %s` says how it is", camera->name,
-                    camera->name);
+        status_fail(st, STATUS_OUT_OF_RANGE, "nothing of camera %s is stored yet; `%s` says how it is",
+                    camera->name, cli_hint("cam show %s", camera->name));
+    else
+        snprintf(st->text + used, sizeof st->text - used, "; see what there is with `%s`",
+                 cli_hint("mem ls"));
     free(camera);
 }
 
@@ -332,7 +337,7 @@ static bool run_question(struct ask *ask, const char *question, struct status *s
         cli_progress_say(&ask->waiting, "asking ...");
     if (ask_until_heard_of(ask, st))
         return true;
-    if (st->code == STATUS_OUT_OF_RANGE && ask->request.range == NULL && ask->request.as_of_ns == 0)
+    if (st->code == STATUS_OUT_OF_RANGE)
         explain_nothing(ask, st);
     return false;
 }

@@ -11,6 +11,7 @@
 #include "base/require.h"
 #include "camera.h"
 #include "cli_command.h"
+#include "cli_hint.h"
 #include "media/media_sampling.h"
 #include "media/media_url.h"
 #include "reelkv/v1/catalog.pb-c.h"
@@ -157,8 +158,8 @@ static bool create(struct cluster *cluster, const struct cam_add_options *option
     if (ok)
         camera_from_reply(reply, camera);
     else if (st->code == STATUS_EXISTS)
-        status_fail(st, STATUS_EXISTS,
-                    "there is a camera '%s' already; choose another name, or `reelkv cam rm %s`", name, name);
+        status_fail(st, STATUS_EXISTS, "there is a camera '%s' already; choose another name, or `%s`", name,
+                    cli_hint("cam rm %s", name));
     rpc_sync_stream_destroy(call);
     return ok || cluster_blame(store, st);
 }
@@ -197,8 +198,8 @@ static enum cli_exit run_add(const struct cli_run *run)
     if (run->json)
         cli_print_json(camera_to_json(&camera));
     else
-        printf("Camera %s added: %s, %g frames/s, kept by %s. `reelkv cam %s %s` %s.\n", name, camera.source,
-               camera.sample_fps, camera.store, camera.is_live ? "show" : "wait", name,
+        printf("Camera %s added: %s, %g frames/s, kept by %s. `%s` %s.\n", name, camera.source,
+               camera.sample_fps, camera.store, cli_hint("cam %s %s", camera.is_live ? "show" : "wait", name),
                camera.is_live ? "says how it is" : "waits for it");
     return CLI_OK;
 }

@@ -9,6 +9,7 @@
 #include "base/require.h"
 #include "camera.h"
 #include "cli_command.h"
+#include "cli_hint.h"
 #include "interrupt.h"
 #include "reelkv/v1/catalog.pb-c.h"
 
@@ -32,7 +33,7 @@ static void print_table(const struct camera_list *list)
     struct cli_table *table;
 
     if (list->count == 0 && list->silent_count == 0) {
-        printf("No cameras yet: `reelkv cam add NAME FILE-OR-URL` adds one.\n");
+        printf("No cameras yet: `%s` adds one.\n", cli_hint("cam add NAME FILE-OR-URL"));
         return;
     }
     table = cli_table_create(titles, ARRAY_LEN(titles));
@@ -233,9 +234,8 @@ static bool look(struct cluster *cluster, const struct cam_wait_options *options
     if (!camera_get(cluster, options->namespace, name, camera, st))
         return false;
     if (camera->state == REELKV__V1__STREAM_STATE__STREAM_STATE_FAILED)
-        return status_fail(st, STATUS_PRECONDITION,
-                           "camera %s cannot be read: %s; `reelkv cam rm %s` removes it", name,
-                           camera->trouble, name);
+        return status_fail(st, STATUS_PRECONDITION, "camera %s cannot be read: %s; `%s` removes it", name,
+                           camera->trouble, cli_hint("cam rm %s", name));
     if (options->frames == 0 && camera->is_live)
         return status_fail(st, STATUS_INVALID, "camera %s is live and never ends; say how many with --frames",
                            name);

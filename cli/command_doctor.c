@@ -11,6 +11,7 @@
 #include "base/require.h"
 #include "cli_cluster.h"
 #include "cli_command.h"
+#include "cli_hint.h"
 #include "grpc/health/v1/health.pb-c.h"
 #include "machine.h"
 #include "model_facts.h"
@@ -155,7 +156,7 @@ static void check_folder(struct doctor *doctor)
         note(doctor, FAIL, "data folder", "%s cannot be written|change its owner, or use another with --data",
              folder);
     else if (strcmp(folder, doctor->data) != 0)
-        note(doctor, FINE, "data folder", "%s: made by `reelkv up`", doctor->data);
+        note(doctor, FINE, "data folder", "%s: made by `%s`", doctor->data, cli_hint("up"));
     else if (machine_has_direct_io(doctor->data))
         note(doctor, FINE, "data folder", "%s, with direct I/O", doctor->data);
     else
@@ -224,12 +225,12 @@ static void check_supervisor(struct doctor *doctor)
         const struct cluster_process *process = &doctor->file->processes[i];
 
         if (process->state == PROCESS_READY && process->restarts > 0)
-            note(doctor, WARN, process->name, "ready, but started again %u times|see `reelkv logs %s`",
-                 process->restarts, process->name);
+            note(doctor, WARN, process->name, "ready, but started again %u times|see `%s`", process->restarts,
+                 cli_hint("logs %s", process->name));
         else if (process->state != PROCESS_READY)
-            note(doctor, FAIL, process->name, "%s, %s|see `reelkv logs %s`",
-                 process_state_names[process->state],
-                 process->trouble[0] != '\0' ? process->trouble : "not ready yet", process->name);
+            note(doctor, FAIL, process->name, "%s, %s|see `%s`", process_state_names[process->state],
+                 process->trouble[0] != '\0' ? process->trouble : "not ready yet",
+                 cli_hint("logs %s", process->name));
     }
 }
 
@@ -259,8 +260,8 @@ static void check_worker(struct doctor *doctor, struct cluster *cluster, const s
     struct status st = { 0 };
 
     if (!is_serving(cluster, worker, &st))
-        note(doctor, FAIL, worker->name, "%s at %s: %s|see `reelkv logs %s`", worker_kind_names[worker->kind],
-             worker->address, st.text, worker->name);
+        note(doctor, FAIL, worker->name, "%s at %s: %s|see `%s`", worker_kind_names[worker->kind],
+             worker->address, st.text, cli_hint("logs %s", worker->name));
     else if (ahead_ms > CLOCK_OFF_MS)
         note(doctor, WARN, worker->name,
              "its clock is %lld ms ahead of ours|synchronise the machines' clocks (NTP)",
@@ -281,7 +282,7 @@ static void check_directory(struct doctor *doctor)
     if (options->redis[0] == '\0' && doctor->file->process_count == 0)
         return; /* said already: there is no cluster */
     if (!cluster_open(&cluster, options->data, options->redis, &st)) {
-        note(doctor, FAIL, "directory", "%s|see `reelkv logs redis`", st.text);
+        note(doctor, FAIL, "directory", "%s|see `%s`", st.text, cli_hint("logs redis"));
         return;
     }
     view = cluster_view(cluster);
@@ -293,7 +294,8 @@ static void check_directory(struct doctor *doctor)
     }
     for (int kind = 0; kind < WORKER_KINDS; kind++)
         if (counts[kind] == 0)
-            note(doctor, FAIL, worker_kind_names[kind], "none has announced itself|see `reelkv logs`");
+            note(doctor, FAIL, worker_kind_names[kind], "none has announced itself|see `%s`",
+                 cli_hint("logs"));
     cluster_close(cluster);
 }
 

@@ -13,6 +13,7 @@
 #include "base/require.h"
 #include "cli_cluster.h"
 #include "cli_command.h"
+#include "cli_hint.h"
 #include "supervisor_log.h"
 
 enum { FILES_MAX = CLUSTER_PROCESSES_MAX + 1, LOOK_MS = 200, BLOCK_BYTES = 4096 };
@@ -82,8 +83,8 @@ static bool list_files(const char *data, const char *wanted, struct log_file *fi
         return no_logs(folder, data, st);
     if (count == 0) {
         url_mask(wanted, shown, sizeof shown);
-        return status_fail(st, STATUS_NOT_FOUND,
-                           "there is no log of '%s' in %s; `reelkv logs` alone shows all", shown, folder);
+        return status_fail(st, STATUS_NOT_FOUND, "there is no log of '%s' in %s; `%s` alone shows all", shown,
+                           folder, cli_hint("logs"));
     }
     qsort(files, count, sizeof *files, by_name);
     *count_p = count;

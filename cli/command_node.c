@@ -8,6 +8,7 @@
 #include "base/require.h"
 #include "camera.h"
 #include "cli_command.h"
+#include "cli_hint.h"
 #include "reelkv/v1/kvstore.pb-c.h"
 
 /* ------------------------------------------------------------------------------------------- node ls */
@@ -66,7 +67,7 @@ static void node_table(const struct directory_view *view)
     int64_t now_ms = clock_utc_ns() / 1000000;
 
     if (view->worker_count == 0) {
-        printf("No worker has announced itself; see `reelkv logs` and `reelkv doctor`.\n");
+        printf("No worker has announced itself; see `%s` and `%s`.\n", cli_hint("logs"), cli_hint("doctor"));
         return;
     }
     table = cli_table_create(titles, ARRAY_LEN(titles));

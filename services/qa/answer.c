@@ -247,8 +247,7 @@ static bool open_view(struct question *question)
     if (!retriever_open(&question->retriever, &question->retrieve, &question->view, st))
         return false;
     if (question->view.frames == 0 && !(question->retrieve.external && question->retrieve.frame_count == 0))
-        return status_fail(st, STATUS_OUT_OF_RANGE,
-                           "nothing is stored for that time%s; see what there is with `reelkv mem ls`",
+        return status_fail(st, STATUS_OUT_OF_RANGE, "nothing is stored for that time%s",
                            question->view.evicted_frames > 0 ? " any more (evicted to keep the disk budget)"
                                                              : "");
     return true;

@@ -36,7 +36,7 @@ TEST(a_silent_store_is_not_a_missing_camera)
     announce_store("kvstore-9", "nobody.sock");
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         CHECK_EQ(RUN(&verb, "cam", "show", names[i]), 4);
-        CHECK_HAS(process_log(&verb), "kvstore-9 does not answer now, see `reelkv doctor`");
+        CHECK_HAS(process_log(&verb), "kvstore-9 does not answer now, see `reelkv doctor --redis ");
     }
     tear_down();
 }
@@ -151,9 +151,9 @@ TEST(a_store_that_hangs_does_not_answer)
                   PROCESS_ARGS("reelkv", "cam", "show", "gate", "--redis", redis_address()));
     process_start(&listing, "listing", PROCESS_ARGS("reelkv", "cam", "ls", "--redis", redis_address()));
     CHECK_EQ(process_wait(&showing, VERB_MS), 4);
-    CHECK_HAS(process_log(&showing), "kvstore-0 does not answer now, see `reelkv doctor`");
+    CHECK_HAS(process_log(&showing), "kvstore-0 does not answer now, see `reelkv doctor --redis ");
     CHECK_EQ(process_wait(&listing, VERB_MS), 4);
-    CHECK_HAS(process_log(&listing), "no kvstore answers now, see `reelkv doctor`");
+    CHECK_HAS(process_log(&listing), "no kvstore answers now, see `reelkv doctor --redis ");
     CHECK(process_wait_text(&waiting, "reelkv: still waiting: kvstore-0 does not answer now", VERB_MS));
     CHECK_EQ(process_stop(&waiting, SIGINT, VERB_MS), 130);
     tear_down();
@@ -167,11 +167,11 @@ TEST(an_absent_cluster_is_told)
     set_up();
     CHECK_EQ(process_stop(&cluster, SIGKILL, VERB_MS), 128 + SIGKILL);
     CHECK_EQ(RUN(&verb, "cam", "ls"), 4);
-    CHECK_HAS(process_log(&verb), "no kvstore answers now, see `reelkv doctor`");
+    CHECK_HAS(process_log(&verb), "no kvstore answers now, see `reelkv doctor --redis ");
     CHECK_EQ(RUN(&verb, "cam", "add", "dock", video), 4);
-    CHECK_HAS(process_log(&verb), "kvstore-0 does not answer now, see `reelkv doctor`");
+    CHECK_HAS(process_log(&verb), "kvstore-0 does not answer now, see `reelkv doctor --redis ");
     CHECK_EQ(RUN(&verb, "ask", "What was it?", "--cam", "dock"), 4);
-    CHECK_HAS(process_log(&verb), "no answer now, see `reelkv doctor`");
+    CHECK_HAS(process_log(&verb), "no answer now, see `reelkv doctor --redis ");
     CHECK_EQ(process_stop(&redis, SIGTERM, VERB_MS), 0);
     CHECK_EQ(RUN(&verb, "cam", "ls", "--json"), 4);
     CHECK_HAS(process_log(&verb), "\"unavailable\"");

@@ -176,7 +176,7 @@ TEST(doctor_looks_at_a_folder_that_is_not_made_yet)
     CHECK_EQ(run(&process, (const char *const[]){ "doctor", "--data", data, "--model",
                                                   REELKV_SOURCE_DIR "/tests/data/parity/tiny-a", NULL }),
              0);
-    CHECK_HAS(process_log(&process), "made by `reelkv up`");
+    CHECK_HAS(process_log(&process), "made by `reelkv up --data /");
     CHECK_HAS(process_log(&process), "start one with `reelkv up --data /");
 }
 

@@ -21,12 +21,14 @@ TEST(cameras_are_added_listed_waited_for_and_removed)
     CHECK_HAS(process_log(&verb), "No cameras yet");
     CHECK_EQ(RUN(&verb, "cam", "add", "dock", video, "--start-time", "2026-01-01T00:00:00Z"), 0);
     CHECK_HAS(process_log(&verb), "Camera dock added");
-    CHECK_HAS(process_log(&verb), "`reelkv cam wait dock` waits for it");
+    CHECK_HAS(process_log(&verb), "`reelkv cam wait dock --redis ");
     CHECK_EQ(RUN(&verb, "cam", "add", "gate", "rtsp://user:secret@host/live", "--fps", "2"), 0);
-    CHECK_HAS(process_log(&verb), "`reelkv cam show gate`"); /* `cam wait` refuses what never ends */
+    CHECK_HAS(process_log(&verb), "`reelkv cam show gate --redis "); /* `cam wait` refuses what never ends */
     CHECK_HAS(process_log(&verb), "rtsp://***@host/live");
     CHECK_EQ(RUN(&verb, "cam", "add", "dock", video), 5);
-    CHECK_HAS(process_log(&verb), "cam rm dock");
+    CHECK_HAS(process_log(&verb), "`reelkv cam rm dock --redis ");
+    CHECK_EQ(RUN(&verb, "cam", "add", "dock", video, "--namespace", "other"), 5);
+    CHECK_HAS(process_log(&verb), " --namespace other`"); /* without it the other dock was removed */
 
     CHECK_EQ(RUN(&verb, "cam", "ls", "--json"), 0);
     value = printed(&verb);

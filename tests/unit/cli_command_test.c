@@ -3,6 +3,7 @@
 
 #include "base/file.h"
 #include "cli_command.h"
+#include "cli_hint.h"
 #include "support/test.h"
 
 static const char *found(int argc, char **argv)
@@ -12,6 +13,10 @@ static const char *found(int argc, char **argv)
 
     return command != NULL ? command->path : "nothing";
 }
+
+struct stream_options {
+    CLI_STREAM_OPTIONS(OPTION_FIELD)
+};
 
 TEST(verbs_are_found_by_all_their_words)
 {
@@ -64,6 +69,34 @@ static bool has_words(const char *text, const char *before, const char *words, c
 
     snprintf(wanted, sizeof wanted, "%s%s%s", before, words, after);
     return strstr(text, wanted) != NULL;
+}
+
+/* What a verb told to run was for the usual folder and namespace: pasted, it removed another camera. */
+TEST(hints_carry_whose_cameras_and_which_cluster)
+{
+    static const struct option_row rows[] = {
+#define ROW(...) OPTION_ROW(stream_options, __VA_ARGS__),
+        CLI_STREAM_OPTIONS(ROW)
+#undef ROW
+    };
+    static const struct option_table table = { .program = "x", .rows = rows, .count = ARRAY_LEN(rows) };
+    struct stream_options options = { .data = "/my data", .redis = "", .namespace = "other" };
+
+    CHECK_STR(cli_hint("cam rm %s", "yard"), "reelkv cam rm yard");
+    cli_hint_carry(&table, &options);
+    CHECK_STR(cli_hint("cam rm %s", "yard"), "reelkv cam rm yard --data '/my data' --namespace other");
+    CHECK_STR(cli_hint("logs"), "reelkv logs --data '/my data'"); /* it has no namespace */
+    CHECK_STR(cli_hint("help"), "reelkv help");
+    options.redis = "host:6379";
+    CHECK_STR(cli_hint("doctor"), "reelkv doctor --data '/my data' --redis host:6379");
+    options = (struct stream_options){ .data = "", .redis = "", .namespace = "default" };
+    CHECK_STR(cli_hint("mem ls"), "reelkv mem ls");
+    setenv("REELKV_NAMESPACE", "other", 1);
+    CHECK_STR(cli_hint("mem ls"), "reelkv mem ls --namespace default");
+    options.namespace = "other";
+    CHECK_STR(cli_hint("mem ls"), "reelkv mem ls");
+    unsetenv("REELKV_NAMESPACE");
+    cli_hint_carry(NULL, NULL);
 }
 
 /* docs/cli.md names every verb, every option (with dashes), and every exit code. */
