@@ -204,22 +204,43 @@ static bool set_defaults(const struct option_table *table, void *options, struct
     return true;
 }
 
+struct parsing {
+    const struct option_table *table;
+    void *options;
+    uint64_t given; /* a bit of each row that stood in argv */
+};
+
+/* Of two values one would be lost without a word. A flag without a value loses nothing. */
+static bool note_given(struct parsing *parsing, const struct option_row *row, struct status *st)
+{
+    uint64_t bit = UINT64_C(1) << (row - parsing->table->rows);
+    char flag[OPTION_NAME_BYTES];
+
+    flag_name(row->name, flag);
+    if ((parsing->given & bit) != 0 && row->type != OPTION_BOOL)
+        return status_fail(st, STATUS_INVALID, "--%s may be given once: %s", flag, row->help);
+    parsing->given |= bit;
+    return true;
+}
+
 /* One flag of argv; *used_p is how many arguments it took. */
-static bool take_flag(const struct option_table *table, void *options, char **argv, int *used_p,
-                      struct status *st)
+static bool take_flag(struct parsing *parsing, char **argv, int *used_p, struct status *st)
 {
     const char *arg = argv[0] + 2;
     size_t len = strcspn(arg, "=");
-    const struct option_row *row = find_row(table, arg, len);
+    const struct option_row *row = find_row(parsing->table, arg, len);
+    void *options = parsing->options;
     char near[OPTION_NAME_BYTES];
 
     *used_p = 1;
     if (row == NULL) {
-        nearest_flag(table, arg, near);
+        nearest_flag(parsing->table, arg, near);
         return status_fail(st, STATUS_INVALID, "unknown option --%.*s; %s%s%s", (int)len, arg,
                            near[0] != '\0' ? "did you mean --" : "", near,
                            near[0] != '\0' ? "? See --help" : "see --help");
     }
+    if (!note_given(parsing, row, st))
+        return false;
     if (arg[len] == '=')
         return option_set(row, options, arg + len + 1, st);
     if (row->type == OPTION_BOOL)
@@ -263,9 +284,11 @@ static bool has_required(const struct option_table *table, const void *options, 
 enum options_outcome options_parse(const struct option_table *table, void *options, int argc, char **argv,
                                    int *arguments_p, struct status *st)
 {
+    struct parsing parsing = { .table = table, .options = options };
     bool only_arguments = false;
     int arguments = 0;
 
+    REQUIRE(table->count <= 8 * sizeof parsing.given);
     if (!set_defaults(table, options, st))
         return OPTIONS_BAD;
     for (int i = 1, used; i < argc; i += used) {
@@ -280,7 +303,7 @@ enum options_outcome options_parse(const struct option_table *table, void *optio
         } else if (strcmp(argv[i], "--help-markdown") == 0) {
             options_print_markdown(table, stdout);
             return OPTIONS_DONE;
-        } else if (!take_flag(table, options, argv + i, &used, st)) {
+        } else if (!take_flag(&parsing, argv + i, &used, st)) {
             return OPTIONS_BAD;
         }
     }

@@ -6,7 +6,7 @@
  *
  * Types: STR (min and max are lengths), U32, BYTES (uint64_t, with K M G T), F64, BOOL (--flag or
  * --flag=false). The command line wins over the environment, the environment over the default. A STR that may
- * not be empty and whose default is, must be given.
+ * not be empty and whose default is, must be given. What takes a value may be given once.
  *
  * Owner:  STR values borrow argv, the environment or the row; all outlive main().
  * Fails:  INVALID with the flag, the value (of a URL, without its password) and what is allowed; an unknown flag names

@@ -177,8 +177,10 @@ class Machine:
         else:
             options = self.cluster.options[service]
             entrypoint = pathlib.PurePath(self.cluster.stages[service].entrypoint[0])
-            pod.command = [self.bin / entrypoint.name, *argv, *self.overrides(pod, options, argv, env),
-                           *(f"{flag}={value}" for flag, value in extra.items() if flag in options)]
+            given = [*argv, *self.overrides(pod, options, argv, env),
+                     *(f"{flag}={value}" for flag, value in extra.items() if flag in options)]
+            once = {word.partition("=")[0]: word for word in given}  # the last; a program takes each once
+            pod.command = [self.bin / entrypoint.name, *once.values()]
         with open(pod.folder / "log", "wb") as log:
             pod.process = subprocess.Popen(pod.command, cwd=pod.folder, env={**sanitizers(), **env},
                                            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)

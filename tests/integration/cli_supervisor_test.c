@@ -343,16 +343,16 @@ TEST(what_cannot_work_is_refused_before_it_starts)
 
     set_up();
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        const char *argv[20] = { reelkv,    "up",      "--data",
+                                 data,      "--model", REELKV_SOURCE_DIR "/tests/data/parity/tiny-a",
+                                 "--dtype", "f32",     "--n-local",
+                                 "512",     "--ram",   "64M",
+                                 "--disk",  "256M" };
         char name[32];
 
         snprintf(name, sizeof name, "bad-%zu", i);
-        CHECK_EQ(process_run(&up, name,
-                             PROCESS_ARGS(reelkv, "up", "--data", data, "--model",
-                                          REELKV_SOURCE_DIR "/tests/data/parity/tiny-a", "--dtype", "f32",
-                                          "--n-local", "512", "--ram", "64M", "--disk", "256M", bad[i].option,
-                                          bad[i].value),
-                             READY_MS),
-                 bad[i].code);
+        process_args_change(argv, ARRAY_LEN(argv), PROCESS_ARGS(bad[i].option, bad[i].value));
+        CHECK_EQ(process_run(&up, name, argv, READY_MS), bad[i].code);
         CHECK_HAS(process_log(&up), bad[i].says);
         CHECK(!path_exists("cluster.json"));
     }

@@ -74,6 +74,8 @@ TEST(mistakes_say_what_there_is)
         { { "--data", "x", "up" }, "a verb comes before options" },
         { { "ask", "what", "color" }, "ask [--option value]... \"QUESTION\"" },
         { { "help", "frobnicate" }, "see `reelkv help`" },
+        { { "ask", "What?", "--cam", "yard", "--cam", "dock" },
+          "--cam may be given once: cameras the question is about, comma-separated" },
     };
 
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {

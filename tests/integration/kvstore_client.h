@@ -47,15 +47,13 @@ static inline void server_start(struct server *server, const char *name, const c
                              "--listen" };
     static unsigned starts;
     char log_name[64];
-    int count = 12;
     struct status st;
 
     snprintf(server->name, sizeof server->name, "%s", name);
     snprintf(server->path, sizeof server->path, "%s/%s", test_folder(), name);
     snprintf(server->address, sizeof server->address, "unix:%s/%s.sock", test_folder(), name);
-    argv[count++] = server->address;
-    for (; options != NULL && *options != NULL; options++)
-        argv[count++] = *options;
+    argv[12] = server->address;
+    process_args_change(argv, ARRAY_LEN(argv), options);
     snprintf(log_name, sizeof log_name, "%s-%u", name, starts++); /* each start has a log of its own */
     process_start(&server->process, log_name, argv);
     if (!process_wait_text(&server->process, "\"ready\":true", 20000))

@@ -72,11 +72,8 @@ struct cluster_service *cluster_service_start(struct cluster *cluster, const cha
         argv[n++] = "--n-local";
         argv[n++] = n_local;
     }
-    for (size_t i = 0; extra != NULL && extra[i] != NULL; i++) {
-        REQUIRE(i < CLUSTER_FLAGS_MAX);
-        argv[n++] = extra[i];
-    }
     argv[n] = NULL;
+    process_args_change(argv, ARRAY_LEN(argv), extra);
     remove(service->process.log_path); /* the old log's ready line must not count */
     process_start(&service->process, service->name, argv);
     if (!process_wait_text(&service->process, "{\"ready\":true", READY_MS))

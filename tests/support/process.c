@@ -87,6 +87,36 @@ void process_start(struct process *process, const char *name, const char *const 
     remember(process->pid);
 }
 
+static bool is_flag(const char *word, const char *flag)
+{
+    size_t len = strcspn(flag, "=");
+
+    return strncmp(word, flag, len) == 0 && (word[len] == '\0' || word[len] == '=');
+}
+
+void process_args_change(const char **argv, size_t room, const char *const *flags)
+{
+    size_t count = 0;
+
+    while (argv[count] != NULL)
+        count++;
+    for (; flags != NULL && *flags != NULL; flags++) {
+        size_t kept = 0;
+
+        for (size_t i = 0; strncmp(*flags, "--", 2) == 0 && i < count; i++) {
+            bool changed = is_flag(argv[i], *flags);
+
+            argv[kept] = argv[i];
+            kept += !changed;
+            i += changed && strchr(argv[i], '=') == NULL;
+        }
+        count = kept > 0 ? kept : count;
+        REQUIRE(count + 1 < room);
+        argv[count++] = *flags;
+        argv[count] = NULL;
+    }
+}
+
 const char *process_log(const struct process *process)
 {
     static char text[PROCESS_LOG_BYTES];

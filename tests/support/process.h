@@ -22,6 +22,10 @@ struct process {
 void process_start(struct process *process, const char *name, const char *const *argv);
 #define PROCESS_ARGS(...) ((const char *const[]){ __VA_ARGS__, NULL })
 
+/* Puts flags ("--flag", "value", or "--flag=value"; NULL: none) and a NULL behind the words of argv, in place of those of
+ * the same name among them: a program takes each once. argv has room for so many. */
+void process_args_change(const char **argv, size_t room, const char *const *flags);
+
 /* True when `text` appears in the log within timeout_ms; false also when the process ends before it does. */
 bool process_wait_text(const struct process *process, const char *text, uint32_t timeout_ms);
 

@@ -81,6 +81,21 @@ TEST(options_refuse_what_is_out_of_bounds_or_unknown)
     }
 }
 
+/* The last of two values won, and nothing was said of the first: `--cam yard --cam dock` asked about one camera. */
+TEST(options_that_take_a_value_may_be_given_once)
+{
+    struct sample_options options;
+    struct status st = { 0 };
+
+    CHECK_EQ(parse(&options, &st, ARGV("--port", "80", "--fps", "2", "--port=81")), OPTIONS_BAD);
+    CHECK_HAS(st.text, "--port may be given once: TCP port");
+    CHECK_EQ(parse(&options, &st, ARGV("--verbose", "--port", "80", "--verbose")), OPTIONS_RUN);
+    setenv("REELKV_PORT", "99", 1);
+    CHECK_EQ(parse(&options, &st, ARGV("--port", "80")), OPTIONS_RUN);
+    unsetenv("REELKV_PORT");
+    CHECK_EQ(options.port, 80);
+}
+
 /* Options and arguments may stand in any order; "--" ends the options. */
 TEST(options_gather_arguments_in_order)
 {
