@@ -23,8 +23,8 @@ enum { HEARD_OF_MS = 3 * DIRECTORY_HEARTBEAT_MS, AGAIN_MS = 200 };
     OPT(to, STR, "", "0", "40", "only what was seen before")                                                 \
     OPT(as_of, STR, "", "0", "40",                                                                           \
         "answer as if it were this time: nothing seen later counts, 'recent' ends here")                     \
-    OPT(top_r, U32, "0", "0", "4096", "frames each layer retrieves; 0: the cluster's default")               \
-    OPT(recent, STR, "", "0", "4", "newest frames always added, 0 to 4096; '': the cluster's default")       \
+    OPT(top_r, U32, "0", "0", "3072", "frames each layer retrieves; 0: the cluster's default")               \
+    OPT(recent, STR, "", "0", "40", "newest frames always added, 0 to 1024; '': the cluster's default")      \
     OPT(selector, STR, "rekv", "1", "16", "how frames are chosen: rekv, recent or all")                      \
     OPT(max_tokens, U32, "0", "0", "1024", "longest answer; 0: the cluster's default")                       \
     OPT(thumbnails, STR, "", "0", "3800", "folder to write the pictures of the evidence to")                 \
@@ -153,8 +153,8 @@ static bool read_recent(struct ask *ask, struct status *st)
     char *end;
     unsigned long value = strtoul(text, &end, 10);
 
-    if (text[0] != '\0' && (text[0] < '0' || text[0] > '9' || *end != '\0' || value > LIMIT_TOP_BLOCKS))
-        return status_fail(st, STATUS_INVALID, "recent must be 0 to %d, not '%s'", LIMIT_TOP_BLOCKS, text);
+    if (text[0] != '\0' && (text[0] < '0' || text[0] > '9' || *end != '\0' || value > LIMIT_RECENT_WINDOW))
+        return status_fail(st, STATUS_INVALID, "recent must be 0 to %d, not '%s'", LIMIT_RECENT_WINDOW, text);
     ask->request.recent_window = count_of(&ask->recent_window, (uint32_t)value, text[0] != '\0');
     return true;
 }

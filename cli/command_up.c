@@ -28,7 +28,7 @@
     OPT(dtype, STR, "", "0", "4", "bf16 or f32; '': as last time, else what the model advises, else bf16")  \
     OPT(n_local, U32, "0", "0", "1048576",                                                                  \
         "tokens of the window; 0: as last time, else what the model advises")                               \
-    OPT(top_r, U32, "0", "0", "4096",                                                                       \
+    OPT(top_r, U32, "0", "0", "3072",                                                                       \
         "frames a layer retrieves; 0: what the model advises, else qa's default")                           \
     OPT(threads, U32, "0", "0", "256", "compute threads of each process; 0: one per CPU")                   \
     OPT(encoders, U32, "1", "1", "16", "how many encoders")                                                 \

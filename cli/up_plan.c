@@ -110,8 +110,8 @@ static const struct {
     const char *name;
     double min, max;
 } numbers[] = { { "n_local", 1, 1 << 20 },
-                { "top_r", 1, LIMIT_TOP_BLOCKS },
-                { "recent_window", 0, LIMIT_TOP_BLOCKS },
+                { "top_r", 1, LIMIT_TOP_R },
+                { "recent_window", 0, LIMIT_RECENT_WINDOW },
                 { "sample_fps", MEDIA_SAMPLE_FPS_MIN, MEDIA_SAMPLE_FPS_MAX } };
 
 static bool is_advice(const char *name)

@@ -12,6 +12,8 @@ enum {
     LIMIT_LAYERS = 128,               /* decoder layers of a model */
     LIMIT_FRAME_TOKENS = 4096,        /* tokens of one block */
     LIMIT_TOP_BLOCKS = 4096,          /* blocks one layer may retrieve */
+    LIMIT_TOP_R = 3072,               /* of these, by their scores, as an option says */
+    LIMIT_RECENT_WINDOW = 1024,       /* and for being the newest */
     LIMIT_QUESTION_BYTES = 4096,      /* UTF-8 text of a question */
     LIMIT_ANSWER_TOKENS = 1024,       /* tokens of one answer */
     LIMIT_CREDITS = 64,               /* frames an encoder may have in flight per stream */
@@ -24,6 +26,7 @@ enum {
 };
 
 static_assert(LIMIT_CHUNK_BYTES * 2 <= LIMIT_MESSAGE_BYTES, "a chunk and its head must fit one message");
+static_assert(LIMIT_TOP_R + LIMIT_RECENT_WINDOW <= LIMIT_TOP_BLOCKS, "a layer's blocks must fit one choice");
 static_assert(LIMIT_THUMBNAIL_BYTES <= LIMIT_CHUNK_BYTES, "a thumbnail must fit one chunk");
 
 #endif

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "base/file.h"
+#include "base/limits.h"
 #include "cli_command.h"
 #include "cli_hint.h"
 #include "support/test.h"
@@ -61,6 +62,17 @@ TEST(every_verb_has_json_and_good_defaults)
         CHECK(command->table.summary[0] != '\0' && command->group[0] != '\0');
         free(options);
     }
+}
+
+/* `up` took a number of frames that, with the newest ones, was more than a layer may read: then every question failed. */
+TEST(frames_asked_for_fit_one_choice)
+{
+    const struct option_table *tables[] = { &cli_up.table, &cli_ask.table };
+
+    for (size_t i = 0; i < ARRAY_LEN(tables); i++)
+        for (size_t r = 0; r < tables[i]->count; r++)
+            if (strcmp(tables[i]->rows[r].name, "top_r") == 0)
+                CHECK_EQ(strtol(tables[i]->rows[r].max, NULL, 10), LIMIT_TOP_R);
 }
 
 static bool has_words(const char *text, const char *before, const char *words, const char *after)
