@@ -1,11 +1,8 @@
 #include "ask_result.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/file.h"
 #include "base/require.h"
@@ -48,18 +45,11 @@ static void print_safe(const char *text)
 static bool write_thumbnail(const struct ask_result *result, const char *camera,
                             const Reelkv__V1__EvidenceFrame *frame, char path[PATH_BYTES], struct status *st)
 {
-    int fd;
-    bool ok;
-
     if (snprintf(path, PATH_BYTES, "%s/%s-%06llu.jpg", result->thumbnails, camera,
                  (unsigned long long)frame->seq) >= PATH_BYTES)
         return status_fail(st, STATUS_INVALID, "the path of the thumbnails is too long");
-    fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    if (fd < 0)
-        return status_fail(st, status_code_of_errno(errno), "thumbnail %s: %m", path);
-    ok = file_write_fully(fd, frame->thumbnail.data, frame->thumbnail.len, st);
-    close(fd);
-    return ok || status_wrap(st, "thumbnail %s", path);
+    return file_write_through(path, frame->thumbnail.data, frame->thumbnail.len, st) ||
+           status_wrap(st, "thumbnail");
 }
 
 static const char *camera_of(const struct ask_result *result, uint32_t index)

@@ -164,6 +164,17 @@ bool file_write_durable(const char *path, const void *data, size_t len, struct s
     return file_write_durable_on(&file_system, path, data, len, st);
 }
 
+bool file_write_through(const char *path, const void *data, size_t len, struct status *st)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    bool ok;
+
+    if (fd < 0)
+        return fail_errno(st, "open", path);
+    ok = file_write_fully(fd, data, len, st) || status_wrap(st, "%s", path);
+    return close(fd) == 0 || !ok ? ok : fail_errno(st, "write", path);
+}
+
 bool file_make_folders_on(const struct file_ops *ops, const char *path, struct status *st)
 {
     char part[PATH_MAX];

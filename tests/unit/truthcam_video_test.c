@@ -349,6 +349,32 @@ TEST(objects_move_while_they_stay)
     CHECK(moved >= 3);
 }
 
+static bool is_kind(const char *name, mode_t kind)
+{
+    char path[512];
+    struct stat info;
+
+    snprintf(path, sizeof path, "%s/%s", test_folder(), name);
+    return lstat(path, &info) == 0 && (info.st_mode & S_IFMT) == kind &&
+           (kind != S_IFREG || info.st_size > 0);
+}
+
+/* The truth was written beside and put in the place of whatever was there: of /dev/null, too. */
+TEST(a_truth_goes_through_a_pipe_or_a_link_and_leaves_it)
+{
+    static const char script[] = "cd $1 && mkfifo pipe && ln -s real link && { cat pipe >got & } && "
+                                 "$2 --truth pipe && $2 --truth link && wait && cmp got real";
+    struct process process;
+
+    CHECK_EQ(process_run(&process, "through",
+                         PROCESS_ARGS("sh", "-c", script, "sh", test_folder(), REELKV_BIN_DIR "/truthcam"),
+                         60000),
+             0);
+    CHECK(is_kind("pipe", S_IFIFO));
+    CHECK(is_kind("link", S_IFLNK));
+    CHECK(is_kind("real", S_IFREG));
+}
+
 TEST(a_target_that_cannot_be_written_is_refused_with_a_reason)
 {
     struct encoder *encoder = NULL;

@@ -84,7 +84,7 @@ static bool write_truth(const struct truthcam_options *options, const struct wor
         return status_fail(st, STATUS_EXHAUSTED, "no memory for questions");
     truth = truth_json(world, questions, questions_make(world, options->questions, questions));
     text = json_text(truth, 1);
-    ok = file_write_durable(options->truth, text, strlen(text), st);
+    ok = file_write_through(options->truth, text, strlen(text), st);
     free(text);
     json_free(truth);
     free(questions);
