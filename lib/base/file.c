@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,6 +87,21 @@ bool file_write_fully(int fd, const void *data, size_t len, struct status *st)
         done += (size_t)n;
     }
     return true;
+}
+
+static bool reader_is_gone(void)
+{
+    struct pollfd out = { .fd = STDOUT_FILENO, .events = POLLOUT };
+
+    return poll(&out, 1, 0) == 1 && (out.revents & POLLERR) != 0;
+}
+
+bool file_flush_output(struct status *st)
+{
+    bool written = fflush(stdout) == 0 && !ferror(stdout);
+
+    return written || reader_is_gone() ||
+           status_fail(st, STATUS_UNKNOWN, "not all of the output could be written");
 }
 
 bool file_sync_folder_on(const struct file_ops *ops, const char *path, struct status *st)

@@ -55,6 +55,9 @@ void file_names_free(struct file_names *names);
 /* All bytes, or a failure: short writes and EINTR are continued. */
 bool file_write_fully(int fd, const void *data, size_t len, struct status *st);
 
+/* What was printed on stdout is with whoever reads it. A reader that has gone has seen enough (`... | head`): true. */
+bool file_flush_output(struct status *st);
+
 /* A read-only map of a whole file; madvise(WILLNEED) is the caller's choice. Empty files are refused. */
 struct file_map {
     const uint8_t *data;

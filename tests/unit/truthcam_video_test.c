@@ -375,6 +375,20 @@ TEST(a_truth_goes_through_a_pipe_or_a_link_and_leaves_it)
     CHECK(is_kind("real", S_IFREG));
 }
 
+TEST(words_that_cannot_be_printed_are_a_failure)
+{
+    struct process process;
+
+    for (size_t i = 0; i < 2; i++) {
+        CHECK_EQ(process_run(&process, "printing",
+                             PROCESS_ARGS("sh", "-c", "$1 $2 >/dev/full", "sh", REELKV_BIN_DIR "/truthcam",
+                                          i == 0 ? "--help" : "--vocabulary"),
+                             60000),
+                 1);
+        CHECK_HAS(process_log(&process), "could be written");
+    }
+}
+
 TEST(a_target_that_cannot_be_written_is_refused_with_a_reason)
 {
     struct encoder *encoder = NULL;

@@ -91,6 +91,19 @@ static bool write_truth(const struct truthcam_options *options, const struct wor
     return ok;
 }
 
+static int fail(const struct status *st, int code)
+{
+    fprintf(stderr, "truthcam: %s\n", st->text);
+    return code;
+}
+
+static int close_output(void)
+{
+    struct status st;
+
+    return file_flush_output(&st) ? 0 : fail(&st, 1);
+}
+
 int main(int argc, char **argv)
 {
     struct truthcam_options options;
@@ -101,7 +114,7 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN); /* a reader that goes away is an error of writing, not a death */
     switch (options_parse(&table, &options, argc, argv, NULL, &st)) {
     case OPTIONS_DONE:
-        return 0;
+        return close_output();
     case OPTIONS_BAD:
         goto usage;
     case OPTIONS_RUN:
@@ -109,7 +122,7 @@ int main(int argc, char **argv)
     }
     if (options.vocabulary) {
         vocabulary_print(stdout);
-        return 0;
+        return close_output();
     }
     if (!find_profile(options.profile, &profile, &st))
         goto usage;
@@ -124,12 +137,9 @@ int main(int argc, char **argv)
     }
     world_make(&world, options.seed, options.seconds, profile);
     if ((options.truth[0] != '\0' && !write_truth(&options, &world, &st)) ||
-        ((options.out[0] != '\0' || options.live[0] != '\0') && !write_video(&options, &world, &st))) {
-        fprintf(stderr, "truthcam: %s\n", st.text);
-        return 1;
-    }
+        ((options.out[0] != '\0' || options.live[0] != '\0') && !write_video(&options, &world, &st)))
+        return fail(&st, 1);
     return 0;
 usage:
-    fprintf(stderr, "truthcam: %s\n", st.text);
-    return 2;
+    return fail(&st, 2);
 }
