@@ -121,6 +121,22 @@ static void print_help(const char *word)
     printf("\n  reelkv VERB --help lists a verb's options; every verb takes --json\n\n%s", exit_codes);
 }
 
+static void print_help_json(void)
+{
+    struct json *value = json_make_object(), *verbs = json_make_array();
+
+    for (size_t i = 0; i < ARRAY_LEN(commands); i++) {
+        struct json *row = json_make_object();
+
+        json_set_str(row, "verb", commands[i]->path);
+        json_set_str(row, "arguments", commands[i]->table.arguments);
+        json_set_str(row, "summary", commands[i]->table.summary);
+        json_append(verbs, row);
+    }
+    json_set(value, "verbs", verbs);
+    cli_print_json(value);
+}
+
 /* The verbs that begin with a word, as "cam add, cam ls"; "" when none does. */
 static void list_verbs(const char *word, char *out, size_t out_bytes)
 {
@@ -238,15 +254,19 @@ static void print_version(bool as_json)
 enum cli_exit cli_main(int argc, char **argv)
 {
     static char help_flag[] = "--help";
+    bool json = has_json_flag(argc, argv);
     const struct cli_command *command;
     int words;
 
     if (argc > 1 && strcmp(argv[1], "--version") == 0) {
-        print_version(has_json_flag(argc, argv));
+        print_version(json);
         return CLI_OK;
     }
-    if (argc < 2 || is_help_flag(argv[1]) || (argc == 2 && strcmp(argv[1], "help") == 0)) {
-        print_help(NULL);
+    if (argc < 2 || is_help_flag(argv[1]) || (argc == 2 + json && strcmp(argv[1], "help") == 0)) {
+        if (json)
+            print_help_json();
+        else
+            print_help(NULL);
         return CLI_OK;
     }
     if (strcmp(argv[1], "help") == 0) {

@@ -127,7 +127,7 @@ static enum cli_exit run_up(const struct cli_run *run)
     struct up *up = calloc(1, sizeof *up);
     struct up_banner banner;
     struct status st = { 0 };
-    bool ok;
+    bool ok, told = false;
 
     REQUIRE(up != NULL);
     ok = prepare_folder(options, up, &st) && bring_up(options, up, &st);
@@ -135,10 +135,11 @@ static enum cli_exit run_up(const struct cli_run *run)
         banner = (struct up_banner){ up->data, &up->file, &up->facts, &up->before, count_cameras(up->data) };
         up_banner_print(&banner, run->json);
         fflush(stdout);
+        told = true;
         ok = !options->foreground || up_stay(&up->file, &st);
     }
     free(up);
-    return ok ? CLI_OK : cli_fail(&st, run->json);
+    return ok ? CLI_OK : cli_fail(&st, run->json && !told); /* one document on stdout: the banner */
 }
 
 const struct cli_command cli_up = {

@@ -182,6 +182,30 @@ static void wait_until_stopping(void)
     CHECK(file.stopping);
 }
 
+/* Why it ended was a second document on stdout. */
+TEST(up_that_stays_prints_one_document)
+{
+    static const char script[] =
+        "exec $1 up --data $2 --model $3 --dtype f32 --n-local 512 --ram 64M --disk 256M "
+        "--foreground --json 2>/dev/null";
+    struct process up, down;
+    struct json *value;
+    const char *text;
+
+    set_up();
+    process_start(&up, "document",
+                  PROCESS_ARGS("sh", "-c", script, "sh", reelkv, data,
+                               REELKV_SOURCE_DIR "/tests/data/parity/tiny-a"));
+    CHECK(process_wait_text(&up, "\"ready\": true", READY_MS));
+    remember_cluster();
+    CHECK_EQ(run_verb(&down, "down", NULL), 0);
+    CHECK_EQ(process_wait(&up, STOP_MS), 4);
+    text = process_log(&up);
+    value = json_parse((struct bytes){ (const uint8_t *)text, strlen(text) }, NULL);
+    CHECK(json_get(value, "ready") != NULL);
+    json_free(value);
+}
+
 /* It ended the verb without a word, as if the cluster had been left running. */
 TEST(ctrl_c_ends_the_wait_for_down_only)
 {

@@ -60,6 +60,24 @@ TEST(the_version_is_text_or_json)
     json_free(value);
 }
 
+/* `reelkv help --json` was a mistake. */
+TEST(the_verbs_are_text_or_json)
+{
+    static const char *const ways[] = { "help", "--help" };
+
+    for (size_t i = 0; i < ARRAY_LEN(ways); i++) {
+        struct process process;
+        struct json *value;
+        const char *text;
+
+        CHECK_EQ(run(&process, (const char *const[]){ ways[i], "--json", NULL }), 0);
+        text = process_log(&process);
+        value = json_parse((struct bytes){ (const uint8_t *)text, strlen(text) }, NULL);
+        CHECK_STR(json_str(json_get(json_at(json_get(value, "verbs"), 0), "verb")), "up");
+        json_free(value);
+    }
+}
+
 TEST(mistakes_say_what_there_is)
 {
     static const struct {
