@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -50,7 +51,7 @@ static bool lacks_slashes(const char *source)
 #undef BEGINNING
 
     for (size_t i = 0; i < ARRAY_LEN(beginnings); i++)
-        if (strncmp(source, beginnings[i], strlen(beginnings[i])) == 0)
+        if (strncasecmp(source, beginnings[i], strlen(beginnings[i])) == 0)
             return strncmp(source + strlen(beginnings[i]), "//", 2) != 0;
     return false;
 }

@@ -11,6 +11,7 @@
 #include "base/name.h"
 #include "base/require.h"
 #include "media/media_internal.h"
+#include "media/media_url.h"
 
 static const AVRational nanoseconds = { 1, 1000000000 };
 
@@ -32,6 +33,7 @@ bool media_source_open(struct media_source **source_p, const struct media_option
         goto failed;
     }
     source->live = options->live;
+    media_url_lower_scheme(source->url);
     source->last_dts = AV_NOPTS_VALUE;
     source->is_path = strstr(source->url, "://") == NULL;
     source->stall_timeout_ms = options->stall_timeout_ms;

@@ -21,9 +21,12 @@
     SCHEME("rtp", true)           \
     SCHEME("srt", true)
 
-/* A path is fine. INVALID for a URL of another kind, with the list, for one without a host, and for one with spaces; no
- * sentence holds anything of the URL. */
+/* A path is fine. INVALID for a URL of another kind, with the list, for one without a host, with a port that is none, or
+ * with spaces; no sentence holds anything of the URL. "RTSP://" is as good as "rtsp://". */
 bool media_url_check(const char *source, struct status *st);
+
+/* In place: "RTSP://Host" to "rtsp://Host", the form that FFmpeg knows; a path stays as it is. */
+void media_url_lower_scheme(char *source);
 
 /* Whether a source is taken for a live one unless a person says: by its scheme, or because it is a playlist (.m3u8) of
  * another host. */

@@ -112,7 +112,10 @@ TEST(addresses_nobody_can_open_are_refused)
         { "", "the source is empty" },
         { "/dev/null", "not a regular file" },
         { "foo://user:secret@host/x", "this kind of URL cannot be read; a source is rtsp://" },
-        { "RTSP://host/x", "or the path of a file" },
+        { "HTTP:/user:secret@host/x", "two slashes" },
+        { "rtsp://:554/", "names no host" },
+        { "rtsp://user:secret@host:99999/x", "port must be a number from 1 to 65535" },
+        { "rtsp://user:secret#x@host/x", "# %23" },
         { "rtsp://", "names no host" },
         { "http:///x.mp4", "names no host" },
         { "rtsp:/user:secret@host/x", "two slashes" },
@@ -128,14 +131,15 @@ TEST(addresses_nobody_can_open_are_refused)
         CHECK(strstr(process_log(&verb), "secret") == NULL);
     }
     CHECK_EQ(RUN(&verb, "cam", "add", "a", "udp://:5000"), 0); /* any sender */
+    CHECK_EQ(RUN(&verb, "cam", "add", "b", "RTSP://host/x"), 0);
     tear_down();
 }
 
 /* What a URL reader takes for the end of the host may be in a password that nobody escaped: it was shown in full. */
 TEST(passwords_with_signs_in_them_are_not_shown)
 {
-    static const char *const sources[] = { "rtsp://user:s3cret#x@127.0.0.1:1/live",
-                                           "rtsp://user:s3cret?x@127.0.0.1:1/live",
+    static const char *const sources[] = { "rtsp://user:12#s3cret@127.0.0.1:1/live",
+                                           "rtsp://user:12?s3cret@127.0.0.1:1/live",
                                            "rtsp://user:12/s3cret@127.0.0.1:1/live" };
     struct process verb;
 
