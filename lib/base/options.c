@@ -41,7 +41,7 @@ static bool parse_number(const char *text, double *value_p)
 {
     char *end;
 
-    if (text[0] == '\0' || isspace((unsigned char)text[0]))
+    if (text[0] == '\0' || text[strspn(text, "0123456789.eE+-")] != '\0') /* strtod() takes 0x2, inf, nan */
         return false;
     errno = 0;
     *value_p = strtod(text, &end);

@@ -63,6 +63,8 @@ TEST(options_refuse_what_is_out_of_bounds_or_unknown)
           "budget_bytes must be 64M to 4T (whole bytes, or with one of K, M, G, T), not '5T'" },
         { "--budget-bytes", "-1", "budget_bytes must be" },
         { "--fps", "nan", "fps must be" },
+        { "--fps", "0x2", "fps must be" },
+        { "--fps", " 2", "fps must be" },
         { "--listen", "a name that is far too long", "listen must be 1 to 20 characters" },
         { "--bugdet-bytes", "1G", "unknown option --bugdet-bytes; did you mean --budget-bytes?" },
         { "--bogus", "1", "unknown option --bogus; see --help" },
