@@ -155,9 +155,9 @@ static void explain_unknown(int argc, char **argv, struct status *st)
     bool two = argc > 1 && argv[1][0] != '-';
     const struct cli_command *near;
 
-    url_mask(argv[0], first, sizeof first); /* `reelkv cam URL` */
+    text_show(argv[0], first, sizeof first); /* `reelkv cam URL` */
     if (two)
-        url_mask(argv[1], second, sizeof second);
+        text_show(argv[1], second, sizeof second);
     snprintf(typed, sizeof typed, "%s%s%s", first, two ? " " : "", second);
     list_verbs(argv[0], verbs, sizeof verbs);
     near = cli_command_nearest(typed);

@@ -75,7 +75,7 @@ static bool check_file(const char *path, bool may_be_elsewhere, struct source *s
         return take_path(source, path, st);
     }
     if (full == NULL) {
-        url_mask(path, shown, sizeof shown); /* user:password@host/live */
+        text_show(path, shown, sizeof shown); /* user:password@host/live */
         return status_fail(st, status_code_of_errno(errno), "video %s: %m%s", shown,
                            may_be_elsewhere ? "; name a file of the encoder's machine by its whole path"
                                             : "");

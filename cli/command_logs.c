@@ -82,7 +82,7 @@ static bool list_files(const char *data, const char *wanted, struct log_file *fi
     if (count == 0 && wanted == NULL)
         return no_logs(folder, data, st);
     if (count == 0) {
-        url_mask(wanted, shown, sizeof shown);
+        text_show(wanted, shown, sizeof shown);
         return status_fail(st, STATUS_NOT_FOUND, "there is no log of '%s' in %s; `%s` alone shows all", shown,
                            folder, cli_hint("logs"));
     }

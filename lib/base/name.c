@@ -23,7 +23,7 @@ bool name_check(const char *what, const char *name, struct status *st)
         ok = is_lower_or_digit(name[i]) || strchr("._-", name[i]) != NULL;
     if (ok)
         return true;
-    url_mask(name, shown, sizeof shown); /* `cam add URL NAME` */
+    text_show(name, shown, sizeof shown); /* `cam add URL NAME` */
     return status_fail(
         st, STATUS_INVALID,
         "%s name '%s' is not valid: use 1 to %d of a-z 0-9 . _ -, starting with a letter or digit", what,
@@ -57,6 +57,14 @@ void url_mask(const char *url, char *out, size_t out_bytes)
         hidden = open;
     snprintf(out, out_bytes, "%.*s%s%.*s%s", (int)(rest - url), url, hidden > 0 ? "***" : "",
              (int)(open - hidden), rest + hidden, rest[open] != '\0' ? "?***" : "");
+}
+
+void text_show(const char *text, char *out, size_t out_bytes)
+{
+    url_mask(text, out, out_bytes);
+    for (; *out != '\0'; out++)
+        if ((unsigned char)*out < 0x20 || *out == 0x7F)
+            *out = '?';
 }
 
 /* Length of the well-formed sequence at `s` (Unicode table 3-7), 0 when there is none. */

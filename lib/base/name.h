@@ -16,6 +16,10 @@ bool name_check(const char *what, const char *name, struct status *st);
  * `out` is always terminated; a URL longer than the room is cut. */
 void url_mask(const char *url, char *out, size_t out_bytes);
 
+/* What somebody typed, for a sentence about it: as url_mask() has it, without what moves a terminal's cursor or begins a
+ * line. */
+void text_show(const char *text, char *out, size_t out_bytes);
+
 /* Copies text with its NUL; false when it does not fit (out is then ""). */
 bool text_copy(char *out, size_t out_bytes, const char *text);
 

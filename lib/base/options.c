@@ -76,7 +76,7 @@ static bool refuse(const struct option_row *row, const char *text, struct status
                                                    : "";
     char shown[SHOWN_BYTES];
 
-    url_mask(text, shown, sizeof shown);
+    text_show(text, shown, sizeof shown);
     if (row->type == OPTION_BOOL)
         return status_fail(st, STATUS_INVALID, "%s must be true or false, not '%s'", row->name, shown);
     return status_fail(st, STATUS_INVALID, "%s must be %s to %s%s, not '%s'", row->name, row->min, row->max,
@@ -256,7 +256,7 @@ static bool count_arguments(const struct option_table *table, int count, char **
     char shown[SHOWN_BYTES];
 
     if ((size_t)count > table->arguments_max) {
-        url_mask(argv[1 + table->arguments_max], shown, sizeof shown);
+        text_show(argv[1 + table->arguments_max], shown, sizeof shown);
         return status_fail(st, STATUS_INVALID, "unexpected argument '%s'; usage: %s [--option value]...%s%s",
                            shown, table->program, table->arguments != NULL ? " " : "",
                            table->arguments != NULL ? table->arguments : "");

@@ -176,7 +176,7 @@ bool redis_address_read(const char *text, struct redis_address *address, struct 
                            "a redis address is unix:/path or host:port, without a user and password");
     if (colon == NULL || colon == text || (size_t)(colon - text) >= sizeof address->host ||
         strstr(text, "://") != NULL) {
-        url_mask(text, shown, sizeof shown);
+        text_show(text, shown, sizeof shown);
         return status_fail(st, STATUS_INVALID, "redis address '%.100s' must be unix:/path or host:port",
                            shown);
     }

@@ -79,6 +79,18 @@ TEST(url_mask_hides_passwords_whatever_they_are_made_of)
     CHECK_STR(out, "rtsp://");
 }
 
+/* A newline in a name that was refused began a line of its own. */
+TEST(what_was_typed_is_shown_on_one_line)
+{
+    struct status st = { 0 };
+    char out[32];
+
+    CHECK(!name_check("camera", "a\nb\x1b[2J", &st));
+    CHECK_HAS(st.text, "camera name 'a?b?[2J' is not valid");
+    text_show("http://u:p@h/a\tb", out, sizeof out);
+    CHECK_STR(out, "http://***@h/a?b");
+}
+
 TEST(utf8_refuses_overlong_surrogate_and_cut_sequences)
 {
     static const char *const bad[] = { "\xc0\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80",
