@@ -55,6 +55,9 @@ bool cluster_data_folder(const char *option, char out[CLUSTER_PATH_BYTES], struc
         return status_fail(st, STATUS_INVALID, "HOME is not set; say where the data is with --data DIR");
     if (len >= CLUSTER_PATH_BYTES)
         return status_fail(st, STATUS_INVALID, "the data folder's path is too long");
+    if (!utf8_is_valid(out, (size_t)len)) /* it could not be written to cluster.json */
+        return status_fail(st, STATUS_INVALID,
+                           "the data folder's path is not valid UTF-8; name another with --data DIR");
     while (len > 1 && out[len - 1] == '/')
         out[--len] = '\0';
     return true;

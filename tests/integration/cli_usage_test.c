@@ -95,6 +95,7 @@ TEST(mistakes_say_what_there_is)
         { { "ask", "What?", "--top-r", "3073" }, "top_r must be 0 to 3072" },
         { { "ask", "What?", "--recent", "1025" }, "recent must be 0 to 1024, not '1025'" },
         { { "ask", "What?", "--recent", "99999999999999999999" }, "recent must be 0 to 1024" },
+        { { "up", "--data", "/tmp/\xff\xfe" }, "not valid UTF-8; name another with --data" },
         { { "up", "--top-r", "3073" }, "top_r must be 0 to 3072" },
         { { "ask", "What?", "--cam", "yard", "--cam", "dock" },
           "--cam may be given once: cameras the question is about, comma-separated" },
