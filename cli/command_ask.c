@@ -29,7 +29,7 @@ enum { HEARD_OF_MS = 3 * DIRECTORY_HEARTBEAT_MS, AGAIN_MS = 200 };
     OPT(max_tokens, U32, "0", "0", "1024", "longest answer; 0: the cluster's default")                       \
     OPT(thumbnails, STR, "", "0", "3800", "folder to write the pictures of the evidence to")                 \
     OPT(layers, BOOL, "false", "", "", "with --json: which frames each layer chose")                         \
-    OPT(timeout, U32, "300", "1", "86400", "seconds")
+    OPT(timeout, U32, "300", "1", "2592000", "seconds")
 
 struct ask_options {
     ASK_OPTIONS(OPTION_FIELD)

@@ -216,7 +216,7 @@ const struct cli_command cli_cam_show = {
     CLI_STREAM_OPTIONS(OPT)                                              \
     OPT(frames, U32, "0", "0", "4294967295",                             \
         "until so many frames are on disk; 0: until the file has ended") \
-    OPT(timeout, U32, "3600", "1", "31536000", "seconds")
+    OPT(timeout, U32, "3600", "1", "2592000", "seconds")
 
 struct cam_wait_options {
     CAM_WAIT_OPTIONS(OPTION_FIELD)

@@ -16,9 +16,10 @@
 
 enum { LOOK_MS = 50 };
 
-#define DOWN_OPTIONS(OPT) \
-    CLI_DATA_OPTIONS(OPT) \
-    OPT(timeout, U32, "90", "1", "3600", "seconds to wait for the processes to drain; then they are killed")
+#define DOWN_OPTIONS(OPT)                   \
+    CLI_DATA_OPTIONS(OPT)                   \
+    OPT(timeout, U32, "90", "1", "2592000", \
+        "seconds to wait for the processes to drain; then they are killed")
 
 struct down_options {
     DOWN_OPTIONS(OPTION_FIELD)

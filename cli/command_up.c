@@ -35,7 +35,7 @@
     OPT(analyzers, U32, "1", "1", "16", "how many analyzers")                                               \
     OPT(kvstores, U32, "0", "0", "16", "how many kvstores; 0: as last time, else 1")                        \
     OPT(qas, U32, "1", "1", "16", "how many qas")                                                           \
-    OPT(timeout, U32, "300", "1", "86400", "seconds until everything must be ready")                        \
+    OPT(timeout, U32, "300", "1", "2592000", "seconds until everything must be ready")                      \
     OPT(foreground, BOOL, "false", "", "", "stay until Ctrl-C or SIGTERM, then stop the cluster")
 
 struct up_options {

@@ -75,6 +75,33 @@ TEST(frames_asked_for_fit_one_choice)
                 CHECK_EQ(strtol(tables[i]->rows[r].max, NULL, 10), LIMIT_TOP_R);
 }
 
+static const struct option_row *same_row(const struct option_table *table, const char *name)
+{
+    for (size_t r = 0; r < table->count; r++)
+        if (strcmp(table->rows[r].name, name) == 0)
+            return &table->rows[r];
+    return NULL;
+}
+
+/* REELKV_TIMEOUT is of every verb that has a --timeout: one of a day, for `ask`, made `down` fail. */
+TEST(what_the_environment_may_say_for_one_verb_suits_all)
+{
+    for (size_t i = 0; cli_command_at(i) != NULL; i++) {
+        const struct option_table *table = &cli_command_at(i)->table;
+
+        for (size_t r = 0; r < table->count; r++)
+            for (size_t other = 0; other < i; other++) {
+                const struct option_row *row = &table->rows[r],
+                                        *same = same_row(&cli_command_at(other)->table, row->name);
+
+                if (same != NULL && (same->type != row->type || strcmp(same->min, row->min) != 0 ||
+                                     strcmp(same->max, row->max) != 0))
+                    test_fail(__FILE__, __LINE__, "--%s of %s and %s differ", row->name,
+                              cli_command_at(i)->path, cli_command_at(other)->path);
+            }
+    }
+}
+
 static bool has_words(const char *text, const char *before, const char *words, const char *after)
 {
     char wanted[128];
