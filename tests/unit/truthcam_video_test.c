@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "encode.h"
 #include "support/process.h"
@@ -373,6 +374,24 @@ TEST(a_truth_goes_through_a_pipe_or_a_link_and_leaves_it)
     CHECK(is_kind("pipe", S_IFIFO));
     CHECK(is_kind("link", S_IFLNK));
     CHECK(is_kind("real", S_IFREG));
+}
+
+/* Ctrl-C left a file of 48 bytes that no player takes. */
+TEST(a_video_that_is_interrupted_is_removed)
+{
+    struct process process;
+    char path[512];
+
+    snprintf(path, sizeof path, "%s/long.mp4", test_folder());
+    process_start(&process, "long",
+                  PROCESS_ARGS(REELKV_BIN_DIR "/truthcam", "--seconds", "3600", "--profile", "long", "--out",
+                               path));
+    for (int i = 0; i < 3000 && access(path, F_OK) != 0; i++)
+        test_pause_ms(10);
+    CHECK(access(path, F_OK) == 0);
+    CHECK_EQ(process_stop(&process, SIGINT, 60000), 130);
+    CHECK_HAS(process_log(&process), "interrupted");
+    CHECK(access(path, F_OK) != 0);
 }
 
 TEST(words_that_cannot_be_printed_are_a_failure)

@@ -2,6 +2,8 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/file.h"
 #include "base/options.h"
@@ -39,12 +41,21 @@ static bool find_profile(const char *name, enum profile *profile_p, struct statu
     return status_fail(st, STATUS_INVALID, "profile must be demo, score or long, not '%s'", name);
 }
 
+static volatile sig_atomic_t interrupted;
+
+static void interrupt(int number)
+{
+    interrupted = number;
+}
+
 static bool paint_once(const struct world *world, struct renderer *renderer, struct encoder *encoder,
                        struct status *st)
 {
     struct picture picture;
 
     for (uint32_t frame = 0; frame < world->seconds * VIDEO_FPS; frame++) {
+        if (interrupted != 0)
+            return status_fail(st, STATUS_CANCELLED, "interrupted; no video was written");
         if (!encoder_picture(encoder, &picture, st))
             return false;
         render_frame(renderer, frame, &picture);
@@ -54,12 +65,25 @@ static bool paint_once(const struct world *world, struct renderer *renderer, str
     return true;
 }
 
+/* Half a video is none: its index comes last. A device or a link stays. */
+static void remove_begun(const char *path)
+{
+    struct stat info;
+
+    if (lstat(path, &info) == 0 && S_ISREG(info.st_mode))
+        unlink(path);
+}
+
 static bool write_video(const struct truthcam_options *options, const struct world *world, struct status *st)
 {
     bool live = options->live[0] != '\0', ok = false;
     struct renderer *renderer = NULL;
     struct encoder *encoder = NULL;
 
+    if (!live) { /* a live camera just ends */
+        signal(SIGINT, interrupt);
+        signal(SIGTERM, interrupt);
+    }
     if (!renderer_create(&renderer, world, st) ||
         !encoder_open(&encoder, live ? options->live : options->out, live, st))
         goto out;
@@ -68,6 +92,8 @@ static bool write_video(const struct truthcam_options *options, const struct wor
             goto out;
     ok = encoder_finish(encoder, st);
 out:
+    if (!ok && !live && encoder != NULL)
+        remove_begun(options->out);
     encoder_close(encoder);
     renderer_destroy(renderer);
     return ok;
@@ -138,7 +164,7 @@ int main(int argc, char **argv)
     world_make(&world, options.seed, options.seconds, profile);
     if ((options.truth[0] != '\0' && !write_truth(&options, &world, &st)) ||
         ((options.out[0] != '\0' || options.live[0] != '\0') && !write_video(&options, &world, &st)))
-        return fail(&st, 1);
+        return fail(&st, st.code == STATUS_CANCELLED ? 130 : 1);
     return 0;
 usage:
     return fail(&st, 2);
