@@ -104,6 +104,16 @@ static bool begins_as_mp4(const struct media_source *source)
     return known;
 }
 
+static const char *broken_words(const struct media_source *source)
+{
+    if (source->is_path)
+        return "the disk cannot be read";
+    if (source->io != NULL && (source->io->seekable & AVIO_SEEKABLE_NORMAL) == 0)
+        return "the connection failed, or the video needs to be read out of order, as an MP4 whose index is at its "
+               "end, and the server gives no parts of a file (Range)";
+    return "the connection failed; are the host's name and the network right?";
+}
+
 bool media_fail(const struct media_source *source, const char *deed, int error, struct status *st)
 {
     char words[AV_ERROR_MAX_STRING_SIZE];
@@ -125,10 +135,7 @@ bool media_fail(const struct media_source *source, const char *deed, int error, 
                            "%s %s: the FFmpeg installed here cannot read this kind of URL", deed,
                            source->label);
     case AVERROR(EIO):
-        return status_fail(st, STATUS_UNAVAILABLE, "%s %s: %s", deed, source->label,
-                           source->is_path
-                               ? "the disk cannot be read"
-                               : "the connection failed; are the host's name and the network right?");
+        return status_fail(st, STATUS_UNAVAILABLE, "%s %s: %s", deed, source->label, broken_words(source));
     case AVERROR_EOF:
         return status_fail(st, STATUS_INVALID, "%s %s: it ends before its first frame", deed, source->label);
     case AVERROR_INVALIDDATA:

@@ -1,6 +1,7 @@
 /* Reading videos: every frame in order with its number and time, size changes, and one plain sentence for
  * each way a file can be bad. The frames show their numbers (support/video.h), so order is seen and not
  * believed. */
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -523,6 +524,27 @@ TEST(a_host_that_is_not_there_is_told)
 
     CHECK_EQ(st.code, STATUS_UNAVAILABLE);
     CHECK_HAS(st.text, "are the host's name and the network right?");
+}
+
+/* Its host's name was doubted, though it had answered. */
+TEST(a_server_that_gives_no_parts_of_a_file_is_told)
+{
+    struct video_numbered video = { "behind.mp4", "25", 0, 120, 640, 360, "-c:v mjpeg -q:v 2" };
+    struct process server;
+    struct status st;
+    char url[64];
+    int port;
+
+    process_start(&server, "http",
+                  PROCESS_ARGS("/usr/bin/python3", REELKV_SOURCE_DIR "/tests/support/http_server.py",
+                               video_make_numbered(&video), "whole"));
+    CHECK(process_wait_text(&server, "\n", 20000));
+    CHECK(sscanf(process_log(&server), "port %d", &port) == 1);
+    snprintf(url, sizeof url, "http://127.0.0.1:%d/a.mp4", port);
+    st = refusal(url);
+    CHECK_EQ(st.code, STATUS_UNAVAILABLE);
+    CHECK_HAS(st.text, "gives no parts of a file (Range)");
+    process_stop(&server, SIGTERM, 20000);
 }
 
 /* Names and passwords are in no sentence, whatever goes wrong and wherever in the address they stand. */
