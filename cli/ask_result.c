@@ -121,6 +121,7 @@ static bool take_evidence(struct ask_result *result, const Reelkv__V1__Evidence 
     json_set_u64(result->usage, "frames_in_view", evidence->frames_in_view);
     json_set_u64(result->usage, "frames_evicted", evidence->evicted_frames);
     json_set_u64(result->usage, "frames_gap", evidence->gap_frames);
+    json_set_u64(result->usage, "frames_damaged", evidence->damaged_frames);
     return true;
 }
 

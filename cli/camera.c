@@ -46,6 +46,7 @@ void camera_from_reply(const ProtobufCMessage *stream_status, struct camera *cam
     camera->stored_frames = status->stored_frames;
     camera->gap_frames = status->gap_frames;
     camera->evicted_frames = status->evicted_frames;
+    camera->damaged_frames = status->damaged_frames;
     camera->first_pts_ns = status->first_pts_ns;
     camera->last_pts_ns = status->last_pts_ns;
     camera->disk_bytes = status->disk_bytes;
@@ -154,7 +155,7 @@ static void add_gone(struct camera_list *list, const struct directory_view *view
     for (uint32_t i = 0; i < view->stream_count; i++) {
         const struct stream_record *stream = &view->streams[i];
 
-        if (strcmp(stream->ns, ns) == 0 && !is_silent(list, stream->store) &&
+        if ((ns == NULL || strcmp(stream->ns, ns) == 0) && !is_silent(list, stream->store) &&
             directory_view_worker(view, WORKER_KVSTORE, stream->store) == NULL)
             add_silent(list, stream->store);
     }
@@ -172,7 +173,7 @@ static bool list_store(struct cluster *cluster, const struct worker_record *stor
         const ProtobufCMessage *body;
         bool ok, last;
 
-        request.namespace_ = (char *)ns;
+        request.namespace_ = (char *)(ns != NULL ? ns : "");
         request.page_size = PAGE_STREAMS;
         request.page_token = token;
         ok = cluster_call(cluster, store, &api_list_streams, &request.base, &call, &body, st);
@@ -206,7 +207,7 @@ bool camera_list_read(struct cluster *cluster, const char *ns, struct camera_lis
     size_t before;
 
     memset(list, 0, sizeof *list);
-    if (!name_check("namespace", ns, st))
+    if (ns != NULL && !name_check("namespace", ns, st))
         return false;
     for (uint32_t i = 0; i < view->worker_count; i++) {
         const struct worker_record *store = &view->workers[i];
@@ -281,7 +282,7 @@ bool camera_is_complete(const struct camera *camera)
            camera->durable_seq >= camera->next_seq;
 }
 
-uint64_t camera_frames_on_disk(const struct camera *camera)
+uint64_t camera_frames_written(const struct camera *camera)
 {
     uint64_t durable =
         camera->durable_seq > camera->gap_frames ? camera->durable_seq - camera->gap_frames : 0;
@@ -289,6 +290,13 @@ uint64_t camera_frames_on_disk(const struct camera *camera)
     if (camera->durable_seq >= camera->next_seq || camera->stored_frames < durable)
         return camera->stored_frames;
     return durable;
+}
+
+uint64_t camera_frames_on_disk(const struct camera *camera)
+{
+    uint64_t written = camera_frames_written(camera), gone = camera->evicted_frames + camera->damaged_frames;
+
+    return written > gone ? written - gone : 0;
 }
 
 /* What the camera's store has from a number on; NULL when it does not say. Valid until *call_p is destroyed. */
@@ -385,6 +393,8 @@ struct json *camera_to_json(const struct camera *camera)
     json_set_u64(value, "frames_durable", camera->durable_seq);
     json_set_u64(value, "frames_gap", camera->gap_frames);
     json_set_u64(value, "frames_evicted", camera->evicted_frames);
+    json_set_u64(value, "frames_damaged", camera->damaged_frames);
+    json_set_u64(value, "frames_on_disk", camera_frames_on_disk(camera));
     set_time(value, "first", camera->first_pts_ns);
     set_time(value, "last", camera->last_pts_ns);
     json_set_u64(value, "disk_bytes", camera->disk_bytes);

@@ -18,8 +18,8 @@ struct camera {
     int state; /* Reelkv__V1__StreamState */
     double sample_fps;
     int64_t start_time_ns, created_ns, first_pts_ns, last_pts_ns;
-    uint64_t epoch, next_seq, durable_seq, stored_frames, gap_frames, evicted_frames, expected_frames,
-        disk_bytes;
+    uint64_t epoch, next_seq, durable_seq, stored_frames, gap_frames, evicted_frames, damaged_frames,
+        expected_frames, disk_bytes;
 };
 
 bool camera_get(struct cluster *cluster, const char *ns, const char *name, struct camera *camera,
@@ -29,7 +29,7 @@ bool camera_get(struct cluster *cluster, const char *ns, const char *name, struc
 bool camera_find(struct cluster *cluster, const char *ns, const char *name, struct camera *camera,
                  const struct worker_record **store_p, struct status *st);
 
-/* All cameras of a namespace by name, without those of stores that do not answer. */
+/* All cameras of a namespace (NULL: of all) by name, without those of stores that do not answer. */
 struct camera_list {
     struct camera *cameras;
     size_t count;
@@ -55,7 +55,10 @@ struct json *camera_to_json(const struct camera *camera);
 /* Everything it ever will hold is on the disk. */
 bool camera_is_complete(const struct camera *camera);
 
-/* Pictures that are on the disk (or were, before the budget took them); gaps do not count. Never too many. */
+/* Pictures that came to the disk, whatever became of them there; gaps do not count. Never too many. */
+uint64_t camera_frames_written(const struct camera *camera);
+
+/* Of these, those that are there still: neither evicted nor damaged. */
 uint64_t camera_frames_on_disk(const struct camera *camera);
 
 /* Why nothing comes now: its trouble, or the reason of the gap that is its newest. "" when nothing is known. */

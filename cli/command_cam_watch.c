@@ -28,8 +28,8 @@ static const struct option_row ls_rows[] = {
 
 static void print_table(const struct camera_list *list)
 {
-    static const char *const titles[] = { "CAMERA", "STATE", ">FRAMES", ">OF",   ">GAPS",
-                                          ">DISK",  "FROM",  "TO",      "SOURCE" };
+    static const char *const titles[] = { "CAMERA",   "STATE", ">FRAMES", ">OF", ">GAPS", ">GONE",
+                                          ">DAMAGED", ">DISK", "FROM",    "TO",  "SOURCE" };
     struct cli_table *table;
 
     if (list->count == 0 && list->silent_count == 0) {
@@ -48,6 +48,8 @@ static void print_table(const struct camera_list *list)
         else
             cli_table_cell(table, "-");
         cli_table_cell(table, "%llu", (unsigned long long)camera->gap_frames);
+        cli_table_cell(table, "%llu", (unsigned long long)camera->evicted_frames);
+        cli_table_cell(table, "%llu", (unsigned long long)camera->damaged_frames);
         cli_table_cell(table, "%s", cli_bytes(camera->disk_bytes));
         cli_table_cell(table, "%s", camera->first_pts_ns != 0 ? cli_time(camera->first_pts_ns) : "-");
         cli_table_cell(table, "%s", camera->last_pts_ns != 0 ? cli_time(camera->last_pts_ns) : "-");
@@ -144,9 +146,10 @@ static void print_camera(const struct camera *camera, const struct gaps *gaps)
     printf("frames    %llu offered", (unsigned long long)camera->next_seq);
     if (camera->expected_frames > 0)
         printf(" of %llu", (unsigned long long)camera->expected_frames);
-    printf(", %llu stored (%llu of them on disk), %llu in gaps, %llu evicted\n",
+    printf(", %llu stored (%llu of them on disk), %llu in gaps, %llu evicted, %llu damaged\n",
            (unsigned long long)camera->stored_frames, (unsigned long long)camera_frames_on_disk(camera),
-           (unsigned long long)camera->gap_frames, (unsigned long long)camera->evicted_frames);
+           (unsigned long long)camera->gap_frames, (unsigned long long)camera->evicted_frames,
+           (unsigned long long)camera->damaged_frames);
     if (gaps->now[0] != '\0')
         printf("gap now   %s\n", gaps->now);
     else if (gaps->has_last)
@@ -240,7 +243,7 @@ static bool look(struct cluster *cluster, const struct cam_wait_options *options
         return status_fail(st, STATUS_INVALID, "camera %s is live and never ends; say how many with --frames",
                            name);
     *done_p = camera_is_complete(camera) ||
-              (options->frames > 0 && camera_frames_on_disk(camera) >= options->frames);
+              (options->frames > 0 && camera_frames_written(camera) >= options->frames);
     return true;
 }
 
@@ -303,7 +306,7 @@ static bool wait_for_all(struct cluster *cluster, struct interrupt *interrupt, c
             ok = look(cluster, options, run->arguments[i], &cameras[i], &done, st);
             late = done || !all ? late : i;
             all = all && done;
-            done_frames += camera_frames_on_disk(&cameras[i]);
+            done_frames += camera_frames_written(&cameras[i]);
             total_frames += options->frames > 0 ? options->frames : cameras[i].expected_frames;
         }
         if (ok) {
@@ -341,14 +344,24 @@ static bool check_names(const struct cli_run *run, struct status *st)
     return true;
 }
 
+static void print_waited(const struct camera *camera)
+{
+    printf("%s: %s, %llu frames on disk", camera->name, camera_state_words(camera),
+           (unsigned long long)camera_frames_on_disk(camera));
+    if (camera->evicted_frames > 0)
+        printf(", %llu evicted", (unsigned long long)camera->evicted_frames);
+    if (camera->damaged_frames > 0)
+        printf(", %llu damaged", (unsigned long long)camera->damaged_frames);
+    printf("\n");
+}
+
 static void report_wait(const struct cli_run *run, const struct camera *cameras)
 {
     struct json *value, *list;
 
     if (!run->json) {
         for (int i = 0; i < run->count; i++)
-            printf("%s: %s, %llu frames on disk\n", cameras[i].name, camera_state_words(&cameras[i]),
-                   (unsigned long long)camera_frames_on_disk(&cameras[i]));
+            print_waited(&cameras[i]);
         return;
     }
     value = json_make_object();

@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/require.h"
+#include "camera.h"
 #include "cli_cluster.h"
 #include "cli_command.h"
 #include "cli_hint.h"
@@ -271,6 +272,26 @@ static void check_worker(struct doctor *doctor, struct cluster *cluster, const s
              worker->address);
 }
 
+/* What a store knows of its files. One that does not answer was told of as a worker. */
+static void check_cameras(struct doctor *doctor, struct cluster *cluster)
+{
+    struct camera_list list;
+
+    camera_list_read(cluster, NULL, &list, NULL);
+    for (size_t i = 0; i < list.count; i++) {
+        const struct camera *camera = &list.cameras[i];
+
+        if (camera->damaged_frames > 0)
+            note(
+                doctor, WARN, camera->name,
+                "%llu of %llu frames stored are damaged on disk and cannot be read|`reelkv logs %s` names the "
+                "files; the rest is served",
+                (unsigned long long)camera->damaged_frames, (unsigned long long)camera->stored_frames,
+                camera->store);
+    }
+    camera_list_deinit(&list);
+}
+
 static void check_directory(struct doctor *doctor)
 {
     const struct doctor_options *options = doctor->options;
@@ -296,6 +317,7 @@ static void check_directory(struct doctor *doctor)
         if (counts[kind] == 0)
             note(doctor, FAIL, worker_kind_names[kind], "none has announced itself|see `%s`",
                  cli_hint("logs"));
+    check_cameras(doctor, cluster);
     cluster_close(cluster);
 }
 

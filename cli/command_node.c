@@ -125,7 +125,7 @@ static const struct option_row mem_rows[] = {
 
 static const char *const store_titles[] = { "STORE", ">MEMORY",  ">OF",     ">DISK",
                                             ">OF",   ">CAMERAS", ">FRAMES", ">DAMAGED" };
-static const char *const camera_titles[] = { "CAMERA", "STORE", ">FRAMES", ">GONE",
+static const char *const camera_titles[] = { "CAMERA", "STORE", ">FRAMES", ">GONE", ">DAMAGED",
                                              ">GAPS",  ">DISK", "OLDEST",  "NEWEST" };
 
 static void store_row(const char *name, const Reelkv__V1__ServerInfo *info, struct cli_table *table,
@@ -181,6 +181,7 @@ static void camera_rows(const struct camera_list *list, struct cli_table *table,
         cli_table_cell(table, "%s", camera->store);
         cli_table_cell(table, "%llu", (unsigned long long)camera->stored_frames);
         cli_table_cell(table, "%llu", (unsigned long long)camera->evicted_frames);
+        cli_table_cell(table, "%llu", (unsigned long long)camera->damaged_frames);
         cli_table_cell(table, "%llu", (unsigned long long)camera->gap_frames);
         cli_table_cell(table, "%s", cli_bytes(camera->disk_bytes));
         cli_table_cell(table, "%s", camera->first_pts_ns != 0 ? cli_time(camera->first_pts_ns) : "-");

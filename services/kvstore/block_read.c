@@ -53,10 +53,8 @@ static void fail(struct block_read *read)
 
     log_error(&context, is_damage ? "block_quarantined" : "block_unavailable", "%s in %s", read->st.text,
               read->segment->base);
-    if (is_damage && read->frame != NULL) {
-        read->store->quarantined_frames += !read->frame->is_quarantined;
-        read->frame->is_quarantined = true;
-    }
+    if (is_damage && read->frame != NULL)
+        stream_quarantine(read->segment, read->frame);
     answer(read, is_damage ? FRAME_QUARANTINED : FRAME_UNAVAILABLE);
 }
 

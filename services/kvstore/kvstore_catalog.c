@@ -34,6 +34,7 @@ static void fill_counts(Reelkv__V1__StreamStatus *status, const struct stream *s
     status->durable_seq = stream_durable_seq(stream);
     status->evicted_frames = history_frames(&stream->history);
     status->stored_frames = stream->stored_frames + stream->damaged_frames + status->evicted_frames;
+    status->damaged_frames = stream_damaged_frames(stream);
     status->gap_frames = stream->gap_frames + history_gap_frames(&stream->history);
     status->first_pts_ns = first == NULL ? 0 : first->pts_ns;
     status->last_pts_ns = first == NULL ? 0 : stream->last_pts_ns;

@@ -79,6 +79,7 @@ static bool write_opened(struct retrieve *retrieve)
     opened.frames = view->frames;
     opened.evicted_frames = view->evicted_frames;
     opened.gap_frames = view->gap_frames;
+    opened.damaged_frames = view->damaged_frames;
     opened.first_pts_ns = view->first_pts_ns;
     opened.last_pts_ns = view->last_pts_ns;
     reply.item_case = REELKV__V1__RETRIEVE_REPLY__ITEM_OPENED;

@@ -45,24 +45,53 @@ static bool add(struct timeline *timeline, const Reelkv__V1__TimelineSpan *span)
     return true;
 }
 
-/* Spans that begin before this number, from the i-th on. */
-static bool add_history(struct timeline *timeline, const struct history *history, uint32_t *i_p,
-                        uint64_t end_seq)
+static bool add_gone(struct timeline *timeline, const struct history_span *from,
+                     Reelkv__V1__FrameResult result)
 {
-    for (; *i_p < history->count && history->spans[*i_p].from_seq < end_seq; (*i_p)++) {
-        const struct history_span *from = &history->spans[*i_p];
-        Reelkv__V1__TimelineSpan span = REELKV__V1__TIMELINE_SPAN__INIT;
+    Reelkv__V1__TimelineSpan span = REELKV__V1__TIMELINE_SPAN__INIT;
 
-        span.from_seq = from->from_seq;
-        span.to_seq = from->to_seq;
-        span.from_pts_ns = from->from_pts_ns;
-        span.to_pts_ns = from->to_pts_ns;
-        span.result = from->frames == 0 ? REELKV__V1__FRAME_RESULT__FRAME_RESULT_GAP
-                                        : REELKV__V1__FRAME_RESULT__FRAME_RESULT_EVICTED;
-        if (!add(timeline, &span))
-            return false;
+    span.from_seq = from->from_seq;
+    span.to_seq = from->to_seq;
+    span.from_pts_ns = from->from_pts_ns;
+    span.to_pts_ns = from->to_pts_ns;
+    span.result = result;
+    return add(timeline, &span);
+}
+
+/* How many spans of each are told already. */
+struct told {
+    uint32_t removed, lost;
+};
+
+static const struct history_span *next_before(const struct history *history, uint32_t at, uint64_t end_seq)
+{
+    return history != NULL && at < history->count && history->spans[at].from_seq < end_seq
+               ? &history->spans[at]
+               : NULL;
+}
+
+/* What no segment has any more, or has a mark of, and begins before this number. */
+static bool add_absent(struct timeline *timeline, const struct stream *stream, struct told *told,
+                       uint64_t end_seq)
+{
+    for (;;) {
+        const struct history_span *removed = next_before(&stream->history, told->removed, end_seq);
+        const struct history_span *lost = next_before(stream->lost, told->lost, end_seq);
+
+        if (removed == NULL && lost == NULL)
+            return true;
+        if (removed == NULL || (lost != NULL && lost->from_seq < removed->from_seq)) {
+            if (!add_gone(timeline, lost, REELKV__V1__FRAME_RESULT__FRAME_RESULT_QUARANTINED))
+                return false;
+            told->lost++;
+        } else {
+            if (!add_gone(timeline, removed,
+                          removed->frames == 0 ? REELKV__V1__FRAME_RESULT__FRAME_RESULT_GAP
+                                               : REELKV__V1__FRAME_RESULT__FRAME_RESULT_EVICTED))
+                return false;
+            told->removed++;
+        }
     }
-    return true;
 }
 
 static bool add_frame(struct timeline *timeline, const struct index_frame *frame)
@@ -110,16 +139,15 @@ static bool add_segment(struct timeline *timeline, const struct segment *segment
 
 static bool fill(struct timeline *timeline, const struct stream *stream)
 {
-    uint32_t gone = 0;
+    struct told told = { 0 };
 
     for (uint32_t i = 0; i < stream->segment_count; i++) {
         const struct segment *segment = stream->segments[i];
 
-        if (!add_history(timeline, &stream->history, &gone, segment->super.first_seq) ||
-            !add_segment(timeline, segment))
+        if (!add_absent(timeline, stream, &told, segment->super.first_seq) || !add_segment(timeline, segment))
             return false;
     }
-    return add_history(timeline, &stream->history, &gone, UINT64_MAX);
+    return add_absent(timeline, stream, &told, UINT64_MAX);
 }
 
 void kvstore_timeline(struct rpc_call *call, void *state)

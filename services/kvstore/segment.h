@@ -78,8 +78,9 @@ struct segment {
     struct index_part index;
     struct segment_mark *marks;
     uint32_t mark_count, mark_room;
-    uint32_t reads;  /* in flight: the file must stay */
-    bool is_leaving; /* chosen to go; no new reads */
+    uint64_t quarantined_frames; /* of the index, found damaged by readers */
+    uint32_t reads;              /* in flight: the file must stay */
+    bool is_leaving;             /* chosen to go; no new reads */
     struct segment_writer *writer;
     struct segment *age_next, *age_prev; /* sealed ones, oldest first */
 };

@@ -131,9 +131,7 @@ static void quarantine(struct slice_read *read)
 
     log_error(&context, "frame_quarantined", "frame %llu in %s: %s", (unsigned long long)read->frame->seq,
               read->segment->base, read->st.text);
-    if (!read->frame->is_quarantined)
-        read->store->quarantined_frames++;
-    read->frame->is_quarantined = true;
+    stream_quarantine(read->segment, read->frame);
     answer(read, FRAME_QUARANTINED);
 }
 

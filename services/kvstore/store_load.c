@@ -27,6 +27,7 @@ enum { RAM_BYTES_MIN = 8 << 20, DISK_BYTES_MIN = 8 << 20, NAME_DIGITS = 20 };
 /* Files that cannot be used. Of one that cannot be looked into either, a later one tells where it ends at the latest. */
 struct lost {
     struct segment_scan_end end; /* of their numbers and tokens */
+    bool is_last;                /* the stream's last file is a sealed one of them, or without its footer */
     struct status unknown;       /* why nobody can tell where the stream's numbers end; OK: it is known */
     uint64_t unknown_from_seq;
 };
@@ -37,12 +38,17 @@ static void count_unusable(struct stream *stream, const char *path, struct lost 
 {
     const struct log_context context = { .stream = stream->name };
     uint64_t salt = strtoull(strrchr(path, '-') + 1, NULL, 16);
+    uint64_t first_seq = strtoull(strrchr(path, '/') + 1, NULL, 10);
+    bool is_sealed = strcmp(strrchr(path, '.'), ".seg") == 0;
     struct segment_scan_end end = { 0 };
     struct stat info;
 
+    lost->is_last = is_sealed;
     log_error(&context, "segment_unusable", "%s; it stays where it is and is not served", why->text);
     if (!segment_scan_end(stream->store->disk, path, salt, &end, &lost->unknown))
-        lost->unknown_from_seq = strtoull(strrchr(path, '/') + 1, NULL, 10);
+        lost->unknown_from_seq = first_seq;
+    if (is_sealed && end.seq == 0 && lost->unknown.code == STATUS_OK)
+        end.seq = first_seq + 1; /* no header of it fits: what it had began with this number */
     if (stream->store->disk->stat(path, &info) == 0)
         stream->store->disk_used_bytes += (uint64_t)info.st_blocks * 512;
     if (end.seq > lost->end.seq)
@@ -137,6 +143,7 @@ static bool load_segment(struct stream *stream, const char *folder, const char *
         return true;
     }
     report(stream, base, &load);
+    lost->is_last = load.was_scanned && !load.was_open;
     if (segment == NULL)
         return true;
     if (segment->super.first_seq > lost->unknown_from_seq)
@@ -168,7 +175,7 @@ static bool load_epochs(struct stream *stream, struct lost *lost, struct status 
 
 /* What follows from the segments, and behind them from files that cannot be used. The history may count one whose file
  * could not be removed any more. */
-static void sum_up(struct stream *stream, const struct segment_scan_end *lost)
+static void sum_up(struct stream *stream, const struct lost *lost)
 {
     stream->next_seq = stream->history.next_seq;
     stream->next_token_index = stream->history.next_token_index;
@@ -193,12 +200,13 @@ static void sum_up(struct stream *stream, const struct segment_scan_end *lost)
         stream->geometry = segment->super.geometry;
         memcpy(stream->fingerprint, segment->super.fingerprint, KV_FINGERPRINT_BYTES);
     }
-    if (lost->seq > stream->next_seq) {
-        stream->damaged_frames += lost->seq - stream->next_seq;
-        stream->next_seq = lost->seq;
-    }
-    if (lost->token_index > stream->next_token_index)
-        stream->next_token_index = lost->token_index;
+    if (lost->end.seq > stream->next_seq)
+        stream->next_seq = lost->end.seq;
+    if (lost->is_last && stream->saved_seq > stream->next_seq)
+        stream->next_seq = stream->saved_seq;
+    if (lost->end.token_index > stream->next_token_index)
+        stream->next_token_index = lost->end.token_index;
+    stream_find_lost(stream);
 }
 
 /* The writer of this epoch may come back; the system prompt's block must open its next segments too. */
@@ -242,7 +250,7 @@ bool stream_load(struct stream *stream, struct status *st)
         return false;
     }
     cut_overlaps(stream);
-    sum_up(stream, &lost.end);
+    sum_up(stream, &lost);
     find_end(stream);
     find_init(stream);
     return true;

@@ -41,6 +41,7 @@ void stream_free(struct stream *stream)
         segment_destroy(stream->segments[i]);
     free(stream->segments);
     free(stream->init_image);
+    free(stream->lost);
     free(stream);
 }
 

@@ -62,7 +62,9 @@ struct stream {
     struct stream_writer *writer; /* attached; NULL: none */
 
     uint64_t next_seq, next_token_index;
+    uint64_t saved_seq;                                 /* next_seq as stream.json had it at start */
     uint64_t stored_frames, gap_frames, damaged_frames; /* held now; what has gone is in history */
+    struct history *lost; /* of the damaged ones, those no segment has a mark of; NULL: none */
     int64_t last_pts_ns;
     uint64_t expected_frames;
     bool has_ended;
@@ -163,6 +165,17 @@ enum stream_absence {
     STREAM_ABSENT_DAMAGED
 };
 enum stream_absence stream_absence_of(const struct stream *stream, uint64_t seq);
+
+/* --- damage --- */
+
+/* Frames that were stored and cannot be read: marked in segments, lost with a whole file, or found by a reader. */
+uint64_t stream_damaged_frames(const struct stream *stream);
+/* Of these, without those a reader found, how many lie in [from, to): their times follow from those around them. */
+uint64_t stream_damaged_in_range(const struct stream *stream, int64_t from_ns, int64_t to_ns);
+/* At start, behind the segments: the numbers below next_seq that nothing of the stream accounts for. */
+void stream_find_lost(struct stream *stream);
+/* A reader has found that the frame is not what was written: it is not served again. */
+void stream_quarantine(struct segment *segment, struct index_frame *frame);
 
 /* --- inside the core --- */
 

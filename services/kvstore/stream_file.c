@@ -1,8 +1,9 @@
 /* stream.json: what of a stream must outlive every process: its definition, its epoch, whether it has ended.
  *
  *   { "namespace": S, "name": S, "source": S, "kind": "file"|"live", "sample_fps": F, "start_time_ns": N,
- *     "created_ns": N, "epoch": N, "writer": S, "expected_frames": N, "ended": B, "trouble": S }
+ *     "created_ns": N, "epoch": N, "next_seq": N, "writer": S, "expected_frames": N, "ended": B, "trouble": S }
  *
+ * `next_seq` is that of the moment it was written; a file without it is of an older store.
  * Replaced durably, one save after the other; whoever asked is told when its content is on the disk. */
 #include "kvstore/stream.h"
 
@@ -72,6 +73,7 @@ static char *text_of(const struct stream *stream)
     json_set_i64(object, "start_time_ns", definition->start_time_ns);
     json_set_i64(object, "created_ns", definition->created_ns);
     json_set_u64(object, "epoch", stream->epoch);
+    json_set_u64(object, "next_seq", stream->next_seq);
     json_set_str(object, "writer", stream->writer_name);
     json_set_u64(object, "expected_frames", stream->expected_frames);
     json_set_bool(object, "ended", stream->has_ended);
@@ -259,6 +261,8 @@ static bool read_fields(struct stream *stream, const struct json *object, struct
         return false;
     if (strcmp(ns, stream->ns) != 0 || strcmp(name, stream->name) != 0)
         return status_fail(st, STATUS_DATA_LOSS, "it is of stream %s/%s", ns, name);
+    if (json_get(object, "next_seq") != NULL && !json_read_u64(object, "next_seq", &stream->saved_seq, st))
+        return false;
     if (!text_copy(definition->source, sizeof definition->source, source))
         return status_fail(st, STATUS_DATA_LOSS, "its source is too long");
     definition->kind = strcmp(kind, "file") == 0 ? STREAM_FILE : STREAM_LIVE;

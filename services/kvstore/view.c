@@ -61,8 +61,12 @@ static bool add_chunk(struct view *view, uint32_t stream, struct index_chunk *ch
     for (uint32_t i = 0; i < chunk->count; i++) {
         const struct index_frame *frame = &chunk->frames[i];
 
-        if (!is_in(range, frame->pts_ns) || frame->is_quarantined)
+        if (!is_in(range, frame->pts_ns))
             continue;
+        if (frame->is_quarantined) {
+            view->damaged_frames++;
+            continue;
+        }
         entry.mask |= 1u << i;
         count_frame(view, frame);
     }
@@ -94,6 +98,7 @@ static void count_absent(struct view *view, const struct stream *stream, const s
     history_in_range(&stream->history, range->from_ns, range->to_ns, &frames, &gaps);
     view->evicted_frames += frames;
     view->gap_frames += gaps;
+    view->damaged_frames += stream_damaged_in_range(stream, range->from_ns, range->to_ns);
     for (uint32_t i = 0; i < stream->segment_count; i++) {
         const struct segment *segment = stream->segments[i];
 

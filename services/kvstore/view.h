@@ -44,7 +44,7 @@ struct view {
     uint32_t entry_count, entry_room;
     uint32_t stream_count;
     struct view_span spans[LIMIT_STREAMS_PER_QUESTION];
-    uint64_t frames, evicted_frames, gap_frames;
+    uint64_t frames, evicted_frames, gap_frames, damaged_frames;
     int64_t first_pts_ns, last_pts_ns;
 };
 

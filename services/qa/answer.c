@@ -51,6 +51,11 @@ static void note(struct notes *notes, const char *format, ...)
     va_end(args);
 }
 
+static uint64_t damaged_blocks(const struct question *question)
+{
+    return retriever_totals(question->retriever)->missing[REELKV__V1__FRAME_RESULT__FRAME_RESULT_QUARANTINED];
+}
+
 /* What the answer could not know. */
 static void take_notes(const struct question *question, struct notes *notes)
 {
@@ -74,6 +79,9 @@ static void take_notes(const struct question *question, struct notes *notes)
     if (question->view.gap_frames > 0)
         note(notes, "%llu frames of this time were never seen (gaps)",
              (unsigned long long)question->view.gap_frames);
+    if (question->view.damaged_frames > 0)
+        note(notes, "%llu frames of this time are damaged on disk and cannot be read",
+             (unsigned long long)question->view.damaged_frames);
     for (size_t i = 0; i < ARRAY_LEN(results); i++)
         if (totals->missing[results[i].result] > 0)
             note(notes, "%llu chosen blocks %s and were left out",
@@ -191,6 +199,7 @@ static bool send_ranked(struct question *question, const struct evidence_frame *
     evidence->frames_in_view = question->view.frames;
     evidence->evicted_frames = question->view.evicted_frames;
     evidence->gap_frames = question->view.gap_frames;
+    evidence->damaged_frames = question->view.damaged_frames;
     take_notes(question, &notes);
     if (!fill_frames(reply, evidence, frames, count, thumbnails) || !fill_notes(reply, evidence, &notes) ||
         (question->ask->layer_lists &&
@@ -240,17 +249,38 @@ static bool retrieve_layer(void *arg, uint32_t layer, const float *folded,
     return evidence_add(&question->evidence, layer, hits, count, st);
 }
 
+static bool needs_frames(const struct question *question)
+{
+    return !question->retrieve.external || question->retrieve.frame_count > 0;
+}
+
 static bool open_view(struct question *question)
 {
     struct status *st = &question->failure;
+    uint64_t damaged;
 
     if (!retriever_open(&question->retriever, &question->retrieve, &question->view, st))
         return false;
-    if (question->view.frames == 0 && !(question->retrieve.external && question->retrieve.frame_count == 0))
+    damaged = question->view.damaged_frames + damaged_blocks(question);
+    if (question->view.frames == 0 && needs_frames(question) && damaged > 0)
+        return status_fail(st, STATUS_DATA_LOSS,
+                           "what is stored for that time is damaged on disk, all of it (%llu frames)",
+                           (unsigned long long)damaged);
+    if (question->view.frames == 0 && needs_frames(question))
         return status_fail(st, STATUS_OUT_OF_RANGE, "nothing is stored for that time%s",
                            question->view.evicted_frames > 0 ? " any more (evicted to keep the disk budget)"
                                                              : "");
     return true;
+}
+
+/* The damage of what was chosen may have been found only now; the next question does not see those frames any more. */
+static bool check_evidence(struct question *question)
+{
+    if (question->evidence.count > 0 || !needs_frames(question) || damaged_blocks(question) == 0)
+        return true;
+    return status_fail(
+        &question->failure, STATUS_DATA_LOSS,
+        "every frame that was chosen is damaged on disk; asked again, the question goes to others");
 }
 
 static bool pass_one(struct question *question)
@@ -379,7 +409,7 @@ static bool answer_in_order(struct question *question)
     uint32_t id;
 
     question->started_ns = mark_ns = clock_mono_ns();
-    if (!open_view(question) || !pass_one(question))
+    if (!open_view(question) || !pass_one(question) || !check_evidence(question))
         return false;
     question->pass1_ns = clock_mono_ns() - mark_ns;
     retriever_let_go(question->retriever);

@@ -93,6 +93,7 @@ static bool read_opened(struct retriever_store *store, struct retriever_view *vi
     view->frames += opened->frames;
     view->evicted_frames += opened->evicted_frames;
     view->gap_frames += opened->gap_frames;
+    view->damaged_frames += opened->damaged_frames;
     return true;
 }
 

@@ -52,7 +52,7 @@ struct retriever_options {
 
 /* What the view holds, over all stores. */
 struct retriever_view {
-    uint64_t frames, evicted_frames, gap_frames;
+    uint64_t frames, evicted_frames, gap_frames, damaged_frames;
 };
 
 /* Opens the calls and fixes the view for all layers. `options` and what it points to outlive the retriever. */

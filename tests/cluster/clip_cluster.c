@@ -104,6 +104,7 @@ static void take_status(struct camera *camera, const Reelkv__V1__StreamStatus *s
     camera->durable_seq = status->durable_seq;
     camera->stored_frames = status->stored_frames;
     camera->gap_frames = status->gap_frames;
+    camera->damaged_frames = status->damaged_frames;
     snprintf(camera->trouble, sizeof camera->trouble, "%s", status->trouble);
 }
 
@@ -285,6 +286,7 @@ static void take_evidence(const Reelkv__V1__Evidence *evidence, struct asked *as
 {
     CHECK(evidence->n_frames <= ARRAY_LEN(asked->evidence));
     asked->evidence_count = evidence->n_frames;
+    asked->damaged_frames = evidence->damaged_frames;
     for (size_t i = 0; i < evidence->n_frames; i++) {
         asked->evidence[i].seq = evidence->frames[i]->seq;
         asked->evidence[i].pts_ns = evidence->frames[i]->pts_ns;

@@ -40,7 +40,7 @@ bool try_add_camera(struct rpc_sync *store, const char *name, const char *path, 
 struct camera {
     bool has_ended, has_failed; /* its end is recorded; with a trouble */
     int64_t created_ns;
-    uint64_t epoch, next_seq, durable_seq, stored_frames, gap_frames;
+    uint64_t epoch, next_seq, durable_seq, stored_frames, gap_frames, damaged_frames;
     char trouble[STATUS_TEXT_BYTES];
 };
 void camera_look(struct rpc_sync *store, const char *name, struct camera *camera);
@@ -64,6 +64,7 @@ struct asked {
         int64_t pts_ns;
     } evidence[256];
     size_t evidence_count;
+    uint64_t damaged_frames;
     uint64_t chosen[LIMIT_LAYERS][64]; /* seq */
     uint32_t streams[LIMIT_LAYERS][64];
     size_t chosen_count[LIMIT_LAYERS];

@@ -224,6 +224,34 @@ TEST(waiting_for_frames_does_not_count_gaps)
     tear_down();
 }
 
+/* Every verb showed a camera as whole whose frames the disk had not kept. */
+TEST(damaged_frames_are_shown_by_every_verb)
+{
+    static const char *const listings[][2] = { { "cam", "ls" }, { "mem", "ls" } };
+    struct process verb;
+    struct json *value;
+
+    set_up();
+    CHECK_EQ(RUN(&verb, "cam", "add", "tape", "http://host/spoilt.mp4"), 0);
+    CHECK_EQ(RUN(&verb, "cam", "wait", "tape"), 0);
+    CHECK_HAS(process_log(&verb), "tape: ended, 7 frames on disk, 3 damaged");
+    CHECK_EQ(RUN(&verb, "cam", "show", "tape"), 0);
+    CHECK_HAS(process_log(&verb), "10 stored (7 of them on disk), 0 in gaps, 0 evicted, 3 damaged");
+    CHECK_EQ(RUN(&verb, "cam", "show", "tape", "--json"), 0);
+    value = printed(&verb);
+    CHECK_EQ(json_number(json_get(value, "frames_damaged")), 3);
+    CHECK_EQ(json_number(json_get(value, "frames_on_disk")), 7);
+    json_free(value);
+    for (size_t i = 0; i < ARRAY_LEN(listings); i++) {
+        CHECK_EQ(RUN(&verb, listings[i][0], listings[i][1]), 0);
+        CHECK_HAS(process_log(&verb), "DAMAGED");
+    }
+    RUN(&verb, "doctor");
+    CHECK_HAS(process_log(&verb), "warn  tape");
+    CHECK_HAS(process_log(&verb), "3 of 10 frames stored are damaged on disk");
+    tear_down();
+}
+
 /* A file's gaps lie behind what came after them. */
 TEST(show_says_why_the_newest_gap_is_there)
 {

@@ -29,6 +29,8 @@ struct held {
 
 struct store {
     uint32_t blocks;                       /* that every layer chooses */
+    uint32_t damaged;                      /* besides, by what the store says of the view */
+    bool finds_damage;                     /* in every block it is to send */
     const Reelkv__V1__FrameResult *found;  /* of each frame named, in the order of their numbers */
     atomic_bool holds_info, holds_queries; /* until released() */
     atomic_uint infos, retrieves;          /* calls that came */
@@ -105,7 +107,7 @@ static void fill_head(Reelkv__V1__SliceHead *head, uint32_t index, uint32_t laye
     *payload = (struct rpc_attachment){ zeros, sizeof zeros, NULL, NULL };
 }
 
-static void answer_layer(struct rpc_call *call, uint32_t layer, uint32_t blocks)
+static void answer_layer(struct rpc_call *call, uint32_t layer, const struct store *store)
 {
     Reelkv__V1__RetrieveReply reply = REELKV__V1__RETRIEVE_REPLY__INIT;
     Reelkv__V1__RetrieveLayerEnd end = REELKV__V1__RETRIEVE_LAYER_END__INIT;
@@ -113,13 +115,15 @@ static void answer_layer(struct rpc_call *call, uint32_t layer, uint32_t blocks)
     Reelkv__V1__SliceHead head;
     struct rpc_attachment payload;
 
-    write_hits(call, layer, blocks);
+    write_hits(call, layer, store->blocks);
     slice.head = &head;
-    for (uint32_t i = 0; i < blocks; i++) {
+    for (uint32_t i = 0; i < store->blocks; i++) {
         fill_head(&head, i, layer, &payload);
+        if (store->finds_damage)
+            head.result = REELKV__V1__FRAME_RESULT__FRAME_RESULT_QUARANTINED;
         reply.item_case = REELKV__V1__RETRIEVE_REPLY__ITEM_SLICE;
         reply.slice = &slice;
-        write_reply(call, &reply, &payload);
+        write_reply(call, &reply, store->finds_damage ? NULL : &payload);
     }
     end.layer = layer;
     reply.item_case = REELKV__V1__RETRIEVE_REPLY__ITEM_LAYER_END;
@@ -131,7 +135,7 @@ static void on_request(struct rpc_call *call, const struct rpc_message *message,
 
 static void answer_held_query(struct rpc_call *call, struct store *store)
 {
-    answer_layer(call, 0, store->blocks);
+    answer_layer(call, 0, store);
     rpc_call_read(call, on_request);
 }
 
@@ -149,6 +153,7 @@ static void on_request(struct rpc_call *call, const struct rpc_message *message,
     }
     if (request->item_case == REELKV__V1__RETRIEVE_REQUEST__ITEM_OPEN) {
         opened.frames = store->blocks;
+        opened.damaged_frames = store->damaged;
         reply.item_case = REELKV__V1__RETRIEVE_REPLY__ITEM_OPENED;
         reply.opened = &opened;
         write_reply(call, &reply, NULL);
@@ -157,7 +162,7 @@ static void on_request(struct rpc_call *call, const struct rpc_message *message,
         hold(store, call, answer_held_query);
         return; /* asks for no more until it is released */
     } else {
-        answer_layer(call, request->query->layer, store->blocks);
+        answer_layer(call, request->query->layer, store);
     }
     rpc_call_read(call, on_request);
 }
@@ -543,6 +548,34 @@ TEST(named_frames_that_are_not_there_are_told_of)
     CHECK_HAS(asking.notes[0], "2 chosen blocks were never stored");
     CHECK_HAS(asking.notes[1], "1 chosen blocks are not in their streams");
     end(&world);
+}
+
+/* An answer from what the disk has left said nothing of the rest; where nothing was left, that nothing had been stored; and
+ * where the damage was found by the question itself, it was answered from no frame at all. */
+TEST(damaged_frames_are_told_of_and_are_no_answer_alone)
+{
+    static const struct {
+        uint32_t blocks, damaged;
+        bool finds_damage;
+        const char *says;
+    } rows[] = { { 2, 60, false, "60 frames of this time are damaged on disk and cannot be read" },
+                 { 0, 60, false, "what is stored for that time is damaged on disk, all of it (60 frames)" },
+                 { 2, 0, true, "every frame that was chosen is damaged on disk" } };
+    static struct asking asking;
+    static struct world world;
+
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        world = (struct world){ .store = { .blocks = rows[i].blocks,
+                                           .damaged = rows[i].damaged,
+                                           .finds_damage = rows[i].finds_damage } };
+        begin(&world, NULL);
+        ask_start(&asking, &world);
+        pthread_join(asking.thread, NULL);
+        CHECK_EQ(asking.ok ? STATUS_OK : asking.st.code, i == 0 ? STATUS_OK : STATUS_DATA_LOSS);
+        CHECK_EQ(asking.note_count, i == 0);
+        CHECK_HAS(asking.ok ? asking.notes[0] : asking.st.text, rows[i].says);
+        end(&world);
+    }
 }
 
 /* Whoever asks about a time without frames is told so; for the operator that is no event. */
