@@ -51,6 +51,8 @@ void camera_from_reply(const ProtobufCMessage *stream_status, struct camera *cam
     camera->last_pts_ns = status->last_pts_ns;
     camera->disk_bytes = status->disk_bytes;
     camera->expected_frames = status->expected_frames;
+    if (status->fingerprint.len == DIRECTORY_FINGERPRINT_BYTES)
+        hex_write(status->fingerprint.data, DIRECTORY_FINGERPRINT_BYTES, camera->fingerprint);
 }
 
 static bool get_from(struct cluster *cluster, const struct worker_record *store, Reelkv__V1__StreamId *id,
@@ -276,6 +278,23 @@ const char *camera_state_words(const struct camera *camera)
     }
 }
 
+bool camera_has_other_settings(const struct cluster *cluster, const struct camera *camera)
+{
+    const struct directory_view *view = cluster_view(cluster);
+    char fingerprint[2 * DIRECTORY_FINGERPRINT_BYTES + 1];
+    bool is_other = false;
+
+    for (uint32_t i = 0; camera->fingerprint[0] != '\0' && i < view->worker_count; i++) {
+        if (view->workers[i].kind != WORKER_QA || !view->workers[i].has_model)
+            continue;
+        hex_write(view->workers[i].fingerprint, DIRECTORY_FINGERPRINT_BYTES, fingerprint);
+        if (strcmp(fingerprint, camera->fingerprint) == 0)
+            return false;
+        is_other = true;
+    }
+    return is_other;
+}
+
 bool camera_is_complete(const struct camera *camera)
 {
     return camera->state == REELKV__V1__STREAM_STATE__STREAM_STATE_ENDED &&
@@ -387,6 +406,7 @@ struct json *camera_to_json(const struct camera *camera)
     set_time(value, "created", camera->created_ns);
     json_set_str(value, "store", camera->store);
     json_set_u64(value, "epoch", camera->epoch);
+    json_set_str(value, "fingerprint", camera->fingerprint[0] != '\0' ? camera->fingerprint : NULL);
     json_set_u64(value, "frames_offered", camera->next_seq);
     json_set_u64(value, "frames_expected", camera->expected_frames);
     json_set_u64(value, "frames_stored", camera->stored_frames);

@@ -14,6 +14,8 @@ struct camera {
     char ns[LIMIT_NAME_BYTES + 1], name[LIMIT_NAME_BYTES + 1], store[LIMIT_NAME_BYTES + 1];
     char source[LIMIT_URL_BYTES + 1]; /* password masked */
     char trouble[STATUS_TEXT_BYTES];
+    char fingerprint[2 * DIRECTORY_FINGERPRINT_BYTES +
+                     1]; /* of the frames that are there; "": there are none */
     bool is_live;
     int state; /* Reelkv__V1__StreamState */
     double sample_fps;
@@ -51,6 +53,9 @@ void camera_from_reply(const ProtobufCMessage *stream_status, struct camera *cam
 
 const char *camera_state_words(const struct camera *camera);
 struct json *camera_to_json(const struct camera *camera);
+
+/* Its frames were stored with another model, dtype or window than the qas run with, as far as they tell. */
+bool camera_has_other_settings(const struct cluster *cluster, const struct camera *camera);
 
 /* Everything it ever will hold is on the disk. */
 bool camera_is_complete(const struct camera *camera);

@@ -75,6 +75,38 @@ static bool add_camera(struct ask *ask, const char *name, size_t len, struct sta
     return true;
 }
 
+/* What an answer from the others says of those that were stored with other settings. */
+static void note_left_out(struct ask *ask, const struct camera_list *list)
+{
+    char text[LIMIT_STREAMS_PER_QUESTION * LIMIT_NAME_BYTES];
+    size_t used = 0, count = 0;
+
+    for (size_t i = 0; i < list->count; i++) {
+        if (!camera_has_other_settings(ask->cluster, &list->cameras[i]))
+            continue;
+        if (used == 0)
+            used =
+                (size_t)snprintf(text, sizeof text,
+                                 "stored with another model, dtype or window than the cluster runs with now, "
+                                 "and left out (`reelkv cam show` tells more):");
+        if (used < sizeof text)
+            used += (size_t)snprintf(text + used, sizeof text - used, "%s %s", count++ > 0 ? "," : "",
+                                     list->cameras[i].name);
+    }
+    if (used > 0)
+        json_append_str(ask->result.notes, text);
+}
+
+static bool refuse_other_settings(const struct camera *camera, struct status *st)
+{
+    return status_fail(
+        st, STATUS_PRECONDITION,
+        "the frames of camera %s were stored with another model, dtype or window than the cluster "
+        "runs with now (fingerprint %s): start it with those of then, or forget the camera with "
+        "`reelkv cam rm %s`",
+        camera->name, camera->fingerprint, camera->name);
+}
+
 static bool add_all_cameras(struct ask *ask, struct status *st)
 {
     struct camera_list list;
@@ -84,7 +116,12 @@ static bool add_all_cameras(struct ask *ask, struct status *st)
         ok = status_fail(st, STATUS_NOT_FOUND, "there are no cameras to ask about; `%s`",
                          cli_hint("cam add NAME FILE-OR-URL"));
     for (size_t i = 0; ok && i < list.count; i++)
-        ok = add_camera(ask, list.cameras[i].name, strlen(list.cameras[i].name), st);
+        if (!camera_has_other_settings(ask->cluster, &list.cameras[i]))
+            ok = add_camera(ask, list.cameras[i].name, strlen(list.cameras[i].name), st);
+    if (ok && ask->camera_count == 0)
+        ok = refuse_other_settings(&list.cameras[0], st);
+    if (ok)
+        note_left_out(ask, &list);
     if (ok)
         camera_list_warn(&list, "left out");
     camera_list_deinit(&list);
@@ -316,6 +353,21 @@ static void explain_nothing(struct ask *ask, struct status *st)
     free(camera);
 }
 
+/* A store says which fingerprints do not fit; what to do about it is ours to say. */
+static void explain_settings(struct ask *ask, struct status *st)
+{
+    struct camera *camera = calloc(1, sizeof *camera);
+
+    REQUIRE(camera != NULL);
+    for (size_t i = 0; i < ask->camera_count; i++)
+        if (camera_get(ask->cluster, ask->options->namespace, ask->names[i], camera, NULL) &&
+            camera_has_other_settings(ask->cluster, camera)) {
+            refuse_other_settings(camera, st);
+            break;
+        }
+    free(camera);
+}
+
 static bool run_question(struct ask *ask, const char *question, struct status *st)
 {
     const struct ask_options *options = ask->options;
@@ -339,6 +391,8 @@ static bool run_question(struct ask *ask, const char *question, struct status *s
         return true;
     if (st->code == STATUS_OUT_OF_RANGE)
         explain_nothing(ask, st);
+    if (st->code == STATUS_PRECONDITION)
+        explain_settings(ask, st);
     return false;
 }
 

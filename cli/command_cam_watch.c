@@ -133,7 +133,7 @@ static void read_gaps(struct cluster *cluster, const struct camera *camera, stru
     gaps->has_last = camera_last_gap(cluster, camera, &gaps->last);
 }
 
-static void print_camera(const struct camera *camera, const struct gaps *gaps)
+static void print_camera(const struct camera *camera, const struct gaps *gaps, bool has_other_settings)
 {
     printf("camera    %s (namespace %s)\n", camera->name, camera->ns);
     printf("state     %s%s%s\n", camera_state_words(camera), camera->trouble[0] != '\0' ? ": " : "",
@@ -156,14 +156,20 @@ static void print_camera(const struct camera *camera, const struct gaps *gaps)
         printf("last gap  frames %llu to %llu, %s: %s\n", (unsigned long long)gaps->last.from_seq,
                (unsigned long long)gaps->last.to_seq - 1, cli_time(gaps->last.from_pts_ns),
                gaps->last.reason);
+    if (has_other_settings)
+        printf(
+            "settings  stored with another model, dtype or window than the cluster runs with now (fingerprint "
+            "%s): kept, but neither asked about nor continued\n",
+            camera->fingerprint);
     printf("kept by   %s, %s on disk, epoch %llu\n", camera->store, cli_bytes(camera->disk_bytes),
            (unsigned long long)camera->epoch);
 }
 
-static void print_camera_json(const struct camera *camera, const struct gaps *gaps)
+static void print_camera_json(const struct camera *camera, const struct gaps *gaps, bool has_other_settings)
 {
     struct json *value = camera_to_json(camera), *last;
 
+    json_set_bool(value, "other_settings", has_other_settings);
     json_set_str(value, "gap_reason", gaps->now[0] != '\0' ? gaps->now : NULL);
     if (gaps->has_last) {
         last = json_make_object();
@@ -183,18 +189,20 @@ static enum cli_exit run_show(const struct cli_run *run)
     struct camera *camera = calloc(1, sizeof *camera);
     struct gaps gaps;
     struct status st = { 0 };
-    bool ok;
+    bool ok, has_other_settings = false;
 
     REQUIRE(camera != NULL);
     ok = cluster_open(&cluster, options->data, options->redis, &st) &&
          camera_get(cluster, options->namespace, run->arguments[0], camera, &st);
-    if (ok)
+    if (ok) {
         read_gaps(cluster, camera, &gaps);
+        has_other_settings = camera_has_other_settings(cluster, camera);
+    }
     cluster_close(cluster);
     if (ok && run->json)
-        print_camera_json(camera, &gaps);
+        print_camera_json(camera, &gaps, has_other_settings);
     else if (ok)
-        print_camera(camera, &gaps);
+        print_camera(camera, &gaps, has_other_settings);
     free(camera);
     return ok ? CLI_OK : cli_fail(&st, run->json);
 }

@@ -40,6 +40,9 @@ static void fill_counts(Reelkv__V1__StreamStatus *status, const struct stream *s
     status->last_pts_ns = first == NULL ? 0 : stream->last_pts_ns;
     status->disk_bytes = stream_disk_bytes(stream);
     status->expected_frames = stream->expected_frames;
+    if (first != NULL)
+        status->fingerprint =
+            (ProtobufCBinaryData){ KV_FINGERPRINT_BYTES, (uint8_t *)(uintptr_t)stream->fingerprint };
 }
 
 static const char *trouble_of(const struct stream *stream)

@@ -70,6 +70,15 @@ static struct double_camera *find(struct double_cluster *cluster, const char *na
 
 /* --------------------------------------------------------------------------------------------- catalog */
 
+/* Of the made-up model, and of another. */
+static uint8_t own_print[DIRECTORY_FINGERPRINT_BYTES] = { 7 },
+               other_print[DIRECTORY_FINGERPRINT_BYTES] = { 9 };
+
+static bool is_foreign(const struct double_camera *camera)
+{
+    return strstr(camera->source, "foreign") != NULL;
+}
+
 struct filled {
     Reelkv__V1__StreamStatus status;
     Reelkv__V1__StreamDefinition definition;
@@ -98,6 +107,8 @@ static void fill(struct double_camera *camera, struct filled *filled)
         filled->status.gap_frames = filled->status.durable_seq < 4 ? filled->status.durable_seq : 4;
         filled->status.stored_frames -= filled->status.gap_frames;
     }
+    filled->status.fingerprint =
+        (ProtobufCBinaryData){ DIRECTORY_FINGERPRINT_BYTES, is_foreign(camera) ? other_print : own_print };
     filled->status.damaged_frames = strstr(camera->source, "spoilt") != NULL ? 3 : 0;
     filled->status.state =
         failed ? REELKV__V1__STREAM_STATE__STREAM_STATE_FAILED
@@ -304,6 +315,10 @@ static void ask(struct rpc_call *call, void *state)
             refuse(call, STATUS_NOT_FOUND, "no such stream");
             return;
         }
+        if (is_foreign(find(state, request->streams[i]))) {
+            refuse(call, STATUS_PRECONDITION, "its blocks are of another fingerprint");
+            return;
+        }
     }
     send_evidence(call, request->thumbnails);
     if (strcmp(request->question, "hang") == 0) {
@@ -380,6 +395,8 @@ static void describe_store(struct worker_record *record, void *user)
 static void describe_qa(struct worker_record *record, void *user)
 {
     describe(user, WORKER_QA, record);
+    record->has_model = true;
+    memcpy(record->fingerprint, own_print, sizeof own_print);
 }
 
 static bool open_all(struct double_cluster *cluster, const struct double_options *options, struct status *st)

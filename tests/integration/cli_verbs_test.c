@@ -333,6 +333,38 @@ TEST(answers_come_with_their_evidence)
     tear_down();
 }
 
+/* One camera of another model kept every question about all of them from being answered, and nothing said what to do. */
+TEST(a_camera_of_other_settings_keeps_no_other_from_being_asked_about)
+{
+    struct process verb;
+    struct json *value;
+
+    set_up();
+    CHECK_EQ(RUN(&verb, "cam", "add", "dock", video), 0);
+    CHECK_EQ(RUN(&verb, "cam", "add", "tape", "http://host/foreign.mp4"), 0);
+    CHECK_EQ(RUN(&verb, "ask", "What was it?"), 0);
+    CHECK_HAS(process_log(&verb),
+              "Note: stored with another model, dtype or window than the cluster runs with now");
+    CHECK_HAS(process_log(&verb), "and left out (`reelkv cam show` tells more): tape\n");
+    CHECK_EQ(RUN(&verb, "ask", "What was it?", "--json"), 0);
+    value = printed(&verb);
+    CHECK_EQ(json_len(json_get(value, "notes")), 2);
+    json_free(value);
+    CHECK_EQ(RUN(&verb, "ask", "What was it?", "--cam", "dock,tape"), 1);
+    CHECK_HAS(process_log(&verb),
+              "start it with those of then, or forget the camera with `reelkv cam rm tape`");
+    CHECK_EQ(RUN(&verb, "cam", "show", "tape"), 0);
+    CHECK_HAS(process_log(&verb), "settings  stored with another model");
+    CHECK_EQ(RUN(&verb, "cam", "show", "dock", "--json"), 0);
+    value = printed(&verb);
+    CHECK(!json_bool(json_get(value, "other_settings")));
+    json_free(value);
+    CHECK_EQ(RUN(&verb, "cam", "rm", "dock"), 0);
+    CHECK_EQ(RUN(&verb, "ask", "What was it?"), 1);
+    CHECK_HAS(process_log(&verb), "`reelkv cam rm tape`");
+    tear_down();
+}
+
 TEST(questions_are_checked_before_anybody_is_called)
 {
     struct process verb;
