@@ -194,6 +194,11 @@ const char *cluster_redis(const struct cluster *cluster)
     return cluster->redis;
 }
 
+const char *cluster_data(const struct cluster *cluster)
+{
+    return cluster->data;
+}
+
 struct rpc_sync *cluster_connect(struct cluster *cluster, const char *address, struct status *st)
 {
     struct connection *connection;

@@ -34,6 +34,7 @@ bool cluster_is_stopped(const struct cluster *cluster, struct status *st);
 bool cluster_refresh(struct cluster *cluster, struct status *st);
 const struct directory_view *cluster_view(const struct cluster *cluster);
 const char *cluster_redis(const struct cluster *cluster);
+const char *cluster_data(const struct cluster *cluster); /* its folder; "": found by its Redis */
 
 /* The connection to a worker, made when first asked for and kept. Borrowed until cluster_close(). */
 struct rpc_sync *cluster_connect(struct cluster *cluster, const char *address, struct status *st);

@@ -321,16 +321,82 @@ void cluster_file_remove(const char *data)
 
 /* ------------------------------------------------------------------------------------ settings.json */
 
+static void set_settings(struct json *object, const char *model, const char *dtype, uint32_t n_local,
+                         const char *fingerprint)
+{
+    json_set_str(object, "model", model);
+    json_set_str(object, "dtype", dtype);
+    json_set_u64(object, "n_local", n_local);
+    json_set_str(object, "fingerprint", fingerprint);
+}
+
+static struct json *read_settings(const char *data)
+{
+    char path[CLUSTER_PATH_BYTES];
+
+    return cluster_path(data, "settings.json", path, NULL) ? json_parse_file(path, FILE_BYTES_MAX, NULL)
+                                                           : NULL;
+}
+
+/* What the folder was started with once, the newest first, each fingerprint once; NULL: nothing more. */
+static const struct json *settings_at(const struct json *settings, size_t at)
+{
+    return at == 0 ? settings : json_at(json_get(settings, "earlier"), at - 1);
+}
+
+static const char *fingerprint_of(const struct json *row)
+{
+    const char *text = json_str(json_get(row, "fingerprint"));
+
+    return text != NULL ? text : "";
+}
+
+static struct json *make_earlier(const char *data, const char *fingerprint)
+{
+    struct json *settings = read_settings(data), *earlier = json_make_array();
+    const struct json *row;
+
+    for (size_t at = 0;
+         (row = settings_at(settings, at)) != NULL && json_len(earlier) < CLUSTER_SETTINGS_EARLIER; at++) {
+        const char *model = json_str(json_get(row, "model")), *dtype = json_str(json_get(row, "dtype"));
+        struct json *copy;
+
+        if (model == NULL || dtype == NULL || fingerprint_of(row)[0] == '\0' ||
+            strcmp(fingerprint_of(row), fingerprint) == 0)
+            continue;
+        copy = json_make_object();
+        set_settings(copy, model, dtype, (uint32_t)json_number(json_get(row, "n_local")),
+                     fingerprint_of(row));
+        json_append(earlier, copy);
+    }
+    json_free(settings);
+    return earlier;
+}
+
+bool cluster_settings_of(const char *data, const char *fingerprint, struct cluster_plan *plan)
+{
+    struct json *settings = read_settings(data);
+    const struct json *row;
+    bool found = false;
+
+    memset(plan, 0, sizeof *plan);
+    for (size_t at = 0; !found && (row = settings_at(settings, at)) != NULL; at++)
+        found = strcmp(fingerprint_of(row), fingerprint) == 0 &&
+                read_text(row, "model", plan->model, sizeof plan->model, NULL) &&
+                read_text(row, "dtype", plan->dtype, sizeof plan->dtype, NULL) &&
+                json_read_u32(row, "n_local", &plan->n_local, NULL);
+    json_free(settings);
+    return found;
+}
+
 bool cluster_settings_write(const char *data, const struct cluster_plan *plan, struct status *st)
 {
     struct json *value = json_make_object();
 
     json_set_u64(value, "version", FORMAT_VERSION);
-    json_set_str(value, "model", plan->model);
-    json_set_str(value, "dtype", plan->dtype);
-    json_set_u64(value, "n_local", plan->n_local);
+    set_settings(value, plan->model, plan->dtype, plan->n_local, plan->fingerprint);
     json_set_u64(value, "kvstores", plan->counts[CLUSTER_KVSTORE]);
-    json_set_str(value, "fingerprint", plan->fingerprint);
+    json_set(value, "earlier", make_earlier(data, plan->fingerprint));
     return write_json(data, "settings.json", value, st);
 }
 

@@ -1,7 +1,7 @@
 /* cluster_file.h - what a data folder says about its cluster, as written by `up` and its supervisor.
  *
  *   <data>/cluster.json   the running cluster: plan, addresses, processes; gone when it was stopped well
- *   <data>/settings.json  what the folder was started with, so that `up` alone starts the same again
+ *   <data>/settings.json  what the folder was started with, so that `up` alone starts the same again, and before
  *   <data>/lock           flock held by the supervisor for as long as it lives
  *   <data>/log/NAME.log   what NAME says, and NAME.log.1
  *   <data>/store/NAME     the blocks of kvstore NAME
@@ -24,6 +24,7 @@ enum {
     CLUSTER_PROCESSES_MAX = 4 * CLUSTER_PER_KIND_MAX + 1,
     CLUSTER_ADDRESS_BYTES = 128,
     CLUSTER_FINGERPRINT_BYTES = 16,
+    CLUSTER_SETTINGS_EARLIER = 8,   /* remembered besides the last ones */
     CLUSTER_SOCKET_NAME_BYTES = 32, /* room kept in a socket's path for "/analyzer-15.sock.lock" */
 };
 
@@ -100,6 +101,10 @@ void cluster_address(const struct cluster_plan *plan, const char *process, char 
  * of kvstores and the fingerprint are kept: what decides whether stored blocks can be read again. */
 bool cluster_settings_write(const char *data, const struct cluster_plan *plan, struct status *st);
 bool cluster_settings_read(const char *data, struct cluster_plan *plan, struct status *st);
+
+/* Model, dtype and n_local of the last time the folder was started with this fingerprint. False: that was never, or longer
+ * ago than CLUSTER_SETTINGS_EARLIER others. */
+bool cluster_settings_of(const char *data, const char *fingerprint, struct cluster_plan *plan);
 
 /* Takes <data>/lock. EXISTS, with who has it, when another cluster runs on the folder. */
 bool cluster_lock(const char *data, int *fd_p, struct status *st);

@@ -13,6 +13,7 @@
 #include "cli_command.h"
 #include "cli_hint.h"
 #include "interrupt.h"
+#include "other_settings.h"
 
 enum { HEARD_OF_MS = 3 * DIRECTORY_HEARTBEAT_MS, AGAIN_MS = 200 };
 
@@ -97,14 +98,16 @@ static void note_left_out(struct ask *ask, const struct camera_list *list)
         json_append_str(ask->result.notes, text);
 }
 
-static bool refuse_other_settings(const struct camera *camera, struct status *st)
+static bool refuse_other_settings(const struct ask *ask, const struct camera *camera, struct status *st)
 {
+    char back[STATUS_TEXT_BYTES];
+
+    other_settings_way_back(cluster_data(ask->cluster), camera->fingerprint, back, sizeof back);
     return status_fail(
         st, STATUS_PRECONDITION,
         "the frames of camera %s were stored with another model, dtype or window than the cluster "
-        "runs with now (fingerprint %s): start it with those of then, or forget the camera with "
-        "`reelkv cam rm %s`",
-        camera->name, camera->fingerprint, camera->name);
+        "runs with now (fingerprint %s): forget it with `reelkv cam rm %s`, or it waits until %s",
+        camera->name, camera->fingerprint, camera->name, back);
 }
 
 static bool add_all_cameras(struct ask *ask, struct status *st)
@@ -119,7 +122,7 @@ static bool add_all_cameras(struct ask *ask, struct status *st)
         if (!camera_has_other_settings(ask->cluster, &list.cameras[i]))
             ok = add_camera(ask, list.cameras[i].name, strlen(list.cameras[i].name), st);
     if (ok && ask->camera_count == 0)
-        ok = refuse_other_settings(&list.cameras[0], st);
+        ok = refuse_other_settings(ask, &list.cameras[0], st);
     if (ok)
         note_left_out(ask, &list);
     if (ok)
@@ -362,7 +365,7 @@ static void explain_settings(struct ask *ask, struct status *st)
     for (size_t i = 0; i < ask->camera_count; i++)
         if (camera_get(ask->cluster, ask->options->namespace, ask->names[i], camera, NULL) &&
             camera_has_other_settings(ask->cluster, camera)) {
-            refuse_other_settings(camera, st);
+            refuse_other_settings(ask, camera, st);
             break;
         }
     free(camera);

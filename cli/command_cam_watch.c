@@ -11,6 +11,7 @@
 #include "cli_command.h"
 #include "cli_hint.h"
 #include "interrupt.h"
+#include "other_settings.h"
 #include "reelkv/v1/catalog.pb-c.h"
 
 enum { LOOK_MS = 200, SILENCE_MS = 5000 };
@@ -133,7 +134,7 @@ static void read_gaps(struct cluster *cluster, const struct camera *camera, stru
     gaps->has_last = camera_last_gap(cluster, camera, &gaps->last);
 }
 
-static void print_camera(const struct camera *camera, const struct gaps *gaps, bool has_other_settings)
+static void print_camera(const struct camera *camera, const struct gaps *gaps, const char *way_back)
 {
     printf("camera    %s (namespace %s)\n", camera->name, camera->ns);
     printf("state     %s%s%s\n", camera_state_words(camera), camera->trouble[0] != '\0' ? ": " : "",
@@ -156,11 +157,11 @@ static void print_camera(const struct camera *camera, const struct gaps *gaps, b
         printf("last gap  frames %llu to %llu, %s: %s\n", (unsigned long long)gaps->last.from_seq,
                (unsigned long long)gaps->last.to_seq - 1, cli_time(gaps->last.from_pts_ns),
                gaps->last.reason);
-    if (has_other_settings)
+    if (way_back[0] != '\0')
         printf(
             "settings  stored with another model, dtype or window than the cluster runs with now (fingerprint "
-            "%s): kept, but neither asked about nor continued\n",
-            camera->fingerprint);
+            "%s): kept, but neither asked about nor continued until %s\n",
+            camera->fingerprint, way_back);
     printf("kept by   %s, %s on disk, epoch %llu\n", camera->store, cli_bytes(camera->disk_bytes),
            (unsigned long long)camera->epoch);
 }
@@ -189,20 +190,22 @@ static enum cli_exit run_show(const struct cli_run *run)
     struct camera *camera = calloc(1, sizeof *camera);
     struct gaps gaps;
     struct status st = { 0 };
-    bool ok, has_other_settings = false;
+    char way_back[4 * CLUSTER_PATH_BYTES] = "";
+    bool ok;
 
     REQUIRE(camera != NULL);
     ok = cluster_open(&cluster, options->data, options->redis, &st) &&
          camera_get(cluster, options->namespace, run->arguments[0], camera, &st);
     if (ok) {
         read_gaps(cluster, camera, &gaps);
-        has_other_settings = camera_has_other_settings(cluster, camera);
+        if (camera_has_other_settings(cluster, camera))
+            other_settings_way_back(cluster_data(cluster), camera->fingerprint, way_back, sizeof way_back);
     }
     cluster_close(cluster);
     if (ok && run->json)
-        print_camera_json(camera, &gaps, has_other_settings);
+        print_camera_json(camera, &gaps, way_back[0] != '\0');
     else if (ok)
-        print_camera(camera, &gaps, has_other_settings);
+        print_camera(camera, &gaps, way_back);
     free(camera);
     return ok ? CLI_OK : cli_fail(&st, run->json);
 }

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/name.h"
 #include "base/require.h"
+#include "camera.h"
 #include "cli_cluster.h"
 #include "cli_command.h"
 #include "leftovers.h"
@@ -109,22 +110,22 @@ static bool bring_up(const struct up_options *options, struct up *up, struct sta
         cli_quote(up->data));
 }
 
-/* Across all namespaces, as the stores have announced them. */
-static uint32_t count_cameras(const char *data)
+/* Across all namespaces; all stores have just said that they are ready. */
+static void read_cameras(const char *data, struct camera_list *list)
 {
     struct cluster *cluster = NULL;
-    uint32_t count = 0;
 
-    if (cluster_open(&cluster, data, "", NULL))
-        count = cluster_view(cluster)->stream_count;
+    memset(list, 0, sizeof *list);
+    if (cluster_open(&cluster, data, "", NULL) && cluster_view(cluster)->stream_count > 0)
+        camera_list_read(cluster, NULL, list, NULL);
     cluster_close(cluster);
-    return count;
 }
 
 static enum cli_exit run_up(const struct cli_run *run)
 {
     const struct up_options *options = run->options;
     struct up *up = calloc(1, sizeof *up);
+    struct camera_list cameras = { 0 };
     struct up_banner banner;
     struct status st = { 0 };
     bool ok, told = false;
@@ -132,10 +133,12 @@ static enum cli_exit run_up(const struct cli_run *run)
     REQUIRE(up != NULL);
     ok = prepare_folder(options, up, &st) && bring_up(options, up, &st);
     if (ok) {
-        banner = (struct up_banner){ up->data, &up->file, &up->facts, &up->before, count_cameras(up->data) };
+        read_cameras(up->data, &cameras);
+        banner = (struct up_banner){ up->data, &up->file, &up->facts, &cameras };
         up_banner_print(&banner, run->json);
         fflush(stdout);
         told = true;
+        camera_list_deinit(&cameras);
         ok = !options->foreground || up_stay(&up->file, &st);
     }
     free(up);

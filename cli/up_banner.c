@@ -8,8 +8,9 @@
 #include "base/json.h"
 #include "cli_cluster.h"
 #include "cli_output.h"
+#include "other_settings.h"
 
-enum { NOTE_BYTES = 3 * CLUSTER_PATH_BYTES + 256 };
+enum { NOTE_BYTES = 8 * CLUSTER_PATH_BYTES };
 
 /* Both halves of the work share the machine's cores. */
 static double frames_per_s(const struct model_facts *facts)
@@ -24,24 +25,48 @@ static double camera_hours(uint64_t bytes, const struct up_banner *banner)
     return (double)bytes / (double)banner->facts->frame_bytes / banner->file->plan.sample_fps / 3600;
 }
 
-/* What was stored under another fingerprint can be neither read nor continued; "" when nothing was. */
+/* Of how many cameras the frames have this fingerprint, from the i-th camera on. */
+static size_t count_from(const struct camera_list *list, size_t i)
+{
+    const char *fingerprint = list->cameras[i].fingerprint;
+    size_t count = 0;
+
+    for (; i < list->count; i++)
+        count += strcmp(list->cameras[i].fingerprint, fingerprint) == 0;
+    return count;
+}
+
+static bool is_first_of_its_settings(const struct camera_list *list, size_t i)
+{
+    for (size_t n = 0; n < i; n++)
+        if (strcmp(list->cameras[n].fingerprint, list->cameras[i].fingerprint) == 0)
+            return false;
+    return true;
+}
+
+/* What is stored under another fingerprint can be neither read nor continued; "" when nothing is. */
 static void describe_change(const struct up_banner *banner, char *out, size_t out_bytes)
 {
-    const struct cluster_plan *before = banner->before;
-    const char *data = cli_quote(banner->data);
-    char window[32] = "";
+    const struct camera_list *list = banner->cameras;
+    char back[NOTE_BYTES / 2], more[32];
+    size_t used = 0, count;
 
     out[0] = '\0';
-    if (banner->cameras == 0 || before->fingerprint[0] == '\0' ||
-        strcmp(before->fingerprint, banner->facts->fingerprint) == 0)
-        return;
-    if (before->n_local > 0)
-        snprintf(window, sizeof window, " --n-local %u", before->n_local);
-    snprintf(
-        out, out_bytes,
-        "what cameras saw until now was stored with other settings: it cannot be asked about, and they do "
-        "not go on, until `reelkv down --data %s` and `reelkv up --data %s --model %s --dtype %s%s`",
-        data, data, cli_quote(before->model), before->dtype, window);
+    for (size_t i = 0; i < list->count && used < out_bytes; i++) {
+        const struct camera *camera = &list->cameras[i];
+
+        if (camera->fingerprint[0] == '\0' || strcmp(camera->fingerprint, banner->facts->fingerprint) == 0 ||
+            !is_first_of_its_settings(list, i))
+            continue;
+        count = count_from(list, i);
+        snprintf(more, sizeof more, count > 1 ? " (and %zu more)" : "", count - 1);
+        other_settings_way_back(banner->data, camera->fingerprint, back, sizeof back);
+        used += (size_t)
+            snprintf(out + used, out_bytes - used,
+                     "%swhat camera %s%s saw was stored with other settings: it cannot be asked about, "
+                     "and does not go on, until %s",
+                     used > 0 ? "; " : "", camera->name, more, back);
+    }
 }
 
 static void set_rate(struct json *object, const char *key, double per_s)
@@ -88,7 +113,7 @@ static void print_json(const struct up_banner *banner)
     json_set_f64(budget, "disk_camera_hours", camera_hours(plan->disk_bytes, banner));
     json_set_bool(value, "ready", true);
     json_set_str(value, "data", banner->data);
-    json_set_u64(value, "cameras", banner->cameras);
+    json_set_u64(value, "cameras", banner->cameras->count);
     describe_change(banner, note, sizeof note);
     json_set_str(value, "note", note[0] != '\0' ? note : NULL);
     json_set(value, "processes", processes);
@@ -136,6 +161,7 @@ void up_banner_print(const struct up_banner *banner, bool as_json)
 {
     const struct cluster_plan *plan = &banner->file->plan;
     const struct model_facts *facts = banner->facts;
+    size_t cameras = banner->cameras->count;
     char note[NOTE_BYTES];
 
     if (as_json) {
@@ -144,9 +170,9 @@ void up_banner_print(const struct up_banner *banner, bool as_json)
     }
     printf("ReelKV is ready.\n");
     print_addresses(banner);
-    printf("  data     %s%s", banner->data, banner->cameras > 0 ? "" : "\n");
-    if (banner->cameras > 0)
-        printf(", %u camera%s found again\n", banner->cameras, banner->cameras == 1 ? "" : "s");
+    printf("  data     %s%s", banner->data, cameras > 0 ? "" : "\n");
+    if (cameras > 0)
+        printf(", %zu camera%s found again\n", cameras, cameras == 1 ? "" : "s");
     printf("  model    %s\n", plan->model);
     printf("           %s, %u layers, %u tokens a frame, window %u tokens, %s\n", facts->family,
            facts->layers, facts->frame_tokens, facts->n_local, facts->numerics);

@@ -4,6 +4,7 @@
 #ifndef REELKV_CLI_UP_BANNER_H
 #define REELKV_CLI_UP_BANNER_H
 
+#include "camera.h"
 #include "cluster_file.h"
 #include "model_facts.h"
 
@@ -11,8 +12,7 @@ struct up_banner {
     const char *data;
     const struct cluster_file *file;
     const struct model_facts *facts;
-    const struct cluster_plan *before; /* what the folder was started with the last time; zeroed: never */
-    uint32_t cameras;                  /* the folder had already */
+    const struct camera_list *cameras; /* the folder had already, in all namespaces */
 };
 
 void up_banner_print(const struct up_banner *banner, bool as_json);

@@ -391,7 +391,12 @@ TEST(other_settings_and_a_stopped_cluster_are_told)
     CHECK(process_wait_text(&up, "--dtype f32 --n-local 64", READY_MS));
     CHECK_HAS(process_log(&up),
               "until `reelkv down --data /"); /* without it a cluster elsewhere was stopped */
-    REFUSED(1, "fingerprint", "ask", QUESTION, "--cam", "dock");
+    REFUSED(1, "--dtype f32 --n-local 64`", "ask", QUESTION, "--cam", "dock");
+    CHECK_EQ(process_stop(&up, SIGTERM, VERB_MS), 0);
+
+    start_and_wait(&up, "back", NULL, "Go on with:  "); /* it said once more what it had said before */
+    CHECK(strstr(process_log(&up), "other settings") == NULL);
+    free(ask("dock"));
     CHECK_EQ(process_stop(&up, SIGTERM, VERB_MS), 0);
 }
 

@@ -352,7 +352,7 @@ TEST(a_camera_of_other_settings_keeps_no_other_from_being_asked_about)
     json_free(value);
     CHECK_EQ(RUN(&verb, "ask", "What was it?", "--cam", "dock,tape"), 1);
     CHECK_HAS(process_log(&verb),
-              "start it with those of then, or forget the camera with `reelkv cam rm tape`");
+              "forget it with `reelkv cam rm tape`, or it waits until the cluster is started with");
     CHECK_EQ(RUN(&verb, "cam", "show", "tape"), 0);
     CHECK_HAS(process_log(&verb), "settings  stored with another model");
     CHECK_EQ(RUN(&verb, "cam", "show", "dock", "--json"), 0);

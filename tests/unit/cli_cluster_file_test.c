@@ -141,6 +141,29 @@ TEST(settings_of_a_fresh_folder_are_empty)
     CHECK_HAS(st.text, "remove it");
 }
 
+/* With each other model the folder forgot what its cameras had been stored with: only the last time was kept. */
+TEST(settings_of_earlier_starts_are_remembered_by_fingerprint)
+{
+    static struct cluster_file file;
+    static struct cluster_plan plan;
+    struct status st;
+
+    fill(&file);
+    for (int i = 0; i < CLUSTER_SETTINGS_EARLIER + 2; i++) {
+        snprintf(file.plan.fingerprint, sizeof file.plan.fingerprint, "%032d", i);
+        snprintf(file.plan.model, sizeof file.plan.model, "/models/%d", i);
+        for (int again = 0; again < 2; again++)
+            CHECK_OK(cluster_settings_write(test_folder(), &file.plan, &st), st);
+    }
+    CHECK(!cluster_settings_of(test_folder(), "00000000000000000000000000000000", &plan));
+    CHECK(cluster_settings_of(test_folder(), "00000000000000000000000000000001", &plan));
+    CHECK_STR(plan.model, "/models/1");
+    CHECK_STR(plan.dtype, file.plan.dtype);
+    CHECK_EQ(plan.n_local, file.plan.n_local);
+    CHECK(cluster_settings_of(test_folder(), file.plan.fingerprint, &plan));
+    CHECK_STR(plan.model, file.plan.model);
+}
+
 /* A process that has ended is nobody, also while its parent has not fetched it; so is one with another start. */
 TEST(ended_processes_are_nobody)
 {
