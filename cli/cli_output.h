@@ -21,7 +21,7 @@ enum cli_exit {
     CLI_EXISTS = 5,      /* name taken, folder or port in use */
     CLI_EXHAUSTED = 6,   /* no room: memory, disk, queue */
     CLI_TIMEOUT = 7,
-    CLI_DATA_LOSS = 8, /* something stored is damaged */
+    CLI_DATA_LOSS = STATUS_EXIT_DATA_LOSS, /* something stored is damaged */
     CLI_INTERRUPTED = 130,
 };
 

@@ -180,6 +180,7 @@ static struct json *process_to_json(const struct cluster_process *process)
     json_set_str(object, "state", process_state_names[process->state]);
     set_process_id(object, &process->id);
     json_set_u64(object, "restarts", process->restarts);
+    json_set_u64(object, "exit_code", process->exit_code);
     json_set_str(object, "address", process->address);
     json_set_str(object, "trouble", process->trouble);
     return object;
@@ -206,6 +207,8 @@ static bool process_from_json(const struct json *object, bool same_boot, struct 
         !json_read_str(object, "kind", &kind, st) || !json_read_str(object, "state", &state, st) ||
         !get_process_id(object, same_boot, &process->id, st) ||
         !json_read_u32(object, "restarts", &process->restarts, st) ||
+        (json_get(object, "exit_code") != NULL &&
+         !json_read_u32(object, "exit_code", &process->exit_code, st)) ||
         !read_text(object, "address", process->address, sizeof process->address, st) ||
         !read_text(object, "trouble", process->trouble, sizeof process->trouble, st))
         return false;

@@ -59,6 +59,7 @@ struct cluster_process {
     enum process_state state;
     struct process_id id;
     uint32_t restarts;
+    uint32_t exit_code; /* of its last end; 0: also of one by a signal */
     char address[CLUSTER_ADDRESS_BYTES];
     char trouble[256]; /* how it last ended */
 };

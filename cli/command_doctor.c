@@ -1,4 +1,5 @@
 /* doctor: looks at everything a cluster needs, and says what to do about what is not well. */
+#include <dirent.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +9,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/name.h"
 #include "base/require.h"
 #include "camera.h"
 #include "cli_cluster.h"
@@ -18,7 +20,7 @@
 #include "model_facts.h"
 #include "up_plan.h"
 
-enum { CHECKS_MAX = 64, TEXT_BYTES = 400, CLOCK_OFF_MS = 2000 };
+enum { CHECKS_MAX = 64, TEXT_BYTES = 400, CLOCK_OFF_MS = 2000, DEFINITION_BYTES_MAX = 1 << 20 };
 
 #define MEMORY_BYTES_LOW (2ull << 30)
 #define DISK_BYTES_LOW   (2ull << 30)
@@ -198,6 +200,55 @@ static void check_model(struct doctor *doctor)
         note(doctor, FAIL, "model", "%s|name another checkpoint folder with --model", st.text);
     free(last);
     free(plan);
+}
+
+/* ----------------------------------------------------------------------------------------- the stores */
+
+/* Where stores keep what they know of a camera: <data>/store/KVSTORE/v1/NAMESPACE/CAMERA/stream.json. */
+enum { DEPTH_CAMERA = 4 };
+
+static void check_definition(struct doctor *doctor, const char *folder)
+{
+    static const char *const names[] = { "stream.json", "history.json" };
+    char path[CLUSTER_PATH_BYTES + 16];
+    struct json *value;
+    struct status st = { 0 };
+
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
+        value = json_parse_file(path, DEFINITION_BYTES_MAX, &st);
+        if (value == NULL && st.code != STATUS_NOT_FOUND)
+            note(doctor, FAIL, "store", "%s|move the folder it is in, this camera's, out of the data folder",
+                 st.text);
+        json_free(value);
+    }
+}
+
+static void check_definitions(struct doctor *doctor, const char *folder, int depth)
+{
+    DIR *dir = opendir(folder);
+    struct dirent *entry;
+    char path[CLUSTER_PATH_BYTES];
+
+    while (dir != NULL && (entry = readdir(dir)) != NULL) {
+        if (!name_check("name", entry->d_name, NULL) ||
+            snprintf(path, sizeof path, "%s/%s", folder, entry->d_name) >= (int)sizeof path)
+            continue;
+        if (depth + 1 == DEPTH_CAMERA)
+            check_definition(doctor, path);
+        else
+            check_definitions(doctor, path, depth + 1);
+    }
+    if (dir != NULL)
+        closedir(dir);
+}
+
+static void check_stores(struct doctor *doctor)
+{
+    char folder[CLUSTER_PATH_BYTES];
+
+    if (cluster_path(doctor->data, "store", folder, NULL))
+        check_definitions(doctor, folder, 0);
 }
 
 /* ---------------------------------------------------------------------------------------- the cluster */
@@ -382,8 +433,10 @@ static enum cli_exit run_doctor(const struct cli_run *run)
         check_folder(doctor);
         if (programs)
             check_model(doctor);
-        if (doctor->options->redis[0] == '\0')
+        if (doctor->options->redis[0] == '\0') {
+            check_stores(doctor);
             check_supervisor(doctor);
+        }
         check_directory(doctor);
         if (run->json)
             print_report_json(doctor);

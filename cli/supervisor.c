@@ -224,6 +224,7 @@ static void child_ended(struct loop_child *child, int exit_code, int number, voi
                  strsignal(number));
     else
         snprintf(worker->shown->trouble, sizeof worker->shown->trouble, "ended with exit code %d", exit_code);
+    worker->shown->exit_code = number != 0 ? 0 : (uint32_t)exit_code;
     if (!supervisor->file.stopping) {
         go_down(worker);
         return;

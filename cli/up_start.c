@@ -89,6 +89,15 @@ bool up_stop(const struct cluster_file *file, struct status *st)
     return true;
 }
 
+/* The sentence of a service that could not start, or all of the last line of its log. */
+static const char *last_words(const char *line)
+{
+    static const char event[] = " start_failed ";
+    const char *at = strstr(line, event);
+
+    return at != NULL ? at + strlen(event) : line[0] != '\0' ? line : "its log is empty";
+}
+
 /* A process that ended before it was ever ready will not do better the next time. */
 static bool check_processes(const char *data, const struct cluster_file *file, uint32_t *ready_p,
                             struct status *st)
@@ -96,16 +105,18 @@ static bool check_processes(const char *data, const struct cluster_file *file, u
     *ready_p = 0;
     for (uint32_t i = 0; i < file->process_count; i++) {
         const struct cluster_process *process = &file->processes[i];
-        char line[200];
+        char line[STATUS_TEXT_BYTES + 128];
 
         *ready_p += process->state == PROCESS_READY;
         if (process->restarts == 0)
             continue;
         supervisor_log_last_line(data, process->name, line, sizeof line);
-        return status_fail(st, STATUS_UNAVAILABLE, "%s %s; its log (%s/log/%s.log) ends with: %s",
-                           process->name,
-                           process->trouble[0] != '\0' ? process->trouble : "ended while starting", data,
-                           process->name, line[0] != '\0' ? line : "nothing");
+        return status_fail(st,
+                           process->exit_code == STATUS_EXIT_DATA_LOSS ? STATUS_DATA_LOSS
+                                                                       : STATUS_UNAVAILABLE,
+                           "%s %s: %s; its log is %s/log/%s.log", process->name,
+                           process->trouble[0] != '\0' ? process->trouble : "ended while starting",
+                           last_words(line), data, process->name);
     }
     return true;
 }

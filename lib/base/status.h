@@ -38,7 +38,11 @@ enum status_code {
 #undef STATUS_ENUM
 };
 
-enum { STATUS_TEXT_BYTES = 512 };
+enum {
+    STATUS_TEXT_BYTES = 512,
+    STATUS_EXIT_DATA_LOSS =
+        8, /* exit code of a program that what is stored keeps from its work, for it is damaged */
+};
 
 struct status {
     enum status_code code;

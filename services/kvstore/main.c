@@ -10,7 +10,7 @@ int main(int argc, char **argv)
     struct kvstore *kvstore = NULL;
     struct rpc_host *host = NULL;
     struct status st = { 0 };
-    bool ok;
+    int code = 0;
 
     switch (options_parse(&kvstore_option_table, &options, argc, argv, NULL, &st)) {
     case OPTIONS_DONE:
@@ -22,13 +22,14 @@ int main(int argc, char **argv)
         break;
     }
     log_init("kvstore", LOG_INFO);
-    ok = rpc_host_create(&host, &(struct rpc_host_options)RPC_HOST_OPTIONS("kvstore", &options), &st) &&
-         kvstore_server_create(&kvstore, host, &options, &st);
-    if (ok)
+    if (rpc_host_create(&host, &(struct rpc_host_options)RPC_HOST_OPTIONS("kvstore", &options), &st) &&
+        kvstore_server_create(&kvstore, host, &options, &st)) {
         rpc_host_run(host);
-    else
+    } else {
         log_error(NULL, "start_failed", "%s", st.text);
+        code = st.code == STATUS_DATA_LOSS ? STATUS_EXIT_DATA_LOSS : 1;
+    }
     kvstore_server_destroy(kvstore);
     rpc_host_destroy(host);
-    return ok ? 0 : 1;
+    return code;
 }

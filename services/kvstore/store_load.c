@@ -258,6 +258,20 @@ bool stream_load(struct stream *stream, struct status *st)
 
 /* --- streams of the store --- */
 
+/* Without it nobody knows which numbers were given: the store does not start. What is wrong with the file is said already. */
+static bool refuse_damaged_file(struct status *st)
+{
+    size_t used = strlen(st->text);
+
+    if (st->code != STATUS_INVALID && st->code != STATUS_DATA_LOSS)
+        return false;
+    st->code = STATUS_DATA_LOSS;
+    snprintf(
+        st->text + used, sizeof st->text - used,
+        "; move the folder it is in, this camera's, out of the data folder: all others start without it");
+    return false;
+}
+
 static bool load_stream(struct store *store, const char *ns, const char *name, struct status *st)
 {
     struct stream *stream;
@@ -274,7 +288,7 @@ static bool load_stream(struct store *store, const char *ns, const char *name, s
         bool is_unfinished = st->code == STATUS_NOT_FOUND;
 
         stream_free(stream);
-        return is_unfinished;
+        return is_unfinished || refuse_damaged_file(st);
     }
     if (!store_add_stream(store, stream, st)) {
         stream_free(stream);

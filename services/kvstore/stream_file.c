@@ -281,11 +281,11 @@ bool stream_load_file(struct stream *stream, struct status *st)
 
     snprintf(path, sizeof path, "%s/stream.json", stream->folder);
     object = json_parse_file_on(disk, path, FILE_BYTES_MAX, st);
-    ok = object != NULL && read_fields(stream, object, st);
+    ok = object != NULL && (read_fields(stream, object, st) || status_wrap(st, "%s", path));
     json_free(object);
-    snprintf(path, sizeof path, "%s/history.json", stream->folder);
     if (!ok)
-        return status_wrap(st, "%s/stream.json", stream->folder);
+        return false;
+    snprintf(path, sizeof path, "%s/history.json", stream->folder);
     stream->is_ready = true;
     return history_read(&stream->history, disk, path, st);
 }

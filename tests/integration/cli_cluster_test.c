@@ -400,6 +400,47 @@ TEST(other_settings_and_a_stopped_cluster_are_told)
     CHECK_EQ(process_stop(&up, SIGTERM, VERB_MS), 0);
 }
 
+static void write_file(const char *path, const char *text)
+{
+    struct status st;
+
+    CHECK_OK(file_write_durable(path, text, strlen(text), &st), st);
+}
+
+/* One camera's definition that cannot be read keeps its store from starting: which file that is, and what to do, is said
+ * to its end, and with the exit code of damage. Once the folder is away the others are back. */
+TEST(a_damaged_definition_is_told_whole)
+{
+    char folder[700], path[800], away[700];
+    struct process up, verb;
+    struct json *value;
+
+    set_up(20);
+    start_cluster(&up, "first");
+    CHECK_EQ(VERB(NULL, "cam", "add", "gate", "udp://127.0.0.1:9"), 0);
+    CHECK_EQ(VERB(NULL, "cam", "add", "yard", "udp://127.0.0.1:9"), 0);
+    CHECK_EQ(process_stop(&up, SIGTERM, VERB_MS), 0);
+    snprintf(folder, sizeof folder, "%s/store/kvstore-0/v1/default/gate", data);
+    snprintf(path, sizeof path, "%s/stream.json", folder);
+    write_file(path, "{ co");
+
+    CHECK_EQ(process_run(&verb, "refused",
+                         PROCESS_ARGS("reelkv", "up", "--data", data, "--ram", "64M", "--disk", "256M"),
+                         VERB_MS),
+             8);
+    CHECK_HAS(process_log(&verb), path);
+    CHECK_HAS(process_log(&verb), "move the folder it is in, this camera's, out of the data folder");
+    CHECK_HAS(process_log(&verb), "log/kvstore-0.log\n");
+    CHECK_EQ(VERB(&value, "doctor"), 1);
+    json_free(value);
+
+    snprintf(away, sizeof away, "%s/away", test_folder());
+    CHECK_EQ(rename(folder, away), 0);
+    start_cluster(&up, "second");
+    CHECK_HAS(process_log(&up), "1 camera found again");
+    CHECK_EQ(process_stop(&up, SIGTERM, VERB_MS), 0);
+}
+
 static void kill_one(const char *name)
 {
     static struct cluster_file file;
