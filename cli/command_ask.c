@@ -14,6 +14,7 @@
 #include "cli_hint.h"
 #include "interrupt.h"
 #include "other_settings.h"
+#include "reelkv/v1/catalog.pb-c.h"
 
 enum { HEARD_OF_MS = 3 * DIRECTORY_HEARTBEAT_MS, AGAIN_MS = 200 };
 
@@ -98,6 +99,20 @@ static void note_left_out(struct ask *ask, const struct camera_list *list)
         json_append_str(ask->result.notes, text);
 }
 
+/* Nothing more comes of these: the answer is from what they showed before, if they showed anything. */
+static void note_failed(struct ask *ask, const struct camera_list *list)
+{
+    char text[2 * STATUS_TEXT_BYTES];
+
+    for (size_t i = 0; i < list->count; i++) {
+        if (list->cameras[i].state != REELKV__V1__STREAM_STATE__STREAM_STATE_FAILED)
+            continue;
+        snprintf(text, sizeof text, "camera %s cannot be read: %s", list->cameras[i].name,
+                 list->cameras[i].trouble);
+        json_append_str(ask->result.notes, text);
+    }
+}
+
 static bool refuse_other_settings(const struct ask *ask, const struct camera *camera, struct status *st)
 {
     char back[STATUS_TEXT_BYTES];
@@ -123,10 +138,11 @@ static bool add_all_cameras(struct ask *ask, struct status *st)
             ok = add_camera(ask, list.cameras[i].name, strlen(list.cameras[i].name), st);
     if (ok && ask->camera_count == 0)
         ok = refuse_other_settings(ask, &list.cameras[0], st);
-    if (ok)
+    if (ok) {
         note_left_out(ask, &list);
-    if (ok)
+        note_failed(ask, &list);
         camera_list_warn(&list, "left out");
+    }
     camera_list_deinit(&list);
     return ok;
 }

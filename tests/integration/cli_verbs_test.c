@@ -365,6 +365,22 @@ TEST(a_camera_of_other_settings_keeps_no_other_from_being_asked_about)
     tear_down();
 }
 
+/* A question about all cameras was answered as if there were no other. */
+TEST(an_answer_tells_of_cameras_that_cannot_be_read)
+{
+    struct process verb;
+    struct json *value;
+
+    set_up();
+    CHECK_EQ(RUN(&verb, "cam", "add", "dock", video), 0);
+    CHECK_EQ(RUN(&verb, "cam", "add", "bad", "http://host/broken.mp4"), 0);
+    CHECK_EQ(RUN(&verb, "ask", "What was it?", "--json"), 0);
+    value = printed(&verb);
+    CHECK_STR(json_str(json_at(json_get(value, "notes"), 0)), "camera bad cannot be read: it is not a video");
+    json_free(value);
+    tear_down();
+}
+
 TEST(questions_are_checked_before_anybody_is_called)
 {
     struct process verb;
