@@ -109,6 +109,7 @@ static void fill(struct double_camera *camera, struct filled *filled)
     }
     filled->status.fingerprint =
         (ProtobufCBinaryData){ DIRECTORY_FINGERPRINT_BYTES, is_foreign(camera) ? other_print : own_print };
+    filled->status.evicted_frames = strstr(camera->source, "forgotten") != NULL ? camera->durable : 0;
     filled->status.damaged_frames = strstr(camera->source, "spoilt") != NULL ? 3 : 0;
     filled->status.state =
         failed ? REELKV__V1__STREAM_STATE__STREAM_STATE_FAILED

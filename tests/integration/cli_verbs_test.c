@@ -252,6 +252,23 @@ TEST(damaged_frames_are_shown_by_every_verb)
     tear_down();
 }
 
+/* All of its frames had gone for the budget, and all of them were said to be on the disk. */
+TEST(evicted_frames_are_not_on_disk)
+{
+    struct process verb;
+
+    set_up();
+    CHECK_EQ(RUN(&verb, "cam", "add", "tape", "http://host/forgotten.mp4"), 0);
+    CHECK_EQ(RUN(&verb, "cam", "wait", "tape"), 0);
+    CHECK_HAS(process_log(&verb), "tape: ended, 0 frames on disk, 10 evicted");
+    CHECK_EQ(RUN(&verb, "cam", "wait", "tape", "--frames", "10"), 0); /* they came there */
+    CHECK_EQ(RUN(&verb, "cam", "show", "tape"), 0);
+    CHECK_HAS(process_log(&verb), "10 stored (0 of them on disk), 0 in gaps, 10 evicted");
+    CHECK_EQ(RUN(&verb, "cam", "ls"), 0);
+    CHECK_HAS(process_log(&verb), "GONE");
+    tear_down();
+}
+
 /* A file's gaps lie behind what came after them. */
 TEST(show_says_why_the_newest_gap_is_there)
 {
