@@ -1,5 +1,6 @@
 #include "retriever.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -345,6 +346,20 @@ static void gather(struct retriever *retriever)
     }
 }
 
+/* The store would refuse such a query as the asker's mistake. */
+static bool check_query(const struct retriever *retriever, uint32_t layer, const float *folded,
+                        struct status *st)
+{
+    for (uint32_t i = 0; i < kv_key_dims(&retriever->options->geometry); i++)
+        if (!isfinite(folded[i]))
+            return status_fail(
+                st, STATUS_INTERNAL,
+                "the model's numbers are not finite in layer %u: its weights are damaged, or too "
+                "large for its dtype; fetch the checkpoint again, or try another dtype",
+                layer);
+    return true;
+}
+
 bool retriever_layer(void *retriever_, uint32_t layer, const float *folded,
                      const struct model_chosen **chosen_p, size_t *count_p, struct status *st)
 {
@@ -357,6 +372,8 @@ bool retriever_layer(void *retriever_, uint32_t layer, const float *folded,
         return false;
     if (retriever->options->external)
         share_out(retriever);
+    else if (!check_query(retriever, layer, folded, st))
+        return false;
     else if (!choose(retriever, layer, folded, st))
         return status_wrap(st, "retrieve layer %u", layer);
     if (!retriever_make_room(retriever, st))

@@ -6,9 +6,9 @@
  * what was picked from it.
  *
  * Owner:  the question. Thread: the question's, blocking.
- * Fails:  the store's status with its name; INVALID for more blocks than the context holds; CANCELLED. A single block
- *         that cannot be had (evicted between choosing and reading, damaged) is left out of that layer and counted:
- *         wrong bytes never come back.
+ * Fails:  the store's status with its name; INVALID for more blocks than the context holds; INTERNAL for a query
+ *         that is not finite; CANCELLED. A single block that cannot be had (evicted between choosing and reading,
+ *         damaged) is left out of that layer and counted: wrong bytes never come back.
  * Bounds: LIMIT_STREAMS_PER_QUESTION streams, LIMIT_TOP_BLOCKS blocks and tokens_max tokens a layer, timeout_ms for all
  *         layers and what the model does between them. */
 #ifndef REELKV_QA_RETRIEVER_H

@@ -244,6 +244,23 @@ TEST(a_layer_with_a_block_missing_or_cut_is_damage)
     }
 }
 
+/* A checkpoint of NaNs answered that its asker's query was invalid. */
+TEST(a_model_whose_numbers_are_not_finite_is_named)
+{
+    static const float query[2] = { 0, NAN };
+    const struct model_chosen *chosen;
+    static struct world world;
+    struct status st = { 0 };
+    size_t count;
+
+    begin(&world, SECOND_OK);
+    CHECK_OK(retriever_open(&world.retriever, &world.options, &world.view, &st), st);
+    CHECK(!retriever_layer(world.retriever, 0, query, &chosen, &count, &st));
+    CHECK_EQ(st.code, STATUS_INTERNAL);
+    CHECK_HAS(st.text, "the model's numbers are not finite in layer 0");
+    end(&world);
+}
+
 /* Before memory is taken for them. */
 TEST(more_blocks_than_the_context_holds_are_refused)
 {
