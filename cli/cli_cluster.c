@@ -19,7 +19,7 @@ struct connection {
     struct rpc_sync *sync;
 };
 
-/* A process of a cluster that was started here, without which verbs find nothing. */
+/* A process of a cluster that was started here, without which the verb finds nothing. */
 struct needed {
     char name[LIMIT_NAME_BYTES + 1];
     enum worker_kind kind;
@@ -63,17 +63,23 @@ bool cluster_data_folder(const char *option, char out[CLUSTER_PATH_BYTES], struc
     return true;
 }
 
-static void note_needed(struct cluster *cluster, const struct cluster_file *file)
+static bool is_needed(enum cluster_need need, enum cluster_kind kind)
+{
+    return (kind == CLUSTER_KVSTORE && need != CLUSTER_NEEDS_NOBODY) ||
+           (kind == CLUSTER_QA && need == CLUSTER_NEEDS_STORES_AND_QAS);
+}
+
+static void note_needed(struct cluster *cluster, enum cluster_need need, const struct cluster_file *file)
 {
     for (uint32_t i = 0; i < file->process_count; i++) {
         const struct cluster_process *process = &file->processes[i];
-        bool is_store = process->kind == CLUSTER_KVSTORE;
 
-        if ((!is_store && process->kind != CLUSTER_QA) || process->state != PROCESS_READY ||
+        if (!is_needed(need, process->kind) || process->state != PROCESS_READY ||
             cluster->needed_count == ARRAY_LEN(cluster->needed))
             continue;
         text_copy(cluster->needed[cluster->needed_count].name, sizeof cluster->needed[0].name, process->name);
-        cluster->needed[cluster->needed_count++].kind = is_store ? WORKER_KVSTORE : WORKER_QA;
+        cluster->needed[cluster->needed_count++].kind =
+            process->kind == CLUSTER_KVSTORE ? WORKER_KVSTORE : WORKER_QA;
     }
 }
 
@@ -104,7 +110,8 @@ bool cluster_is_stopped(const struct cluster *cluster, struct status *st)
     return stopped;
 }
 
-static bool find_redis(struct cluster *cluster, const char *data, const char *redis, struct status *st)
+static bool find_redis(struct cluster *cluster, enum cluster_need need, const char *data, const char *redis,
+                       struct status *st)
 {
     struct cluster_file *file;
     bool ok;
@@ -119,7 +126,7 @@ static bool find_redis(struct cluster *cluster, const char *data, const char *re
     ok = read_running(cluster->data, file, st);
     if (ok) {
         cluster_address(&file->plan, "redis", cluster->redis);
-        note_needed(cluster, file);
+        note_needed(cluster, need, file);
     }
     free(file);
     return ok;
@@ -148,17 +155,23 @@ static bool read_directory(struct cluster *cluster, struct status *st)
     }
 }
 
-bool cluster_open(struct cluster **cluster_p, const char *data, const char *redis, struct status *st)
+bool cluster_open_for(struct cluster **cluster_p, enum cluster_need need, const char *data, const char *redis,
+                      struct status *st)
 {
     struct cluster *cluster = calloc(1, sizeof *cluster);
 
     REQUIRE(cluster != NULL);
-    if (!find_redis(cluster, data, redis, st) || !read_directory(cluster, st)) {
+    if (!find_redis(cluster, need, data, redis, st) || !read_directory(cluster, st)) {
         cluster_close(cluster);
         return false;
     }
     *cluster_p = cluster;
     return true;
+}
+
+bool cluster_open(struct cluster **cluster_p, const char *data, const char *redis, struct status *st)
+{
+    return cluster_open_for(cluster_p, CLUSTER_NEEDS_STORES, data, redis, st);
 }
 
 void cluster_close(struct cluster *cluster)

@@ -23,7 +23,12 @@ bool cluster_data_folder(const char *option, char out[CLUSTER_PATH_BYTES], struc
 struct cluster;
 
 /* `data` and `redis` as the options gave them. Reads the directory; for a cluster that was started here, until it shows
- * the kvstores and qas that run, at most CLUSTER_DIRECTORY_MS. */
+ * those of its kvstores and qas that the verb needs and that run, at most CLUSTER_DIRECTORY_MS. */
+enum cluster_need { CLUSTER_NEEDS_NOBODY, CLUSTER_NEEDS_STORES, CLUSTER_NEEDS_STORES_AND_QAS };
+bool cluster_open_for(struct cluster **cluster_p, enum cluster_need need, const char *data, const char *redis,
+                      struct status *st);
+
+/* For the kvstores. */
 bool cluster_open(struct cluster **cluster_p, const char *data, const char *redis, struct status *st);
 void cluster_close(struct cluster *cluster); /* NULL is fine */
 

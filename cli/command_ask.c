@@ -397,7 +397,7 @@ static bool run_question(struct ask *ask, const char *question, struct status *s
         return false;
     if (ask->result.thumbnails != NULL && !file_make_folders(ask->result.thumbnails, st))
         return status_wrap(st, "--thumbnails");
-    if (!cluster_open(&ask->cluster, options->data, options->redis, st) ||
+    if (!cluster_open_for(&ask->cluster, CLUSTER_NEEDS_STORES_AND_QAS, options->data, options->redis, st) ||
         (options->cam[0] == '\0' && !add_all_cameras(ask, st)))
         return false;
     ask->request.streams = ask->cameras;

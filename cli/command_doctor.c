@@ -353,7 +353,7 @@ static void check_directory(struct doctor *doctor)
 
     if (options->redis[0] == '\0' && doctor->file->process_count == 0)
         return; /* said already: there is no cluster */
-    if (!cluster_open(&cluster, options->data, options->redis, &st)) {
+    if (!cluster_open_for(&cluster, CLUSTER_NEEDS_NOBODY, options->data, options->redis, &st)) {
         note(doctor, FAIL, "directory", "%s|see `%s`", st.text, cli_hint("logs redis"));
         return;
     }

@@ -91,7 +91,7 @@ static enum cli_exit run_node_ls(const struct cli_run *run)
     struct cluster *cluster = NULL;
     struct status st = { 0 };
 
-    if (!cluster_open(&cluster, options->data, options->redis, &st))
+    if (!cluster_open_for(&cluster, CLUSTER_NEEDS_NOBODY, options->data, options->redis, &st))
         return cli_fail(&st, run->json);
     if (run->json)
         node_json(cluster_view(cluster));

@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -225,6 +226,34 @@ TEST(ctrl_c_ends_the_wait_for_down_only)
     CHECK(process_signal(&encoder.id, SIGCONT));
     CHECK_EQ(process_wait(&up, STOP_MS), 4);
     CHECK(!path_exists("cluster.json"));
+}
+
+/* Every verb waited as long for it as a question does. The question here was asked before, and waits still. */
+TEST(a_verb_does_not_wait_for_a_qa_it_does_not_need)
+{
+    struct process up, forget, asking, nodes;
+    struct cluster_process qa;
+    char redis[CLUSTER_ADDRESS_BYTES];
+
+    set_up();
+    start_cluster(&up, "up");
+    qa = find_process("qa-0");
+    CHECK(process_signal(&qa.id, SIGSTOP)); /* hung: it does not announce itself any more */
+    test_pause_ms(300);                     /* but for what is on its way */
+    cluster_address(&last.plan, "redis", redis);
+    CHECK_EQ(process_run(&forget, "forget",
+                         PROCESS_ARGS("redis-cli", "-s", redis + strlen("unix:"), "hdel",
+                                      "reelkv:1:workers:qa", "qa-0"),
+                         READY_MS),
+             0);
+    process_start(&asking, "asking", PROCESS_ARGS(reelkv, "ask", "What?", "--cam", "a", "--data", data));
+    CHECK_EQ(run_verb(&nodes, "node", "ls"), 0);
+    CHECK(strstr(process_log(&nodes), "qa-0") == NULL);
+    CHECK_EQ(waitpid(asking.pid, NULL, WNOHANG), 0);
+    CHECK_EQ(process_wait(&asking, READY_MS), 4);
+    CHECK_HAS(process_log(&asking), "no qa is running to answer");
+    CHECK(process_signal(&qa.id, SIGCONT));
+    CHECK_EQ(process_stop(&up, SIGTERM, STOP_MS), 0);
 }
 
 /* A process that is killed is started again, redis too; the cluster is found all the while. */
