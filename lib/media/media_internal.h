@@ -34,8 +34,9 @@ struct media_source {
     AVFrame *frame;
     int stream; /* index of the video stream */
     uint64_t frames;
-    bool draining;  /* the file's data has ended; the decoder still holds frames */
-    bool cut_short; /* data was missing where the file's own index says there is some */
+    bool draining;       /* the file's data has ended; the decoder still holds frames */
+    bool cut_short;      /* data was missing where the file's own index says there is some */
+    bool saw_bad_packet; /* one that the decoder made nothing of */
     /* Whether data is missing at a packet so marked shows a packet or two later: media_source.c. */
     uint32_t marked_packets;    /* since the newest mark, it included; 0: none is in doubt */
     bool is_joined;             /* a mark was the joint of two recordings */

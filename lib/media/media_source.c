@@ -228,6 +228,7 @@ static bool feed(struct media_source *source, struct status *st)
     /* A packet that makes no sense is the decoder's to skip; the picture goes on at the next one that does.
      */
     error = avcodec_send_packet(source->codec, source->packet);
+    source->saw_bad_packet |= error == AVERROR_INVALIDDATA;
     av_packet_unref(source->packet);
     if (error == AVERROR(ENOMEM))
         return media_fail(source, "decode", error, st);
@@ -242,10 +243,20 @@ static bool last_is_torn(const struct media_source *source)
                                               : source->torn_frame + 1 == source->frames;
 }
 
+/* A recording may begin within a picture, and its length be a guess: only an index that counts the pictures tells that
+ * those which made no sense were some. */
+static bool lacks_pictures(const struct media_source *source)
+{
+    int64_t counted = source->format->streams[source->stream]->nb_frames;
+
+    return source->saw_bad_packet && counted > 0 && source->frames < (uint64_t)counted;
+}
+
 static enum media_outcome end_of_file(struct media_source *source, struct status *st)
 {
     uint64_t expected = source->info.expected_frames;
 
+    source->cut_short |= lacks_pictures(source);
     source->cut_short |= source->saw_torn_picture && (source->is_joined || last_is_torn(source));
     if (source->frames == 0) {
         status_fail(st, STATUS_INVALID,
@@ -279,6 +290,7 @@ enum media_outcome media_source_next(struct media_source *source, struct media_f
             media_fail(source, "decode", error, st);
             return MEDIA_FAILED;
         }
+        source->saw_bad_packet |= error == AVERROR_INVALIDDATA;
         if (!source->draining && !feed(source, st))
             return MEDIA_FAILED;
     }

@@ -516,6 +516,35 @@ TEST(a_cut_in_the_middle_of_the_data_is_skipped_not_fatal)
     media_source_close(source);
 }
 
+/* Bytes within an MP4 file: the pictures that were lost were missing without a word, the camera had come to its end. */
+TEST(pictures_missing_from_the_middle_of_a_file_are_told)
+{
+    struct video_numbered video = { "bad.mp4", "2", 0, 80, 192, 64, "-movflags +faststart" };
+    const char *path = video_make_numbered(&video);
+    struct file_text whole;
+    struct status st = { 0 };
+    uint32_t lacking = 0;
+
+    CHECK_OK(file_read_all(path, 1 << 22, &whole, &st), st);
+    for (size_t i = 0; i < 4; i++) {
+        struct media_source *source;
+        char *at = whole.data + whole.len * (5 + i) / 10, before[400];
+
+        memcpy(before, at, sizeof before);
+        memset(at, 0x5a, sizeof before);
+        source = open_file(write_file("hole.mp4", whole.data, whole.len));
+        memcpy(at, before, sizeof before);
+        if (count_all(source) < 80) {
+            CHECK_HAS(media_source_trouble(source), "is cut short or damaged");
+            CHECK_HAS(media_source_trouble(source), "of about 80 frames could be read");
+            lacking++;
+        }
+        media_source_close(source);
+    }
+    CHECK(lacking > 0);
+    free(whole.data);
+}
+
 /* It said "Input/output error". A label this long is no name, so that nobody's name server is asked. */
 TEST(a_host_that_is_not_there_is_told)
 {
