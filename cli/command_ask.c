@@ -90,7 +90,8 @@ static void note_left_out(struct ask *ask, const struct camera_list *list)
             used =
                 (size_t)snprintf(text, sizeof text,
                                  "stored with another model, dtype or window than the cluster runs with now, "
-                                 "and left out (`reelkv cam show` tells more):");
+                                 "and left out (`%s` tells more):",
+                                 cli_hint("cam show NAME"));
         if (used < sizeof text)
             used += (size_t)snprintf(text + used, sizeof text - used, "%s %s", count++ > 0 ? "," : "",
                                      list->cameras[i].name);
@@ -121,8 +122,8 @@ static bool refuse_other_settings(const struct ask *ask, const struct camera *ca
     return status_fail(
         st, STATUS_PRECONDITION,
         "the frames of camera %s were stored with another model, dtype or window than the cluster "
-        "runs with now (fingerprint %s): forget it with `reelkv cam rm %s`, or it waits until %s",
-        camera->name, camera->fingerprint, camera->name, back);
+        "runs with now (fingerprint %s): forget it with `%s`, or it waits until %s",
+        camera->name, camera->fingerprint, cli_hint("cam rm %s", camera->name), back);
 }
 
 static bool add_all_cameras(struct ask *ask, struct status *st)

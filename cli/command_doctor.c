@@ -335,10 +335,10 @@ static void check_cameras(struct doctor *doctor, struct cluster *cluster)
         if (camera->damaged_frames > 0)
             note(
                 doctor, WARN, camera->name,
-                "%llu of %llu frames stored are damaged on disk and cannot be read|`reelkv logs %s` names the "
-                "files; the rest is served",
+                "%llu of %llu frames stored are damaged on disk and cannot be read|`%s` names the files; the rest is "
+                "served",
                 (unsigned long long)camera->damaged_frames, (unsigned long long)camera->stored_frames,
-                camera->store);
+                cli_hint("logs %s", camera->store));
     }
     camera_list_deinit(&list);
 }
