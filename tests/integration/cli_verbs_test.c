@@ -362,14 +362,15 @@ TEST(a_camera_of_other_settings_keeps_no_other_from_being_asked_about)
     CHECK_EQ(RUN(&verb, "ask", "What was it?"), 0);
     CHECK_HAS(process_log(&verb),
               "Note: stored with another model, dtype or window than the cluster runs with now");
-    CHECK_HAS(process_log(&verb), "and left out (`reelkv cam show` tells more): tape\n");
+    CHECK_HAS(process_log(&verb), "and left out (`reelkv cam show NAME --redis ");
+    CHECK_HAS(process_log(&verb), "tells more): tape\n");
     CHECK_EQ(RUN(&verb, "ask", "What was it?", "--json"), 0);
     value = printed(&verb);
     CHECK_EQ(json_len(json_get(value, "notes")), 2);
     json_free(value);
     CHECK_EQ(RUN(&verb, "ask", "What was it?", "--cam", "dock,tape"), 1);
-    CHECK_HAS(process_log(&verb),
-              "forget it with `reelkv cam rm tape`, or it waits until the cluster is started with");
+    CHECK_HAS(process_log(&verb), "forget it with `reelkv cam rm tape --redis ");
+    CHECK_HAS(process_log(&verb), "`, or it waits until the cluster is started with");
     CHECK_EQ(RUN(&verb, "cam", "show", "tape"), 0);
     CHECK_HAS(process_log(&verb), "settings  stored with another model");
     CHECK_EQ(RUN(&verb, "cam", "show", "dock", "--json"), 0);
@@ -378,7 +379,7 @@ TEST(a_camera_of_other_settings_keeps_no_other_from_being_asked_about)
     json_free(value);
     CHECK_EQ(RUN(&verb, "cam", "rm", "dock"), 0);
     CHECK_EQ(RUN(&verb, "ask", "What was it?"), 1);
-    CHECK_HAS(process_log(&verb), "`reelkv cam rm tape`");
+    CHECK_HAS(process_log(&verb), "`reelkv cam rm tape --redis ");
     tear_down();
 }
 
