@@ -85,18 +85,18 @@ bool kv_super_get(struct kv_super *super, const uint8_t page[KV_PAGE_BYTES], str
     return true;
 }
 
-void kv_mark_put(const struct kv_super *super, uint64_t synced, uint8_t page[KV_PAGE_BYTES])
+void kv_mark_put(uint64_t salt, uint64_t synced, uint8_t page[KV_PAGE_BYTES])
 {
     memset(page, 0, KV_PAGE_BYTES);
     put_u64(page, MARK_MAGIC);
-    put_u64(page + 8, super->salt);
+    put_u64(page + 8, salt);
     put_u64(page + 16, synced);
     put_u32(page + KV_PAGE_BYTES - 4, kv_crc(0, page, KV_PAGE_BYTES - 4));
 }
 
-bool kv_mark_get(const struct kv_super *super, uint64_t *synced_p, const uint8_t page[KV_PAGE_BYTES])
+bool kv_mark_get(uint64_t salt, uint64_t *synced_p, const uint8_t page[KV_PAGE_BYTES])
 {
-    if (get_u64(page) != MARK_MAGIC || get_u64(page + 8) != super->salt ||
+    if (get_u64(page) != MARK_MAGIC || get_u64(page + 8) != salt ||
         get_u32(page + KV_PAGE_BYTES - 4) != kv_crc(0, page, KV_PAGE_BYTES - 4))
         return false;
     *synced_p = get_u64(page + 16);

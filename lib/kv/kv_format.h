@@ -110,9 +110,9 @@ struct kv_super {
 void kv_super_put(struct kv_super *super, uint8_t page[KV_PAGE_BYTES]);
 bool kv_super_get(struct kv_super *super, const uint8_t page[KV_PAGE_BYTES], struct status *st);
 
-void kv_mark_put(const struct kv_super *super, uint64_t synced, uint8_t page[KV_PAGE_BYTES]);
+void kv_mark_put(uint64_t salt, uint64_t synced, uint8_t page[KV_PAGE_BYTES]);
 /* False: it is none, or of another file. */
-bool kv_mark_get(const struct kv_super *super, uint64_t *synced_p, const uint8_t page[KV_PAGE_BYTES]);
+bool kv_mark_get(uint64_t salt, uint64_t *synced_p, const uint8_t page[KV_PAGE_BYTES]);
 
 enum kv_record_type {
     KV_RECORD_INIT = 1,      /* the system prompt's block; a copy opens every segment of an epoch */

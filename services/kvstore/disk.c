@@ -18,9 +18,9 @@ int disk_open(const struct file_ops *ops, const char *path, int flags, struct st
 {
     int fd = ops->open(path, flags | O_CLOEXEC | O_DIRECT, 0600);
 
-    /* tmpfs and some others say EINVAL to O_DIRECT. With O_CREAT the file may exist by then. */
+    /* tmpfs and some others say EINVAL to O_DIRECT. */
     if (fd < 0 && errno == EINVAL)
-        fd = ops->open(path, (flags & ~O_EXCL) | O_CLOEXEC, 0600);
+        fd = ops->open(path, flags | O_CLOEXEC, 0600);
     if (fd < 0)
         status_fail(st, code_of_trouble(errno), "open %s: %m", path);
     return fd;

@@ -178,7 +178,7 @@ static bool sync_file(struct segment_writer *writer)
 
     if (disk->fdatasync(writer->fd) != 0)
         return status_fail(&writer->st, status_code_of_errno(errno), "sync: %m");
-    return segment_job_mark(disk, writer->fd, &segment->super, last->offset + last->record_bytes,
+    return segment_job_mark(disk, writer->fd, segment->super.salt, last->offset + last->record_bytes,
                             segment->capacity - KV_PAGE_BYTES, &writer->st);
 }
 
@@ -253,8 +253,9 @@ static void created(struct segment *segment)
         log_warn(&context, "segment_not_made", "%s; trying again", writer->st.text);
     text_copy(segment->stream->waits_because, STATUS_TEXT_BYTES, writer->st.text);
     writer->make_at_ns = clock_mono_ns() + MAKE_AGAIN_MS * 1000000ull;
-    store_adjust_disk(store, segment, 0);
-    writer->has_disk = false;
+    writer->has_disk = writer->taken > 0;
+    if (!writer->has_disk)
+        store_adjust_disk(store, segment, 0);
     store_retry_later(store);
 }
 

@@ -34,15 +34,15 @@ static bool write_page(const struct file_ops *disk, int fd, void *page, uint64_t
     return disk_write(disk, fd, &piece, 1, offset, st);
 }
 
-bool segment_job_mark(const struct file_ops *disk, int fd, const struct kv_super *super, uint64_t synced,
-                      uint64_t offset, struct status *st)
+bool segment_job_mark(const struct file_ops *disk, int fd, uint64_t salt, uint64_t synced, uint64_t offset,
+                      struct status *st)
 {
     uint8_t *page = disk_buffer(KV_PAGE_BYTES);
     bool ok;
 
     if (page == NULL)
         return status_fail(st, STATUS_EXHAUSTED, "no memory for a mark");
-    kv_mark_put(super, synced, page);
+    kv_mark_put(salt, synced, page);
     ok = write_page(disk, fd, page, offset, st);
     free(page);
     return ok;
@@ -58,7 +58,8 @@ static bool start_file(const struct file_ops *disk, int fd, const struct kv_supe
     if (page == NULL)
         return status_fail(st, STATUS_EXHAUSTED, "no memory for a superblock");
     kv_super_put(&written, page);
-    ok = disk_reserve(disk, fd, capacity, st) && write_page(disk, fd, page, 0, st);
+    ok = disk_reserve(disk, fd, capacity, st) && write_page(disk, fd, page, 0, st) &&
+         segment_job_mark(disk, fd, super->salt, KV_PAGE_BYTES, capacity - KV_PAGE_BYTES, st);
     if (ok && disk->fdatasync(fd) != 0)
         ok = status_fail(st, status_code_of_errno(errno), "sync: %m");
     free(page);
@@ -73,10 +74,11 @@ int segment_job_create(const struct file_ops *disk, const char *base, const stru
 
     folder_of(base, folder);
     folder_of(folder, parent);
+    *taken_p = 0;
     if (!path_of(base, ".open", path, st) || !file_make_folders_on(disk, folder, st) ||
         !file_sync_folder_on(disk, parent, st))
         return -1;
-    fd = disk_open(disk, path, O_RDWR | O_CREAT | O_EXCL, st);
+    fd = disk_open(disk, path, O_RDWR | O_CREAT | O_TRUNC, st);
     if (fd < 0)
         return -1;
     if (start_file(disk, fd, super, capacity, st) && disk_taken(disk, fd, taken_p, st) &&
@@ -84,7 +86,7 @@ int segment_job_create(const struct file_ops *disk, const char *base, const stru
         return fd;
     status_wrap(st, "segment %s", path);
     disk->close(fd);
-    disk->unlink(path);
+    *taken_p = disk->unlink(path) == 0 ? 0 : capacity;
     return -1;
 }
 

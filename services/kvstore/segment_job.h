@@ -5,14 +5,15 @@
 
 #include "kvstore/segment.h"
 
-/* Makes folders and file, reserves `capacity`, writes the superblock, syncs both. The descriptor, or -1 with
- * nothing left behind. *taken_p: bytes on the disk. */
+/* Makes folders and file, reserves `capacity`, writes the superblock, syncs both. The descriptor, or -1.
+ * *taken_p: bytes on the disk; after a failure 0, or capacity when what was begun could not be removed: to be tried again
+ * with the same base. */
 int segment_job_create(const struct file_ops *disk, const char *base, const struct kv_super *super,
                        uint64_t capacity, uint64_t *taken_p, struct status *st);
 
 /* Writes the mark that says what was synced, at `offset`: the file's last page. */
-bool segment_job_mark(const struct file_ops *disk, int fd, const struct kv_super *super, uint64_t synced,
-                      uint64_t offset, struct status *st);
+bool segment_job_mark(const struct file_ops *disk, int fd, uint64_t salt, uint64_t synced, uint64_t offset,
+                      struct status *st);
 
 /* Reads of the file, by whichever name it has now: one that is being sealed changes it. `to`, `bytes` and `offset` as
  * disk_read() wants them. */

@@ -214,24 +214,29 @@ static bool is_written(const uint8_t page[KV_PAGE_BYTES])
     return false;
 }
 
-/* What was on the disk for sure, by the mark at the file's end; a file from before there were marks counts whole. */
-static bool find_synced(struct segment_scan *scan, const struct segment *segment, struct status *st)
+/* What was on the disk for sure, by the mark at the file's end; where there is none, *synced_p stays as it is. */
+static bool read_mark(struct segment_scan *scan, uint64_t salt, uint64_t *synced_p, struct status *st)
 {
     uint64_t at = round_down(scan->file_bytes, KV_PAGE_BYTES);
 
-    scan->synced = UINT64_MAX;
-    if (!scan->is_open || segment->super.minor < KV_FORMAT_MINOR_MARK)
-        return true;
-    scan->synced = 0;
     if (at < 2 * KV_PAGE_BYTES)
         return true;
     at -= KV_PAGE_BYTES;
     if (!make_image(scan, KV_HEADER_BYTES_MAX, st) ||
         !disk_read(scan->disk, scan->fd, scan->image, KV_PAGE_BYTES, at, st))
         return false;
-    if (kv_mark_get(&segment->super, &scan->synced, scan->image))
+    if (kv_mark_get(salt, synced_p, scan->image))
         scan->file_bytes = at; /* it is no record */
     return true;
+}
+
+/* A file from before there were marks counts whole. */
+static bool find_synced(struct segment_scan *scan, const struct kv_super *super, struct status *st)
+{
+    bool has_mark = scan->is_open && super->minor >= KV_FORMAT_MINOR_MARK;
+
+    scan->synced = has_mark ? 0 : UINT64_MAX;
+    return !has_mark || read_mark(scan, super->salt, &scan->synced, st);
 }
 
 /* A damaged record ends where its header says; without a header the next one may stand on any page. Behind what was synced
@@ -243,7 +248,7 @@ bool segment_scan_run(struct segment_scan *scan, struct segment *segment, struct
 
     scan->end = KV_PAGE_BYTES;
     scan->chain = segment->super.crc;
-    if (!find_synced(scan, segment, st))
+    if (!find_synced(scan, &segment->super, st))
         return false;
     while (at + KV_PAGE_BYTES <= scan->file_bytes) {
         enum finding finding = look_at(scan, segment, at, st);
@@ -294,16 +299,36 @@ static uint64_t look_for_end(struct segment_scan *scan, uint64_t at, uint64_t sa
     return found.record_bytes;
 }
 
+/* The superblock may be what does not fit: then a mark alone can say that it is not all. */
+static bool find_synced_anyhow(struct segment_scan *scan, uint64_t salt, struct status *st)
+{
+    struct kv_super super;
+    struct status why;
+
+    if (!make_image(scan, KV_HEADER_BYTES_MAX, st))
+        return false;
+    if (scan->file_bytes >= KV_PAGE_BYTES &&
+        !disk_read(scan->disk, scan->fd, scan->image, KV_PAGE_BYTES, 0, st))
+        return false;
+    if (scan->file_bytes >= KV_PAGE_BYTES && kv_super_get(&super, scan->image, &why))
+        return find_synced(scan, &super, st);
+    scan->synced = UINT64_MAX;
+    return read_mark(scan, salt, &scan->synced, st);
+}
+
 bool segment_scan_end(const struct file_ops *disk, const char *path, uint64_t salt,
                       struct segment_scan_end *end_p, struct status *st)
 {
     struct segment_scan_end end = { 0 };
-    struct segment_scan scan = { .disk = disk, .fd = disk_open(disk, path, O_RDONLY, st) };
+    struct segment_scan scan = { .disk = disk,
+                                 .fd = disk_open(disk, path, O_RDONLY, st),
+                                 .is_open = strcmp(strrchr(path, '.'), ".open") == 0 };
     bool ok = scan.fd >= 0 && disk_length(disk, scan.fd, &scan.file_bytes, st) &&
-              make_image(&scan, KV_HEADER_BYTES_MAX, st);
+              find_synced_anyhow(&scan, salt, st);
     struct status unread = { 0 };
 
-    for (uint64_t at = KV_PAGE_BYTES; ok && at + KV_PAGE_BYTES <= scan.file_bytes; at = skip_hole(&scan, at))
+    for (uint64_t at = KV_PAGE_BYTES; ok && at < scan.synced && at + KV_PAGE_BYTES <= scan.file_bytes;
+         at = skip_hole(&scan, at))
         at += look_for_end(&scan, at, salt, &end, &unread);
     if (unread.code != STATUS_OK) {
         *st = unread;

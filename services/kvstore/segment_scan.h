@@ -36,7 +36,7 @@ struct segment_scan {
 bool segment_scan_run(struct segment_scan *scan, struct segment *segment, struct status *st);
 void segment_scan_free(struct segment_scan *scan);
 
-/* The same of a file that cannot be used. Its salt is that of the file's name. False: nobody can look into the file now, or
+/* The same of a file that cannot be used, as far as its mark says that it was synced. Its salt is that of the file's name. False: nobody can look into the file now, or
  * not behind the last header that could be read. */
 bool segment_scan_end(const struct file_ops *disk, const char *path, uint64_t salt,
                       struct segment_scan_end *end_p, struct status *st);

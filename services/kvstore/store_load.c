@@ -49,8 +49,9 @@ static void count_unusable(struct stream *stream, const char *path, struct lost 
         lost->unknown_from_seq = first_seq;
     if (is_sealed && end.seq == 0 && lost->unknown.code == STATUS_OK)
         end.seq = first_seq + 1; /* no header of it fits: what it had began with this number */
-    if (stream->store->disk->stat(path, &info) == 0)
-        stream->store->disk_used_bytes += (uint64_t)info.st_blocks * 512;
+    stream->store->disk_used_bytes += stream->store->disk->stat(path, &info) == 0
+                                          ? (uint64_t)info.st_blocks * 512
+                                          : stream->store->options.segment_bytes_max;
     if (end.seq > lost->end.seq)
         lost->end.seq = end.seq;
     if (end.token_index > lost->end.token_index)

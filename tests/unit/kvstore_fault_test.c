@@ -100,6 +100,12 @@ TEST(fault_full_disk_is_waited_for)
     CHECK(run_with_fault(FAULT_OPEN, EMFILE, 1, 2) == 2);
 }
 
+/* What was begun of a file cannot be removed either: it is gone on with, and counted meanwhile. */
+TEST(fault_file_that_is_neither_made_nor_removed_is_made_later)
+{
+    CHECK_EQ(run_with_fault(FAULT_RESERVE | FAULT_UNLINK, EIO, 1, 2), 2);
+}
+
 /* A disk that stays full: what RAM holds is taken, then appends are refused, typed; reads go on. */
 TEST(fault_disk_that_stays_full_refuses_typed)
 {
