@@ -16,6 +16,8 @@ static struct {
     struct sim_node *root;
     struct sim_node *open[FDS_MAX];
     uint64_t calls, crash_in, bytes_max;
+    uint64_t fail_in, fail_times, failed;
+    int error;
     bool is_off;
     const char *left_out;
 } disk;
@@ -34,7 +36,7 @@ void sim_disk_start(struct sim_random *random)
 {
     disk.random = random;
     disk.root = sim_node_new(disk.root, true, "root");
-    disk.calls = disk.crash_in = disk.bytes_max = 0;
+    disk.calls = disk.crash_in = disk.bytes_max = disk.fail_in = disk.failed = 0;
     disk.is_off = false;
 }
 
@@ -64,7 +66,19 @@ void sim_disk_boot(void)
     sim_tree_free(disk.root);
     disk.root = root;
     disk.is_off = false;
-    disk.crash_in = 0;
+    disk.crash_in = disk.fail_in = disk.failed = 0;
+}
+
+void sim_disk_fail_at(uint64_t n, uint64_t times, int error)
+{
+    disk.fail_in = n;
+    disk.fail_times = times;
+    disk.error = error;
+}
+
+uint64_t sim_disk_failed(void)
+{
+    return disk.failed;
 }
 
 void sim_disk_leave_out(const char *sync_kind)
@@ -94,6 +108,21 @@ static int fails_with(int error)
 {
     errno = error;
     return -1;
+}
+
+/* Before a call does its work; errno says why. */
+static bool fails(void)
+{
+    if (disk.is_off) {
+        errno = EIO;
+        return true;
+    }
+    if (disk.fail_in == 0 || --disk.fail_in > 0)
+        return false;
+    disk.fail_in = --disk.fail_times > 0;
+    disk.failed++;
+    errno = disk.error;
+    return true;
 }
 
 /* A call has done its work, and the power may go before anybody hears of it. */
@@ -133,8 +162,8 @@ static int disk_open_path(const char *path, int flags, mode_t mode)
     struct sim_node *folder = sim_tree_parent(disk.root, path, &name);
     struct sim_node *node = folder == NULL ? NULL : sim_folder_get(folder, name);
 
-    if (disk.is_off)
-        return fails_with(EIO);
+    if (fails())
+        return -1;
     if (folder == NULL || (node == NULL && (flags & O_CREAT) == 0))
         return fails_with(ENOENT);
     if (node != NULL && (flags & O_CREAT) != 0 && (flags & O_EXCL) != 0)
@@ -163,8 +192,8 @@ static int disk_stat(const char *path, struct stat *info)
     struct sim_node *folder = sim_tree_parent(disk.root, path, &name);
     struct sim_node *node = folder == NULL ? NULL : sim_folder_get(folder, name);
 
-    if (disk.is_off)
-        return fails_with(EIO);
+    if (fails())
+        return -1;
     if (node == NULL)
         return fails_with(ENOENT);
     sim_node_stat(node, info);
@@ -176,8 +205,8 @@ static int disk_mkdir(const char *path, mode_t mode)
     const char *name;
     struct sim_node *folder = sim_tree_parent(disk.root, path, &name);
 
-    if (disk.is_off)
-        return fails_with(EIO);
+    if (fails())
+        return -1;
     if (folder == NULL)
         return fails_with(ENOENT);
     if (sim_folder_get(folder, name) != NULL)
@@ -192,8 +221,8 @@ static int remove_name(const char *path, bool is_folder)
     struct sim_node *folder = sim_tree_parent(disk.root, path, &name);
     struct sim_node *node = folder == NULL ? NULL : sim_folder_get(folder, name);
 
-    if (disk.is_off)
-        return fails_with(EIO);
+    if (fails())
+        return -1;
     if (node == NULL)
         return fails_with(ENOENT);
     if (node->is_folder != is_folder)
@@ -220,8 +249,8 @@ static int disk_rename(const char *from, const char *to)
     struct sim_node *folder = sim_tree_parent(disk.root, from, &from_name);
     struct sim_node *node = folder == NULL ? NULL : sim_folder_get(folder, from_name);
 
-    if (disk.is_off)
-        return fails_with(EIO);
+    if (fails())
+        return -1;
     if (node == NULL)
         return fails_with(ENOENT);
     REQUIRE(sim_tree_parent(disk.root, to, &to_name) == folder); /* no other is simulated */
@@ -235,8 +264,8 @@ static int disk_list(const char *path, bool (*visit)(const char *name, void *use
     struct sim_node *folder = sim_tree_parent(disk.root, path, &name);
     struct sim_node *node = folder == NULL ? NULL : sim_folder_get(folder, name);
 
-    if (disk.is_off)
-        return fails_with(EIO);
+    if (fails())
+        return -1;
     if (node == NULL || !node->is_folder)
         return fails_with(node == NULL ? ENOENT : ENOTDIR);
     for (uint32_t i = 0; i < node->names.count && visit(node->names.list[i].name, user); i++)
@@ -248,11 +277,9 @@ static int disk_list(const char *path, bool (*visit)(const char *name, void *use
 
 static ssize_t disk_pread(int fd, void *to, size_t len, off_t offset)
 {
-    size_t n = sim_file_read(node_of(fd), to, len, (uint64_t)offset);
-
-    if (disk.is_off || done() != 0)
-        return fails_with(EIO);
-    return (ssize_t)n;
+    if (fails() || done() != 0)
+        return -1;
+    return (ssize_t)sim_file_read(node_of(fd), to, len, (uint64_t)offset);
 }
 
 static ssize_t disk_pwritev(int fd, const struct iovec *pieces, int count, off_t offset)
@@ -260,8 +287,8 @@ static ssize_t disk_pwritev(int fd, const struct iovec *pieces, int count, off_t
     struct sim_node *node = node_of(fd);
     uint64_t at = (uint64_t)offset;
 
-    if (disk.is_off)
-        return fails_with(EIO);
+    if (fails())
+        return -1;
     for (int i = 0; i < count; i++) {
         sim_file_write(node, pieces[i].iov_base, pieces[i].iov_len, at);
         at += pieces[i].iov_len;
@@ -274,8 +301,8 @@ static off_t disk_lseek(int fd, off_t offset, int whence)
     uint64_t at = (uint64_t)offset;
 
     REQUIRE(whence == SEEK_DATA);
-    if (disk.is_off || done() != 0)
-        return fails_with(EIO);
+    if (fails() || done() != 0)
+        return -1;
     return sim_file_next_data(node_of(fd), &at) ? (off_t)at : fails_with(ENXIO);
 }
 
@@ -284,8 +311,8 @@ static int disk_fallocate(int fd, int mode, off_t offset, off_t len)
     struct sim_node *node = node_of(fd);
 
     REQUIRE(mode == 0 && offset == 0);
-    if (disk.is_off)
-        return fails_with(EIO);
+    if (fails())
+        return -1;
     if ((uint64_t)len > node->now.length)
         sim_file_resize(node, (uint64_t)len);
     node->now.is_reserved = true;
@@ -294,23 +321,23 @@ static int disk_fallocate(int fd, int mode, off_t offset, off_t len)
 
 static int disk_ftruncate(int fd, off_t len)
 {
-    if (disk.is_off)
-        return fails_with(EIO);
+    if (fails())
+        return -1;
     sim_file_resize(node_of(fd), (uint64_t)len);
     return done();
 }
 
 static int disk_fstat(int fd, struct stat *info)
 {
-    if (disk.is_off)
-        return fails_with(EIO);
+    if (fails())
+        return -1;
     sim_node_stat(node_of(fd), info);
     return done();
 }
 
 static int disk_flock(int fd, int operation)
 {
-    return disk.is_off ? fails_with(EIO) : done();
+    return fails() ? -1 : done();
 }
 
 /* --- syncs --- */
@@ -336,8 +363,14 @@ static int disk_sync(int fd)
 {
     struct sim_node *node = node_of(fd);
 
-    if (disk.is_off || done() != 0)
-        return fails_with(EIO);
+    if (fails()) {
+        int error = errno;
+
+        sim_node_lose(node, disk.random);
+        return fails_with(error);
+    }
+    if (done() != 0)
+        return -1;
     if (!is_left_out(node))
         sim_node_sync(node);
     return 0;

@@ -28,6 +28,11 @@ bool sim_disk_is_off(void);
 /* The power is back: what the crash left is there. Without one: everything is. Nothing may be open. */
 void sim_disk_boot(void);
 
+/* The n-th call from now fails with `error`, and `times` - 1 behind it; then the disk is sound again. Of what a failed sync
+ * was to make safe, no later one makes safe what the seed says. */
+void sim_disk_fail_at(uint64_t n, uint64_t times, int error);
+uint64_t sim_disk_failed(void); /* calls that did, since the last boot */
+
 /* Syncs of this kind do nothing from now on. NULL: all work. */
 void sim_disk_leave_out(const char *sync_kind);
 /* The n-th kind of sync met since the program began; NULL: there are no more. And how often it was met. */

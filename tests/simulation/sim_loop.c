@@ -7,7 +7,10 @@
 #include "base/require.h"
 #include "loop/work_pool.h"
 
-enum { CALL_NS = 1000 }; /* what asking for the time takes */
+enum {
+    CALL_NS = 1000,     /* what asking for the time takes */
+    WORK_NS = 50000000, /* what a work takes, at most: no later timer comes before it */
+};
 
 static struct {
     bool is_running;
@@ -152,17 +155,22 @@ bool loop_timer_is_running(const struct loop_timer *timer)
     return timer->loop != NULL;
 }
 
-static void fire_next(struct loop *loop)
+static struct loop_timer *next_timer(const struct loop *loop)
 {
     struct loop_timer *first = loop->timers;
 
     for (struct loop_timer *timer = first; timer != NULL; timer = timer->next)
         if (timer->due_ns < first->due_ns)
             first = timer;
-    if (first->due_ns > sim.now_ns)
-        sim.now_ns = first->due_ns;
-    loop_timer_stop(first);
-    first->fire(first);
+    return first;
+}
+
+static void fire(struct loop_timer *timer)
+{
+    if (timer->due_ns > sim.now_ns)
+        sim.now_ns = timer->due_ns;
+    loop_timer_stop(timer);
+    timer->fire(timer);
 }
 
 /* --- pools --- */
@@ -272,6 +280,7 @@ void work_pool_destroy(struct work_pool *pool)
 /* Does the n-th of the things that may happen; false: there are only *count_p. */
 static bool happen(struct loop *loop, uint32_t n, uint32_t *count_p)
 {
+    struct loop_timer *timer;
     uint32_t count = 0;
 
     if (loop->letters != NULL && count++ == n) {
@@ -288,8 +297,9 @@ static bool happen(struct loop *loop, uint32_t n, uint32_t *count_p)
             return true;
         }
     }
-    if (loop->timers != NULL && count++ == n) {
-        fire_next(loop);
+    timer = next_timer(loop);
+    if (timer != NULL && (count == 0 || timer->due_ns <= sim.now_ns + WORK_NS) && count++ == n) {
+        fire(timer);
         return true;
     }
     *count_p = count;

@@ -32,7 +32,7 @@ struct sim_node *sim_node_new(struct sim_node *root, bool is_folder, const char 
 
     REQUIRE(node != NULL && strlen(name) < SIM_NAME_BYTES);
     node->is_folder = is_folder;
-    strcpy(node->name, name);
+    snprintf(node->name, sizeof node->name, "%s", name);
     if (root != NULL) {
         node->next = root->next;
         root->next = node;
@@ -115,7 +115,7 @@ static void names_set(struct sim_names *names, const char *name, struct sim_node
     if (at < 0) {
         names->list = grown(names->list, &names->room, names->count + 1, sizeof *names->list);
         at = (int32_t)names->count++;
-        strcpy(names->list[at].name, name);
+        snprintf(names->list[at].name, SIM_NAME_BYTES, "%s", name);
     }
     names->list[at].node = node;
 }
@@ -227,8 +227,10 @@ static struct sim_page *own_page(struct sim_content *content, uint32_t i)
 
     content->pages = grown(content->pages, &content->room, i + 1, sizeof *content->pages);
     before = content->pages[i];
-    if (before != NULL && before->refs == 1)
+    if (before != NULL && before->refs == 1) {
+        before->is_lost = false;
         return before;
+    }
     page = calloc(1, sizeof *page);
     REQUIRE(page != NULL);
     page->refs = 1;
@@ -283,10 +285,36 @@ bool sim_file_next_data(const struct sim_node *file, uint64_t *at)
 
 /* --- syncs --- */
 
+static void file_sync(struct sim_node *file)
+{
+    struct sim_content *safe = &file->safe;
+
+    safe->pages = grown(safe->pages, &safe->room, file->now.room, sizeof *safe->pages);
+    for (uint32_t i = 0; i < safe->room; i++) {
+        struct sim_page *page = page_at(&file->now, i);
+
+        if (page == safe->pages[i] || (page != NULL && page->is_lost))
+            continue;
+        page_drop(safe->pages[i]);
+        safe->pages[i] = page;
+        if (page != NULL)
+            page->refs++;
+    }
+    safe->length = file->now.length;
+    safe->is_reserved = file->now.is_reserved;
+}
+
+void sim_node_lose(struct sim_node *node, struct sim_random *random)
+{
+    for (uint32_t i = 0; i < node->now.room; i++)
+        if (node->now.pages[i] != page_at(&node->safe, i) && node->now.pages[i] != NULL)
+            node->now.pages[i]->is_lost |= sim_chance(random, 50);
+}
+
 void sim_node_sync(struct sim_node *node)
 {
     if (!node->is_folder) {
-        content_copy(&node->safe, &node->now);
+        file_sync(node);
         return;
     }
     for (uint32_t i = 0; i < node->change_count; i++)

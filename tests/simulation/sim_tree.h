@@ -14,6 +14,7 @@ enum { SIM_PAGE_BYTES = 4096, SIM_SECTOR_BYTES = 512, SIM_NAME_BYTES = 256, SIM_
 
 struct sim_page {
     uint32_t refs;
+    bool is_lost; /* taken for written: no sync makes it safe */
     uint8_t bytes[SIM_PAGE_BYTES];
 };
 
@@ -69,6 +70,8 @@ bool sim_file_next_data(const struct sim_node *file, uint64_t *at); /* moves *at
 void sim_node_stat(const struct sim_node *node, struct stat *info);
 
 void sim_node_sync(struct sim_node *node);
+/* A sync failed: the system takes pages for written that are not (Rebello et al., ATC 2020). */
+void sim_node_lose(struct sim_node *node, struct sim_random *random);
 /* What a sync of this node would make safe, in words. False: there is nothing. */
 bool sim_sync_kind(const struct sim_node *node, char kind[SIM_KIND_BYTES]);
 

@@ -1,5 +1,5 @@
 /* store_story.h - one run of the store on the simulated disk: cameras are defined, written, ended and removed, questions
- * read, the power fails at some call, the store starts again, and what it then says is held against what it had acked.
+ * read; the power fails at some call, or some calls fail; the store starts again, and what it then says is held against what it had acked.
  *
  * What must hold after every crash: a stream whose definition was acked is there, one whose removal was acked is not; a
  * frame or gap that was durable is there, byte for byte, or answers that it was evicted; a frame is right or is not there,
@@ -10,9 +10,9 @@
 
 #include <stdint.h>
 
+/* What happened: so that stories in which nothing does are seen. */
 struct store_story {
-    uint64_t crashes, frames,
-        evicted; /* what happened in it: so that a story in which nothing does is seen */
+    uint64_t crashes, failed_calls, frames, evicted;
 };
 
 /* Fails the running test (support/test.h) when something does not hold. */
