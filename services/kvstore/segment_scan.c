@@ -299,7 +299,7 @@ static uint64_t look_for_end(struct segment_scan *scan, uint64_t at, uint64_t sa
     return found.record_bytes;
 }
 
-/* The superblock may be what does not fit: then a mark alone can say that it is not all. */
+/* The superblock may be what does not fit, or is not read now: then a mark alone can say that not all was synced. */
 static bool find_synced_anyhow(struct segment_scan *scan, uint64_t salt, struct status *st)
 {
     struct kv_super super;
@@ -307,13 +307,13 @@ static bool find_synced_anyhow(struct segment_scan *scan, uint64_t salt, struct 
 
     if (!make_image(scan, KV_HEADER_BYTES_MAX, st))
         return false;
-    if (scan->file_bytes >= KV_PAGE_BYTES &&
-        !disk_read(scan->disk, scan->fd, scan->image, KV_PAGE_BYTES, 0, st))
-        return false;
-    if (scan->file_bytes >= KV_PAGE_BYTES && kv_super_get(&super, scan->image, &why))
-        return find_synced(scan, &super, st);
     scan->synced = UINT64_MAX;
-    return read_mark(scan, salt, &scan->synced, st);
+    if (!disk_read(scan->disk, scan->fd, scan->image, KV_PAGE_BYTES, 0, &why) ||
+        !kv_super_get(&super, scan->image, &why) || !find_synced(scan, &super, &why)) {
+        scan->synced = UINT64_MAX;
+        read_mark(scan, salt, &scan->synced, &why);
+    }
+    return true;
 }
 
 bool segment_scan_end(const struct file_ops *disk, const char *path, uint64_t salt,

@@ -347,7 +347,7 @@ bool sim_sync_kind(const struct sim_node *node, char kind[SIM_KIND_BYTES])
     static const char *const deeds[] = {
         [SIM_MADE] = "made", [SIM_REMOVED] = "removed", [SIM_RENAMED] = "renamed"
     };
-    const struct sim_change *last;
+    const struct sim_change *change;
 
     if (!node->is_folder) {
         bool is_segment = strcmp(word_for(node), "segment") == 0;
@@ -358,9 +358,12 @@ bool sim_sync_kind(const struct sim_node *node, char kind[SIM_KIND_BYTES])
     }
     if (node->change_count == 0)
         return false;
-    last = &node->changes[node->change_count - 1];
-    snprintf(kind, SIM_KIND_BYTES, "%s folder: %.40s %s", levels[node->depth], word_for(last->node),
-             deeds[last->deed]);
+    change = &node->changes[node->change_count - 1];
+    for (uint32_t i = 0; i < node->change_count && change->deed != SIM_MADE; i++)
+        if (node->changes[i].deed == SIM_MADE)
+            change = &node->changes[i]; /* what the sync is for, whatever came after */
+    snprintf(kind, SIM_KIND_BYTES, "%s folder: %.40s %s", levels[node->depth], word_for(change->node),
+             deeds[change->deed]);
     return true;
 }
 

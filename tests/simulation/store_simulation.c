@@ -1,7 +1,7 @@
 /* store_simulation - stories of the store on a disk whose machine loses its power, one a seed (store_story.h).
  *
  *   store_simulation [--from SEED] [--seeds COUNT]      all of them must hold; prints what happened in them
- *   store_simulation --without KIND ...                 the same, with one kind of sync left out
+ *   store_simulation --without KIND ...                 power cuts alone, with one kind of sync left out
  *   store_simulation --without-each ...                 each kind in turn: every one must make some story fail
  *
  *   --log                                               with the store's own log, on stderr
@@ -20,7 +20,7 @@
 #include "support/test.h"
 
 static uint64_t seed;
-static bool is_quiet;
+static bool is_quiet, only_cuts;
 
 /* In place of the one of tests/support: a story that fails ends the program. */
 _Noreturn void test_fail(const char *file, int line, const char *format, ...)
@@ -43,7 +43,7 @@ static void run(uint64_t from, uint64_t count)
     struct store_story story = { 0 };
 
     for (seed = from; seed < from + count; seed++) {
-        store_story_run(seed, &story);
+        store_story_run(seed, only_cuts, &story);
         if ((seed - from + 1) % 10000 == 0)
             printf("%llu of %llu seeds\n", (unsigned long long)(seed - from + 1), (unsigned long long)count);
     }
@@ -80,6 +80,7 @@ static bool each_matters(uint64_t from, uint64_t count)
     uint64_t met;
     bool ok = true;
 
+    only_cuts = true;
     run(from, count < 300 ? count : 300);
     for (uint32_t i = 0; (kind = sim_disk_sync_kind(i, &met)) != NULL; i++) {
         bool fails = fails_without(kind, from, count);
@@ -93,6 +94,7 @@ static bool each_matters(uint64_t from, uint64_t count)
 int main(int argc, char **argv)
 {
     uint64_t from = 0, count = 100;
+    const char *without = NULL;
     bool each = false, with_log = false;
 
     for (int i = 1; i < argc; i++) {
@@ -101,7 +103,7 @@ int main(int argc, char **argv)
         else if (strcmp(argv[i], "--seeds") == 0 && i + 1 < argc)
             count = strtoull(argv[++i], NULL, 10);
         else if (strcmp(argv[i], "--without") == 0 && i + 1 < argc)
-            sim_disk_leave_out(argv[++i]);
+            without = argv[++i];
         else if (strcmp(argv[i], "--without-each") == 0)
             each = true;
         else if (strcmp(argv[i], "--log") == 0)
@@ -114,6 +116,8 @@ int main(int argc, char **argv)
     log_init("kvstore", LOG_ERROR);
     if (!with_log && freopen("/dev/null", "w", stderr) == NULL)
         return EXIT_FAILURE;
+    only_cuts = without != NULL;
+    sim_disk_leave_out(without);
     if (each)
         return each_matters(from, count) ? EXIT_SUCCESS : EXIT_FAILURE;
     run(from, count);

@@ -29,11 +29,12 @@ struct cast {
 struct scene {
     struct fixture fixture;
     struct cast cast[STREAMS];
+    bool only_cuts;
     bool is_long; /* enough is written for old segments to go */
     bool
-        has_failed; /* some call, in some life: a segment that could not be removed stays, and others go before it */
-    bool
-        was_unread; /* a file, at some start: what was never durable of it may be back, under numbers given again */
+        has_failed; /* a call, in some life: a segment that could not be removed stays, others go before it */
+    bool is_unread; /* a file, in this life: its numbers are taken and not given again */
+    bool was_unread; /* in some life: what was never durable of it may be back, under numbers given again */
     struct store_story *story;
 };
 
@@ -89,7 +90,8 @@ static void hear(struct scene *scene)
             if (cast->opened.ok)
                 cast->epoch = stream->epoch;
         }
-        cast->durable_seq = stream_durable_seq(stream);
+        if (!scene->is_unread) /* else it counts what is taken, and may not be there */
+            cast->durable_seq = stream_durable_seq(stream);
     }
 }
 
@@ -298,9 +300,9 @@ static void leave_writers(struct scene *scene)
 }
 
 /* The store ended in order: what it was told is durable (but of a stream that was to go), what it was asked is done. */
-static void hear_the_end(struct cast *cast)
+static void hear_the_end(struct cast *cast, bool is_unread)
 {
-    if (!cast->is_removing)
+    if (!cast->is_removing && !is_unread)
         cast->durable_seq = cast->next_seq;
     cast->is_defined |= cast->is_defining && cast->defined.ok;
     cast->may_be_there |= cast->is_defining && !cast->defined.ok;
@@ -319,7 +321,7 @@ static void play(struct scene *scene)
     leave_writers(scene);
     fixture_stop(&scene->fixture);
     for (uint32_t i = 0; i < STREAMS && !sim_disk_is_off(); i++)
-        hear_the_end(&scene->cast[i]);
+        hear_the_end(&scene->cast[i], scene->is_unread);
 }
 
 /* Starting is the store's work too, and may be cut short. */
@@ -354,7 +356,7 @@ static void let_calls_fail(void)
 /* What could not be read at this start is not served until the next one; its numbers are not given again. */
 static void go_on_unchecked(struct scene *scene)
 {
-    scene->was_unread = true;
+    scene->is_unread = scene->was_unread = true;
     for (uint32_t i = 0; i < STREAMS; i++) {
         const struct stream *stream = find(scene, &scene->cast[i]);
 
@@ -365,13 +367,15 @@ static void go_on_unchecked(struct scene *scene)
 
 static void live(struct scene *scene)
 {
-    bool calls_fail = sim_chance(sim_random(), 30), at_start = sim_chance(sim_random(), 30);
+    bool calls_fail = !scene->only_cuts && sim_chance(sim_random(), 30);
+    bool at_start = sim_chance(sim_random(), 30);
     bool is_open;
 
     if (calls_fail && at_start)
         let_calls_fail();
     else if (!calls_fail)
         sim_disk_crash_at(some_call());
+    scene->is_unread = false;
     is_open = open_store(scene);
     if (is_open && sim_disk_failed() == 0)
         check_all(scene);
@@ -387,13 +391,13 @@ static void live(struct scene *scene)
     sim_disk_boot();
 }
 
-void store_story_run(uint64_t seed, struct store_story *story)
+void store_story_run(uint64_t seed, bool only_cuts, struct store_story *story)
 {
     static struct scene scene;
 
     sim_start(seed);
     sim_disk_start(sim_random());
-    scene = (struct scene){ .is_long = sim_chance(sim_random(), 10), .story = story };
+    scene = (struct scene){ .only_cuts = only_cuts, .is_long = sim_chance(sim_random(), 10), .story = story };
     scene.fixture.options = (struct store_options){ .name = "kv-a",
                                                     .root = "/data",
                                                     .ram_bytes = 8 << 20,

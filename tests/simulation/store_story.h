@@ -8,6 +8,7 @@
 #ifndef REELKV_TEST_STORE_STORY_H
 #define REELKV_TEST_STORE_STORY_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* What happened: so that stories in which nothing does are seen. */
@@ -15,7 +16,7 @@ struct store_story {
     uint64_t crashes, failed_calls, frames, evicted;
 };
 
-/* Fails the running test (support/test.h) when something does not hold. */
-void store_story_run(uint64_t seed, struct store_story *story);
+/* Fails the running test (support/test.h) when something does not hold. `only_cuts`: no call fails while there is power. */
+void store_story_run(uint64_t seed, bool only_cuts, struct store_story *story);
 
 #endif

@@ -15,14 +15,22 @@ static struct {
     atomic_int others, reads;
 } gate = { .lock = PTHREAD_MUTEX_INITIALIZER, .opened = PTHREAD_COND_INITIALIZER, .first_fd = -1 };
 
+/* Neither a superblock nor a mark. */
+static bool are_records(const struct iovec *pieces, off_t offset)
+{
+    return offset >= KV_PAGE_BYTES && memcmp(pieces[0].iov_base, "RKVR", 4) == 0;
+}
+
 static ssize_t gated_pwritev(int fd, const struct iovec *pieces, int count, off_t offset)
 {
+    bool is_held = are_records(pieces, offset);
+
     pthread_mutex_lock(&gate.lock);
-    if (offset >= KV_PAGE_BYTES && gate.first_fd < 0)
+    if (is_held && gate.first_fd < 0)
         gate.first_fd = fd;
-    if (offset >= KV_PAGE_BYTES && fd != gate.first_fd)
+    if (is_held && fd != gate.first_fd)
         gate.others++;
-    while (offset >= KV_PAGE_BYTES && fd == gate.first_fd && gate.is_closed)
+    while (is_held && fd == gate.first_fd && gate.is_closed)
         pthread_cond_wait(&gate.opened, &gate.lock);
     pthread_mutex_unlock(&gate.lock);
     return file_system.pwritev(fd, pieces, count, offset);
