@@ -22,8 +22,8 @@ bool file_read_all(const char *path, size_t limit_bytes, struct file_text *out, 
 bool file_read_all_on(const struct file_ops *ops, const char *path, size_t limit_bytes, struct file_text *out,
                       struct status *st);
 
-/* Replaces `path`, a regular file if it is there, so that a crash leaves the old or the new content, and the new one is on the disk when this
- * returns: write beside, fsync, rename, fsync the folder. When a call failed, errno is as it left it. */
+/* Replaces `path`, a regular file if it is there, so that a crash leaves the old or the new content, and the new one is
+ * on the disk when this returns: write beside, fsync, rename, fsync the folder. When a call failed, errno is as it left it. */
 bool file_write_durable(const char *path, const void *data, size_t len, struct status *st);
 bool file_write_durable_on(const struct file_ops *ops, const char *path, const void *data, size_t len,
                            struct status *st);

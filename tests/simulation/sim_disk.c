@@ -15,7 +15,7 @@ static struct {
     struct sim_random *random;
     struct sim_node *root;
     struct sim_node *open[FDS_MAX];
-    uint64_t calls, crash_in, bytes_max;
+    uint64_t crash_in, bytes_max;
     uint64_t fail_in, fail_times, failed;
     int error;
     bool is_off;
@@ -23,10 +23,7 @@ static struct {
 } disk;
 
 static struct {
-    struct {
-        char *name;
-        uint64_t count;
-    } kinds[SIM_SYNC_KINDS_MAX];
+    char *kinds[SIM_SYNC_KINDS_MAX];
     uint32_t count;
 } met;
 
@@ -36,7 +33,7 @@ void sim_disk_start(struct sim_random *random)
 {
     disk.random = random;
     disk.root = sim_node_new(disk.root, true, "root");
-    disk.calls = disk.crash_in = disk.bytes_max = disk.fail_in = disk.failed = 0;
+    disk.crash_in = disk.bytes_max = disk.fail_in = disk.failed = 0;
     disk.is_off = false;
 }
 
@@ -86,17 +83,9 @@ void sim_disk_leave_out(const char *sync_kind)
     disk.left_out = sync_kind;
 }
 
-const char *sim_disk_sync_kind(uint32_t n, uint64_t *count_p)
+const char *sim_disk_sync_kind(uint32_t n)
 {
-    if (n >= met.count)
-        return NULL;
-    *count_p = met.kinds[n].count;
-    return met.kinds[n].name;
-}
-
-uint64_t sim_disk_calls(void)
-{
-    return disk.calls;
+    return n < met.count ? met.kinds[n] : NULL;
 }
 
 uint64_t sim_disk_bytes_max(void)
@@ -132,7 +121,6 @@ static int done(void)
 
     if (bytes > disk.bytes_max)
         disk.bytes_max = bytes;
-    disk.calls++;
     if (disk.crash_in > 0 && --disk.crash_in == 0)
         disk.is_off = true;
     return disk.is_off ? fails_with(EIO) : 0;
@@ -145,6 +133,14 @@ static struct sim_node *node_of(int fd)
 }
 
 /* --- names --- */
+
+static struct sim_node *node_at(const char *path)
+{
+    const char *name;
+    const struct sim_node *folder = sim_tree_parent(disk.root, path, &name);
+
+    return folder == NULL ? NULL : sim_folder_get(folder, name);
+}
 
 static int open_node(struct sim_node *node)
 {
@@ -188,9 +184,7 @@ static int disk_close(int fd)
 
 static int disk_stat(const char *path, struct stat *info)
 {
-    const char *name;
-    struct sim_node *folder = sim_tree_parent(disk.root, path, &name);
-    struct sim_node *node = folder == NULL ? NULL : sim_folder_get(folder, name);
+    struct sim_node *node = node_at(path);
 
     if (fails())
         return -1;
@@ -260,9 +254,7 @@ static int disk_rename(const char *from, const char *to)
 
 static int disk_list(const char *path, bool (*visit)(const char *name, void *user), void *user)
 {
-    const char *name;
-    struct sim_node *folder = sim_tree_parent(disk.root, path, &name);
-    struct sim_node *node = folder == NULL ? NULL : sim_folder_get(folder, name);
+    struct sim_node *node = node_at(path);
 
     if (fails())
         return -1;
@@ -349,13 +341,12 @@ static bool is_left_out(const struct sim_node *node)
 
     if (!sim_sync_kind(node, kind))
         return false;
-    while (i < met.count && strcmp(met.kinds[i].name, kind) != 0)
+    while (i < met.count && strcmp(met.kinds[i], kind) != 0)
         i++;
     if (i == met.count) {
         REQUIRE(i < SIM_SYNC_KINDS_MAX);
-        met.kinds[met.count++].name = strdup(kind);
+        met.kinds[met.count++] = strdup(kind);
     }
-    met.kinds[i].count++;
     return disk.left_out != NULL && strcmp(disk.left_out, kind) == 0;
 }
 

@@ -35,10 +35,8 @@ uint64_t sim_disk_failed(void); /* calls that did, since the last boot */
 
 /* Syncs of this kind do nothing from now on. NULL: all work. */
 void sim_disk_leave_out(const char *sync_kind);
-/* The n-th kind of sync met since the program began; NULL: there are no more. And how often it was met. */
-const char *sim_disk_sync_kind(uint32_t n, uint64_t *count_p);
-
-uint64_t sim_disk_calls(void); /* since the start */
+/* The n-th kind of sync met since the program began; NULL: there are no more. */
+const char *sim_disk_sync_kind(uint32_t n);
 
 /* Blocks taken by all files and folders, and the most there ever were, since the start, in bytes. */
 uint64_t sim_disk_bytes_max(void);

@@ -31,10 +31,10 @@ struct scene {
     struct cast cast[STREAMS];
     bool only_cuts;
     bool is_long; /* enough is written for old segments to go */
-    bool
-        has_failed; /* a call, in some life: a segment that could not be removed stays, others go before it */
-    bool is_unread; /* a file, in this life: its numbers are taken and not given again */
-    bool was_unread; /* in some life: what was never durable of it may be back, under numbers given again */
+    /* A call failed in some life: a segment that could not be removed stays, others go before it. */
+    bool has_failed;
+    /* A file was not read, in this life or in some: its numbers are taken; what was never durable of it may be back. */
+    bool is_unread, was_unread;
     struct store_story *story;
 };
 

@@ -1,10 +1,10 @@
-/* store_story.h - one run of the store on the simulated disk: cameras are defined, written, ended and removed, questions
- * read; the power fails at some call, or some calls fail; the store starts again, and what it then says is held against what it had acked.
+/* store_story.h - one run of the store on the simulated disk: cameras are defined, written, ended and removed; the
+ * power fails at some call, or some calls fail; the store starts again, and what it then says is held against what it had
+ * acked.
  *
  * What must hold after every crash: a stream whose definition was acked is there, one whose removal was acked is not; a
  * frame or gap that was durable is there, byte for byte, or answers that it was evicted; a frame is right or is not there,
- * never damaged; numbers and epochs go on; no file is left that was acked sealed and is not; the disk never holds more than
- * its budget. */
+ * never damaged; numbers and epochs go on; the disk never holds more than its budget. */
 #ifndef REELKV_TEST_STORE_STORY_H
 #define REELKV_TEST_STORE_STORY_H
 
