@@ -74,14 +74,25 @@ static void held_ended(struct rpc_call *call, void *user)
     count_end(call, user);
 }
 
+static void answer_held(struct rpc_call *call)
+{
+    Reelkv__V1__ScoreReply reply = REELKV__V1__SCORE_REPLY__INIT;
+
+    rpc_call_reply(call, &reply.base, NULL);
+}
+
 static void score(struct rpc_call *call, void *state)
 {
     struct fixture *fixture = state;
 
+    atomic_fetch_add(&fixture->opened, 1);
+    rpc_call_on_end(call, held_ended);
+    if (fixture->released) {
+        answer_held(call);
+        return;
+    }
     REQUIRE(fixture->held_count < FIXTURE_HELD);
     fixture->held[fixture->held_count++] = call;
-    rpc_call_on_end(call, held_ended);
-    atomic_fetch_add(&fixture->opened, 1);
 }
 
 /* Something for the fixture's thread to do. */
@@ -113,12 +124,11 @@ static void send_errand(struct fixture *fixture, struct errand wanted)
 
 static void release_held(struct fixture *fixture, const struct errand *errand)
 {
-    Reelkv__V1__ScoreReply reply = REELKV__V1__SCORE_REPLY__INIT;
-
     for (uint32_t i = 0; i < fixture->held_count; i++)
         if (fixture->held[i] != NULL)
-            rpc_call_reply(fixture->held[i], &reply.base, NULL);
+            answer_held(fixture->held[i]);
     fixture->held_count = 0;
+    fixture->released = true;
 }
 
 static void timeline(struct rpc_call *call, void *state)

@@ -39,6 +39,7 @@ struct fixture {
     atomic_uint writes, releases;         /* payloads sent by Fetch and LoadWindow, and given back */
     struct rpc_call *held[FIXTURE_HELD];
     uint32_t held_count;
+    bool released;
     struct rpc_call *stalled; /* the Push that waits for fixture_read_on() */
 
     struct rpc_server_options options;
@@ -59,7 +60,7 @@ const char *fixture_address(const struct fixture *fixture);
 
 /* From the test's thread, for fixture_start()'s fixtures. */
 void fixture_read_on(struct fixture *fixture);
-void fixture_release_held(struct fixture *fixture); /* answers the held calls */
+void fixture_release_held(struct fixture *fixture); /* answers the held calls, and later ones at once */
 void fixture_drain(struct fixture *fixture, uint32_t lame_ms,
                    uint32_t drain_ms); /* fixture->drained follows */
 void fixture_stop(struct fixture *fixture);
