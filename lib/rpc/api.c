@@ -14,6 +14,12 @@ UNARY(api_create_stream, "/reelkv.v1.Catalog/CreateStream", reelkv__v1__create_s
       reelkv__v1__stream_status__descriptor);
 UNARY(api_get_stream, "/reelkv.v1.Catalog/GetStream", reelkv__v1__get_stream_request__descriptor,
       reelkv__v1__stream_status__descriptor);
+const struct rpc_method api_watch_stream = {
+    .path = "/reelkv.v1.Catalog/WatchStream",
+    .shape = RPC_SERVER_STREAM,
+    .request = &reelkv__v1__watch_stream_request__descriptor,
+    .reply = &reelkv__v1__stream_status__descriptor,
+};
 UNARY(api_list_streams, "/reelkv.v1.Catalog/ListStreams", reelkv__v1__list_streams_request__descriptor,
       reelkv__v1__list_streams_reply__descriptor);
 UNARY(api_delete_stream, "/reelkv.v1.Catalog/DeleteStream", reelkv__v1__delete_stream_request__descriptor,

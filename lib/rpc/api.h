@@ -7,6 +7,7 @@
 
 extern const struct rpc_method api_create_stream; /* reelkv.v1.Catalog */
 extern const struct rpc_method api_get_stream;
+extern const struct rpc_method api_watch_stream;
 extern const struct rpc_method api_list_streams;
 extern const struct rpc_method api_delete_stream;
 extern const struct rpc_method api_report_trouble;

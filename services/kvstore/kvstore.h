@@ -16,6 +16,7 @@
 struct directory;
 struct kvstore_shm;
 struct kvstore_directory;
+struct kvstore_watches;
 
 struct kvstore {
     const struct kvstore_options *options;
@@ -24,6 +25,7 @@ struct kvstore {
     struct store *store;
     struct kvstore_shm *shm;             /* NULL: not offered */
     struct kvstore_directory *directory; /* NULL before it is made */
+    struct kvstore_watches *watches;
     int64_t started_ms;
     bool is_draining;
 };
@@ -32,6 +34,7 @@ struct kvstore {
 
 void kvstore_create_stream(struct rpc_call *call, void *state);
 void kvstore_get_stream(struct rpc_call *call, void *state);
+void kvstore_watch_stream(struct rpc_call *call, void *state);
 void kvstore_list_streams(struct rpc_call *call, void *state);
 void kvstore_delete_stream(struct rpc_call *call, void *state);
 void kvstore_report_trouble(struct rpc_call *call, void *state);
@@ -63,5 +66,14 @@ bool kvstore_read_query(struct view_score *score, const ProtobufCBinaryData *que
 Reelkv__V1__Hit **kvstore_make_hits(struct arena *arena, const struct kv_hit *hits, uint32_t count);
 
 enum stream_phase kvstore_phase_of(const struct stream *stream);
+
+/* A status with all it points to; texts stay the stream's. The password is masked unless asked for. */
+struct kvstore_status {
+    Reelkv__V1__StreamStatus status;
+    Reelkv__V1__StreamDefinition definition;
+    Reelkv__V1__StreamId id;
+    char source[LIMIT_URL_BYTES + 8];
+};
+void kvstore_fill_status(struct kvstore_status *message, const struct stream *stream, bool with_secret);
 
 #endif

@@ -10,80 +10,11 @@
 
 enum { PAGE_DEFAULT = 100, PAGE_MAX = 1000, TOKEN_BYTES = 2 * LIMIT_NAME_BYTES + 2 };
 
-/* A status with all it points to. */
-struct status_message {
-    Reelkv__V1__StreamStatus status;
-    Reelkv__V1__StreamDefinition definition;
-    Reelkv__V1__StreamId id;
-    char source[LIMIT_URL_BYTES + 8];
-};
-
-enum stream_phase kvstore_phase_of(const struct stream *stream)
-{
-    if (stream->has_ended)
-        return stream->trouble[0] == '\0' ? STREAM_ENDED : STREAM_FAILED;
-    return stream->writer != NULL ? STREAM_RUNNING : STREAM_WAITING;
-}
-
-static void fill_counts(Reelkv__V1__StreamStatus *status, const struct stream *stream)
-{
-    const struct index_frame *first = stream_first_frame(stream);
-
-    status->epoch = stream->epoch;
-    status->next_seq = stream->next_seq;
-    status->durable_seq = stream_durable_seq(stream);
-    status->evicted_frames = history_frames(&stream->history);
-    status->stored_frames = stream->stored_frames + stream->damaged_frames + status->evicted_frames;
-    status->damaged_frames = stream_damaged_frames(stream);
-    status->gap_frames = stream->gap_frames + history_gap_frames(&stream->history);
-    status->first_pts_ns = first == NULL ? 0 : first->pts_ns;
-    status->last_pts_ns = first == NULL ? 0 : stream->last_pts_ns;
-    status->disk_bytes = stream_disk_bytes(stream);
-    status->expected_frames = stream->expected_frames;
-    if (first != NULL)
-        status->fingerprint =
-            (ProtobufCBinaryData){ KV_FINGERPRINT_BYTES, (uint8_t *)(uintptr_t)stream->fingerprint };
-}
-
-static const char *trouble_of(const struct stream *stream)
-{
-    if (kvstore_phase_of(stream) == STREAM_FAILED)
-        return stream->trouble;
-    return stream->waits_because[0] != '\0' || stream->has_ended ? stream->waits_because
-                                                                 : stream->encoder_says;
-}
-
-static void fill_status(struct status_message *message, const struct stream *stream, bool with_secret)
-{
-    const struct stream_definition *definition = &stream->definition;
-
-    reelkv__v1__stream_status__init(&message->status);
-    reelkv__v1__stream_definition__init(&message->definition);
-    reelkv__v1__stream_id__init(&message->id);
-    message->id.namespace_ = (char *)(uintptr_t)stream->ns;
-    message->id.name = (char *)(uintptr_t)stream->name;
-    if (with_secret)
-        snprintf(message->source, sizeof message->source, "%s", definition->source);
-    else
-        url_mask(definition->source, message->source, sizeof message->source);
-    message->definition.id = &message->id;
-    message->definition.source = message->source;
-    message->definition.kind = (Reelkv__V1__SourceKind)definition->kind;
-    message->definition.sample_fps = definition->sample_fps;
-    message->definition.start_time_ns = definition->start_time_ns;
-    message->definition.created_ns = definition->created_ns;
-    message->definition.store = (char *)(uintptr_t)stream->store->options.name;
-    message->status.definition = &message->definition;
-    message->status.state = (Reelkv__V1__StreamState)kvstore_phase_of(stream);
-    message->status.trouble = (char *)(uintptr_t)trouble_of(stream);
-    fill_counts(&message->status, stream);
-}
-
 static void reply_status(struct rpc_call *call, const struct stream *stream, bool with_secret)
 {
-    struct status_message message;
+    struct kvstore_status message;
 
-    fill_status(&message, stream, with_secret);
+    kvstore_fill_status(&message, stream, with_secret);
     rpc_call_reply(call, &message.status.base, NULL);
 }
 
@@ -229,7 +160,7 @@ void kvstore_list_streams(struct rpc_call *call, void *state)
     Reelkv__V1__ListStreamsReply reply = REELKV__V1__LIST_STREAMS_REPLY__INIT;
     uint32_t page = request->page_size == 0 ? PAGE_DEFAULT : request->page_size;
     Reelkv__V1__StreamStatus **list;
-    struct status_message *messages;
+    struct kvstore_status *messages;
     const struct stream *stream, *last = NULL;
     char ns[TOKEN_BYTES], token[TOKEN_BYTES];
     const char *name = NULL;
@@ -251,7 +182,7 @@ void kvstore_list_streams(struct rpc_call *call, void *state)
     stream = first_in(store_next(kvstore->store, name == NULL ? NULL : ns, name), request->namespace_);
     for (; stream != NULL && reply.n_streams < page;
          stream = first_in(store_after(stream), request->namespace_)) {
-        fill_status(&messages[reply.n_streams], stream, request->with_secret);
+        kvstore_fill_status(&messages[reply.n_streams], stream, request->with_secret);
         list[reply.n_streams] = &messages[reply.n_streams].status;
         reply.n_streams++;
         last = stream;

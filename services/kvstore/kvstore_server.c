@@ -10,6 +10,7 @@
 #include "kvstore/kvstore.h"
 #include "kvstore/kvstore_directory.h"
 #include "kvstore/kvstore_shm.h"
+#include "kvstore/kvstore_watch.h"
 
 static const struct option_row rows[] = {
 #define OPT(...) OPTION_ROW(kvstore_options, __VA_ARGS__),
@@ -48,7 +49,7 @@ static void get_server_info(struct rpc_call *call, void *state)
 static const struct rpc_handler catalog_handlers[] = {
     { &api_create_stream, kvstore_create_stream },   { &api_get_stream, kvstore_get_stream },
     { &api_list_streams, kvstore_list_streams },     { &api_delete_stream, kvstore_delete_stream },
-    { &api_report_trouble, kvstore_report_trouble },
+    { &api_report_trouble, kvstore_report_trouble }, { &api_watch_stream, kvstore_watch_stream },
 };
 
 static const struct rpc_handler kvstore_handlers[] = {
@@ -74,6 +75,7 @@ static void on_drain(void *user)
     status_fail(&why, STATUS_UNAVAILABLE, "store %s is stopping", kvstore->options->name);
     for (; stream != NULL; stream = store_after(stream))
         stream_fence_writer(stream, &why);
+    kvstore_watches_end(kvstore->watches, &why);
 }
 
 static bool open_store(struct kvstore *kvstore, struct status *st)
@@ -113,7 +115,8 @@ static bool open_parts(struct kvstore *kvstore, struct status *st)
     };
 
     if (!name_check("kvstore", kvstore->options->name, st) || !open_store(kvstore, st) ||
-        !open_shm(kvstore, st) || !rpc_host_serve(kvstore->host, services, ARRAY_LEN(services), st))
+        !open_shm(kvstore, st) || !kvstore_watches_create(&kvstore->watches, kvstore, st) ||
+        !rpc_host_serve(kvstore->host, services, ARRAY_LEN(services), st))
         return false;
     rpc_host_on_drain(kvstore->host, on_drain, kvstore);
     return kvstore_directory_create(&kvstore->directory, kvstore, st);
@@ -142,6 +145,7 @@ void kvstore_server_destroy(struct kvstore *kvstore)
 {
     if (kvstore == NULL)
         return;
+    kvstore_watches_destroy(kvstore->watches);
     kvstore_directory_destroy(kvstore->directory);
     kvstore->directory = NULL; /* what still ends while the store closes does not tell it */
     kvstore_shm_destroy(kvstore->shm);

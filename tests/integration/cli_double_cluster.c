@@ -57,7 +57,7 @@ struct double_cluster {
     struct rpc_host *host;
     struct directory *store, *qa;
     struct double_camera cameras[CAMERAS_MAX];
-    bool walk_has_broken, damage_shows;
+    bool walk_has_broken, watch_has_broken, damage_shows;
 };
 
 static struct double_camera *find(struct double_cluster *cluster, const char *name)
@@ -186,6 +186,32 @@ static void get_stream(struct rpc_call *call, void *state)
     camera->durable += camera->durable < 10;
     fill(camera, &filled);
     rpc_call_reply(call, &filled.status.base, NULL);
+}
+
+/* The first time it breaks off half way; the second it goes on until what a file holds is on disk, or for a live camera does
+ * not end. */
+static void watch_stream(struct rpc_call *call, void *state)
+{
+    const Reelkv__V1__WatchStreamRequest *request =
+        (const Reelkv__V1__WatchStreamRequest *)rpc_call_request(call)->body;
+    struct double_cluster *cluster = state;
+    struct double_camera *camera = find(cluster, request->id->name);
+    uint64_t end = cluster->watch_has_broken ? 10 : 5;
+    struct filled filled;
+
+    if (camera == NULL) {
+        refuse(call, STATUS_NOT_FOUND, "unknown");
+        return;
+    }
+    for (; camera->durable < end; camera->durable++) {
+        fill(camera, &filled);
+        rpc_call_write(call, &filled.status.base, NULL);
+    }
+    if (!cluster->watch_has_broken)
+        refuse(call, STATUS_UNAVAILABLE, "the store is going away");
+    cluster->watch_has_broken = true;
+    fill(camera, &filled);
+    rpc_call_write(call, &filled.status.base, NULL);
 }
 
 /* One camera a page, so that pages are walked. The first time that the walk comes to a "torn" one it breaks off. */
@@ -373,6 +399,7 @@ static void timeline(struct rpc_call *call, void *state)
 
 static const struct rpc_handler catalog[] = { { &api_create_stream, create_stream },
                                               { &api_get_stream, get_stream },
+                                              { &api_watch_stream, watch_stream },
                                               { &api_list_streams, list_streams },
                                               { &api_delete_stream, delete_stream } };
 static const struct rpc_handler kvstore[] = { { &api_get_server_info, get_server_info },

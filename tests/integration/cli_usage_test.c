@@ -84,7 +84,9 @@ TEST(mistakes_say_what_there_is)
         const char *words[WORDS_MAX];
         const char *says;
     } rows[] = {
-        { { "cam" }, "there is no verb 'cam'; there are: cam add, cam ls, cam show, cam wait, cam rm" },
+        { { "cam" },
+          "there is no verb 'cam'; there are: cam add, cam ls, cam show, cam follow, "
+          "cam wait, cam rm" },
         { { "cam", "frobnicate" }, "there are: cam add" },
         { { "cam", "lst" }, "did you mean `reelkv cam ls`" },
         { { "docter" }, "did you mean `reelkv doctor`" },
