@@ -20,8 +20,9 @@ demo-score: build ## score the demo model on cameras that know the truth (long)
 	@bench/demo-score build/$(PRESET)
 bench: build ## kernels and model steps as shares of what this machine can do
 	@build/$(PRESET)/bench/micro/tensor_bench && build/$(PRESET)/bench/micro/model_bench
-soak: build ## 100,000 power cuts of a simulated disk under the store (half an hour)
+soak: build ## 100,000 power cuts of a simulated disk, 10,000 kills of the real store (an hour; the kills resume)
 	@build/$(PRESET)/tests/simulation/store_simulation --seeds 100000
+	@build/$(PRESET)/tests/kill/store_kill --cycles 10000 --state build/$(PRESET)/store_kill.state
 fresh: ## prove `make demo` and `make check` in a bare Debian 12 root (root; some 30 minutes)
 	@tools/setup fresh && tools/fresh
 deploy-check: ## render deploy/k8s with kubectl and check it against Kubernetes' schemas
