@@ -31,7 +31,7 @@ struct server {
 };
 
 /* Options beyond name, path, listen; NULL-terminated. */
-static inline void server_start(struct server *server, const char *name, const char *const *options)
+static inline void server_begin(struct server *server, const char *name, const char *const *options)
 {
     const char *argv[24] = { "reelkv-kvstore",
                              "--name",
@@ -47,7 +47,6 @@ static inline void server_start(struct server *server, const char *name, const c
                              "--listen" };
     static unsigned starts;
     char log_name[64];
-    struct status st;
 
     snprintf(server->name, sizeof server->name, "%s", name);
     snprintf(server->path, sizeof server->path, "%s/%s", test_folder(), name);
@@ -56,9 +55,21 @@ static inline void server_start(struct server *server, const char *name, const c
     process_args_change(argv, ARRAY_LEN(argv), options);
     snprintf(log_name, sizeof log_name, "%s-%u", name, starts++); /* each start has a log of its own */
     process_start(&server->process, log_name, argv);
+}
+
+static inline void server_await(struct server *server)
+{
+    struct status st;
+
     if (!process_wait_text(&server->process, "\"ready\":true", 20000))
         test_fail(__FILE__, __LINE__, "kvstore did not start: %s", process_log(&server->process));
     CHECK_OK(rpc_sync_create(&server->client, server->address, NULL, &st), st);
+}
+
+static inline void server_start(struct server *server, const char *name, const char *const *options)
+{
+    server_begin(server, name, options);
+    server_await(server);
 }
 
 static inline void server_stop(struct server *server)
