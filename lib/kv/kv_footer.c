@@ -25,7 +25,10 @@ void kv_entry_of_record(struct kv_entry *entry, const struct kv_record *record, 
                                 .header_crc = header_crc,
                                 .note_bytes = record->note_bytes,
                                 .thumbnail_bytes = record->thumbnail_bytes,
-                                .embedding_bytes = record->embedding_bytes };
+                                .embedding_bytes = record->embedding_bytes,
+                                .encoding = kv_record_encoding(record) };
+    if (record->type == KV_RECORD_FRAME && record->layers == 0)
+        entry->flags |= KV_ENTRY_WITHOUT_SLICES;
 }
 
 void kv_entry_layout(const struct kv_entry *entry, const struct kv_geometry *geometry,
@@ -37,6 +40,9 @@ void kv_entry_layout(const struct kv_entry *entry, const struct kv_geometry *geo
     record.note_bytes = entry->note_bytes;
     record.thumbnail_bytes = entry->thumbnail_bytes;
     record.embedding_bytes = entry->embedding_bytes;
+    if (entry->flags & KV_ENTRY_WITHOUT_SLICES)
+        kv_record_drop_slices(&record);
+    kv_record_encode(&record, geometry, entry->encoding);
     kv_record_layout(&record, layout);
 }
 
@@ -58,9 +64,12 @@ void kv_entry_put(const struct kv_entry *entry, uint8_t bytes[KV_ENTRY_BYTES])
     put_u32(bytes + 76, entry->note_bytes);
     put_u32(bytes + 80, entry->thumbnail_bytes);
     put_u32(bytes + 84, entry->embedding_bytes);
+    put_u16(bytes + 88, entry->encoding.bits);
+    put_u16(bytes + 90, entry->encoding.group);
 }
 
-bool kv_entry_get(struct kv_entry *entry, const uint8_t bytes[KV_ENTRY_BYTES], struct status *st)
+bool kv_entry_get(struct kv_entry *entry, const struct kv_geometry *geometry,
+                  const uint8_t bytes[KV_ENTRY_BYTES], struct status *st)
 {
     struct kv_entry got = { .offset = get_u64(bytes),
                             .record_bytes = get_u64(bytes + 8),
@@ -76,15 +85,17 @@ bool kv_entry_get(struct kv_entry *entry, const uint8_t bytes[KV_ENTRY_BYTES], s
                             .header_crc = get_u32(bytes + 72),
                             .note_bytes = get_u32(bytes + 76),
                             .thumbnail_bytes = get_u32(bytes + 80),
-                            .embedding_bytes = get_u32(bytes + 84) };
+                            .embedding_bytes = get_u32(bytes + 84),
+                            .encoding = { .bits = get_u16(bytes + 88), .group = get_u16(bytes + 90) } };
 
-    if (got.type < KV_RECORD_INIT || got.type > KV_RECORD_EVENT)
+    if (!kv_record_type_is_read(got.type))
         return status_fail(st, STATUS_UNIMPLEMENTED, "footer: record type %d is not read by this version",
                            (int)got.type);
     if (got.offset % KV_PAGE_BYTES != 0 || got.record_bytes % KV_PAGE_BYTES != 0 ||
         got.offset < KV_PAGE_BYTES || got.record_bytes < KV_PAGE_BYTES || got.end_seq < got.seq ||
         got.note_bytes > KV_NOTE_BYTES_MAX || got.thumbnail_bytes > LIMIT_THUMBNAIL_BYTES ||
-        got.embedding_bytes > KV_EMBEDDING_BYTES_MAX || got.tokens > LIMIT_FRAME_TOKENS)
+        got.embedding_bytes > KV_EMBEDDING_BYTES_MAX || got.tokens > LIMIT_FRAME_TOKENS ||
+        !kv_encoding_fits(geometry, got.encoding))
         return status_fail(st, STATUS_DATA_LOSS, "footer: an entry makes no sense");
     *entry = got;
     return true;

@@ -7,7 +7,7 @@
 
 #include "kv/kv_format.h"
 
-enum { KV_ENTRY_DAMAGED = 1, KV_SEGMENT_RECORDS_MAX = 1 << 20 };
+enum { KV_ENTRY_DAMAGED = 1, KV_ENTRY_WITHOUT_SLICES = 2, KV_SEGMENT_RECORDS_MAX = 1 << 20 };
 
 struct kv_entry {
     uint64_t offset; /* of the record in the file */
@@ -23,6 +23,7 @@ struct kv_entry {
     uint32_t note_bytes;
     uint32_t thumbnail_bytes;
     uint32_t embedding_bytes;
+    struct kv_encoding encoding; /* of its slices */
 };
 
 void kv_entry_of_record(struct kv_entry *entry, const struct kv_record *record, uint64_t offset,
@@ -32,7 +33,8 @@ void kv_entry_layout(const struct kv_entry *entry, const struct kv_geometry *geo
                      struct kv_layout *layout);
 
 void kv_entry_put(const struct kv_entry *entry, uint8_t bytes[KV_ENTRY_BYTES]);
-bool kv_entry_get(struct kv_entry *entry, const uint8_t bytes[KV_ENTRY_BYTES], struct status *st);
+bool kv_entry_get(struct kv_entry *entry, const struct kv_geometry *geometry,
+                  const uint8_t bytes[KV_ENTRY_BYTES], struct status *st);
 
 /* Offsets from the start of the file. */
 struct kv_footer {

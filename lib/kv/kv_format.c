@@ -16,6 +16,7 @@ void kv_super_put(struct kv_super *super, uint8_t page[KV_PAGE_BYTES])
     put_u16(page + 8, KV_FORMAT_MAJOR);
     put_u16(page + 10, KV_FORMAT_MINOR);
     put_u32(page + 12, KV_PAGE_BYTES);
+    put_u64(page + 16, super->replaces != 0 ? KV_INCOMPAT_REPLACES : 0);
     put_u64(page + 24, super->compat);
     put_u64(page + 32, super->salt);
     memcpy(page + 40, super->fingerprint, KV_FINGERPRINT_BYTES);
@@ -28,6 +29,7 @@ void kv_super_put(struct kv_super *super, uint8_t page[KV_PAGE_BYTES])
     put_u64(page + 88, super->first_seq);
     memcpy(page + 96, super->ns, sizeof super->ns);
     memcpy(page + 160, super->stream, sizeof super->stream);
+    put_u64(page + 224, super->replaces);
     super->crc = kv_crc(0, page, KV_PAGE_BYTES - 4);
     put_u32(page + KV_PAGE_BYTES - 4, super->crc);
 }
@@ -42,10 +44,10 @@ static bool check_versions(const uint8_t *page, struct status *st)
             st, STATUS_UNIMPLEMENTED,
             "segment format %u.%u; this version reads up to %u.%u: use the release that wrote it", major,
             minor, KV_FORMAT_MAJOR, KV_FORMAT_MINOR);
-    if (incompat != 0)
+    if ((incompat & ~(uint64_t)KV_INCOMPAT_REPLACES) != 0)
         return status_fail(st, STATUS_UNIMPLEMENTED,
                            "segment needs features 0x%llx that this version does not have",
-                           (unsigned long long)incompat);
+                           (unsigned long long)(incompat & ~(uint64_t)KV_INCOMPAT_REPLACES));
     return true;
 }
 
@@ -78,6 +80,10 @@ bool kv_super_get(struct kv_super *super, const uint8_t page[KV_PAGE_BYTES], str
                                          .dtype = (enum kv_dtype)get_u32(page + 76) };
     got.created_ns = (int64_t)get_u64(page + 80);
     got.first_seq = get_u64(page + 88);
+    got.replaces = get_u64(page + 224);
+    if ((got.replaces != 0) != (get_u64(page + 16) == KV_INCOMPAT_REPLACES))
+        return status_fail(st, STATUS_DATA_LOSS,
+                           "superblock: its flags do not say whether it replaces a file");
     if (!kv_geometry_check(&got.geometry, st) || !read_name(page + 96, "namespace", got.ns, st) ||
         !read_name(page + 160, "stream", got.stream, st))
         return status_wrap(st, "superblock");

@@ -13,7 +13,8 @@
  *   12  u32  bytes of this page       64  u32   layers               96  64 B namespace, NUL-padded
  *   16  u64  incompat flags           68  u32   kv_heads            160  64 B stream, NUL-padded
  *   24  u64  compat flags             72  u32   head_dim           4092  u32  CRC32C of what is before
- *   32  u64  salt, random             76  u32   dtype
+ *   32  u64  salt, random             76  u32   dtype             224  u64  salt of the file that this one
+ *                                                                          replaces (incompat flag 1)
  *
  * RECORD, at a multiple of 4 KiB:  header, note, thumbnail, embedding, keys, slices; each part at a multiple
  * of 64 from the record's start, zeros between. Of the slices each layer's K is at a multiple of 64 and its V
@@ -29,14 +30,15 @@
  *                                                                   132  u32  CRC32C keys
  *  136  u32  chain: the header CRC of the record before (of the first: SUPER's)
  *  256  per slice (layer 0 K, layer 0 V, layer 1 K, ...), 16 bytes each:
- *       u32 tokens, u16 encoding (0: the geometry's dtype), u16 group (numbers a scale covers; 0: none),
- *       u32 bytes, u32 CRC32C
+ *       u32 tokens, u16 encoding (bits of a code, kv_quant.h; 0: the geometry's dtype), u16 group (numbers a scale
+ *       is for; 0: none), u32 bytes, u32 CRC32C.  All slices of a record have one encoding
  *  header bytes - 4  u32  CRC32C of the header before it
  * Header bytes is the whole number of pages that holds this: one page up to 119 layers.
  * The CRCs of the parts are seeded (kv_crc.h) with salt, seq and the part's number.
  *
  * FOOTER, from the end of the last record: TABLE (one entry a record), NOTES (the notes of all records in
- * order), SUMS (of all FRAME records in the table's order the CRC32C of each slice, as in their headers),
+ * order), SUMS (of all FRAME records in the table's order the CRC32C of each slice, as in their headers; zeros of
+ * one without slices),
  * COLUMNS (for each layer the keys of all FRAME records; columns at multiples of 64), each at a multiple of
  * 4 KiB; then TRAILER, the file's last page. The CRC of a part covers the zeros up to the next one.
  *
@@ -45,8 +47,9 @@
  *    8  u64  record bytes             48  u64  token index          76  u32  note bytes
  *   16  u64  seq                      56  u32  tokens               80  u32  thumbnail bytes
  *   24  u64  end seq                  60  u16  type                 84  u32  embedding bytes
- *   32  i64  pts                      62  u16  event                88  8 zero bytes
- *                                     64  u32  flags (1: damaged), 4 zero bytes
+ *   32  i64  pts                      62  u16  event                88  u16  encoding, u16 group of its slices
+ *                                     64  u32  flags, 4 zero bytes       4 zero bytes
+ * Flags: 1 damaged; 2 a FRAME without slices
  *
  * TRAILER
  *    0  u64  magic "RKVTRAIL"         40  u64  table offset         80  u64  column stride
@@ -62,6 +65,9 @@
  *    0  u64  magic "RKVMARK "          8  u64  salt                  16  u64  synced: up to this offset of the file
  *                                                                  4092  u32  CRC32C of what is before
  *
+ * Since 0.3: a FRAME may have slices of encoding 8 or 4, or none (layers 0: its keys, note, thumbnail and embedding
+ * are left); TOMBSTONE records; `replaces`.
+ *
  * A reader refuses another major or a later minor and an unknown incompat flag by name, ignores unknown compat
  * flags, and takes a record only when magic, salt, epoch and CRCs fit.
  *
@@ -74,14 +80,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "kv/kv_geometry.h"
+#include "kv/kv_quant.h"
 
 enum {
     KV_PAGE_BYTES = 4096,
     KV_PART_ALIGN = 64,
     KV_FORMAT_MAJOR = 0, /* 0: a candidate */
-    KV_FORMAT_MINOR = 2,
+    KV_FORMAT_MINOR = 3,
     KV_FORMAT_MINOR_MARK = 2, /* the first whose growing files have a MARK */
+    KV_INCOMPAT_REPLACES = 1,
     KV_FINGERPRINT_BYTES = 16,
     KV_NOTE_BYTES_MAX = 4096,
     KV_EMBEDDING_BYTES_MAX = 1 << 16,
@@ -102,8 +109,9 @@ struct kv_super {
     uint64_t first_seq;
     char ns[LIMIT_NAME_BYTES + 1];
     char stream[LIMIT_NAME_BYTES + 1];
-    uint16_t minor; /* as read; this version's when written */
-    uint32_t crc;   /* as read or written */
+    uint64_t replaces; /* the salt of the file that this one was rewritten from; 0: none */
+    uint16_t minor;    /* as read; this version's when written */
+    uint32_t crc;      /* as read or written */
 };
 
 /* Fills the page; sets super->minor and crc. */
@@ -115,15 +123,24 @@ void kv_mark_put(uint64_t salt, uint64_t synced, uint8_t page[KV_PAGE_BYTES]);
 bool kv_mark_get(uint64_t salt, uint64_t *synced_p, const uint8_t page[KV_PAGE_BYTES]);
 
 enum kv_record_type {
-    KV_RECORD_INIT = 1,      /* the system prompt's block; a copy opens every segment of an epoch */
-    KV_RECORD_FRAME = 2,     /* one block */
-    KV_RECORD_GAP = 3,       /* seq .. end seq were offered and never stored; the note says why */
-    KV_RECORD_EVENT = 4,     /* something happened before seq; see enum kv_event, the note says more */
-    KV_RECORD_DERIVED = 5,   /* a reduced copy of seq .. end seq. Has its number; not read by candidate 1 */
-    KV_RECORD_TOMBSTONE = 6, /* seq .. end seq were deleted. Has its number; not read by candidate 1 */
+    KV_RECORD_INIT = 1,    /* the system prompt's block; a copy opens every segment of an epoch */
+    KV_RECORD_FRAME = 2,   /* one block */
+    KV_RECORD_GAP = 3,     /* seq .. end seq were offered and never stored; the note says why */
+    KV_RECORD_EVENT = 4,   /* something happened before seq; see enum kv_event, the note says more */
+    KV_RECORD_DERIVED = 5, /* a reduced copy of seq .. end seq. Has its number; not read by candidate 1 */
+    KV_RECORD_TOMBSTONE =
+        6, /* seq .. end seq were here and are not any more; `event` says why, the note in words */
 };
 
 enum kv_event { KV_EVENT_END = 1 }; /* the source ended; the note: the trouble, or nothing */
+
+/* Of a TOMBSTONE. */
+enum kv_tombstone {
+    KV_TOMBSTONE_THINNED = 1,   /* frames; its times are those of the first and the last of them */
+    KV_TOMBSTONE_FORGOTTEN = 2, /* whatever it was; times likewise */
+    KV_TOMBSTONE_DAMAGED =
+        3, /* did not fit when the segment was rewritten; times of what stands before and behind */
+};
 
 /* Numbers that seed the CRCs of what is no slice. */
 enum kv_part {
@@ -135,8 +152,7 @@ enum kv_part {
 
 struct kv_slice {
     uint32_t tokens;
-    uint16_t encoding; /* 0: the geometry's dtype */
-    uint16_t group;
+    struct kv_encoding encoding;
     uint32_t bytes;
     uint32_t crc; /* plain: seeded only as written */
 };
@@ -154,15 +170,24 @@ struct kv_record {
     uint64_t key_id;
     uint32_t note_bytes, thumbnail_bytes, embedding_bytes;
     uint64_t keys_bytes;
-    uint32_t layers; /* with slices: 0 for GAP and EVENT */
+    uint32_t layers; /* with slices: 0 for a FRAME without them, GAP, EVENT and TOMBSTONE */
     uint32_t note_crc, thumbnail_crc, embedding_crc, keys_crc;
     uint32_t chain; /* header CRC of the record before */
     struct kv_slice slices[KV_SLICES_MAX];
 };
 
+bool kv_record_type_is_read(enum kv_record_type type); /* by this version */
+
 /* A FRAME or INIT record of the geometry's own dtype with `tokens` in every slice; the rest zero. */
 void kv_record_init_block(struct kv_record *record, enum kv_record_type type,
                           const struct kv_geometry *geometry, uint32_t tokens);
+
+/* A FRAME's slices get this encoding, which fits; or go. */
+void kv_record_encode(struct kv_record *record, const struct kv_geometry *geometry,
+                      struct kv_encoding encoding);
+void kv_record_drop_slices(struct kv_record *record);
+/* That of all its slices; of the dtype, when it has none. */
+struct kv_encoding kv_record_encoding(const struct kv_record *record);
 
 /* Where the parts lie, from the record's start. */
 struct kv_layout {

@@ -6,7 +6,7 @@
 #include "kv/kv_crc.h"
 
 #define RECORD_MAGIC 0x52564b52u /* "RKVR" */
-enum { TABLE_OFFSET = 256, SLICE_ENTRY_BYTES = 16, DTYPE_ENCODING = 0 };
+enum { TABLE_OFFSET = 256, SLICE_ENTRY_BYTES = 16 };
 
 static uint32_t header_bytes_of(uint32_t layers)
 {
@@ -24,6 +24,28 @@ void kv_record_init_block(struct kv_record *record, enum kv_record_type type,
     for (uint32_t i = 0; i < 2 * geometry->layers; i++)
         record->slices[i] =
             (struct kv_slice){ .tokens = tokens, .bytes = (uint32_t)kv_slice_bytes(geometry, tokens) };
+}
+
+void kv_record_encode(struct kv_record *record, const struct kv_geometry *geometry,
+                      struct kv_encoding encoding)
+{
+    for (uint32_t i = 0; i < 2 * record->layers; i++) {
+        struct kv_slice *slice = &record->slices[i];
+
+        slice->encoding = encoding;
+        slice->bytes = (uint32_t)kv_encoding_bytes(geometry, encoding, slice->tokens);
+    }
+}
+
+void kv_record_drop_slices(struct kv_record *record)
+{
+    record->layers = 0;
+    memset(record->slices, 0, sizeof record->slices);
+}
+
+struct kv_encoding kv_record_encoding(const struct kv_record *record)
+{
+    return record->layers == 0 ? (struct kv_encoding){ 0 } : record->slices[0].encoding;
 }
 
 void kv_record_layout(const struct kv_record *record, struct kv_layout *layout)
@@ -255,8 +277,8 @@ uint32_t kv_record_put(const struct kv_record *record, const struct kv_super *su
         uint8_t *at = image + TABLE_OFFSET + i * SLICE_ENTRY_BYTES;
 
         put_u32(at, slice->tokens);
-        put_u16(at + 4, slice->encoding);
-        put_u16(at + 6, slice->group);
+        put_u16(at + 4, slice->encoding.bits);
+        put_u16(at + 6, slice->encoding.group);
         put_u32(at + 8, slice->bytes);
         put_u32(at + 12, seeded(slice->crc, salt, seq, i, slice->bytes));
     }
@@ -310,38 +332,51 @@ static void get_crcs(struct kv_record *record, const uint8_t *header, uint64_t s
         struct kv_slice *slice = &record->slices[i];
 
         *slice = (struct kv_slice){ .tokens = get_u32(at),
-                                    .encoding = get_u16(at + 4),
-                                    .group = get_u16(at + 6),
+                                    .encoding = { .bits = get_u16(at + 4), .group = get_u16(at + 6) },
                                     .bytes = get_u32(at + 8) };
         slice->crc = unseeded(get_u32(at + 12), salt, seq, i, slice->bytes);
     }
 }
 
-/* Blocks of the geometry's own dtype are what this version writes and reads. */
+/* Only a frame has slices that are no more what came, or none. */
 static bool check_block(const struct kv_record *record, const struct kv_geometry *geometry, struct status *st)
 {
-    if (record->layers != geometry->layers || record->keys_bytes != kv_keys_bytes(geometry) ||
-        record->tokens < 1 || record->tokens > LIMIT_FRAME_TOKENS)
+    struct kv_encoding encoding = kv_record_encoding(record);
+    bool is_frame = record->type == KV_RECORD_FRAME;
+
+    if ((record->layers != geometry->layers && !(is_frame && record->layers == 0)) ||
+        record->keys_bytes != kv_keys_bytes(geometry) || record->tokens < 1 ||
+        record->tokens > LIMIT_FRAME_TOKENS)
         return status_fail(st, STATUS_DATA_LOSS, "record %llu: its shape is not its segment's",
                            (unsigned long long)record->seq);
     for (uint32_t i = 0; i < 2 * record->layers; i++) {
         const struct kv_slice *slice = &record->slices[i];
 
-        if (slice->encoding != DTYPE_ENCODING || slice->group != 0)
+        if (!kv_encoding_is_known(slice->encoding.bits) || (slice->encoding.bits != 0 && !is_frame))
             return status_fail(st, STATUS_UNIMPLEMENTED, "record %llu: slice encoding %u is not read here",
-                               (unsigned long long)record->seq, slice->encoding);
-        if (slice->tokens != record->tokens || slice->bytes != kv_slice_bytes(geometry, slice->tokens))
+                               (unsigned long long)record->seq, slice->encoding.bits);
+        if (!kv_encoding_fits(geometry, slice->encoding) || slice->encoding.bits != encoding.bits ||
+            slice->encoding.group != encoding.group)
+            return status_fail(st, STATUS_DATA_LOSS, "record %llu: slice %u has not its shape's encoding",
+                               (unsigned long long)record->seq, i);
+        if (slice->tokens != record->tokens ||
+            slice->bytes != kv_encoding_bytes(geometry, encoding, slice->tokens))
             return status_fail(st, STATUS_DATA_LOSS, "record %llu: slice %u has not its shape's length",
                                (unsigned long long)record->seq, i);
     }
     return true;
 }
 
+bool kv_record_type_is_read(enum kv_record_type type)
+{
+    return (type >= KV_RECORD_INIT && type <= KV_RECORD_EVENT) || type == KV_RECORD_TOMBSTONE;
+}
+
 static bool check_fields(const struct kv_record *record, const struct kv_super *super, struct status *st)
 {
     bool is_block = record->type == KV_RECORD_FRAME || record->type == KV_RECORD_INIT;
 
-    if (record->type < KV_RECORD_INIT || record->type > KV_RECORD_EVENT)
+    if (!kv_record_type_is_read(record->type))
         return status_fail(st, STATUS_UNIMPLEMENTED, "record %llu: type %d is not read by this version",
                            (unsigned long long)record->seq, (int)record->type);
     if (record->epoch != super->epoch || record->end_seq < record->seq ||

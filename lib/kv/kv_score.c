@@ -6,44 +6,18 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/number.h"
 #include "kv/kv_score_simd.h"
-
-static float float_of_bits(uint32_t bits)
-{
-    float value;
-
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-static float float_of_f16(uint16_t half)
-{
-    uint32_t sign = (uint32_t)(half & 0x8000) << 16, exponent = half >> 10 & 31, fraction = half & 1023;
-    float subnormal;
-
-    if (exponent == 0) {
-        subnormal = (float)fraction * 0x1p-24f;
-        return sign ? -subnormal : subnormal;
-    }
-    if (exponent == 31)
-        return float_of_bits(sign | 0x7f800000u | fraction << 13);
-    return float_of_bits(sign | (exponent + 112) << 23 | fraction << 13);
-}
-
-static float float_of_bf16(uint16_t brain)
-{
-    return float_of_bits((uint32_t)brain << 16);
-}
 
 float kv_score_key_at(const void *key, enum kv_dtype dtype, uint32_t index)
 {
     const uint8_t *bytes = key;
 
     if (dtype == KV_DTYPE_F32)
-        return float_of_bits(get_u32(bytes + 4 * (size_t)index));
+        return number_f32_of_bits(get_u32(bytes + 4 * (size_t)index));
     if (dtype == KV_DTYPE_F16)
-        return float_of_f16(get_u16(bytes + 2 * (size_t)index));
-    return float_of_bf16(get_u16(bytes + 2 * (size_t)index));
+        return number_f32_of_f16(get_u16(bytes + 2 * (size_t)index));
+    return number_f32_of_bf16(get_u16(bytes + 2 * (size_t)index));
 }
 
 float kv_score_finish(float sums[KV_SCORE_LANES], const struct kv_score_rest *rest)

@@ -1,6 +1,6 @@
 #include "tensor/tensor.h"
 
-#include "tensor/number.h"
+#include "base/number.h"
 
 static float get_number(const void *from, enum tensor_dtype dtype, size_t i)
 {

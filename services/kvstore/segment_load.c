@@ -42,7 +42,7 @@ static bool add_entries(struct loader *loader, const struct kv_footer *footer, c
     struct kv_entry entry;
 
     for (uint32_t i = 0; i < footer->records; i++) {
-        if (!kv_entry_get(&entry, bytes + (uint64_t)i * KV_ENTRY_BYTES, loader->st))
+        if (!kv_entry_get(&entry, &segment->super.geometry, bytes + (uint64_t)i * KV_ENTRY_BYTES, loader->st))
             return false;
         if (entry.note_bytes > notes_left || entry.offset > footer->table ||
             entry.record_bytes > footer->table - entry.offset || entry.record_bytes > UINT32_MAX)

@@ -39,7 +39,7 @@ static bool read_segment(const uint8_t *bytes, uint64_t len)
         struct kv_layout layout;
         uint32_t crc;
 
-        if (!kv_entry_get(&entry, bytes + footer.table + i * KV_ENTRY_BYTES, &st) ||
+        if (!kv_entry_get(&entry, &super.geometry, bytes + footer.table + i * KV_ENTRY_BYTES, &st) ||
             !kv_record_get(&record, &crc, &super, at, &st) || !kv_record_verify(&record, at, &st))
             return false;
         kv_record_layout(&record, &layout);
@@ -63,12 +63,13 @@ TEST(format_superblock_round_trips)
     CHECK_EQ(super.first_seq, 40);
     CHECK_STR(super.ns, "default");
     CHECK_STR(super.stream, "dock-2");
+    CHECK_EQ(super.replaces, 0xfedcba9876543210);
     CHECK(kv_geometry_is_equal(&super.geometry, &golden_geometry));
     CHECK_MEM(super.fingerprint, golden.super.fingerprint, KV_FINGERPRINT_BYTES);
     free(golden.bytes);
 }
 
-/* Every field of every record comes back, and the payload byte by byte. */
+/* Every field of every record comes back, the payload byte by byte, and from its entry where the parts lie. */
 TEST(format_records_round_trip)
 {
     struct golden golden;
@@ -77,6 +78,10 @@ TEST(format_records_round_trip)
     for (uint32_t i = 0; i < GOLDEN_RECORDS; i++) {
         const struct kv_entry *entry = &golden.entries[i];
         const uint8_t *image = golden.bytes + entry->offset;
+        uint8_t payload[GOLDEN_PAYLOAD_MAX];
+        struct kv_layout layout, entry_layout;
+        struct kv_entry got_entry;
+        uint8_t bytes[KV_ENTRY_BYTES];
         struct kv_record got;
         uint32_t crc;
 
@@ -84,11 +89,17 @@ TEST(format_records_round_trip)
         CHECK_OK(kv_record_get(&got, &crc, &golden.super, image, &st), st);
         CHECK_OK(kv_record_verify(&got, image, &st), st);
         CHECK_MEM(&got, &golden.records[i], sizeof got);
-        if (got.layers == 0)
+        if (got.keys_bytes == 0)
             continue;
-        CHECK_EQ(kv_record_payload_bytes(&got), kv_payload_bytes(&golden_geometry, got.tokens));
+        golden_payload(&got, payload);
         for (uint64_t at = 0; at < kv_record_payload_bytes(&got); at++)
-            CHECK_EQ(image[kv_record_run(&got, at).image], golden_byte(got.seq, at));
+            CHECK_EQ(image[kv_record_run(&got, at).image], payload[at]);
+        kv_entry_put(entry, bytes);
+        CHECK_OK(kv_entry_get(&got_entry, &golden_geometry, bytes, &st), st);
+        kv_entry_layout(&got_entry, &golden_geometry, &entry_layout);
+        kv_record_layout(&got, &layout);
+        CHECK_EQ(entry_layout.slices, layout.slices);
+        CHECK_EQ(entry_layout.record_bytes, layout.record_bytes);
     }
     free(golden.bytes);
 }
@@ -103,7 +114,7 @@ static void read_golden(const char *version, struct file_text *file)
 
 TEST(format_golden_files_of_older_versions_are_read)
 {
-    static const char *const versions[] = { "0_1" };
+    static const char *const versions[] = { "0_1", "0_2" };
 
     for (size_t i = 0; i < ARRAY_LEN(versions); i++) {
         struct file_text file;
@@ -121,7 +132,7 @@ TEST(format_golden_file_is_what_is_written)
     struct file_text file;
 
     golden_compose(&golden);
-    read_golden("0_2", &file);
+    read_golden("0_3", &file);
     CHECK_EQ(file.len, golden.len);
     CHECK_MEM(file.data, golden.bytes, golden.len);
     CHECK(read_segment((const uint8_t *)file.data, file.len));
@@ -269,14 +280,14 @@ TEST(format_refuses_other_versions_by_name)
     put_u32(golden.bytes + KV_PAGE_BYTES - 4, kv_crc(0, golden.bytes, KV_PAGE_BYTES - 4));
     CHECK(!kv_super_get(&super, golden.bytes, &st));
     CHECK_EQ(st.code, STATUS_UNIMPLEMENTED);
-    CHECK_HAS(st.text, "0.3");
+    CHECK_HAS(st.text, "0.4");
     put_u16(golden.bytes + 10, KV_FORMAT_MINOR);
-    put_u64(golden.bytes + 16, 4);
+    put_u64(golden.bytes + 16, KV_INCOMPAT_REPLACES | 4);
     put_u32(golden.bytes + KV_PAGE_BYTES - 4, kv_crc(0, golden.bytes, KV_PAGE_BYTES - 4));
     CHECK(!kv_super_get(&super, golden.bytes, &st));
     CHECK_EQ(st.code, STATUS_UNIMPLEMENTED);
     CHECK_HAS(st.text, "0x4");
-    put_u64(golden.bytes + 16, 0);
+    put_u64(golden.bytes + 16, KV_INCOMPAT_REPLACES);
     put_u64(golden.bytes + 24, 4); /* a compat flag is let pass */
     put_u32(golden.bytes + KV_PAGE_BYTES - 4, kv_crc(0, golden.bytes, KV_PAGE_BYTES - 4));
     CHECK_OK(kv_super_get(&super, golden.bytes, &st), st);
@@ -290,20 +301,24 @@ TEST(format_refuses_fields_that_make_no_sense)
         unsigned offset;
         uint32_t value;
     } cases[] = {
-        { 4, 9 },           /* type */
-        { 24, 0 },          /* end seq before seq */
-        { 56, 0 },          /* no tokens */
-        { 56, 1u << 31 },   /* too many */
-        { 60, 8192 },       /* header longer than its layers need */
-        { 64, 4096 },       /* record shorter than its parts */
-        { 72, 99 },         /* epoch */
-        { 96, 1u << 20 },   /* note */
-        { 100, 1u << 31 },  /* thumbnail */
-        { 108, 2 },         /* layers */
-        { 112, 1 },         /* keys */
-        { 256, 3 },         /* a slice's tokens */
-        { 260, 1 },         /* its encoding */
-        { 264, 0xfffffff0 } /* its bytes */
+        { 4, 9 },              /* type */
+        { 4, 5 },              /* one that has its number only */
+        { 24, 0 },             /* end seq before seq */
+        { 56, 0 },             /* no tokens */
+        { 56, 1u << 31 },      /* too many */
+        { 60, 8192 },          /* header longer than its layers need */
+        { 64, 4096 },          /* record shorter than its parts */
+        { 72, 99 },            /* epoch */
+        { 96, 1u << 20 },      /* note */
+        { 100, 1u << 31 },     /* thumbnail */
+        { 108, 2 },            /* layers */
+        { 112, 1 },            /* keys */
+        { 256, 3 },            /* a slice's tokens */
+        { 260, 1 },            /* its encoding */
+        { 260, 8 },            /* without a group */
+        { 260, 5u << 16 },     /* a group without an encoding */
+        { 260, 8 | 3u << 16 }, /* a group that does not divide head_dim */
+        { 264, 0xfffffff0 }    /* its bytes */
     };
     struct golden golden;
 

@@ -1,5 +1,5 @@
 /* kv_golden.h - composes a whole sealed segment in memory, with fixed salt and content: INIT, three frames of
- * different token counts, a gap, the end. The golden files in tests/data/ were written from it, one a format
+ * different token counts, one of 8 and one of 4 bits, one without slices, a tombstone, a gap, the end. The golden files in tests/data/ were written from it, one a format
  * version; a version's file never changes afterwards. */
 #ifndef REELKV_TEST_KV_GOLDEN_H
 #define REELKV_TEST_KV_GOLDEN_H
@@ -12,7 +12,7 @@
 #include "kv/kv_crc.h"
 #include "kv/kv_footer.h"
 
-enum { GOLDEN_RECORDS = 6, GOLDEN_FRAMES = 3, GOLDEN_BYTES_MAX = 1 << 18 };
+enum { GOLDEN_RECORDS = 10, GOLDEN_FRAMES = 6, GOLDEN_BYTES_MAX = 1 << 18, GOLDEN_PAYLOAD_MAX = 1 << 13 };
 
 struct golden {
     struct kv_super super;
@@ -33,12 +33,32 @@ static inline uint8_t golden_byte(uint64_t seq, uint64_t at)
     return (uint8_t)((at * 31 + seq * 7 + at / 251) & 0x7b); /* small positive f16 numbers */
 }
 
+/* As it is written: the slices encoded. */
+static inline void golden_payload(const struct kv_record *record, uint8_t payload[GOLDEN_PAYLOAD_MAX])
+{
+    uint64_t from = 0, slice_bytes = kv_slice_bytes(&golden_geometry, record->tokens);
+    uint8_t *to = payload, slice[GOLDEN_PAYLOAD_MAX];
+
+    REQUIRE(kv_payload_bytes(&golden_geometry, record->tokens) <= GOLDEN_PAYLOAD_MAX);
+    for (; from < record->keys_bytes; from++)
+        *to++ = golden_byte(record->seq, from);
+    for (uint32_t i = 0; i < 2 * record->layers; i++) {
+        for (uint64_t at = 0; at < slice_bytes; at++)
+            slice[at] = golden_byte(record->seq, from++);
+        if (kv_record_encoding(record).bits == 0)
+            memcpy(to, slice, slice_bytes);
+        else
+            REQUIRE(kv_quant_encode(&golden_geometry, kv_record_encoding(record), record->tokens, slice, to));
+        to += record->slices[i].bytes;
+    }
+}
+
 static inline void golden_add(struct golden *golden, uint32_t index, struct kv_record *record,
                               const char *note, const char *thumbnail)
 {
     uint8_t *image = golden->bytes + golden->len;
+    uint8_t payload[GOLDEN_PAYLOAD_MAX];
     struct kv_layout layout;
-    uint64_t payload = 0;
 
     record->epoch = golden->super.epoch;
     record->note_bytes = (uint32_t)strlen(note);
@@ -48,13 +68,8 @@ static inline void golden_add(struct golden *golden, uint32_t index, struct kv_r
     REQUIRE(golden->len + layout.record_bytes < GOLDEN_BYTES_MAX);
     memcpy(image + layout.note, note, strlen(note));
     memcpy(image + layout.thumbnail, thumbnail, strlen(thumbnail));
-    if (record->layers > 0)
-        payload = kv_payload_bytes(&golden_geometry, record->tokens);
-    for (uint64_t at = 0; at < payload; at++) {
-        uint8_t byte = golden_byte(record->seq, at);
-
-        kv_record_scatter(record, at, &byte, 1, image);
-    }
+    golden_payload(record, payload);
+    kv_record_scatter(record, 0, payload, kv_record_payload_bytes(record), image);
     kv_record_checksum(record, image);
     golden->records[index] = *record;
     kv_entry_of_record(&golden->entries[index], record, golden->len,
@@ -121,7 +136,8 @@ static inline void golden_seal(struct golden *golden)
 
 static inline void golden_compose(struct golden *golden)
 {
-    static const uint32_t tokens[GOLDEN_FRAMES] = { 1, 7, 32 };
+    static const uint32_t tokens[GOLDEN_FRAMES] = { 1, 7, 32, 9, 3, 5 };
+    static const uint16_t bits[GOLDEN_FRAMES] = { 0, 0, 0, 8, 4, 0 };
     struct kv_record record;
 
     *golden = (struct golden){ .bytes = calloc(1, GOLDEN_BYTES_MAX), .len = KV_PAGE_BYTES };
@@ -131,6 +147,7 @@ static inline void golden_compose(struct golden *golden)
                                        .geometry = golden_geometry,
                                        .created_ns = 1700000000000000000,
                                        .first_seq = 40,
+                                       .replaces = 0xfedcba9876543210,
                                        .ns = "default",
                                        .stream = "dock-2" };
     for (unsigned i = 0; i < KV_FINGERPRINT_BYTES; i++)
@@ -146,16 +163,26 @@ static inline void golden_compose(struct golden *golden)
         record.end_seq = 41 + i;
         record.pts_ns = record.end_pts_ns = 1700000000000000000 + i * 2000000000ll;
         record.token_index = 1000 + 100 * i;
+        kv_record_encode(&record, &golden_geometry, kv_quant_encoding(&golden_geometry, bits[i]));
+        if (i == GOLDEN_FRAMES - 1)
+            kv_record_drop_slices(&record);
         golden_add(golden, 1 + i, &record, "", i == 1 ? "a picture of the dock" : "");
     }
-    record = (struct kv_record){ .type = KV_RECORD_GAP,
-                                 .seq = 43,
+    record = (struct kv_record){ .type = KV_RECORD_TOMBSTONE,
+                                 .event = KV_TOMBSTONE_THINNED,
+                                 .seq = 46,
                                  .end_seq = 50,
-                                 .pts_ns = 1700000006000000000,
-                                 .end_pts_ns = 1700000020000000000 };
-    golden_add(golden, 4, &record, "the camera was not reachable", "");
-    record = (struct kv_record){ .type = KV_RECORD_EVENT, .event = KV_EVENT_END, .seq = 50, .end_seq = 50 };
-    golden_add(golden, 5, &record, "", "");
+                                 .pts_ns = 1700000012000000000,
+                                 .end_pts_ns = 1700000018000000000 };
+    golden_add(golden, 7, &record, "thinned", "");
+    record = (struct kv_record){ .type = KV_RECORD_GAP,
+                                 .seq = 50,
+                                 .end_seq = 57,
+                                 .pts_ns = 1700000020000000000,
+                                 .end_pts_ns = 1700000034000000000 };
+    golden_add(golden, 8, &record, "the camera was not reachable", "");
+    record = (struct kv_record){ .type = KV_RECORD_EVENT, .event = KV_EVENT_END, .seq = 57, .end_seq = 57 };
+    golden_add(golden, 9, &record, "", "");
     golden_seal(golden);
 }
 

@@ -42,7 +42,7 @@ static void lie_about_init(const char *path, uint32_t tokens, uint64_t record_by
     trailer = bytes + file.len - KV_PAGE_BYTES;
     CHECK_OK(kv_super_get(&super, bytes, &st), st);
     CHECK_OK(kv_footer_get(&footer, &super, file.len, trailer, &st), st);
-    CHECK_OK(kv_entry_get(&entry, bytes + footer.table, &st), st);
+    CHECK_OK(kv_entry_get(&entry, &super.geometry, bytes + footer.table, &st), st);
     CHECK_EQ(entry.type, KV_RECORD_INIT);
     CHECK(record_bytes < entry.record_bytes);
     entry.tokens = tokens;

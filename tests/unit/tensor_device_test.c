@@ -1,8 +1,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "base/number.h"
 #include "support/tensor_rig.h"
-#include "tensor/number.h"
 
 TEST(buffers_are_reached_by_copies_inside_their_bounds)
 {

@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "tensor/number.h"
+#include "base/number.h"
 
 #if defined(__AVX512F__)
 #include <immintrin.h>

@@ -1,6 +1,6 @@
 /* number.h - the 16-bit number types, one number at a time: plain C, the reference for every vector path. */
-#ifndef REELKV_TENSOR_NUMBER_H
-#define REELKV_TENSOR_NUMBER_H
+#ifndef REELKV_BASE_NUMBER_H
+#define REELKV_BASE_NUMBER_H
 
 #include <stdint.h>
 #include <string.h>
