@@ -1,12 +1,16 @@
 /* The superblock and the mark. Records are in kv_record.c, footers in kv_footer.c; the layout of all is in kv_format.h. */
 #include "kv/kv_format.h"
 
+#include <stdlib.h>
+
 #include "base/bytes.h"
 #include "base/name.h"
 #include "kv/kv_crc.h"
 
 #define SUPER_MAGIC 0x5245505553564b52ull /* "RKVSUPER" */
 #define MARK_MAGIC  0x204b52414d564b52ull /* "RKVMARK " */
+
+enum { NAME_DIGITS = 20, SALT_DIGITS = 16 };
 
 void kv_super_put(struct kv_super *super, uint8_t page[KV_PAGE_BYTES])
 {
@@ -88,6 +92,30 @@ bool kv_super_get(struct kv_super *super, const uint8_t page[KV_PAGE_BYTES], str
         !read_name(page + 160, "stream", got.stream, st))
         return status_wrap(st, "superblock");
     *super = got;
+    return true;
+}
+
+bool kv_epoch_name_get(uint64_t *epoch, const char *name)
+{
+    if (strlen(name) != NAME_DIGITS || strspn(name, "0123456789") != NAME_DIGITS)
+        return false;
+    *epoch = strtoull(name, NULL, 10);
+    return true;
+}
+
+bool kv_file_name_get(struct kv_file_name *file, const char *name)
+{
+    const char *salt = name + NAME_DIGITS + 1, *suffix;
+
+    if (strspn(name, "0123456789") != NAME_DIGITS || name[NAME_DIGITS] != '-' ||
+        strspn(salt, "0123456789abcdef") != SALT_DIGITS)
+        return false;
+    suffix = salt + SALT_DIGITS;
+    if (strcmp(suffix, ".open") != 0 && strcmp(suffix, ".seg") != 0)
+        return false;
+    *file = (struct kv_file_name){ .first_seq = strtoull(name, NULL, 10),
+                                   .salt = strtoull(salt, NULL, 16),
+                                   .is_open = suffix[1] == 'o' };
     return true;
 }
 

@@ -118,6 +118,16 @@ struct kv_super {
 void kv_super_put(struct kv_super *super, uint8_t page[KV_PAGE_BYTES]);
 bool kv_super_get(struct kv_super *super, const uint8_t page[KV_PAGE_BYTES], struct status *st);
 
+/* What the name of a segment file says: "<first seq>-<salt>.open" or ".seg". False: it is none's. */
+struct kv_file_name {
+    uint64_t first_seq, salt;
+    bool is_open;
+};
+bool kv_file_name_get(struct kv_file_name *file, const char *name);
+
+/* The number of an epoch's folder. */
+bool kv_epoch_name_get(uint64_t *epoch, const char *name);
+
 void kv_mark_put(uint64_t salt, uint64_t synced, uint8_t page[KV_PAGE_BYTES]);
 /* False: it is none, or of another file. */
 bool kv_mark_get(uint64_t salt, uint64_t *synced_p, const uint8_t page[KV_PAGE_BYTES]);

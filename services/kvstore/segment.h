@@ -17,7 +17,7 @@
 #include <limits.h>
 
 #include "kv/kv_footer.h"
-#include "kvstore/disk.h"
+#include "kv/disk.h"
 #include "kvstore/index.h"
 #include "loop/work_pool.h"
 

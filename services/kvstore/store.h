@@ -19,7 +19,7 @@
 #ifndef REELKV_KVSTORE_STORE_H
 #define REELKV_KVSTORE_STORE_H
 
-#include "kvstore/disk.h"
+#include "kv/disk.h"
 #include "kvstore/index.h"
 #include "kvstore/ram_arena.h"
 #include "kvstore/segment.h"

@@ -2,7 +2,6 @@
  * stream.json, its history and its segments say. */
 #include "kvstore/store.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -20,7 +19,7 @@
 #include "kvstore/segment_load.h"
 #include "kvstore/segment_scan.h"
 
-enum { RAM_BYTES_MIN = 8 << 20, DISK_BYTES_MIN = 8 << 20, NAME_DIGITS = 20 };
+enum { RAM_BYTES_MIN = 8 << 20, DISK_BYTES_MIN = 8 << 20 };
 
 /* --- segments of a stream --- */
 
@@ -33,22 +32,19 @@ struct lost {
 };
 
 /* Its frames are not served, but their numbers are not given to others. */
-static void count_unusable(struct stream *stream, const char *path, struct lost *lost,
-                           const struct status *why)
+static void count_unusable(struct stream *stream, const char *path, const struct kv_file_name *file,
+                           struct lost *lost, const struct status *why)
 {
     const struct log_context context = { .stream = stream->name };
-    uint64_t salt = strtoull(strrchr(path, '-') + 1, NULL, 16);
-    uint64_t first_seq = strtoull(strrchr(path, '/') + 1, NULL, 10);
-    bool is_sealed = strcmp(strrchr(path, '.'), ".seg") == 0;
     struct segment_scan_end end = { 0 };
     struct stat info;
 
-    lost->is_last = is_sealed;
+    lost->is_last = !file->is_open;
     log_error(&context, "segment_unusable", "%s; it stays where it is and is not served", why->text);
-    if (!segment_scan_end(stream->store->disk, path, salt, &end, &lost->unknown))
-        lost->unknown_from_seq = first_seq;
-    if (is_sealed && end.seq == 0 && lost->unknown.code == STATUS_OK)
-        end.seq = first_seq + 1; /* no header of it fits: what it had began with this number */
+    if (!segment_scan_end(stream->store->disk, path, file->salt, &end, &lost->unknown))
+        lost->unknown_from_seq = file->first_seq;
+    if (!file->is_open && end.seq == 0 && lost->unknown.code == STATUS_OK)
+        end.seq = file->first_seq + 1; /* no header of it fits: what it had began with this number */
     stream->store->disk_used_bytes += stream->store->disk->stat(path, &info) == 0
                                           ? (uint64_t)info.st_blocks * 512
                                           : stream->store->options.segment_bytes_max;
@@ -116,31 +112,22 @@ static void report(const struct stream *stream, const char *base, const struct s
                   (unsigned long long)load->torn_bytes, (unsigned long long)load->damaged_frames);
 }
 
-static bool is_segment_name(const char *name, const char *suffix)
-{
-    size_t len = strlen(name), suffix_len = strlen(suffix);
-
-    return len == NAME_DIGITS + 1 + 16 + suffix_len && strcmp(name + len - suffix_len, suffix) == 0 &&
-           strspn(name, "0123456789") == NAME_DIGITS && name[NAME_DIGITS] == '-';
-}
-
 /* False when memory or descriptors are short: the file may be sound. */
 static bool load_segment(struct stream *stream, const char *folder, const char *name, struct lost *lost,
                          struct status *st)
 {
-    bool is_open = is_segment_name(name, ".open");
     char base[PATH_MAX], path[PATH_MAX + 8];
+    struct kv_file_name file;
     struct segment *segment;
     struct segment_load load;
 
-    if ((!is_open && !is_segment_name(name, ".seg")) ||
-        snprintf(path, sizeof path, "%s/%s", folder, name) >= PATH_MAX)
+    if (!kv_file_name_get(&file, name) || snprintf(path, sizeof path, "%s/%s", folder, name) >= PATH_MAX)
         return true;
     snprintf(base, sizeof base, "%.*s", (int)(strrchr(path, '.') - path), path);
-    if (!segment_load(stream, base, is_open, &segment, &load, st)) {
+    if (!segment_load(stream, base, file.is_open, &segment, &load, st)) {
         if (st->code == STATUS_EXHAUSTED)
             return false;
-        count_unusable(stream, path, lost, st);
+        count_unusable(stream, path, &file, lost, st);
         return true;
     }
     report(stream, base, &load);
@@ -159,10 +146,11 @@ static bool load_epochs(struct stream *stream, struct lost *lost, struct status 
 {
     struct file_names epochs, files;
     char folder[PATH_MAX];
+    uint64_t epoch;
     bool ok = file_list_on(stream->store->disk, stream->folder, &epochs, st);
 
     for (uint32_t i = 0; ok && i < epochs.count; i++) {
-        if (strlen(epochs.list[i]) != NAME_DIGITS || !isdigit((unsigned char)epochs.list[i][0]))
+        if (!kv_epoch_name_get(&epoch, epochs.list[i]))
             continue;
         snprintf(folder, sizeof folder, "%s/%s", stream->folder, epochs.list[i]);
         ok = file_list_on(stream->store->disk, folder, &files, st);

@@ -12,7 +12,7 @@
 #define REELKV_KVSTORE_STREAM_H
 
 #include "base/json.h"
-#include "kvstore/history.h"
+#include "kv/history.h"
 #include "kvstore/index.h"
 #include "kvstore/segment.h"
 #include "loop/loop.h"

@@ -1,5 +1,5 @@
 /* What a stream no longer has: spans join, are found, survive writing and reading, and stay bounded. */
-#include "kvstore/history.h"
+#include "kv/history.h"
 
 #include <stdlib.h>
 

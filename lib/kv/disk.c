@@ -1,4 +1,4 @@
-#include "kvstore/disk.h"
+#include "kv/disk.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -4,8 +4,8 @@
  * Fails:  as the system call; the sentence names the deed and the caller adds the file. ENOSPC is EXHAUSTED. A file
  *         that the disk does not open or read now is UNAVAILABLE: it says nothing of what is in it. A read beyond the
  *         end of the file is DATA_LOSS. */
-#ifndef REELKV_KVSTORE_DISK_H
-#define REELKV_KVSTORE_DISK_H
+#ifndef REELKV_KV_DISK_H
+#define REELKV_KV_DISK_H
 
 #include <stdbool.h>
 #include <stdint.h>

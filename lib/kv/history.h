@@ -7,8 +7,8 @@
  * A span with frames 0 is a gap. At most HISTORY_SPANS_MAX: then the two oldest become one, with what lies between.
  *
  * Thread: loop (a copy of the text goes to the disk). */
-#ifndef REELKV_KVSTORE_HISTORY_H
-#define REELKV_KVSTORE_HISTORY_H
+#ifndef REELKV_KV_HISTORY_H
+#define REELKV_KV_HISTORY_H
 
 #include <stdbool.h>
 #include <stdint.h>

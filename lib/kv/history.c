@@ -1,4 +1,4 @@
-#include "kvstore/history.h"
+#include "kv/history.h"
 
 #include <errno.h>
 #include <stdlib.h>
