@@ -5,7 +5,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/bytes.h"
 #include "kv/kv_format.h"
 
 /* EIO is DATA_LOSS only of what was to be written; what was there may be there still. */
@@ -95,6 +97,15 @@ bool disk_length(const struct file_ops *ops, int fd, uint64_t *bytes_p, struct s
         return status_fail(st, code_of_trouble(errno), "stat: %m");
     *bytes_p = (uint64_t)info.st_size;
     return true;
+}
+
+uint64_t disk_skip_hole(const struct file_ops *ops, int fd, uint64_t at, uint64_t file_bytes)
+{
+    off_t data = ops->lseek(fd, (off_t)at, SEEK_DATA);
+
+    if (data < 0)
+        return errno == ENXIO ? file_bytes : at;
+    return (uint64_t)data > at ? round_down((uint64_t)data, KV_PAGE_BYTES) : at;
 }
 
 bool disk_taken(const struct file_ops *ops, int fd, uint64_t *bytes_p, struct status *st)

@@ -29,6 +29,9 @@ bool disk_reserve(const struct file_ops *ops, int fd, uint64_t bytes, struct sta
 /* The file's length. */
 bool disk_length(const struct file_ops *ops, int fd, uint64_t *bytes_p, struct status *st);
 
+/* Where what was written of the file goes on: `at`, or the page behind a hole, or the file's end. */
+uint64_t disk_skip_hole(const struct file_ops *ops, int fd, uint64_t at, uint64_t file_bytes);
+
 /* What the file takes on the disk, by its own count of blocks. */
 bool disk_taken(const struct file_ops *ops, int fd, uint64_t *bytes_p, struct status *st);
 

@@ -241,6 +241,17 @@ struct kv_record_end {
 };
 bool kv_record_get_end(struct kv_record_end *end, uint64_t salt, const uint8_t *header, struct status *st);
 
+/* The parts of a record in their order: note, thumbnail, embedding, keys, then each slice. Starts zeroed; false: there is
+ * none behind it. Zeros follow a part, up to the next one or the record's end. */
+struct kv_record_part {
+    const char *what;
+    int slice;                     /* 2 * layer + (V ? 1 : 0); -1: it is none */
+    uint64_t at, bytes, zeros_end; /* from the record's start */
+    uint32_t crc;                  /* plain */
+    uint32_t next;
+};
+bool kv_record_next_part(const struct kv_record *record, struct kv_record_part *part);
+
 /* Checks every part of a whole image against the record's CRCs, and that the rest is zero. */
 bool kv_record_verify(const struct kv_record *record, const uint8_t *image, struct status *st);
 

@@ -6,7 +6,7 @@
 #include "kv/kv_crc.h"
 
 #define RECORD_MAGIC 0x52564b52u /* "RKVR" */
-enum { TABLE_OFFSET = 256, SLICE_ENTRY_BYTES = 16 };
+enum { TABLE_OFFSET = 256, SLICE_ENTRY_BYTES = 16, FIXED_PARTS = 4 };
 
 static uint32_t header_bytes_of(uint32_t layers)
 {
@@ -154,44 +154,61 @@ static bool is_zero(const uint8_t *bytes, uint64_t len)
     return true;
 }
 
-static bool part_fails(const char *what, uint64_t seq, struct status *st)
+/* What comes before the slices. */
+static struct kv_record_part fixed_part(const struct kv_record *record, const struct kv_layout *layout,
+                                        uint32_t index)
 {
-    return status_fail(st, STATUS_DATA_LOSS, "record %llu: checksum of its %s does not fit",
-                       (unsigned long long)seq, what);
+    const struct kv_record_part parts[FIXED_PARTS] = {
+        { "note", -1, layout->note, record->note_bytes, layout->thumbnail, record->note_crc, 1 },
+        { "thumbnail", -1, layout->thumbnail, record->thumbnail_bytes, layout->embedding,
+          record->thumbnail_crc, 2 },
+        { "embedding", -1, layout->embedding, record->embedding_bytes, layout->keys, record->embedding_crc,
+          3 },
+        { "keys", -1, layout->keys, record->keys_bytes, layout->slices, record->keys_crc, 4 },
+    };
+
+    return parts[index];
 }
 
-/* The part's CRC fits, and the bytes from its end to `next` are zero. */
-static bool verify_part(const uint8_t *image, uint64_t at, uint64_t bytes, uint64_t next, uint32_t crc)
+bool kv_record_next_part(const struct kv_record *record, struct kv_record_part *part)
 {
-    return kv_crc(0, image + at, bytes) == crc && is_zero(image + at + bytes, next - at - bytes);
+    uint32_t index = part->next, slice = index - FIXED_PARTS;
+    bool is_last = index + 1 == FIXED_PARTS + 2 * record->layers;
+    struct kv_layout layout;
+
+    if (index >= FIXED_PARTS + 2 * record->layers)
+        return false;
+    if (index < FIXED_PARTS || is_last)
+        kv_record_layout(record, &layout);
+    if (index < FIXED_PARTS) {
+        *part = fixed_part(record, &layout, index);
+    } else {
+        uint64_t end = part->zeros_end + record->slices[slice].bytes;
+
+        *part = (struct kv_record_part){ .what = "slices",
+                                         .slice = (int)slice,
+                                         .at = part->zeros_end,
+                                         .bytes = record->slices[slice].bytes,
+                                         .zeros_end = slice % 2 == 0 ? end : round_up(end, KV_PART_ALIGN),
+                                         .crc = record->slices[slice].crc,
+                                         .next = index + 1 };
+    }
+    if (is_last)
+        part->zeros_end = layout.record_bytes;
+    return true;
 }
 
 bool kv_record_verify(const struct kv_record *record, const uint8_t *image, struct status *st)
 {
-    struct kv_layout layout;
-    uint64_t at;
+    struct kv_record_part part = { 0 };
 
-    kv_record_layout(record, &layout);
-    if (!verify_part(image, layout.note, record->note_bytes, layout.thumbnail, record->note_crc))
-        return part_fails("note", record->seq, st);
-    if (!verify_part(image, layout.thumbnail, record->thumbnail_bytes, layout.embedding,
-                     record->thumbnail_crc))
-        return part_fails("thumbnail", record->seq, st);
-    if (!verify_part(image, layout.embedding, record->embedding_bytes, layout.keys, record->embedding_crc))
-        return part_fails("embedding", record->seq, st);
-    if (!verify_part(image, layout.keys, record->keys_bytes, layout.slices, record->keys_crc))
-        return part_fails("keys", record->seq, st);
-    at = layout.slices;
-    for (uint32_t i = 0; i < 2 * record->layers; i++) {
-        const struct kv_slice *slice = &record->slices[i];
-        uint64_t end = at + slice->bytes, next = i % 2 == 0 ? end : round_up(end, KV_PART_ALIGN);
+    while (kv_record_next_part(record, &part)) {
+        uint64_t end = part.at + part.bytes;
 
-        if (!verify_part(image, at, slice->bytes, next, slice->crc))
-            return part_fails("slices", record->seq, st);
-        at = next;
+        if (kv_crc(0, image + part.at, part.bytes) != part.crc || !is_zero(image + end, part.zeros_end - end))
+            return status_fail(st, STATUS_DATA_LOSS, "record %llu: checksum of its %s does not fit",
+                               (unsigned long long)record->seq, part.what);
     }
-    if (!is_zero(image + at, layout.record_bytes - at))
-        return part_fails("end", record->seq, st);
     return true;
 }
 

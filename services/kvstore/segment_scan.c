@@ -1,10 +1,8 @@
 #include "kvstore/segment_scan.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/bytes.h"
 #include "base/require.h"
@@ -199,11 +197,7 @@ static bool take_record(struct segment_scan *scan, struct segment *segment, uint
 /* A file is made at its full length: what was never written of it is a hole, and can be long. */
 static uint64_t skip_hole(const struct segment_scan *scan, uint64_t at)
 {
-    off_t data = scan->disk->lseek(scan->fd, (off_t)at, SEEK_DATA);
-
-    if (data < 0)
-        return errno == ENXIO ? scan->file_bytes : at;
-    return (uint64_t)data > at ? round_down((uint64_t)data, KV_PAGE_BYTES) : at;
+    return disk_skip_hole(scan->disk, scan->fd, at, scan->file_bytes);
 }
 
 static bool is_written(const uint8_t page[KV_PAGE_BYTES])
