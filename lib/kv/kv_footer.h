@@ -26,6 +26,12 @@ struct kv_entry {
     struct kv_encoding encoding; /* of its slices */
 };
 
+static inline bool kv_entry_is_damaged(const struct kv_entry *entry)
+{
+    return (entry->flags & KV_ENTRY_DAMAGED) != 0 ||
+           (entry->type == KV_RECORD_TOMBSTONE && entry->event == KV_TOMBSTONE_DAMAGED);
+}
+
 void kv_entry_of_record(struct kv_entry *entry, const struct kv_record *record, uint64_t offset,
                         uint32_t header_crc);
 /* Where the parts of a block's record lie. */

@@ -34,6 +34,9 @@ void kv_super_put(struct kv_super *super, uint8_t page[KV_PAGE_BYTES])
     memcpy(page + 96, super->ns, sizeof super->ns);
     memcpy(page + 160, super->stream, sizeof super->stream);
     put_u64(page + 224, super->replaces);
+    put_u32(page + 232, super->aged.thin);
+    put_u16(page + 236, super->aged.bits);
+    put_u16(page + 238, super->aged.keys_only);
     super->crc = kv_crc(0, page, KV_PAGE_BYTES - 4);
     put_u32(page + KV_PAGE_BYTES - 4, super->crc);
 }
@@ -85,6 +88,9 @@ bool kv_super_get(struct kv_super *super, const uint8_t page[KV_PAGE_BYTES], str
     got.created_ns = (int64_t)get_u64(page + 80);
     got.first_seq = get_u64(page + 88);
     got.replaces = get_u64(page + 224);
+    got.aged = (struct kv_aged){ .thin = get_u32(page + 232),
+                                 .bits = get_u16(page + 236),
+                                 .keys_only = get_u16(page + 238) != 0 };
     if ((got.replaces != 0) != (get_u64(page + 16) == KV_INCOMPAT_REPLACES))
         return status_fail(st, STATUS_DATA_LOSS,
                            "superblock: its flags do not say whether it replaces a file");

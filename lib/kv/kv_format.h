@@ -15,6 +15,9 @@
  *   24  u64  compat flags             72  u32   head_dim           4092  u32  CRC32C of what is before
  *   32  u64  salt, random             76  u32   dtype             224  u64  salt of the file that this one
  *                                                                          replaces (incompat flag 1)
+ *                                                                232  u32  aged: of the frames one in so many was
+ *                                                                          kept (0: all), u16 bits of slices
+ *                                                                          (0: as they came), u16 1: keys only
  *
  * RECORD, at a multiple of 4 KiB:  header, note, thumbnail, embedding, keys, slices; each part at a multiple
  * of 64 from the record's start, zeros between. Of the slices each layer's K is at a multiple of 64 and its V
@@ -99,6 +102,13 @@ enum {
 
 _Static_assert(256 + KV_SLICES_MAX * 16 + 4 <= KV_HEADER_BYTES_MAX, "the slice table must fit the header");
 
+/* What has been done to the frames of a file since they came; tells whether more is due. The records say it themselves. */
+struct kv_aged {
+    uint32_t thin; /* one in so many was kept, by seq % thin; 0 or 1: all */
+    uint16_t bits; /* 8, 4: slices have so many, where that could be */
+    bool keys_only;
+};
+
 struct kv_super {
     uint64_t compat;
     uint64_t salt;
@@ -110,8 +120,9 @@ struct kv_super {
     char ns[LIMIT_NAME_BYTES + 1];
     char stream[LIMIT_NAME_BYTES + 1];
     uint64_t replaces; /* the salt of the file that this one was rewritten from; 0: none */
-    uint16_t minor;    /* as read; this version's when written */
-    uint32_t crc;      /* as read or written */
+    struct kv_aged aged;
+    uint16_t minor; /* as read; this version's when written */
+    uint32_t crc;   /* as read or written */
 };
 
 /* Fills the page; sets super->minor and crc. */

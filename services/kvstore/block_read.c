@@ -106,6 +106,8 @@ static bool start_frame(struct block_read *read)
 {
     struct index_frame *frame = read->frame;
 
+    if (frame->is_moved) /* asked again, it is found */
+        return answer(read, FRAME_UNAVAILABLE);
     if (read->chunk == NULL) {
         read->chunk = frame->chunk;
         index_chunk_ref(read->chunk);
@@ -115,6 +117,8 @@ static bool start_frame(struct block_read *read)
         return answer(read, FRAME_EVICTED);
     if (frame->is_quarantined)
         return answer(read, FRAME_QUARANTINED);
+    if (frame->encoding.bits != 0 || !frame->has_slices) /* it is no more what came */
+        return answer(read, FRAME_EVICTED);
     read->offset = frame->offset;
     read->bytes = frame->record_bytes;
     if (read->slot == NULL && frame->image != NULL) {

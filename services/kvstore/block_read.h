@@ -1,4 +1,4 @@
-/* block_read.h - a whole block, for a writer that reloads its window: the record's image, checked.
+/* block_read.h - a whole block as it came, for a writer that reloads its window: the record's image, checked.
  *
  * Owner, Thread, Fails: as slice_read.h. An image read back from the disk stays in RAM as long as there is room.
  * Bounds: a frame waits while RAM or the threads' queue are full; INIT answers UNAVAILABLE then. */

@@ -50,14 +50,34 @@ void index_chunk_ref(struct index_chunk *chunk)
     chunk->refs++;
 }
 
+static void gone_add(struct index_part *part, struct index_chunk *chunk)
+{
+    chunk->gone_next = part->gone;
+    chunk->gone_link = &part->gone;
+    if (part->gone != NULL)
+        part->gone->gone_link = &chunk->gone_next;
+    part->gone = chunk;
+}
+
+static void gone_remove(struct index_chunk *chunk)
+{
+    if (chunk->gone_link == NULL)
+        return;
+    *chunk->gone_link = chunk->gone_next;
+    if (chunk->gone_next != NULL)
+        chunk->gone_next->gone_link = chunk->gone_link;
+    chunk->gone_link = NULL;
+}
+
 void index_chunk_unref(struct index_chunk *chunk)
 {
     REQUIRE(chunk->refs > 0);
     if (--chunk->refs > 0)
         return;
     chunk->memory->used_bytes -= chunk->bytes;
-    if (chunk->segment == NULL)
+    if (chunk->segment == NULL || chunk->gone_link != NULL)
         chunk->memory->gone_bytes -= chunk->bytes;
+    gone_remove(chunk);
     free(chunk);
 }
 
@@ -128,9 +148,10 @@ void index_frame_fill(const struct index_frame *frame, const struct kv_super *su
     struct kv_layout layout;
 
     kv_record_layout(record, &layout);
+    memset(sums, 0, 2 * super->geometry.layers * sizeof *sums);
     for (uint32_t i = 0; i < 2 * record->layers; i++)
         sums[i] = kv_slice_crc_written(super, record->seq, i, record->slices[i].crc, record->slices[i].bytes);
-    for (uint32_t layer = 0; layer < record->layers; layer++)
+    for (uint32_t layer = 0; layer < super->geometry.layers; layer++)
         memcpy(index_frame_key(frame, layer), image + layout.keys + (uint64_t)layer * key_bytes, key_bytes);
 }
 
@@ -188,8 +209,69 @@ void index_part_cut(struct index_part *part, uint64_t count)
     }
 }
 
+static void frame_move(struct index_frame *from, struct index_frame *to, struct ram_arena *arena)
+{
+    from->is_moved = true;
+    if (to != NULL)
+        to->is_quarantined = from->is_quarantined;
+    if (to != NULL && to->has_slices && to->encoding.bits == from->encoding.bits) {
+        to->slices = from->slices;
+        from->slices = NULL;
+    }
+    frame_drop(from, arena); /* an image has the old file's header */
+}
+
+/* Both parts are in the order of numbers. */
+static void chunk_move(struct index_chunk *chunk, struct index_part *part, uint64_t *at,
+                       struct ram_arena *arena)
+{
+    for (uint32_t i = 0; i < chunk->count; i++) {
+        struct index_frame *frame = &chunk->frames[i], *to = NULL;
+
+        while (*at < part->frame_count && index_part_at(part, *at)->seq < frame->seq)
+            ++*at;
+        if (*at < part->frame_count && index_part_at(part, *at)->seq == frame->seq)
+            to = index_part_at(part, *at);
+        frame_move(frame, to, arena);
+    }
+}
+
+void index_part_replace(struct index_part *old, struct index_part *part, struct segment *segment,
+                        struct index_memory *memory, struct ram_arena *arena)
+{
+    uint64_t at = 0;
+
+    for (uint32_t i = 0; i < part->chunk_count; i++) {
+        part->chunks[i]->memory = memory;
+        part->chunks[i]->segment = segment;
+        memory->used_bytes += part->chunks[i]->bytes;
+    }
+    while (old->gone != NULL) {
+        struct index_chunk *chunk = old->gone;
+
+        gone_remove(chunk);
+        chunk->segment = segment;
+        gone_add(part, chunk);
+    }
+    for (uint32_t i = 0; i < old->chunk_count; i++) {
+        struct index_chunk *chunk = old->chunks[i];
+
+        chunk_move(chunk, part, &at, arena);
+        chunk->segment = segment;
+        memory->gone_bytes += chunk->bytes;
+        gone_add(part, chunk);
+        index_chunk_unref(chunk);
+    }
+    free(old->chunks);
+    *old = (struct index_part){ 0 };
+}
+
 void index_part_drop(struct index_part *part, struct ram_arena *arena)
 {
+    while (part->gone != NULL) {
+        part->gone->segment = NULL;
+        gone_remove(part->gone);
+    }
     for (uint32_t i = 0; i < part->chunk_count; i++)
         chunk_drop(part->chunks[i], arena);
     free(part->chunks);

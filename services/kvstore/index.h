@@ -5,7 +5,8 @@
  * chunk keys are layer-major: what scoring reads of a layer is contiguous.
  *
  * A chunk whose segment has gone (removed to keep the budget, or deleted) stays as long as questions hold it, with
- * `segment` NULL: its frames answer `evicted`.
+ * `segment` NULL: its frames answer `evicted`. One whose segment was rewritten stays likewise, with the new `segment`: its
+ * frames are moved, and looked for there.
  *
  * Owner:  a segment owns its part; chunks live while the part or a view holds them.
  * Thread: loop; pool threads read keys, sums and the fixed fields of frames of chunks they hold.
@@ -39,6 +40,8 @@ struct index_frame {
     uint32_t tokens;
     uint32_t thumbnail_at, thumbnail_bytes; /* in the record */
     uint32_t slices_at;
+    struct kv_encoding encoding; /* of its slices on the disk */
+    bool has_slices;
     bool is_quarantined;      /* loop thread only, as are those below */
     bool is_moved;            /* written again to another segment, whose index has it */
     struct ram_slot *image;   /* the record in RAM; NULL: not there */
@@ -50,6 +53,7 @@ struct index_chunk {
     uint32_t refs, count;
     struct index_memory *memory;
     uint64_t bytes;
+    struct index_chunk *gone_next, **gone_link; /* of a part's gone chunks */
     struct kv_geometry geometry;
     uint32_t *sums; /* [frame][2 * layers], as written */
     uint8_t *keys;  /* [layers][frame][key_bytes] */
@@ -60,6 +64,7 @@ struct index_part {
     struct index_chunk **chunks;
     uint32_t chunk_count, chunk_room;
     uint64_t frame_count;
+    struct index_chunk *gone; /* of what the segment was rewritten from; held by questions alone */
 };
 
 uint64_t index_chunk_bytes(const struct kv_geometry *geometry);
@@ -89,6 +94,11 @@ struct index_frame *index_part_find(const struct index_part *part, uint64_t seq)
 /* The last frames, from the count-th on, have moved to another segment (with what they held in RAM); nothing is
  * added to this part any more. */
 void index_part_cut(struct index_part *part, uint64_t count);
+
+/* The frames of `old` are those of `part` from now on, as far as they are there; copies of layers in RAM that are the same
+ * go over, others go. `part` is of another memory so far. `old` is empty then. */
+void index_part_replace(struct index_part *old, struct index_part *part, struct segment *segment,
+                        struct index_memory *memory, struct ram_arena *arena);
 
 /* Lets go of all chunks; their `segment` becomes NULL. */
 void index_part_drop(struct index_part *part, struct ram_arena *arena);

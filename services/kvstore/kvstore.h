@@ -56,8 +56,9 @@ bool kvstore_read_fingerprint(const ProtobufCBinaryData *bytes, uint8_t fingerpr
                               struct status *st);
 bool kvstore_read_selection(const Reelkv__V1__Selection *message, struct kv_selection *selection,
                             struct status *st);
-bool kvstore_make_view(struct kvstore *kvstore, const Reelkv__V1__View *message, struct view **view_p,
-                       struct status *st);
+/* only_readable: as in struct view_request. */
+bool kvstore_make_view(struct kvstore *kvstore, const Reelkv__V1__View *message, bool only_readable,
+                       struct view **view_p, struct status *st);
 
 /* Fills a score for one layer; with a query when the selection uses scores, or one is given. */
 bool kvstore_read_query(struct view_score *score, const ProtobufCBinaryData *query, struct status *st);

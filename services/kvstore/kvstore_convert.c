@@ -48,11 +48,11 @@ bool kvstore_read_selection(const Reelkv__V1__Selection *message, struct kv_sele
     return kv_selection_check(selection, st);
 }
 
-bool kvstore_make_view(struct kvstore *kvstore, const Reelkv__V1__View *message, struct view **view_p,
-                       struct status *st)
+bool kvstore_make_view(struct kvstore *kvstore, const Reelkv__V1__View *message, bool only_readable,
+                       struct view **view_p, struct status *st)
 {
     struct view_stream_name names[LIMIT_STREAMS_PER_QUESTION];
-    struct view_request request = { .streams = names };
+    struct view_request request = { .streams = names, .only_readable = only_readable };
 
     if (message == NULL)
         return status_fail(st, STATUS_INVALID, "the request has no view");

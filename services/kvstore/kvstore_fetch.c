@@ -51,7 +51,7 @@ static bool start_scoring(struct scoring *scoring, struct kvstore *kvstore,
     score->layer = request->layer;
     score->done = scored;
     if (!kvstore_read_selection(request->selection, &score->selection, st) ||
-        !kvstore_make_view(kvstore, request->view, &score->view, st) ||
+        !kvstore_make_view(kvstore, request->view, false, &score->view, st) ||
         !kvstore_read_query(score, &request->query, st))
         return false;
     if (view_score_start(score))
@@ -140,7 +140,7 @@ static bool start_fetch(struct fetch *fetch, struct kvstore *kvstore, const Reel
     if (request->n_frames > LIMIT_TOP_BLOCKS)
         return status_fail(st, STATUS_INVALID, "%zu frames; at most %d at once", request->n_frames,
                            LIMIT_TOP_BLOCKS);
-    if (!kvstore_make_view(kvstore, request->view, &fetch->view, st))
+    if (!kvstore_make_view(kvstore, request->view, false, &fetch->view, st))
         return false;
     if (fetch->view->has_shape && (request->layers > fetch->view->geometry.layers ||
                                    request->first_layer > fetch->view->geometry.layers - request->layers))

@@ -268,7 +268,7 @@ static void on_open(struct retrieve *retrieve, const Reelkv__V1__RetrieveOpen *o
     struct status st = { 0 };
 
     if (!kvstore_read_selection(open->selection, &retrieve->selection, &st) ||
-        !kvstore_make_view(retrieve->kvstore, open->view, &retrieve->view, &st)) {
+        !kvstore_make_view(retrieve->kvstore, open->view, true, &retrieve->view, &st)) {
         fail(retrieve, &st);
         return;
     }

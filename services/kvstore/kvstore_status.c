@@ -18,7 +18,7 @@ static void fill_counts(Reelkv__V1__StreamStatus *status, const struct stream *s
     status->epoch = stream->epoch;
     status->next_seq = stream->next_seq;
     status->durable_seq = stream_durable_seq(stream);
-    status->evicted_frames = history_frames(&stream->history);
+    status->evicted_frames = stream->evicted_frames + history_frames(&stream->history);
     status->stored_frames = stream->stored_frames + stream->damaged_frames + status->evicted_frames;
     status->damaged_frames = stream_damaged_frames(stream);
     status->gap_frames = stream->gap_frames + history_gap_frames(&stream->history);

@@ -94,6 +94,23 @@ static bool add_absent(struct timeline *timeline, const struct stream *stream, s
     }
 }
 
+static Reelkv__V1__FrameResult result_of_frame(const struct index_frame *frame)
+{
+    if (frame->is_quarantined)
+        return REELKV__V1__FRAME_RESULT__FRAME_RESULT_QUARANTINED;
+    if (!frame->has_slices)
+        return REELKV__V1__FRAME_RESULT__FRAME_RESULT_EVICTED;
+    return frame->encoding.bits != 0 ? REELKV__V1__FRAME_RESULT__FRAME_RESULT_DERIVED
+                                     : REELKV__V1__FRAME_RESULT__FRAME_RESULT_OK;
+}
+
+static const char *reason_of_frame(const struct index_frame *frame)
+{
+    if (!frame->has_slices)
+        return "keys and thumbnail are left";
+    return frame->encoding.bits == 8 ? "8 bit" : frame->encoding.bits == 4 ? "4 bit" : "";
+}
+
 static bool add_frame(struct timeline *timeline, const struct index_frame *frame)
 {
     Reelkv__V1__TimelineSpan span = REELKV__V1__TIMELINE_SPAN__INIT;
@@ -101,8 +118,8 @@ static bool add_frame(struct timeline *timeline, const struct index_frame *frame
     span.from_seq = frame->seq;
     span.to_seq = frame->seq + 1;
     span.from_pts_ns = span.to_pts_ns = frame->pts_ns;
-    span.result = frame->is_quarantined ? REELKV__V1__FRAME_RESULT__FRAME_RESULT_QUARANTINED
-                                        : REELKV__V1__FRAME_RESULT__FRAME_RESULT_OK;
+    span.result = result_of_frame(frame);
+    span.reason = (char *)(uintptr_t)reason_of_frame(frame);
     span.bytes = frame->record_bytes;
     span.in_ram = index_frame_is_in_ram(frame);
     return add(timeline, &span);
@@ -118,8 +135,9 @@ static bool add_mark(struct timeline *timeline, const struct segment_mark *mark)
     span.to_seq = mark->end_seq;
     span.from_pts_ns = mark->pts_ns;
     span.to_pts_ns = mark->end_pts_ns;
-    span.result = mark->is_damaged ? REELKV__V1__FRAME_RESULT__FRAME_RESULT_QUARANTINED
-                                   : REELKV__V1__FRAME_RESULT__FRAME_RESULT_GAP;
+    span.result = mark->is_damaged                    ? REELKV__V1__FRAME_RESULT__FRAME_RESULT_QUARANTINED
+                  : mark->type == KV_RECORD_TOMBSTONE ? REELKV__V1__FRAME_RESULT__FRAME_RESULT_EVICTED
+                                                      : REELKV__V1__FRAME_RESULT__FRAME_RESULT_GAP;
     if (mark->note != NULL)
         span.reason = mark->note;
     return add(timeline, &span);

@@ -205,6 +205,8 @@ static uint32_t newest(const struct view *view, uint32_t tokens, struct index_fr
 
             if ((entry->mask >> (i - 1) & 1) == 0)
                 continue;
+            if (frame->encoding.bits != 0 || !frame->has_slices)
+                return count; /* it is no more what its writer had */
             if (next_token != UINT64_MAX && frame->token_index + frame->tokens != next_token)
                 return count;
             count++;

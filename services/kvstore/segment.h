@@ -37,14 +37,15 @@ enum segment_state {
 
 struct stream;
 
-/* What is no frame: gaps, events, damage. */
+/* What is no frame: gaps, events, tombstones, damage. */
 struct segment_mark {
     enum kv_record_type type;
     uint16_t event;
     bool is_damaged;
     uint64_t seq, end_seq;
     int64_t pts_ns, end_pts_ns;
-    char *note; /* NULL: none */
+    uint64_t end_token_index; /* a tombstone's: behind its last token */
+    char *note;               /* NULL: none */
 };
 
 /* A record on its way to the disk. */
@@ -154,7 +155,10 @@ struct segment_cursor {
 bool segment_next(const struct segment *segment, struct segment_cursor *cursor,
                   const struct index_frame **frame_p, const struct segment_mark **mark_p);
 
-/* Numbers that were never stored, and those that were and cannot be read. */
-void segment_count_marks(const struct segment *segment, uint64_t *gap_frames_p, uint64_t *damaged_frames_p);
+/* Numbers that were never stored, that were and cannot be read, and that were removed from between others. */
+struct segment_counts {
+    uint64_t gap_frames, damaged_frames, evicted_frames;
+};
+struct segment_counts segment_count_marks(const struct segment *segment);
 
 #endif

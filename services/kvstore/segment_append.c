@@ -44,11 +44,12 @@ bool segment_add_mark(struct segment *segment, const struct kv_entry *entry, con
     mark = &segment->marks[segment->mark_count++];
     *mark = (struct segment_mark){ .type = entry->type,
                                    .event = entry->event,
-                                   .is_damaged = entry->flags & KV_ENTRY_DAMAGED,
+                                   .is_damaged = kv_entry_is_damaged(entry),
                                    .seq = entry->seq,
                                    .end_seq = entry->end_seq,
                                    .pts_ns = entry->pts_ns,
                                    .end_pts_ns = entry->end_pts_ns,
+                                   .end_token_index = entry->token_index,
                                    .note = entry->note_bytes == 0 ? NULL : strndup(note, entry->note_bytes) };
     segment->stream->store->index_memory.used_bytes += bytes_of(mark);
     return true;
@@ -81,17 +82,21 @@ bool segment_next(const struct segment *segment, struct segment_cursor *cursor,
     return has_mark;
 }
 
-void segment_count_marks(const struct segment *segment, uint64_t *gap_frames_p, uint64_t *damaged_frames_p)
+struct segment_counts segment_count_marks(const struct segment *segment)
 {
-    *gap_frames_p = *damaged_frames_p = 0;
+    struct segment_counts counts = { 0 };
+
     for (uint32_t i = 0; i < segment->mark_count; i++) {
         const struct segment_mark *mark = &segment->marks[i];
 
         if (mark->is_damaged)
-            *damaged_frames_p += mark->end_seq - mark->seq;
+            counts.damaged_frames += mark->end_seq - mark->seq;
         else if (mark->type == KV_RECORD_GAP)
-            *gap_frames_p += mark->end_seq - mark->seq;
+            counts.gap_frames += mark->end_seq - mark->seq;
+        else if (mark->type == KV_RECORD_TOMBSTONE)
+            counts.evicted_frames += mark->end_seq - mark->seq;
     }
+    return counts;
 }
 
 /* Room for one more of everything the append needs, so that nothing can fail halfway. */
@@ -127,7 +132,8 @@ static struct index_frame *index_record(struct segment *segment, const struct kv
                                        .tokens = record->tokens,
                                        .thumbnail_at = (uint32_t)layout->thumbnail,
                                        .thumbnail_bytes = record->thumbnail_bytes,
-                                       .slices_at = (uint32_t)layout->slices };
+                                       .slices_at = (uint32_t)layout->slices,
+                                       .has_slices = true };
     struct index_frame *added =
         index_part_add(&segment->index, segment, &segment->stream->store->index_memory,
                        &segment->super.geometry, &frame);

@@ -17,10 +17,28 @@ static bool is_block(const struct kv_entry *entry, const struct kv_layout *layou
            (!is_frame || entry->end_seq - entry->seq == 1);
 }
 
+void segment_scan_follow(struct segment *segment, const struct kv_entry *entry)
+{
+    bool is_block = entry->type == KV_RECORD_FRAME || entry->type == KV_RECORD_INIT;
+    uint64_t end_token_index = entry->token_index + entry->tokens;
+
+    segment->end_seq = segment->durable_end_seq = entry->end_seq;
+    if ((entry->flags & KV_ENTRY_DAMAGED) != 0 || (!is_block && entry->type != KV_RECORD_TOMBSTONE))
+        return;
+    if (segment->end_token_index < end_token_index)
+        segment->end_token_index = end_token_index;
+    if (entry->type == KV_RECORD_INIT) {
+        segment->init_offset = entry->offset;
+        segment->init_bytes = (uint32_t)entry->record_bytes;
+    } else if (!kv_entry_is_damaged(entry)) {
+        segment->end_pts_ns = entry->end_pts_ns;
+    }
+}
+
 bool segment_scan_add(struct segment *segment, const struct kv_entry *entry, const char *note,
                       struct status *st)
 {
-    bool is_damaged = entry->flags & KV_ENTRY_DAMAGED;
+    bool is_damaged = kv_entry_is_damaged(entry);
     bool is_frame = entry->type == KV_RECORD_FRAME && !is_damaged;
     bool is_init = entry->type == KV_RECORD_INIT && !is_damaged;
     struct index_frame frame = { .seq = entry->seq,
@@ -29,7 +47,9 @@ bool segment_scan_add(struct segment *segment, const struct kv_entry *entry, con
                                  .offset = entry->offset,
                                  .record_bytes = (uint32_t)entry->record_bytes,
                                  .tokens = entry->tokens,
-                                 .thumbnail_bytes = entry->thumbnail_bytes };
+                                 .thumbnail_bytes = entry->thumbnail_bytes,
+                                 .encoding = entry->encoding,
+                                 .has_slices = (entry->flags & KV_ENTRY_WITHOUT_SLICES) == 0 };
     struct kv_layout layout;
     struct index_memory *memory = &segment->stream->store->index_memory;
 
@@ -44,17 +64,10 @@ bool segment_scan_add(struct segment *segment, const struct kv_entry *entry, con
         frame.slices_at = (uint32_t)layout.slices;
         if (index_part_add(&segment->index, segment, memory, &segment->super.geometry, &frame) == NULL)
             return status_fail(st, STATUS_EXHAUSTED, "no memory for the index");
-        segment->end_token_index = entry->token_index + entry->tokens;
-        segment->end_pts_ns = entry->pts_ns;
-    } else if (is_init) {
-        segment->init_offset = entry->offset;
-        segment->init_bytes = (uint32_t)entry->record_bytes;
-        if (segment->end_token_index < entry->token_index + entry->tokens)
-            segment->end_token_index = entry->token_index + entry->tokens;
-    } else if (!segment_add_mark(segment, entry, note)) {
+    } else if (!is_init && !segment_add_mark(segment, entry, note)) {
         return status_fail(st, STATUS_EXHAUSTED, "no memory for the index");
     }
-    segment->end_seq = segment->durable_end_seq = entry->end_seq;
+    segment_scan_follow(segment, entry);
     return true;
 }
 

@@ -45,5 +45,7 @@ bool segment_scan_end(const struct file_ops *disk, const char *path, uint64_t sa
  * as marks. */
 bool segment_scan_add(struct segment *segment, const struct kv_entry *entry, const char *note,
                       struct status *st);
+/* The rest of that for a frame that is in the index already: where the segment ends. */
+void segment_scan_follow(struct segment *segment, const struct kv_entry *entry);
 
 #endif

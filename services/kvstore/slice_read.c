@@ -29,23 +29,50 @@ static uint64_t slice_bytes(const struct slice_read *read)
     return kv_slice_bytes(&read->chunk->geometry, read->frame->tokens);
 }
 
+/* In a slot a decoded layer stands at its beginning, with the CRCs of K and V behind it; one that is as it was written
+ * stands where it stood in its page. */
+enum { DECODED_CRC_BYTES = 2 * sizeof(uint32_t) };
+
+static bool is_decoded(const struct slice_read *read)
+{
+    return read->layer != SLICE_THUMBNAIL && read->frame->encoding.bits != 0;
+}
+
+static uint64_t written_bytes(const struct slice_read *read)
+{
+    return kv_encoding_bytes(&read->chunk->geometry, read->frame->encoding, read->frame->tokens);
+}
+
 /* From the record's start. */
 static uint64_t offset_in_record(const struct slice_read *read)
 {
-    uint64_t pair = 2 * slice_bytes(read);
+    uint64_t pair = 2 * written_bytes(read);
 
     if (read->layer == SLICE_THUMBNAIL)
         return read->frame->thumbnail_at;
     return read->frame->slices_at + read->layer * round_up(pair, KV_PART_ALIGN);
 }
 
-/* What the frame's K (0) or V (1) must hash to. */
-static uint32_t expected_crc(const struct slice_read *read, uint32_t which)
+static uint64_t offset_in_slot(const struct slice_read *read)
+{
+    return is_decoded(read) ? 0 : offset_in_record(read) % KV_PAGE_BYTES;
+}
+
+/* What the frame's K (0) or V (1) must hash to, as written. */
+static uint32_t written_crc(const struct slice_read *read, uint32_t which)
 {
     uint32_t slice = 2 * read->layer + which;
 
     return kv_slice_crc_plain(&read->segment->super, read->frame->seq, slice,
-                              index_frame_sums(read->frame)[slice], slice_bytes(read));
+                              index_frame_sums(read->frame)[slice], written_bytes(read));
+}
+
+/* The same of the layer in its slot. */
+static uint32_t expected_crc(const struct slice_read *read, uint32_t which)
+{
+    if (is_decoded(read))
+        return get_u32(read->bytes + 2 * slice_bytes(read) + which * sizeof(uint32_t));
+    return written_crc(read, which);
 }
 
 /* --- on a reading thread --- */
@@ -58,6 +85,24 @@ static bool check_layer(struct slice_read *read)
     if (key_crc != expected_crc(read, 0) || value_crc != expected_crc(read, 1))
         return status_fail(&read->st, STATUS_DATA_LOSS, "checksum of layer %u does not fit", read->layer);
     read->crc = kv_crc_join(key_crc, value_crc, bytes);
+    return true;
+}
+
+/* `from` is the layer as it is written. */
+static bool decode_layer(struct slice_read *read, const uint8_t *from)
+{
+    uint64_t bytes = slice_bytes(read), stored = written_bytes(read);
+    uint8_t *to = ram_bytes(read->store->arena, read->slot);
+
+    for (uint32_t which = 0; which < 2; which++) {
+        if (kv_crc(0, from + which * stored, stored) != written_crc(read, which))
+            return status_fail(&read->st, STATUS_DATA_LOSS, "checksum of layer %u does not fit", read->layer);
+        kv_quant_decode(&read->chunk->geometry, read->frame->encoding, read->frame->tokens,
+                        from + which * stored, to + which * bytes);
+        put_u32(to + 2 * bytes + which * sizeof(uint32_t), kv_crc(0, to + which * bytes, bytes));
+    }
+    read->bytes = to;
+    read->crc = kv_crc_join(expected_crc(read, 0), expected_crc(read, 1), bytes);
     return true;
 }
 
@@ -88,6 +133,14 @@ static bool read_from_disk(struct slice_read *read, uint8_t *to, uint64_t from, 
                             &read->st);
 }
 
+/* Pages of the record that hold the layer as it is written. */
+static bool read_layer(struct slice_read *read, uint8_t *to, uint64_t at)
+{
+    uint64_t from = round_down(at, KV_PAGE_BYTES);
+
+    return read_from_disk(read, to, from, round_up(at + 2 * written_bytes(read), KV_PAGE_BYTES) - from);
+}
+
 static void read_run(struct work *work)
 {
     struct slice_read *read = container_of(work, struct slice_read, work);
@@ -103,16 +156,19 @@ static void read_run(struct work *work)
         read->ok = read->has_header && check_thumbnail(read);
         return;
     }
+    if (read->is_from_disk && is_decoded(read)) {
+        read->ok =
+            read_layer(read, read->buffer, at) && decode_layer(read, read->buffer + at % KV_PAGE_BYTES);
+        return;
+    }
     if (read->is_from_disk) {
         uint8_t *to = ram_bytes(read->store->arena, read->slot);
-        uint64_t from = round_down(at, KV_PAGE_BYTES);
 
-        read->bytes = to + (at - from);
-        read->ok = read_from_disk(read, to, from, round_up(at + read->length, KV_PAGE_BYTES) - from);
+        read->bytes = to + at % KV_PAGE_BYTES;
+        read->ok = read_layer(read, to, at) && check_layer(read);
     } else {
-        read->ok = true;
+        read->ok = check_layer(read);
     }
-    read->ok = read->ok && check_layer(read);
 }
 
 /* --- on the loop --- */
@@ -120,9 +176,14 @@ static void read_run(struct work *work)
 static bool answer(struct slice_read *read, enum frame_result result)
 {
     read->result = result;
-    if (result != FRAME_OK)
+    if (!frame_result_has_bytes(result))
         read->length = 0;
     return true;
+}
+
+static bool answer_bytes(struct slice_read *read)
+{
+    return answer(read, is_decoded(read) ? FRAME_DERIVED : FRAME_OK);
 }
 
 static void quarantine(struct slice_read *read)
@@ -174,7 +235,7 @@ static void keep_slice(struct slice_read *read)
     ram_unref(arena, read->slot);
     read->slot = frame->slices[read->layer];
     ram_ref(arena, read->slot);
-    read->bytes = ram_bytes(arena, read->slot) + offset_in_record(read) % KV_PAGE_BYTES;
+    read->bytes = ram_bytes(arena, read->slot) + offset_in_slot(read);
 }
 
 static void read_done(struct work *work)
@@ -185,7 +246,7 @@ static void read_done(struct work *work)
     read->is_running = false;
     read->segment->reads--;
     if (read->ok) {
-        answer(read, FRAME_OK);
+        answer_bytes(read);
         if (read->is_from_disk)
             keep_slice(read);
     } else if (read->frame->is_moved || can_try_disk(read)) {
@@ -263,40 +324,57 @@ static bool start_thumbnail(struct slice_read *read)
     return submit(read);
 }
 
+/* The pages of a layer that is to be decoded. */
+static bool make_buffer(struct slice_read *read)
+{
+    uint64_t at = offset_in_record(read) % KV_PAGE_BYTES;
+
+    free(read->buffer); /* a moved frame may be written otherwise */
+    read->buffer = disk_buffer(round_up(at + 2 * written_bytes(read), KV_PAGE_BYTES));
+    return read->buffer != NULL;
+}
+
 static bool start_layer(struct slice_read *read)
 {
     struct index_frame *frame = read->frame;
     struct ram_slot *slice = frame->slices == NULL ? NULL : frame->slices[read->layer];
-    uint64_t at = offset_in_record(read), bytes;
+    uint64_t bytes = offset_in_slot(read) + (is_decoded(read) ? DECODED_CRC_BYTES : 0);
 
     read->length = 2 * slice_bytes(read);
     read->segment = read->chunk->segment;
     read->is_from_disk = frame->image == NULL && slice == NULL;
     if (!read->is_from_disk) {
         if (frame->image != NULL)
-            use_slot(read, frame->image, at);
+            use_slot(read, frame->image, offset_in_record(read));
         else
-            use_slot(read, slice, at % KV_PAGE_BYTES);
+            use_slot(read, slice, offset_in_slot(read));
         if (!read->is_shared)
             return submit(read);
         read->crc = kv_crc_join(expected_crc(read, 0), expected_crc(read, 1), slice_bytes(read));
-        return answer(read, FRAME_OK);
+        return answer_bytes(read);
     }
-    bytes = round_up(at + read->length, KV_PAGE_BYTES) - round_down(at, KV_PAGE_BYTES);
-    if (bytes > ram_slot_bytes_max(read->store->arena, RAM_SLICES))
+    bytes = round_up(bytes + read->length, KV_PAGE_BYTES);
+    if (bytes > ram_slot_bytes_max(read->store->arena, RAM_SLICES) ||
+        (is_decoded(read) && !make_buffer(read)))
         return answer(read, FRAME_UNAVAILABLE);
     REQUIRE(read->slot == NULL);
     read->slot = ram_take(read->store->arena, RAM_SLICES, bytes);
     return read->slot == NULL ? wait_for_room(read) : submit(read);
 }
 
-/* A frame whose file failed has moved on. */
-static bool find_again(struct slice_read *read)
+/* A frame whose file failed, or was rewritten, has moved on; or it has gone. */
+static bool find_again(struct slice_read *read, enum frame_result *result_p)
 {
-    struct segment *segment = read->frame->chunk->segment;
-    struct index_frame *frame = segment == NULL ? NULL : stream_find(segment->stream, read->frame->seq);
+    const struct segment *segment = read->frame->chunk->segment;
+    struct index_frame *frame;
 
-    if (frame != NULL)
+    *result_p = FRAME_EVICTED;
+    if (segment == NULL)
+        return false;
+    frame = stream_find(segment->stream, read->frame->seq);
+    if (frame == NULL)
+        *result_p = frame_result_of_absence(stream_absence_of(segment->stream, read->frame->seq));
+    else
         read->frame = frame;
     return frame != NULL;
 }
@@ -315,13 +393,17 @@ static void hold_chunk(struct slice_read *read)
 
 bool slice_read_start(struct slice_read *read)
 {
-    if (read->frame->is_moved && !find_again(read))
-        return answer(read, FRAME_UNAVAILABLE);
+    enum frame_result result;
+
+    if (read->frame->is_moved && !find_again(read, &result))
+        return answer(read, result);
     hold_chunk(read);
     if (read->chunk->segment == NULL || read->chunk->segment->is_leaving)
         return answer(read, FRAME_EVICTED);
     if (read->frame->is_quarantined)
         return answer(read, FRAME_QUARANTINED);
+    if (read->layer != SLICE_THUMBNAIL && !read->frame->has_slices)
+        return answer(read, FRAME_EVICTED);
     return read->layer == SLICE_THUMBNAIL ? start_thumbnail(read) : start_layer(read);
 }
 

@@ -4,7 +4,9 @@
  *
  * What comes back is leased until released: the bytes stay where they are. Bytes from the disk are checked before
  * anybody sees them, and kept in RAM for the next question. Bytes from RAM are checked here too when they will be
- * sent inline; whoever reads them in shared memory checks its own copy (`is_shared`).
+ * sent inline; whoever reads them in shared memory checks its own copy (`is_shared`). A slice that is written in fewer
+ * bits is checked as it is written, then decoded: what comes back, and stays in RAM, is of the geometry's dtype, and the
+ * result is DERIVED.
  *
  * Owner:  the caller's memory; not freed while the read is under way.
  * Thread: loop; reading and checking on the reading threads.
@@ -28,6 +30,12 @@ enum frame_result {
     FRAME_NOT_FOUND = 8,
 };
 
+/* Bytes come with it. */
+static inline bool frame_result_has_bytes(enum frame_result result)
+{
+    return result == FRAME_OK || result == FRAME_DERIVED;
+}
+
 enum { SLICE_THUMBNAIL = UINT32_MAX }; /* as `layer` */
 
 struct slice_read {
@@ -49,7 +57,7 @@ struct slice_read {
     struct index_chunk *chunk;
     struct segment *segment;
     struct kv_record *header; /* a thumbnail's */
-    uint8_t *buffer;
+    uint8_t *buffer;          /* a thumbnail's record; a layer as it is written */
     bool is_from_disk, is_waiting, is_running, has_header, ok;
     struct status st;
 };

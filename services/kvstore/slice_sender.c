@@ -133,7 +133,7 @@ static void settle(struct slice_item *item)
 {
     struct slice_read *read = &item->slice;
 
-    if (item->sender == NULL || !read->is_shared || read->result != FRAME_OK)
+    if (item->sender == NULL || !read->is_shared || !frame_result_has_bytes(read->result))
         return;
     item->is_shared = read->slot->generation != 0 && take_lease(item, read->slot);
     if (item->is_shared || read->is_from_disk)
@@ -209,7 +209,7 @@ static void fill_head(const struct slice_item *item, Reelkv__V1__SliceHead *head
         head->tokens = target->frame->tokens;
         head->pts_ns = target->frame->pts_ns;
     }
-    if (item->has_slice && item->slice.result == FRAME_OK) {
+    if (item->has_slice && frame_result_has_bytes(item->slice.result)) {
         head->length = item->slice.length;
         head->crc32c = item->slice.crc;
     }
@@ -236,7 +236,7 @@ static bool send_message(struct slice_sender *sender, struct slice_item *item)
     Reelkv__V1__ShmPlace place;
     uint64_t left = 0;
 
-    if (item->has_slice && item->slice.result == FRAME_OK && !item->is_shared)
+    if (item->has_slice && frame_result_has_bytes(item->slice.result) && !item->is_shared)
         left = item->slice.length - item->sent_bytes;
     if (!item->is_head_sent) {
         fill_head(item, &head, &place);
@@ -256,8 +256,9 @@ static bool send_message(struct slice_sender *sender, struct slice_item *item)
 
 static bool is_sent(const struct slice_item *item)
 {
-    return item->is_head_sent && (item->is_shared || !item->has_slice || item->slice.result != FRAME_OK ||
-                                  item->sent_bytes == item->slice.length);
+    return item->is_head_sent &&
+           (item->is_shared || !item->has_slice || !frame_result_has_bytes(item->slice.result) ||
+            item->sent_bytes == item->slice.length);
 }
 
 static void take_first(struct slice_sender *sender)

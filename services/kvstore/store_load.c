@@ -170,12 +170,12 @@ static void sum_up(struct stream *stream, const struct lost *lost)
     stream->next_token_index = stream->history.next_token_index;
     for (uint32_t i = 0; i < stream->segment_count; i++) {
         const struct segment *segment = stream->segments[i];
-        uint64_t gap_frames, damaged_frames;
+        const struct segment_counts counts = segment_count_marks(segment);
 
         history_take_back(&stream->history, segment->super.first_seq, segment->end_seq);
-        segment_count_marks(segment, &gap_frames, &damaged_frames);
-        stream->gap_frames += gap_frames;
-        stream->damaged_frames += damaged_frames;
+        stream->gap_frames += counts.gap_frames;
+        stream->damaged_frames += counts.damaged_frames;
+        stream->evicted_frames += counts.evicted_frames;
         stream->stored_frames += segment->index.frame_count;
         if (segment->end_seq > stream->next_seq)
             stream->next_seq = segment->end_seq;

@@ -373,7 +373,7 @@ void stream_add_to_history(struct history *history, const struct segment *segmen
             span = (struct history_span){ frame->seq, frame->seq + 1, frame->pts_ns, frame->pts_ns, 1 };
         } else {
             span = (struct history_span){ mark->seq, mark->end_seq, mark->pts_ns, mark->end_pts_ns, 0 };
-            if (mark->is_damaged)
+            if (mark->is_damaged || mark->type == KV_RECORD_TOMBSTONE)
                 span.frames = mark->end_seq - mark->seq;
         }
         history_add(history, &span);
@@ -386,7 +386,7 @@ void stream_add_to_history(struct history *history, const struct segment *segmen
 
 void stream_release_segment(struct stream *stream, struct segment *segment)
 {
-    uint64_t gap_frames, damaged_frames;
+    const struct segment_counts counts = segment_count_marks(segment);
     uint32_t at = 0;
 
     while (at < stream->segment_count && stream->segments[at] != segment)
@@ -394,9 +394,9 @@ void stream_release_segment(struct stream *stream, struct segment *segment)
     REQUIRE(at < stream->segment_count);
     stream_add_to_history(&stream->history, segment);
     stream->stored_frames -= segment->index.frame_count;
-    segment_count_marks(segment, &gap_frames, &damaged_frames);
-    stream->gap_frames -= gap_frames;
-    stream->damaged_frames -= damaged_frames;
+    stream->gap_frames -= counts.gap_frames;
+    stream->damaged_frames -= counts.damaged_frames;
+    stream->evicted_frames -= counts.evicted_frames;
     stream->segment_count--;
     memmove(&stream->segments[at], &stream->segments[at + 1], (stream->segment_count - at) * sizeof segment);
     index_part_drop(&segment->index, stream->store->arena);

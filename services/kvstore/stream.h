@@ -64,6 +64,7 @@ struct stream {
     uint64_t next_seq, next_token_index;
     uint64_t saved_seq;                                 /* next_seq as stream.json had it at start */
     uint64_t stored_frames, gap_frames, damaged_frames; /* held now; what has gone is in history */
+    uint64_t evicted_frames;                            /* gone from between those that are held */
     struct history *lost; /* of the damaged ones, those no segment has a mark of; NULL: none */
     int64_t last_pts_ns;
     uint64_t expected_frames;

@@ -95,7 +95,9 @@ enum stream_absence stream_absence_of(const struct stream *stream, uint64_t seq)
         const struct segment_mark *mark = &segment->marks[i];
 
         if (seq >= mark->seq && seq < mark->end_seq)
-            return mark->is_damaged ? STREAM_ABSENT_DAMAGED : STREAM_ABSENT_GAP;
+            return mark->is_damaged                    ? STREAM_ABSENT_DAMAGED
+                   : mark->type == KV_RECORD_TOMBSTONE ? STREAM_ABSENT_EVICTED
+                                                       : STREAM_ABSENT_GAP;
     }
     span = history_find(&stream->history, seq);
     if (span != NULL)

@@ -67,14 +67,18 @@ static bool add_chunk(struct view *view, uint32_t stream, struct index_chunk *ch
             view->damaged_frames++;
             continue;
         }
+        if (view->only_readable && !frame->has_slices) {
+            view->evicted_frames++;
+            continue;
+        }
         entry.mask |= 1u << i;
         count_frame(view, frame);
     }
     return entry.mask == 0 || add_entry(view, &entry);
 }
 
-/* Gap frames of a record, as far as its times say they lie in the range. */
-static uint64_t gap_share(const struct segment_mark *mark, const struct range *range)
+/* Frames of a gap or a tombstone, as far as its times say they lie in the range. */
+static uint64_t share_of(const struct segment_mark *mark, const struct range *range)
 {
     const struct history_span span = { mark->seq, mark->end_seq, mark->pts_ns, mark->end_pts_ns, 0 };
     struct history one = { .count = 1 };
@@ -107,8 +111,12 @@ static void count_absent(struct view *view, const struct stream *stream, const s
         for (uint32_t n = 0; n < segment->mark_count; n++) {
             const struct segment_mark *mark = &segment->marks[n];
 
-            if (mark->type == KV_RECORD_GAP && !mark->is_damaged)
-                view->gap_frames += gap_share(mark, range);
+            if (mark->is_damaged)
+                continue;
+            if (mark->type == KV_RECORD_GAP)
+                view->gap_frames += share_of(mark, range);
+            else if (mark->type == KV_RECORD_TOMBSTONE)
+                view->evicted_frames += share_of(mark, range);
         }
     }
 }
@@ -176,6 +184,7 @@ bool view_create(struct view **view_p, struct store *store, const struct view_re
         return status_fail(st, STATUS_EXHAUSTED, "no memory for a view");
     view->store = store;
     view->refs = 1;
+    view->only_readable = request->only_readable;
     view->stream_count = request->stream_count;
     for (uint32_t i = 0; i < request->stream_count; i++)
         if (!add_stream(view, i, request, st)) {
@@ -243,7 +252,8 @@ struct index_frame *view_find(const struct view *view, uint32_t stream, uint64_t
     frame = held == NULL ? NULL : stream_find(held, seq);
     if (held != NULL && frame == NULL)
         *absence_p = stream_absence_of(held, seq);
-    else if (frame != NULL && frame->chunk->segment->is_leaving)
+    else if (frame != NULL &&
+             (frame->chunk->segment->is_leaving || (view->only_readable && !frame->has_slices)))
         *absence_p = STREAM_ABSENT_EVICTED;
     else if (frame != NULL && frame->is_quarantined)
         *absence_p = STREAM_ABSENT_DAMAGED;

@@ -22,6 +22,7 @@ struct view_request {
     uint8_t fingerprint[KV_FINGERPRINT_BYTES];
     int64_t from_ns, to_ns; /* to_ns 0: no end */
     int64_t as_of_ns;       /* 0: all */
+    bool only_readable; /* without frames of which only keys and thumbnails are left: they count as evicted */
 };
 
 struct view_entry {
@@ -39,6 +40,7 @@ struct view {
     struct store *store;
     uint32_t refs;
     bool has_shape; /* some stream has blocks */
+    bool only_readable;
     struct kv_geometry geometry;
     struct view_entry *entries;
     uint32_t entry_count, entry_room;

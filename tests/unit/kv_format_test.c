@@ -64,6 +64,9 @@ TEST(format_superblock_round_trips)
     CHECK_STR(super.ns, "default");
     CHECK_STR(super.stream, "dock-2");
     CHECK_EQ(super.replaces, 0xfedcba9876543210);
+    CHECK_EQ(super.aged.thin, 4);
+    CHECK_EQ(super.aged.bits, 8);
+    CHECK(super.aged.keys_only);
     CHECK(kv_geometry_is_equal(&super.geometry, &golden_geometry));
     CHECK_MEM(super.fingerprint, golden.super.fingerprint, KV_FINGERPRINT_BYTES);
     free(golden.bytes);

@@ -148,6 +148,7 @@ static inline void golden_compose(struct golden *golden)
                                        .created_ns = 1700000000000000000,
                                        .first_seq = 40,
                                        .replaces = 0xfedcba9876543210,
+                                       .aged = { .thin = 4, .bits = 8, .keys_only = true },
                                        .ns = "default",
                                        .stream = "dock-2" };
     for (unsigned i = 0; i < KV_FINGERPRINT_BYTES; i++)
