@@ -144,13 +144,12 @@ void kv_mark_put(uint64_t salt, uint64_t synced, uint8_t page[KV_PAGE_BYTES]);
 bool kv_mark_get(uint64_t salt, uint64_t *synced_p, const uint8_t page[KV_PAGE_BYTES]);
 
 enum kv_record_type {
-    KV_RECORD_INIT = 1,    /* the system prompt's block; a copy opens every segment of an epoch */
-    KV_RECORD_FRAME = 2,   /* one block */
-    KV_RECORD_GAP = 3,     /* seq .. end seq were offered and never stored; the note says why */
-    KV_RECORD_EVENT = 4,   /* something happened before seq; see enum kv_event, the note says more */
-    KV_RECORD_DERIVED = 5, /* a reduced copy of seq .. end seq. Has its number; not read by candidate 1 */
-    KV_RECORD_TOMBSTONE =
-        6, /* seq .. end seq were here and are not any more; `event` says why, the note in words */
+    KV_RECORD_INIT = 1,      /* the system prompt's block; a copy opens every segment of an epoch */
+    KV_RECORD_FRAME = 2,     /* one block */
+    KV_RECORD_GAP = 3,       /* seq .. end seq were offered and never stored; the note says why */
+    KV_RECORD_EVENT = 4,     /* something happened before seq; see enum kv_event, the note says more */
+    KV_RECORD_DERIVED = 5,   /* a reduced copy of seq .. end seq. Has its number; not read by candidate 1 */
+    KV_RECORD_TOMBSTONE = 6, /* seq .. end seq were here and are not any more; `event` says why */
 };
 
 enum kv_event { KV_EVENT_END = 1 }; /* the source ended; the note: the trouble, or nothing */
@@ -170,6 +169,8 @@ enum kv_part {
     KV_PART_NOTE = 0x10002,
     KV_PART_EMBEDDING = 0x10003,
 };
+
+const char *kv_tombstone_text(uint16_t kind); /* "thinned" */
 
 struct kv_slice {
     uint32_t tokens;

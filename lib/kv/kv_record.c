@@ -1,6 +1,7 @@
 /* Records: their header, where their parts lie, and their checksums. The layout is in kv_format.h. */
 #include "kv/kv_format.h"
 
+#include "base/array.h"
 #include "base/bytes.h"
 #include "base/require.h"
 #include "kv/kv_crc.h"
@@ -382,6 +383,15 @@ static bool check_block(const struct kv_record *record, const struct kv_geometry
                                (unsigned long long)record->seq, i);
     }
     return true;
+}
+
+const char *kv_tombstone_text(uint16_t kind)
+{
+    static const char *const texts[] = { [KV_TOMBSTONE_THINNED] = "thinned",
+                                         [KV_TOMBSTONE_FORGOTTEN] = "forgotten",
+                                         [KV_TOMBSTONE_DAMAGED] = "damaged" };
+
+    return kind >= 1 && kind < ARRAY_LEN(texts) ? texts[kind] : "gone";
 }
 
 bool kv_record_type_is_read(enum kv_record_type type)

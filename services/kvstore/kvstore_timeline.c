@@ -140,6 +140,8 @@ static bool add_mark(struct timeline *timeline, const struct segment_mark *mark)
                                                       : REELKV__V1__FRAME_RESULT__FRAME_RESULT_GAP;
     if (mark->note != NULL)
         span.reason = mark->note;
+    else if (mark->type == KV_RECORD_TOMBSTONE)
+        span.reason = (char *)(uintptr_t)kv_tombstone_text(mark->event);
     return add(timeline, &span);
 }
 

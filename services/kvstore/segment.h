@@ -82,6 +82,7 @@ struct segment {
     uint64_t quarantined_frames; /* of the index, found damaged by readers */
     uint32_t reads;              /* in flight: the file must stay */
     bool is_leaving;             /* chosen to go; no new reads */
+    bool has_rival; /* a file made from it is there too: it is not rewritten before the next start */
     struct segment_writer *writer;
     struct segment *age_next, *age_prev; /* sealed ones, oldest first */
 };

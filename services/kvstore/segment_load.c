@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/require.h"
 #include "kv/kv_crc.h"
@@ -231,6 +232,10 @@ static bool load_content(struct loader *loader)
 
     if (!load_super(loader, &super))
         return false;
+    if (loader->load->was_open && super.replaces != 0) { /* what it was made from is still there */
+        loader->load->is_empty = true;
+        return true;
+    }
     loader->segment = segment_create(loader->stream, &super, 0);
     if (loader->segment == NULL)
         return status_fail(loader->st, STATUS_EXHAUSTED, "no memory for a segment");
@@ -262,6 +267,19 @@ static bool is_unborn(struct loader *loader)
     return is_unborn;
 }
 
+/* So that a power cut does not bring it back when its bytes have been given to others. */
+static void sync_folder_of(const struct loader *loader)
+{
+    const struct log_context context = { .stream = loader->stream->name };
+    char folder[PATH_MAX];
+    struct status st;
+
+    snprintf(folder, sizeof folder, "%s", loader->base);
+    *strrchr(folder, '/') = '\0';
+    if (!file_sync_folder_on(loader->disk, folder, &st))
+        log_warn(&context, "removal_not_synced", "%s; a power cut may bring %s back", st.text, loader->base);
+}
+
 bool segment_load(struct stream *stream, const char *base, bool is_open, struct segment **segment_p,
                   struct segment_load *load, struct status *st)
 {
@@ -280,6 +298,8 @@ bool segment_load(struct stream *stream, const char *base, bool is_open, struct 
         ok = load->is_empty = true;
     if (ok && load->is_empty && is_open && loader.disk->unlink(path) != 0)
         ok = status_fail(st, status_code_of_errno(errno), "remove %s: %m", path);
+    if (ok && load->is_empty && is_open)
+        sync_folder_of(&loader);
     if (ok && !load->is_empty)
         ok = disk_taken(loader.disk, loader.fd, &loader.segment->disk_bytes, st);
     if (loader.fd >= 0)

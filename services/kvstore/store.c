@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "base/require.h"
+#include "kvstore/segment_age.h"
 
 enum { RETRY_MS = 200 };
 
@@ -189,7 +190,7 @@ void store_start_commits(struct store *store)
 
 static bool is_quiet(const struct store *store)
 {
-    if (store->removal != NULL || store->warm_up != NULL)
+    if (store->removal != NULL || store->ages != NULL || store->warm_up != NULL)
         return false;
     for (const struct stream *stream = store->streams; stream != NULL; stream = stream->next) {
         if (stream->saves != NULL || stream->deletion != NULL)
@@ -221,6 +222,7 @@ static void drain(struct store *store)
     struct loop_timer limit = { 0 };
     bool gave_up = false;
 
+    segment_age_pump(store);
     loop_timer_start(store->loop, &limit, CLOSE_MS, close_timeout);
     while (!is_quiet(store)) {
         if (!loop_timer_is_running(&limit) && !gave_up) {
@@ -246,7 +248,9 @@ void store_close(struct store *store)
     }
     loop_timer_stop(&store->commit_timer);
     loop_timer_stop(&store->retry_timer);
+    loop_timer_stop(&store->age_timer);
     work_pool_destroy(store->reading);
+    work_pool_destroy(store->ageing);
     work_pool_destroy(store->writing);
     while (store->streams != NULL) {
         struct stream *stream = store->streams;

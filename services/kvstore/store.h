@@ -5,9 +5,9 @@
  *   <root>/v1/<ns>/<stream>/history.json              what has been removed to keep the budget
  *   <root>/v1/<ns>/<stream>/<epoch>/<seq>-<salt>.seg  segments (docs/kv-format.md)
  *
- * Threads: the loop owns everything in these headers. Two pools work for it: `writing` (makes, writes, syncs,
- * seals, removes files) and `reading` (reads slices, checks and copies blocks, scores). Results come back as
- * letters. The loop itself never touches a file once store_open() has returned.
+ * Threads: the loop owns everything in these headers. Three pools work for it: `writing` (makes, writes, syncs,
+ * seals, removes files), `reading` (reads slices, checks and copies blocks, scores) and `ageing` (one thread, rewrites
+ * segments). Results come back as letters. The loop itself never touches a file once store_open() has returned.
  *
  * Budgets. RAM: three quarters of ram_bytes are the arena (reserved at start, mapped in the background), at most a
  * quarter the index, gaps and events included. On top of it each stream has one INIT image, and at most
@@ -49,7 +49,7 @@ _Static_assert(2 * (HISTORY_SPANS_MAX + 1) * HISTORY_SPAN_BYTES + 5 * KV_PAGE_BY
 struct store {
     struct store_options options;
     struct loop *loop;
-    struct work_pool *writing, *reading;
+    struct work_pool *writing, *reading, *ageing;
     const struct file_ops *disk;
     struct ram_arena *arena;
     struct index_memory index_memory;
@@ -61,6 +61,8 @@ struct store {
     struct segment *oldest, *newest; /* sealed segments by age */
     struct removal *removal;         /* the one running */
     uint64_t remove_at_ns;           /* the next one not before: the last one failed */
+    struct segment_age *ages;        /* the segment being rewritten, and those that wait for their turn */
+    struct loop_timer age_timer;
     struct slice_read *read_waiters, **read_waiters_end;
     struct ram_waiter *ram_waiters, **ram_waiters_end;
     struct loop_timer commit_timer;
@@ -113,6 +115,10 @@ void store_adjust_disk(struct store *store, struct segment *segment,
                        uint64_t bytes);                                  /* to what it really takes */
 void store_segment_sealed(struct store *store, struct segment *segment); /* may be removed from now on */
 void store_segment_gone(struct store *store, struct segment *segment);   /* its file is no more */
+/* The new one has been counted. */
+void store_replace_segment(struct store *store, struct segment *old, struct segment *made);
+/* makes_room: when there is not, old segments start to go. */
+bool store_has_disk_room(struct store *store, uint64_t bytes, bool makes_room);
 /* At start: removes what is beyond the disk's budget, and what damage that was found takes beyond the index's; turns the
  * loop. PRECONDITION when the index is beyond it all the same. */
 bool store_fit_budget(struct store *store, struct status *st);

@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/require.h"
+#include "kvstore/segment_age.h"
 #include "kvstore/store.h"
 
 enum {
@@ -78,6 +79,12 @@ void store_segment_gone(struct store *store, struct segment *segment)
     segment_destroy(segment);
 }
 
+void store_replace_segment(struct store *store, struct segment *old, struct segment *made)
+{
+    age_insert(store, made, old);
+    age_remove(store, old);
+}
+
 void store_adjust_disk(struct store *store, struct segment *segment, uint64_t bytes)
 {
     store->disk_used_bytes += bytes - segment->disk_bytes;
@@ -90,6 +97,7 @@ void store_room_changed(struct store *store)
     for (struct stream *stream = store->streams; stream != NULL; stream = stream->next)
         if (stream->waits_for_room)
             stream_pump(stream);
+    segment_age_pump(store);
 }
 
 /* Removes one segment's file; the store does one at a time. The segment stays in its stream, unread, until that is done. */
@@ -287,6 +295,15 @@ bool store_reserve_disk(struct store *store, struct segment *segment, uint64_t b
     }
     segment->stream->waits_for_room = true;
     make_room(store);
+    return false;
+}
+
+bool store_has_disk_room(struct store *store, uint64_t bytes, bool makes_room)
+{
+    if (store->disk_used_bytes + bytes <= store->options.disk_bytes)
+        return true;
+    if (makes_room)
+        make_room(store);
     return false;
 }
 

@@ -17,6 +17,7 @@
 #include "base/name.h"
 #include "base/require.h"
 #include "kvstore/segment_load.h"
+#include "kvstore/segment_replaced.h"
 #include "kvstore/segment_scan.h"
 
 enum { RAM_BYTES_MIN = 8 << 20, DISK_BYTES_MIN = 8 << 20 };
@@ -155,7 +156,8 @@ static bool load_epochs(struct stream *stream, struct lost *lost, struct status 
         snprintf(folder, sizeof folder, "%s/%s", stream->folder, epochs.list[i]);
         ok = file_list_on(stream->store->disk, folder, &files, st);
         for (uint32_t n = 0; ok && n < files.count; n++)
-            ok = load_segment(stream, folder, files.list[n], lost, st);
+            if (!segment_drop_replaced(stream, folder, &files, n))
+                ok = load_segment(stream, folder, files.list[n], lost, st);
         file_names_free(&files);
     }
     file_names_free(&epochs);
@@ -369,8 +371,10 @@ static bool start_pools(struct store *store, struct status *st)
     const struct work_pool_options reading = { .name = "kv-reading",
                                                .threads = store->options.reading_threads,
                                                .queue_max = STORE_READS_QUEUED };
+    const struct work_pool_options ageing = { .name = "kv-ageing", .threads = 1, .queue_max = 1 };
 
     return work_pool_create(&store->writing, store->loop, &writing, st) &&
+           work_pool_create(&store->ageing, store->loop, &ageing, st) &&
            work_pool_create(&store->reading, store->loop, &reading, st);
 }
 

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/name.h"
 #include "base/require.h"
+#include "kvstore/segment_age.h"
 #include "kvstore/segment_job.h"
 #include "kvstore/store.h"
 
@@ -357,6 +358,7 @@ void stream_progress(struct stream *stream)
         stream_forget_init(stream);
     if (stream->deletion != NULL)
         stream_continue_deletion(stream);
+    segment_age_pump(stream->store);
 }
 
 /* Frames and marks, each in the order of numbers, as one list of spans. */
@@ -384,19 +386,40 @@ void stream_add_to_history(struct history *history, const struct segment *segmen
         history->next_token_index = segment->end_token_index;
 }
 
-void stream_release_segment(struct stream *stream, struct segment *segment)
+/* What a segment says of its numbers, added to the stream's counts or taken off. */
+static void count_segment(struct stream *stream, const struct segment *segment, int sign)
 {
     const struct segment_counts counts = segment_count_marks(segment);
+
+    stream->stored_frames += (uint64_t)sign * segment->index.frame_count;
+    stream->gap_frames += (uint64_t)sign * counts.gap_frames;
+    stream->damaged_frames += (uint64_t)sign * counts.damaged_frames;
+    stream->evicted_frames += (uint64_t)sign * counts.evicted_frames;
+}
+
+static uint32_t place_of(const struct stream *stream, const struct segment *segment)
+{
     uint32_t at = 0;
 
     while (at < stream->segment_count && stream->segments[at] != segment)
         at++;
     REQUIRE(at < stream->segment_count);
+    return at;
+}
+
+void stream_replace_segment(struct stream *stream, struct segment *old, struct segment *made)
+{
+    count_segment(stream, old, -1);
+    count_segment(stream, made, 1);
+    stream->segments[place_of(stream, old)] = made;
+}
+
+void stream_release_segment(struct stream *stream, struct segment *segment)
+{
+    uint32_t at = place_of(stream, segment);
+
     stream_add_to_history(&stream->history, segment);
-    stream->stored_frames -= segment->index.frame_count;
-    stream->gap_frames -= counts.gap_frames;
-    stream->damaged_frames -= counts.damaged_frames;
-    stream->evicted_frames -= counts.evicted_frames;
+    count_segment(stream, segment, -1);
     stream->segment_count--;
     memmove(&stream->segments[at], &stream->segments[at + 1], (stream->segment_count - at) * sizeof segment);
     index_part_drop(&segment->index, stream->store->arena);

@@ -215,6 +215,8 @@ void stream_commit(struct stream *stream);
 void stream_progress(struct stream *stream); /* something became durable, or a segment is quiet */
 void stream_segment_failed(struct stream *stream, struct segment *segment);
 
+/* A file made from a segment stands for it now. */
+void stream_replace_segment(struct stream *stream, struct segment *old, struct segment *made);
 /* What the history will be when this segment has gone. */
 void stream_add_to_history(struct history *history, const struct segment *segment);
 /* The file of a sealed segment has gone: out of the index and into the history. The struct is the caller's to free. */

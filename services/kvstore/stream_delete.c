@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/require.h"
+#include "kvstore/segment_age.h"
 #include "kvstore/store.h"
 
 struct stream_deletion {
@@ -79,7 +80,8 @@ static bool is_quiet(const struct stream *stream)
     for (uint32_t i = 0; i < stream->segment_count; i++)
         if (segment_is_busy(stream->segments[i]))
             return false;
-    return stream->saves == NULL && !store_is_removing_from(stream->store, stream);
+    return stream->saves == NULL && !store_is_removing_from(stream->store, stream) &&
+           !segment_age_is_of(stream->store, stream);
 }
 
 void stream_continue_deletion(struct stream *stream)
@@ -119,6 +121,7 @@ bool stream_delete(struct stream *stream, struct stream_removed *removed, stream
         if (!segment_is_busy(stream->segments[i])) /* a job may be reading the index */
             index_part_drop(&stream->segments[i]->index, stream->store->arena);
     }
+    segment_age_pump(stream->store);
     stream_continue_deletion(stream);
     return true;
 }

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 
+#include "kvstore/segment_age.h"
 #include "sim_disk.h"
 #include "sim_loop.h"
 #include "unit/kvstore_fixture.h"
@@ -9,6 +10,17 @@
 enum { STREAMS = 3, SEQ_MAX = 2048, LIVES = 3 };
 
 enum offer { OFFER_NONE, OFFER_FRAME, OFFER_GAP };
+
+/* What may have become of a number since it was offered, and what has for sure. */
+enum fate { FATE_MAY_GO = 1, FATE_MAY_BE_DERIVED = 2, FATE_WENT = 4, FATE_IS_DERIVED = 8 };
+
+/* The segment being rewritten. */
+struct ageing {
+    struct segment_age age;
+    struct cast *cast;
+    uint64_t from_seq, to_seq;
+    bool is_running;
+};
 
 /* What the store was told of a stream, and what it acked. */
 struct cast {
@@ -24,11 +36,14 @@ struct cast {
     uint64_t offered_seq;         /* ever, and not known to be gone */
     uint8_t offers[SEQ_MAX];      /* the last one of each number */
     uint8_t was_offered[SEQ_MAX]; /* all of them, as bits */
+    uint8_t fates[SEQ_MAX];       /* of enum fate */
 };
 
 struct scene {
     struct fixture fixture;
     struct cast cast[STREAMS];
+    struct ageing ageing;
+    bool ages; /* segments are rewritten: one that is does not go, others go before it */
     bool only_cuts;
     bool is_long; /* enough is written for old segments to go */
     /* A call failed in some life: a segment that could not be removed stays, others go before it. */
@@ -157,9 +172,86 @@ static void attach(struct scene *scene, struct cast *cast, struct stream *stream
         stream_detach(stream, &cast->writer.base);
 }
 
+/* --- ageing --- */
+
+static enum fate fate_of(const struct segment_transform *transform, uint64_t seq)
+{
+    bool is_forgotten =
+        transform->forgets && fixture_pts(seq) >= transform->from_ns && fixture_pts(seq) < transform->to_ns;
+
+    if (is_forgotten || transform->aged.keys_only ||
+        (transform->aged.thin > 1 && seq % transform->aged.thin != 0))
+        return FATE_WENT;
+    return transform->aged.bits != 0 ? FATE_IS_DERIVED : 0;
+}
+
+/* One that went does so for ever; nobody was told of one whose power went. */
+static void aged(struct segment_age *age)
+{
+    struct ageing *ageing = container_of(age, struct ageing, age);
+
+    ageing->is_running = false;
+    if (!age->ok || sim_disk_is_off())
+        return;
+    for (uint64_t seq = ageing->from_seq; seq < ageing->to_seq; seq++)
+        if (ageing->cast->offers[seq] == OFFER_FRAME)
+            ageing->cast->fates[seq] |= (uint8_t)fate_of(&age->transform, seq);
+}
+
+static struct segment_transform some_transform(const struct segment *segment)
+{
+    struct sim_random *random = sim_random();
+    struct segment_transform transform = { 0 };
+
+    if (sim_chance(random, 40))
+        transform.aged.thin = 2 + 2 * sim_pick(random, 2);
+    if (sim_chance(random, 40))
+        transform.aged.bits = 8;
+    if (sim_chance(random, 20))
+        transform.aged.keys_only = true;
+    if (sim_chance(random, 30)) {
+        uint64_t from = segment->super.first_seq + sim_pick(random, 8);
+
+        transform.forgets = true;
+        transform.from_ns = fixture_pts(from);
+        transform.to_ns = fixture_pts(from + sim_pick(random, 12));
+    }
+    return transform;
+}
+
+static void age(struct scene *scene, struct cast *cast, const struct stream *stream)
+{
+    struct ageing *ageing = &scene->ageing;
+    struct segment *segment;
+
+    if (ageing->is_running || stream->segment_count == 0)
+        return;
+    segment = stream->segments[sim_pick(sim_random(), stream->segment_count)];
+    if (segment->writer != NULL || segment->is_leaving)
+        return;
+    *ageing = (struct ageing){ .age = { .segment = segment,
+                                        .transform = some_transform(segment),
+                                        .makes_room = sim_chance(sim_random(), 30),
+                                        .done = aged },
+                               .cast = cast,
+                               .from_seq = segment->super.first_seq,
+                               .to_seq = segment->end_seq,
+                               .is_running = true };
+    for (uint64_t seq = ageing->from_seq; seq < ageing->to_seq; seq++) {
+        enum fate fate = fate_of(&ageing->age.transform, seq);
+
+        cast->fates[seq] |= (uint8_t)(fate == FATE_WENT         ? FATE_MAY_GO
+                                      : fate == FATE_IS_DERIVED ? FATE_MAY_BE_DERIVED
+                                                                : 0);
+    }
+    scene->story->rewritten++;
+    segment_age_submit(scene->fixture.store, &ageing->age);
+}
+
 static void offer(struct cast *cast, uint64_t from, uint64_t to, enum offer what)
 {
     for (uint64_t seq = from; seq < to; seq++) {
+        cast->fates[seq] = 0; /* nothing durable stands there */
         cast->offers[seq] = (uint8_t)what;
         cast->was_offered[seq] |= (uint8_t)(1 << what);
     }
@@ -195,6 +287,8 @@ static void act_on(struct scene *scene, struct cast *cast, struct stream *stream
 {
     uint32_t dice = sim_pick(sim_random(), 100);
 
+    if (scene->ages && sim_chance(sim_random(), 20))
+        age(scene, cast, stream);
     if (stream->writer != NULL) {
         if (dice < 75)
             append(scene, cast, stream);
@@ -239,12 +333,20 @@ static bool check_number(struct scene *scene, const struct cast *cast, struct st
 
     if (sim_disk_is_off() || (result == FRAME_UNAVAILABLE && sim_disk_failed() > 0))
         return true;
-    if (result == FRAME_EVICTED && (!has_begun || scene->has_failed)) {
+    if (result == FRAME_EVICTED && (cast->fates[seq] & (FATE_MAY_GO | FATE_WENT)) != 0)
+        return true;
+    if (result == FRAME_EVICTED && (!has_begun || scene->has_failed || scene->ages)) {
         scene->story->evicted++;
         return true;
     }
     if (is_fixed)
         offered = 1u << cast->offers[seq];
+    if (frame_result_has_bytes(result) && (cast->fates[seq] & FATE_WENT) != 0)
+        test_fail(__FILE__, __LINE__, "%s: number %llu has come back", cast->name, (unsigned long long)seq);
+    if (result == FRAME_OK && (cast->fates[seq] & FATE_IS_DERIVED) != 0)
+        test_fail(__FILE__, __LINE__, "%s: number %llu is whole again", cast->name, (unsigned long long)seq);
+    if (result == FRAME_DERIVED && (cast->fates[seq] & (FATE_MAY_BE_DERIVED | FATE_IS_DERIVED)) != 0)
+        return false;
     if ((result == FRAME_OK && (offered & (1 << OFFER_FRAME)) != 0) ||
         (result == FRAME_GAP && (offered & (1 << OFFER_GAP)) != 0))
         return result == FRAME_GAP;
@@ -398,6 +500,7 @@ void store_story_run(uint64_t seed, bool only_cuts, struct store_story *story)
     sim_start(seed);
     sim_disk_start(sim_random());
     scene = (struct scene){ .only_cuts = only_cuts, .is_long = sim_chance(sim_random(), 10), .story = story };
+    scene.ages = sim_chance(sim_random(), 50);
     scene.fixture.options = (struct store_options){ .name = "kv-a",
                                                     .root = "/data",
                                                     .ram_bytes = 8 << 20,

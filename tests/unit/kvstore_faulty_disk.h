@@ -16,7 +16,8 @@ enum fault_call {
     FAULT_READ = 16,
     FAULT_CUT = 32,
     FAULT_RENAME = 64,
-    FAULT_UNLINK = 128
+    FAULT_UNLINK = 128,
+    FAULT_ALL = 255
 };
 
 static struct {

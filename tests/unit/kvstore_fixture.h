@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "kv/kv_crc.h"
 #include "kvstore/block_read.h"
 #include "kvstore/slice_read.h"
 #include "kvstore/store.h"
@@ -290,37 +291,63 @@ static void fixture_read_done(struct slice_read *read)
     container_of(read, struct fixture_read, read)->came = true;
 }
 
-/* Reads a layer (or the thumbnail); a right answer's bytes are compared with what was written. Returns the
- * result. */
-static inline enum frame_result fixture_read_layer(struct fixture *fixture, struct stream *stream,
-                                                   uint64_t seq, uint32_t layer)
+/* Byte by byte; of DERIVED what the bytes are after they were encoded. */
+static inline void fixture_check_layer(const struct slice_read *read, const char *name)
 {
-    struct fixture_read reading = { .read = { .store = fixture->store,
-                                              .frame = stream_find(stream, seq),
-                                              .layer = layer,
-                                              .done = fixture_read_done } };
+    uint64_t at = payload_layer_offset(&fixture_geometry, FIXTURE_TOKENS, read->layer);
+    uint64_t slice_bytes = kv_slice_bytes(&fixture_geometry, FIXTURE_TOKENS);
+    struct kv_encoding encoding = kv_quant_encoding(&fixture_geometry, 8);
+    uint8_t *expected = malloc(2 * slice_bytes), *codes = malloc(slice_bytes);
+
+    CHECK(expected != NULL && codes != NULL);
+    CHECK_EQ(read->length, 2 * slice_bytes);
+    for (uint64_t i = 0; i < read->length; i++)
+        expected[i] = fixture_byte(name, read->frame->seq, at + i);
+    for (uint32_t i = 0; read->result == FRAME_DERIVED && i < 2; i++) {
+        CHECK(
+            kv_quant_encode(&fixture_geometry, encoding, FIXTURE_TOKENS, expected + i * slice_bytes, codes));
+        kv_quant_decode(&fixture_geometry, encoding, FIXTURE_TOKENS, codes, expected + i * slice_bytes);
+    }
+    for (uint64_t i = 0; i < read->length; i++)
+        if (read->bytes[i] != expected[i])
+            test_fail(__FILE__, __LINE__, "frame %llu layer %u: byte %llu is wrong",
+                      (unsigned long long)read->frame->seq, read->layer, (unsigned long long)i);
+    CHECK_EQ(read->crc, kv_crc(0, read->bytes, read->length));
+    free(expected);
+    free(codes);
+}
+
+/* Reads a layer (or the thumbnail) of a frame whose chunk is held; a right answer's bytes are compared with what was
+ * written. Returns the result. */
+static inline enum frame_result fixture_read_frame(struct fixture *fixture, struct index_frame *frame,
+                                                   const char *name, uint32_t layer)
+{
+    struct fixture_read reading = {
+        .read = { .store = fixture->store, .frame = frame, .layer = layer, .done = fixture_read_done }
+    };
     struct slice_read *read = &reading.read;
     enum frame_result result;
 
-    if (read->frame == NULL)
-        return frame_result_of_absence(stream_absence_of(stream, seq));
     if (!slice_read_start(read))
         FIXTURE_TURN_UNTIL(fixture, reading.came);
     result = read->result;
-    if (result == FRAME_OK && layer != SLICE_THUMBNAIL) {
-        uint64_t at = payload_layer_offset(&fixture_geometry, FIXTURE_TOKENS, layer);
-
-        CHECK_EQ(read->length, 2 * kv_slice_bytes(&fixture_geometry, FIXTURE_TOKENS));
-        for (uint64_t i = 0; i < read->length; i++)
-            if (read->bytes[i] != fixture_byte(stream->name, seq, at + i))
-                test_fail(__FILE__, __LINE__, "frame %llu layer %u: byte %llu is wrong",
-                          (unsigned long long)seq, layer, (unsigned long long)i);
+    if (frame_result_has_bytes(result) && layer != SLICE_THUMBNAIL) {
+        fixture_check_layer(read, name);
     } else if (result == FRAME_OK) {
         CHECK_EQ(read->length, 4);
         CHECK_MEM(read->bytes, "jpeg", 4);
     }
     slice_read_release(read);
     return result;
+}
+
+static inline enum frame_result fixture_read_layer(struct fixture *fixture, struct stream *stream,
+                                                   uint64_t seq, uint32_t layer)
+{
+    struct index_frame *frame = stream_find(stream, seq);
+
+    return frame == NULL ? frame_result_of_absence(stream_absence_of(stream, seq))
+                         : fixture_read_frame(fixture, frame, stream->name, layer);
 }
 
 struct fixture_block_read {

@@ -1,0 +1,414 @@
+#include "kvstore/segment_age.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "base/log.h"
+#include "base/name.h"
+#include "base/random.h"
+#include "base/require.h"
+#include "kvstore/segment_age_job.h"
+#include "kvstore/segment_job.h"
+#include "kvstore/segment_scan.h"
+#include "kvstore/store.h"
+
+enum { YIELD_MS = 5, AGAIN_MS = 1000 };
+
+/* --- what it would make --- */
+
+static struct kv_aged merge(const struct kv_aged *a, const struct kv_aged *b)
+{
+    return (struct kv_aged){ .thin = a->thin > b->thin ? a->thin : b->thin,
+                             .bits = a->bits != 0 && (b->bits == 0 || a->bits < b->bits) ? a->bits : b->bits,
+                             .keys_only = a->keys_only || b->keys_only };
+}
+
+bool segment_age_is_due(const struct segment *segment, const struct kv_aged *aged)
+{
+    const struct kv_aged *has = &segment->super.aged, then = merge(has, aged);
+
+    if (segment->index.frame_count == 0)
+        return false;
+    return then.keys_only != has->keys_only || (!has->keys_only && then.bits != has->bits) ||
+           (then.thin > 1 && then.thin != has->thin);
+}
+
+static uint64_t frame_bytes(const struct segment_transform *transform, const struct index_frame *frame)
+{
+    struct kv_entry entry = { .type = KV_RECORD_FRAME, .tokens = frame->tokens };
+    const struct kv_geometry *geometry = &frame->chunk->geometry;
+    struct kv_encoding encoding = age_encoding_of(transform, frame);
+    struct kv_layout plain, reduced;
+
+    if (!frame->has_slices || (!transform->aged.keys_only && encoding.bits == frame->encoding.bits))
+        return frame->record_bytes;
+    entry.encoding = frame->encoding;
+    kv_entry_layout(&entry, geometry, &plain);
+    entry.encoding = encoding;
+    entry.flags = transform->aged.keys_only ? KV_ENTRY_WITHOUT_SLICES : 0;
+    kv_entry_layout(&entry, geometry, &reduced);
+    return frame->record_bytes - plain.record_bytes + reduced.record_bytes + KV_PAGE_BYTES;
+}
+
+/* One tombstone for each run of frames that go, as if all marks parted them. */
+uint64_t segment_age_bytes(const struct segment *segment, const struct segment_transform *transform)
+{
+    uint64_t bytes = KV_PAGE_BYTES + segment->init_bytes + KV_PAGE_BYTES, notes = 0;
+    uint32_t records = 2 + 2 * segment->mark_count, frames = 0;
+    bool in_run = false;
+
+    for (uint64_t n = 0; n < segment->index.frame_count; n++) {
+        const struct index_frame *frame = index_part_at(&segment->index, n);
+        bool is_kept = age_fate_of(transform, frame) == AGE_KEPT;
+
+        if (is_kept) {
+            bytes += frame_bytes(transform, frame);
+            frames++;
+        } else if (!in_run) {
+            bytes += KV_PAGE_BYTES;
+            records++;
+        }
+        in_run = !is_kept;
+    }
+    for (uint32_t i = 0; i < segment->mark_count; i++) {
+        uint64_t note = segment->marks[i].note == NULL ? 0 : strlen(segment->marks[i].note);
+
+        bytes += 2 * KV_PAGE_BYTES + round_up(note + 1, KV_PAGE_BYTES);
+        notes += note;
+    }
+    records += frames;
+    return bytes + segment_footer_bytes(&segment->super.geometry, records, frames, notes);
+}
+
+/* --- the one at hand --- */
+
+bool segment_age_is_idle(const struct store *store)
+{
+    return store->ages == NULL;
+}
+
+bool segment_age_is_of(const struct store *store, const struct stream *stream)
+{
+    for (const struct segment_age *age = store->ages; age != NULL; age = age->next)
+        if (age->stream == stream)
+            return true;
+    return false;
+}
+
+void segment_age_submit(struct store *store, struct segment_age *age)
+{
+    struct segment_age **link = &store->ages;
+
+    while (*link != NULL)
+        link = &(*link)->next;
+    age->store = store;
+    age->stream = age->segment->stream;
+    age->next = NULL;
+    age->step = AGE_WAITING;
+    age->ok = false;
+    age->segment->reads++; /* its file stays */
+    *link = age;
+    segment_age_pump(store);
+}
+
+static void pump_later(struct loop_timer *timer)
+{
+    segment_age_pump(container_of(timer, struct store, age_timer));
+}
+
+static void again_in(struct store *store, uint64_t ms)
+{
+    if (!loop_timer_is_running(&store->age_timer))
+        loop_timer_start(store->loop, &store->age_timer, ms, pump_later);
+}
+
+static void end(struct segment_age *age)
+{
+    struct store *store = age->store;
+    struct stream *stream = age->stream;
+
+    store->disk_used_bytes -= age->reserved_bytes;
+    store->index_memory.used_bytes -= age->reserved_index_bytes;
+    age_job_free(age->job, store->arena);
+    age->job = NULL;
+    age->reserved_bytes = age->reserved_index_bytes = 0;
+    store->ages = age->next;
+    (age->ok ? age->made : age->segment)->reads--;
+    age->done(age);
+    if (stream->deletion != NULL)
+        stream_continue_deletion(stream);
+    store_room_changed(store);
+    segment_age_pump(store);
+}
+
+static void give_up(struct segment_age *age, const struct status *why)
+{
+    const struct log_context context = { .stream = age->segment->super.stream };
+
+    age->st = *why;
+    if (age->job != NULL && age->job->is_left) {
+        log_error(&context, "rewritten_segment_left", "%s could not be removed; the next start sees to it",
+                  age->job->base);
+        age->reserved_bytes = 0; /* they stay counted */
+        age->segment->has_rival = true;
+    }
+    end(age);
+}
+
+/* --- beginning --- */
+
+static bool reserve(struct segment_age *age)
+{
+    struct store *store = age->store;
+    const struct segment *segment = age->segment;
+    uint64_t bytes = segment_age_bytes(segment, &age->transform), index_bytes;
+
+    if (age->takes_all && bytes < segment->disk_bytes)
+        bytes = segment->disk_bytes;
+    bytes = round_up(bytes, KV_PAGE_BYTES);
+    index_bytes = segment->index.chunk_count * index_chunk_bytes(&segment->super.geometry);
+    if (store->index_memory.used_bytes + index_bytes > store->index_memory.limit_bytes)
+        return status_fail(&age->st, STATUS_EXHAUSTED, "the index has no room for it");
+    if (!store_has_disk_room(store, bytes + STORE_FILE_SLACK_BYTES, age->makes_room))
+        return status_fail(&age->st, STATUS_EXHAUSTED,
+                           "it takes %llu bytes, and the disk's budget has no room",
+                           (unsigned long long)bytes);
+    age->job->capacity = bytes;
+    age->reserved_bytes = bytes + STORE_FILE_SLACK_BYTES;
+    age->reserved_index_bytes = index_bytes;
+    store->disk_used_bytes += age->reserved_bytes;
+    store->index_memory.used_bytes += index_bytes;
+    return true;
+}
+
+static struct age_job *make_job(const struct segment_age *age)
+{
+    const struct segment *segment = age->segment;
+    struct age_job *job = calloc(1, sizeof *job);
+    uint8_t page[KV_PAGE_BYTES];
+
+    if (job == NULL)
+        return NULL;
+    job->disk = age->store->disk;
+    job->from = segment;
+    job->fd = -1;
+    job->transform = age->transform;
+    job->super = segment->super;
+    job->super.salt = random_u64();
+    job->super.replaces = segment->super.salt;
+    job->super.aged = job->transform.aged = merge(&segment->super.aged, &age->transform.aged);
+    kv_super_put(&job->super, page); /* for its CRC */
+    snprintf(job->base, sizeof job->base, "%.*s/%020llu-%016llx",
+             (int)(strrchr(segment->base, '/') - segment->base), segment->base,
+             (unsigned long long)job->super.first_seq, (unsigned long long)job->super.salt);
+    return job;
+}
+
+static void begin(struct segment_age *age)
+{
+    const struct segment *segment = age->segment;
+
+    if (segment->writer != NULL || segment->is_leaving || segment->has_rival ||
+        segment->stream->deletion != NULL || age->store->is_closing) {
+        status_fail(&age->st, STATUS_ABORTED, "the segment cannot be rewritten now");
+        end(age);
+        return;
+    }
+    age->job = make_job(age);
+    if (age->job == NULL) {
+        status_fail(&age->st, STATUS_EXHAUSTED, "no memory to rewrite %s", segment->base);
+    } else if (reserve(age)) {
+        age->step = AGE_WRITING;
+        return;
+    }
+    age_job_free(age->job, age->store->arena);
+    age->job = NULL;
+    if (age->makes_room)
+        again_in(age->store, AGAIN_MS);
+    else
+        end(age);
+}
+
+/* --- the swap --- */
+
+/* What the new file has, in memory. NULL: no memory. */
+static struct segment *adopt(struct segment_age *age, struct status *st)
+{
+    struct age_job *job = age->job;
+    struct segment *made = segment_create(age->segment->stream, &job->super, 0);
+    const char *note = job->notes;
+
+    if (made == NULL) {
+        status_fail(st, STATUS_EXHAUSTED, "no memory for a segment");
+        return NULL;
+    }
+    segment_drop_writer(made, job->base);
+    made->state = SEGMENT_SEALED;
+    for (uint32_t i = 0; i < job->entry_count; i++) {
+        const struct kv_entry *entry = &job->entries[i];
+
+        if (entry->type == KV_RECORD_FRAME) {
+            segment_scan_follow(made, entry);
+        } else if (!segment_scan_add(made, entry, note, st)) {
+            segment_destroy(made);
+            return NULL;
+        }
+        note += entry->note_bytes;
+    }
+    made->disk_bytes = job->taken;
+    made->index = job->index;
+    job->index = (struct index_part){ 0 };
+    return made;
+}
+
+static void move_index(struct store *store, struct segment *old, struct segment *made)
+{
+    index_part_replace(&old->index, &made->index, made, &store->index_memory, store->arena);
+    for (uint64_t n = 0; n < made->index.frame_count; n++)
+        made->quarantined_frames += index_part_at(&made->index, n)->is_quarantined;
+}
+
+/* False: no memory. */
+static bool swap(struct segment_age *age)
+{
+    struct segment *old = age->segment;
+    struct store *store = age->store;
+
+    age->made = adopt(age, &age->job->st);
+    if (age->made == NULL)
+        return false;
+    age->dropped_frames = age->job->dropped_frames;
+    age->bytes_before = old->disk_bytes;
+    age->bytes_after = age->made->disk_bytes;
+    store->disk_used_bytes -= age->reserved_bytes;
+    store->disk_used_bytes += age->made->disk_bytes;
+    age->reserved_bytes = 0;
+    stream_replace_segment(old->stream, old, age->made);
+    store_replace_segment(store, old, age->made);
+    move_index(store, old, age->made);
+    old->is_leaving = true;
+    old->reads--;
+    age->made->reads++; /* it stays until done() */
+    age->step = AGE_LEAVING;
+    return true;
+}
+
+/* --- the work --- */
+
+static void write_run(struct work *work)
+{
+    struct segment_age *age = container_of(work, struct segment_age, work);
+
+    age->ok = age_job_step(age->job);
+}
+
+static void cancel_run(struct work *work)
+{
+    age_job_cancel(container_of(work, struct segment_age, work)->job);
+}
+
+static void unlink_run(struct work *work)
+{
+    struct segment_age *age = container_of(work, struct segment_age, work);
+
+    age->ok = age_job_unlink(age->store->disk, age->segment->base, &age->st);
+}
+
+static void cancelled(struct work *work)
+{
+    struct segment_age *age = container_of(work, struct segment_age, work);
+
+    age->is_running = false;
+    if (age->job->st.code == STATUS_OK)
+        status_fail(&age->job->st, STATUS_ABORTED, "the stream or the store goes");
+    give_up(age, &age->job->st);
+}
+
+static void written(struct work *work)
+{
+    struct segment_age *age = container_of(work, struct segment_age, work);
+
+    age->is_running = false;
+    if (age->ok) {
+        age->ok = false;
+        age->is_cancelled = age->job->is_sealed && (age->stream->deletion != NULL || !swap(age));
+        segment_age_pump(age->store);
+        return;
+    }
+    if (!age->job->is_larger || age->job->is_left || age->takes_all) {
+        give_up(age, &age->job->st);
+        return;
+    }
+    age->takes_all = true; /* from the beginning */
+    age->store->disk_used_bytes -= age->reserved_bytes;
+    age->store->index_memory.used_bytes -= age->reserved_index_bytes;
+    age->reserved_bytes = age->reserved_index_bytes = 0;
+    age_job_free(age->job, age->store->arena);
+    age->job = NULL;
+    age->step = AGE_WAITING;
+    segment_age_pump(age->store);
+}
+
+static void unlinked(struct work *work)
+{
+    struct segment_age *age = container_of(work, struct segment_age, work);
+    const struct log_context context = { .stream = age->made->super.stream };
+
+    age->is_running = false;
+    if (!age->ok && !age->store->is_closing) {
+        log_error(&context, "segment_not_removed", "%s; trying again", age->st.text);
+        again_in(age->store, AGAIN_MS);
+        return;
+    }
+    age->ok = true;
+    log_debug(&context, "segment_rewritten", "%s: %llu bytes were %llu, %llu frames went", age->made->base,
+              (unsigned long long)age->bytes_after, (unsigned long long)age->bytes_before,
+              (unsigned long long)age->dropped_frames);
+    age->store->disk_used_bytes -= age->segment->disk_bytes;
+    segment_destroy(age->segment);
+    age->segment = NULL;
+    end(age);
+}
+
+static void start(struct segment_age *age, void (*run)(struct work *work), void (*done)(struct work *work))
+{
+    age->work = (struct work){ .run = run, .done = done };
+    age->is_running = work_pool_submit(age->store->ageing, &age->work);
+    if (!age->is_running)
+        again_in(age->store, YIELD_MS);
+}
+
+/* The next step, when nothing of higher rank waits for the disk. */
+static void write_on(struct segment_age *age)
+{
+    struct store *store = age->store;
+
+    if (store->is_closing || age->stream->deletion != NULL || age->is_cancelled)
+        start(age, cancel_run, cancelled);
+    else if (work_pool_waiting(store->writing) > 0)
+        again_in(store, YIELD_MS);
+    else
+        start(age, write_run, written);
+}
+
+void segment_age_pump(struct store *store)
+{
+    struct segment_age *age = store->ages;
+
+    if (age == NULL || age->is_running)
+        return;
+    if (age->step == AGE_WAITING)
+        begin(age);
+    if (store->ages != age || age->is_running)
+        return;
+    if (age->step == AGE_WRITING) {
+        write_on(age);
+    } else if (age->step == AGE_LEAVING && age->segment->reads == 0) {
+        age->step = AGE_UNLINKING;
+        start(age, unlink_run, unlinked);
+    } else if (age->step == AGE_UNLINKING) {
+        start(age, unlink_run, unlinked);
+    }
+}

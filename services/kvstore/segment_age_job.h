@@ -1,0 +1,63 @@
+/* segment_age_job.h - what is done on the ageing thread: reads one segment, writes another. For segment_age.c.
+ *
+ * Thread: the ageing thread between start and the end of a step; then the loop's. The segment read, its index and marks
+ *         are fixed meanwhile. */
+#ifndef REELKV_KVSTORE_SEGMENT_AGE_JOB_H
+#define REELKV_KVSTORE_SEGMENT_AGE_JOB_H
+
+#include "kvstore/segment_age.h"
+
+enum { AGE_STEP_BYTES = 8 << 20 }; /* read in one step */
+
+/* An image and its room. */
+struct age_image {
+    uint8_t *bytes;
+    uint64_t room;
+};
+
+struct age_job {
+    const struct file_ops *disk;
+    const struct segment *from;
+    struct segment_transform transform;
+    struct kv_super super;
+    char base[PATH_MAX];
+    uint64_t capacity;
+    /* made */
+    struct kv_entry *entries;
+    uint32_t entry_count, entry_room;
+    char *notes;
+    uint64_t notes_bytes, notes_room;
+    struct index_part index;
+    struct index_memory memory; /* its own: the store's is the loop's */
+    uint64_t taken;
+    uint64_t dropped_frames;
+    bool is_larger; /* than its capacity */
+    bool is_sealed; /* and its name synced: nothing is left to do */
+    bool is_left;   /* a failed one whose file could not be removed */
+    struct status st;
+    /* on the way */
+    int fd;
+    uint64_t end, read_bytes, unsynced_bytes;
+    uint32_t chain;
+    struct segment_cursor cursor;
+    struct kv_record record;    /* the one at hand */
+    struct kv_record tombstone; /* grows; type 0: none */
+    struct age_image in, out;
+};
+
+/* What becomes of a frame. */
+enum age_fate { AGE_KEPT, AGE_THINNED, AGE_FORGOTTEN };
+enum age_fate age_fate_of(const struct segment_transform *transform, const struct index_frame *frame);
+struct kv_encoding age_encoding_of(const struct segment_transform *transform,
+                                   const struct index_frame *frame);
+
+/* The next AGE_STEP_BYTES; the first one makes the file, the last one seals it. False: the file has been removed. */
+bool age_job_step(struct age_job *job);
+/* Gives up between steps. */
+void age_job_cancel(struct age_job *job);
+void age_job_free(struct age_job *job, struct ram_arena *arena);
+
+/* Unlinks a segment's file, by whichever name it has, and syncs its folder. */
+bool age_job_unlink(const struct file_ops *disk, const char *base, struct status *st);
+
+#endif
