@@ -22,9 +22,12 @@
 
 enum { INDEX_CHUNK_FRAMES = 16 };
 
+/* What is counted is counted by several threads while the store loads. */
 struct index_memory {
-    uint64_t used_bytes, limit_bytes;
-    uint64_t gone_bytes; /* of these, chunks whose segment has gone: free when the last question lets go */
+    _Atomic uint64_t used_bytes;
+    _Atomic uint64_t
+        gone_bytes; /* of these, chunks whose segment has gone: free when the last question lets go */
+    uint64_t limit_bytes;
 };
 
 struct index_chunk;

@@ -10,7 +10,7 @@
  *
  * and an .open one is sealed afterwards, so that this happens once.
  *
- * Thread: blocks; before the loop runs. Fails: DATA_LOSS when nothing of the file can be used (it stays where it
+ * Thread: blocks; at start, one for each stream. Fails: DATA_LOSS when nothing of the file can be used (it stays where it
  * is, and is counted, and its numbers stay taken), UNIMPLEMENTED for another version's, and for the disk's own failures. */
 #ifndef REELKV_KVSTORE_SEGMENT_LOAD_H
 #define REELKV_KVSTORE_SEGMENT_LOAD_H

@@ -1,6 +1,6 @@
 /* segment_scan.h - finds the records of a file without a footer, and indexes them.
  *
- * Thread: blocks; before the loop runs. Bounds: one record in memory. */
+ * Thread: blocks; at start, one for each stream. Bounds: one record in memory. */
 #ifndef REELKV_KVSTORE_SEGMENT_SCAN_H
 #define REELKV_KVSTORE_SEGMENT_SCAN_H
 

@@ -114,6 +114,7 @@ bool store_reserve_disk(struct store *store, struct segment *segment, uint64_t b
 void store_adjust_disk(struct store *store, struct segment *segment,
                        uint64_t bytes);                                  /* to what it really takes */
 void store_segment_sealed(struct store *store, struct segment *segment); /* may be removed from now on */
+bool store_age_loaded(struct store *store, struct status *st);           /* the same of all, at start */
 void store_segment_gone(struct store *store, struct segment *segment);   /* its file is no more */
 /* The new one has been counted. */
 void store_replace_segment(struct store *store, struct segment *old, struct segment *made);

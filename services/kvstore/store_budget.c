@@ -72,6 +72,35 @@ void store_segment_sealed(struct store *store, struct segment *segment)
     store_room_changed(store);
 }
 
+static int compare_ages(const void *a, const void *b)
+{
+    const struct segment *left = *(struct segment *const *)a, *right = *(struct segment *const *)b;
+
+    if (left->super.created_ns != right->super.created_ns)
+        return left->super.created_ns < right->super.created_ns ? -1 : 1;
+    return left->super.salt < right->super.salt ? -1 : left->super.salt > right->super.salt;
+}
+
+bool store_age_loaded(struct store *store, struct status *st)
+{
+    struct segment **list;
+    uint64_t count = 0, at = 0;
+
+    for (const struct stream *stream = store->streams; stream != NULL; stream = stream->next)
+        count += stream->segment_count;
+    list = malloc((count + 1) * sizeof(struct segment *));
+    if (list == NULL)
+        return status_fail(st, STATUS_EXHAUSTED, "no memory for %llu segments", (unsigned long long)count);
+    for (const struct stream *stream = store->streams; stream != NULL; stream = stream->next)
+        for (uint32_t i = 0; i < stream->segment_count; i++)
+            list[at++] = stream->segments[i];
+    qsort(list, count, sizeof(struct segment *), compare_ages);
+    for (at = 0; at < count; at++)
+        age_insert(store, list[at], store->newest);
+    free(list);
+    return true;
+}
+
 void store_segment_gone(struct store *store, struct segment *segment)
 {
     age_remove(store, segment);

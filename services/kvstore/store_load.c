@@ -1,5 +1,4 @@
-/* The store at start: the lock, then everything the folder holds. The files are the truth: a stream is what its
- * stream.json, its history and its segments say. */
+/* The store at start: the lock, then every stream the folder holds (stream_load.c), several beside each other. */
 #include "kvstore/store.h"
 
 #include <errno.h>
@@ -16,236 +15,12 @@
 #include "base/log.h"
 #include "base/name.h"
 #include "base/require.h"
-#include "kvstore/segment_load.h"
-#include "kvstore/segment_replaced.h"
-#include "kvstore/segment_scan.h"
 
-enum { RAM_BYTES_MIN = 8 << 20, DISK_BYTES_MIN = 8 << 20 };
-
-/* --- segments of a stream --- */
-
-/* Files that cannot be used. Of one that cannot be looked into either, a later one tells where it ends at the latest. */
-struct lost {
-    struct segment_scan_end end; /* of their numbers and tokens */
-    bool is_last;                /* the stream's last file is a sealed one of them, or without its footer */
-    struct status unknown;       /* why nobody can tell where the stream's numbers end; OK: it is known */
-    uint64_t unknown_from_seq;
+enum {
+    RAM_BYTES_MIN = 8 << 20,
+    DISK_BYTES_MIN = 8 << 20,
+    LOADS_AT_ONCE = 16, /* streams; a file that is scanned has one record in memory */
 };
-
-/* Its frames are not served, but their numbers are not given to others. */
-static void count_unusable(struct stream *stream, const char *path, const struct kv_file_name *file,
-                           struct lost *lost, const struct status *why)
-{
-    const struct log_context context = { .stream = stream->name };
-    struct segment_scan_end end = { 0 };
-    struct stat info;
-
-    lost->is_last = !file->is_open;
-    log_error(&context, "segment_unusable", "%s; it stays where it is and is not served", why->text);
-    if (!segment_scan_end(stream->store->disk, path, file->salt, &end, &lost->unknown))
-        lost->unknown_from_seq = file->first_seq;
-    if (!file->is_open && end.seq == 0 && lost->unknown.code == STATUS_OK)
-        end.seq = file->first_seq + 1; /* no header of it fits: what it had began with this number */
-    stream->store->disk_used_bytes += stream->store->disk->stat(path, &info) == 0
-                                          ? (uint64_t)info.st_blocks * 512
-                                          : stream->store->options.segment_bytes_max;
-    if (end.seq > lost->end.seq)
-        lost->end.seq = end.seq;
-    if (end.token_index > lost->end.token_index)
-        lost->end.token_index = end.token_index;
-}
-
-/* From this number on a later segment has the records. */
-static void cut_segment(struct segment *segment, uint64_t seq)
-{
-    uint64_t keep = segment->index.frame_count;
-    uint32_t marks = segment->mark_count;
-
-    if (segment->end_seq <= seq)
-        return;
-    while (keep > 0 && index_part_at(&segment->index, keep - 1)->seq >= seq)
-        keep--;
-    index_part_cut(&segment->index, keep);
-    while (marks > 0 && segment->marks[marks - 1].seq >= seq)
-        marks--;
-    segment_drop_marks(segment, marks);
-    if (marks > 0 && segment->marks[marks - 1].end_seq > seq)
-        segment->marks[marks - 1].end_seq = seq;
-    segment->end_seq = segment->durable_end_seq = seq;
-    segment->end_token_index = 0;
-    if (keep > 0) {
-        const struct index_frame *last = index_part_at(&segment->index, keep - 1);
-
-        segment->end_token_index = last->token_index + last->tokens;
-    }
-}
-
-/* Records written again after their file failed are in two segments: the one that was begun later counts. */
-static void cut_overlaps(struct stream *stream)
-{
-    for (uint32_t i = 1; i < stream->segment_count; i++)
-        cut_segment(stream->segments[i - 1], stream->segments[i]->super.first_seq);
-}
-
-/* Names come in the order of first numbers; those that share one go by when they were begun. */
-static void push_in_order(struct stream *stream, struct segment *segment)
-{
-    uint32_t at = stream->segment_count;
-
-    REQUIRE(stream_push_segment(stream, segment));
-    for (; at > 0; at--) {
-        const struct kv_super *before = &stream->segments[at - 1]->super;
-
-        if (before->first_seq != segment->super.first_seq || before->created_ns <= segment->super.created_ns)
-            break;
-        stream->segments[at] = stream->segments[at - 1];
-        stream->segments[at - 1] = segment;
-    }
-}
-
-static void report(const struct stream *stream, const char *base, const struct segment_load *load)
-{
-    const struct log_context context = { .stream = stream->name };
-
-    if (load->was_scanned)
-        log_event(load->damaged_frames > 0 ? LOG_ERROR : LOG_INFO, &context, "segment_recovered",
-                  "%s%s: %llu torn bytes cut, %llu frames damaged", base, load->is_empty ? " was empty" : "",
-                  (unsigned long long)load->torn_bytes, (unsigned long long)load->damaged_frames);
-}
-
-/* False when memory or descriptors are short: the file may be sound. */
-static bool load_segment(struct stream *stream, const char *folder, const char *name, struct lost *lost,
-                         struct status *st)
-{
-    char base[PATH_MAX], path[PATH_MAX + 8];
-    struct kv_file_name file;
-    struct segment *segment;
-    struct segment_load load;
-
-    if (!kv_file_name_get(&file, name) || snprintf(path, sizeof path, "%s/%s", folder, name) >= PATH_MAX)
-        return true;
-    snprintf(base, sizeof base, "%.*s", (int)(strrchr(path, '.') - path), path);
-    if (!segment_load(stream, base, file.is_open, &segment, &load, st)) {
-        if (st->code == STATUS_EXHAUSTED)
-            return false;
-        count_unusable(stream, path, &file, lost, st);
-        return true;
-    }
-    report(stream, base, &load);
-    lost->is_last = load.was_scanned && !load.was_open;
-    if (segment == NULL)
-        return true;
-    if (segment->super.first_seq > lost->unknown_from_seq)
-        lost->unknown.code = STATUS_OK;
-    push_in_order(stream, segment);
-    stream->store->disk_used_bytes += segment->disk_bytes;
-    store_segment_sealed(stream->store, segment);
-    return true;
-}
-
-static bool load_epochs(struct stream *stream, struct lost *lost, struct status *st)
-{
-    struct file_names epochs, files;
-    char folder[PATH_MAX];
-    uint64_t epoch;
-    bool ok = file_list_on(stream->store->disk, stream->folder, &epochs, st);
-
-    for (uint32_t i = 0; ok && i < epochs.count; i++) {
-        if (!kv_epoch_name_get(&epoch, epochs.list[i]))
-            continue;
-        snprintf(folder, sizeof folder, "%s/%s", stream->folder, epochs.list[i]);
-        ok = file_list_on(stream->store->disk, folder, &files, st);
-        for (uint32_t n = 0; ok && n < files.count; n++)
-            if (!segment_drop_replaced(stream, folder, &files, n))
-                ok = load_segment(stream, folder, files.list[n], lost, st);
-        file_names_free(&files);
-    }
-    file_names_free(&epochs);
-    return ok;
-}
-
-/* What follows from the segments, and behind them from files that cannot be used. The history may count one whose file
- * could not be removed any more. */
-static void sum_up(struct stream *stream, const struct lost *lost)
-{
-    stream->next_seq = stream->history.next_seq;
-    stream->next_token_index = stream->history.next_token_index;
-    for (uint32_t i = 0; i < stream->segment_count; i++) {
-        const struct segment *segment = stream->segments[i];
-        const struct segment_counts counts = segment_count_marks(segment);
-
-        history_take_back(&stream->history, segment->super.first_seq, segment->end_seq);
-        stream->gap_frames += counts.gap_frames;
-        stream->damaged_frames += counts.damaged_frames;
-        stream->evicted_frames += counts.evicted_frames;
-        stream->stored_frames += segment->index.frame_count;
-        if (segment->end_seq > stream->next_seq)
-            stream->next_seq = segment->end_seq;
-        if (segment->end_token_index > stream->next_token_index)
-            stream->next_token_index = segment->end_token_index;
-        if (segment->super.epoch > stream->epoch)
-            stream->epoch = segment->super.epoch;
-        if (segment->index.frame_count > 0)
-            stream->last_pts_ns = segment->end_pts_ns;
-        stream->has_shape = true;
-        stream->geometry = segment->super.geometry;
-        memcpy(stream->fingerprint, segment->super.fingerprint, KV_FINGERPRINT_BYTES);
-    }
-    if (lost->end.seq > stream->next_seq)
-        stream->next_seq = lost->end.seq;
-    if (lost->is_last && stream->saved_seq > stream->next_seq)
-        stream->next_seq = stream->saved_seq;
-    if (lost->end.token_index > stream->next_token_index)
-        stream->next_token_index = lost->end.token_index;
-    stream_find_lost(stream);
-}
-
-/* The writer of this epoch may come back; the system prompt's block must open its next segments too. */
-static void find_init(struct stream *stream)
-{
-    const struct segment *last = stream_last_segment(stream);
-    const struct log_context context = { .stream = stream->name };
-    struct status st;
-
-    if (last == NULL || last->super.epoch != stream->epoch || last->init_offset == 0 || stream->has_ended)
-        return;
-    stream->init_image = segment_load_init(last, &stream->init_record, &st);
-    if (stream->init_image == NULL) {
-        stream->init_record.layers = 0;
-        log_error(&context, "init_unusable", "%s", st.text);
-    }
-}
-
-/* The end may be in the last segment and not in stream.json. */
-static void find_end(struct stream *stream)
-{
-    const struct segment *last = stream_last_segment(stream);
-    const struct segment_mark *mark =
-        last == NULL || last->mark_count == 0 ? NULL : &last->marks[last->mark_count - 1];
-
-    if (mark == NULL || mark->type != KV_RECORD_EVENT || mark->event != KV_EVENT_END ||
-        mark->seq != stream->next_seq)
-        return;
-    stream->has_ended = true;
-    stream_set_trouble(stream, mark->note == NULL ? "" : mark->note);
-}
-
-bool stream_load(struct stream *stream, struct status *st)
-{
-    struct lost lost = { 0 };
-
-    if (!load_epochs(stream, &lost, st))
-        return false;
-    if (lost.unknown.code != STATUS_OK) { /* they must not be given again */
-        *st = lost.unknown;
-        return false;
-    }
-    cut_overlaps(stream);
-    sum_up(stream, &lost);
-    find_end(stream);
-    find_init(stream);
-    return true;
-}
 
 /* --- streams of the store --- */
 
@@ -263,63 +38,150 @@ static bool refuse_damaged_file(struct status *st)
     return false;
 }
 
-static bool load_stream(struct store *store, const char *ns, const char *name, struct status *st)
-{
+/* One stream's files, read and scanned on a reading thread: it alone knows of the stream meanwhile. */
+struct stream_loading {
+    struct work work;
+    struct stream_loading *next;
+    struct store_loading *all;
     struct stream *stream;
+    uint64_t disk_bytes;
+    bool is_there, ok;
+    struct status st;
+};
+
+struct store_loading {
+    struct store *store;
+    struct stream_loading *first, **end; /* in the order of names */
+    struct stream_loading *next;         /* to be started */
+    uint32_t running;
+};
+
+static void load_run(struct work *work)
+{
+    struct stream_loading *loading = container_of(work, struct stream_loading, work);
+    struct stream *stream = loading->stream;
+    struct status *st = &loading->st;
     struct stat info;
 
-    if (!stream_create(&stream, store, ns, name, st))
-        return false;
-    if (store->disk->stat(stream->folder, &info) == 0 && !S_ISDIR(info.st_mode)) {
-        stream_free(stream);
-        return true;
-    }
-    if (!stream_load_file(stream, st)) {
-        /* Killed while it was being defined: nobody was told that it exists. Anything else is for a person. */
-        bool is_unfinished = st->code == STATUS_NOT_FOUND;
-
-        stream_free(stream);
-        return is_unfinished || refuse_damaged_file(st);
-    }
-    if (!store_add_stream(store, stream, st)) {
-        stream_free(stream);
-        return false;
-    }
-    return stream_load(stream, st);
+    loading->ok = true;
+    if (stream->store->disk->stat(stream->folder, &info) == 0 && !S_ISDIR(info.st_mode))
+        return;
+    loading->is_there = stream_load_file(stream, st);
+    if (loading->is_there)
+        loading->ok = stream_load(stream, &loading->disk_bytes, st);
+    else /* Killed while it was being defined: nobody was told that it exists. Anything else is for a person. */
+        loading->ok = st->code == STATUS_NOT_FOUND || refuse_damaged_file(st);
 }
 
-static bool load_namespace(struct store *store, const char *folder, const char *ns, struct status *st)
+static void start_next(struct store_loading *all);
+
+static void load_done(struct work *work)
 {
+    struct stream_loading *loading = container_of(work, struct stream_loading, work);
+
+    loading->all->running--;
+    start_next(loading->all);
+}
+
+static void start_next(struct store_loading *all)
+{
+    while (all->next != NULL && all->running < LOADS_AT_ONCE) {
+        struct stream_loading *loading = all->next;
+
+        loading->work = (struct work){ .run = load_run, .done = load_done };
+        REQUIRE(work_pool_submit(all->store->reading, &loading->work)); /* nothing else is queued yet */
+        all->running++;
+        all->next = loading->next;
+    }
+}
+
+static bool list_stream(struct store_loading *all, const char *ns, const char *name, struct status *st)
+{
+    struct stream_loading *loading = calloc(1, sizeof *loading);
+
+    if (loading == NULL)
+        return status_fail(st, STATUS_EXHAUSTED, "no memory for stream %s", name);
+    if (!stream_create(&loading->stream, all->store, ns, name, st)) {
+        free(loading);
+        return false;
+    }
+    loading->all = all;
+    *all->end = loading;
+    all->end = &loading->next;
+    return true;
+}
+
+static bool list_namespace(struct store_loading *all, const char *folder, const char *ns, struct status *st)
+{
+    const struct file_ops *disk = all->store->disk;
     struct file_names names;
-    bool ok = file_list_on(store->disk, folder, &names, st);
+    bool ok = file_list_on(disk, folder, &names, st);
 
     for (uint32_t i = 0; ok && i < names.count; i++) {
         char gone[PATH_MAX];
 
         if (strncmp(names.list[i], ".gone-", 6) == 0 &&
             snprintf(gone, sizeof gone, "%s/%s", folder, names.list[i]) < PATH_MAX)
-            ok = file_remove_tree_on(store->disk, gone, st);
+            ok = file_remove_tree_on(disk, gone, st);
         else if (name_check("stream", names.list[i], NULL))
-            ok = load_stream(store, ns, names.list[i], st);
+            ok = list_stream(all, ns, names.list[i], st);
     }
     file_names_free(&names);
     return ok;
 }
 
-static bool load_all(struct store *store, struct status *st)
+static bool list_all(struct store_loading *all, struct status *st)
 {
     char root[PATH_MAX], folder[PATH_MAX];
     struct file_names spaces;
     bool ok;
 
-    snprintf(root, sizeof root, "%s/v1", store->options.root);
-    ok = file_list_on(store->disk, root, &spaces, st);
+    snprintf(root, sizeof root, "%s/v1", all->store->options.root);
+    ok = file_list_on(all->store->disk, root, &spaces, st);
     for (uint32_t i = 0; ok && i < spaces.count; i++)
         if (name_check("namespace", spaces.list[i], NULL) &&
             snprintf(folder, sizeof folder, "%s/%s", root, spaces.list[i]) < PATH_MAX)
-            ok = load_namespace(store, folder, spaces.list[i], st);
+            ok = list_namespace(all, folder, spaces.list[i], st);
     file_names_free(&spaces);
     return ok;
+}
+
+/* The stream is the store's, or freed. */
+static bool take_loaded(struct store *store, struct stream_loading *loading, struct status *st)
+{
+    struct stream *stream = loading->stream;
+
+    if (!loading->ok)
+        *st = loading->st;
+    if (!loading->ok || !loading->is_there || !store_add_stream(store, stream, st)) {
+        stream_free(stream);
+        return loading->ok && !loading->is_there;
+    }
+    store->disk_used_bytes += loading->disk_bytes;
+    return true;
+}
+
+/* Streams are loaded beside each other, and taken in the order of their names; the first that fails says why. */
+static bool load_all(struct store *store, struct status *st)
+{
+    struct store_loading all = { .store = store, .end = &all.first };
+    bool ok = list_all(&all, st);
+
+    all.next = ok ? all.first : NULL;
+    start_next(&all);
+    while (all.running > 0)
+        loop_run_once(store->loop);
+    while (all.first != NULL) {
+        struct stream_loading *loading = all.first;
+
+        all.first = loading->next;
+        if (ok)
+            ok = take_loaded(store, loading, st);
+        else
+            stream_free(loading->stream);
+        free(loading);
+    }
+    return ok && store_age_loaded(store, st);
 }
 
 /* --- opening --- */

@@ -183,7 +183,9 @@ void stream_quarantine(struct segment *segment, struct index_frame *frame);
 bool stream_create(struct stream **stream_p, struct store *store, const char *ns, const char *name,
                    struct status *st);
 void stream_free(struct stream *stream);
-bool stream_load(struct stream *stream, struct status *st); /* blocks; at start */
+/* At start, on a reading thread: nobody else knows of the stream. *disk_bytes_p: what all its segment files take, those
+ * that cannot be used too. */
+bool stream_load(struct stream *stream, uint64_t *disk_bytes_p, struct status *st);
 /* A writer's text, as far as it fits and in whole characters; of what is no UTF-8 '?' remains, for readers refuse it.
  * Returns its length; no NUL. */
 size_t stream_copy_text(char *out, size_t room, const char *text);
