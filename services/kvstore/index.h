@@ -58,6 +58,8 @@ struct index_chunk {
     uint64_t bytes;
     struct index_chunk *gone_next, **gone_link; /* of a part's gone chunks */
     struct kv_geometry geometry;
+    bool
+        is_blank; /* its sums and keys are on the disk still (keys_later.h): not to be used; set and cleared on the loop */
     uint32_t *sums; /* [frame][2 * layers], as written */
     uint8_t *keys;  /* [layers][frame][key_bytes] */
     struct index_frame frames[INDEX_CHUNK_FRAMES];

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/name.h"
 #include "base/require.h"
+#include "kvstore/keys_later.h"
 #include "kvstore/segment_job.h"
 #include "kvstore/store.h"
 
@@ -39,9 +40,13 @@ struct segment *segment_create(struct stream *stream, const struct kv_super *sup
     kv_super_put(&segment->super, page); /* for its CRC, the first record's chain */
     segment->capacity = capacity;
     segment->end_seq = segment->durable_end_seq = super->first_seq;
-    snprintf(segment->base, sizeof segment->base, "%s/%020llu/%020llu-%016llx", stream->folder,
-             (unsigned long long)super->epoch, (unsigned long long)super->first_seq,
-             (unsigned long long)super->salt);
+    if (asprintf(&segment->base, "%s/%020llu/%020llu-%016llx", stream->folder,
+                 (unsigned long long)super->epoch, (unsigned long long)super->first_seq,
+                 (unsigned long long)super->salt) < 0) {
+        free(segment->writer);
+        free(segment);
+        return NULL;
+    }
     segment->writer->segment = segment;
     segment->writer->fd = -1;
     segment->writer->end = KV_PAGE_BYTES;
@@ -104,10 +109,12 @@ static void writer_free(struct segment *segment)
     segment->writer = NULL;
 }
 
-void segment_drop_writer(struct segment *segment, const char *base)
+bool segment_drop_writer(struct segment *segment, const char *base)
 {
     writer_free(segment);
-    snprintf(segment->base, sizeof segment->base, "%s", base);
+    free(segment->base);
+    segment->base = strdup(base);
+    return segment->base != NULL;
 }
 
 void segment_destroy(struct segment *segment)
@@ -118,7 +125,9 @@ void segment_destroy(struct segment *segment)
     writer_free(segment);
     index_part_drop(&segment->index, arena_of(segment));
     segment_drop_marks(segment, 0);
+    keys_forget(segment);
     free(segment->marks);
+    free(segment->base);
     free(segment);
 }
 

@@ -67,7 +67,7 @@ struct segment {
     struct stream *stream;
     enum segment_state state;
     struct kv_super super;
-    char base[PATH_MAX];      /* path without .open or .seg */
+    char *base;               /* path without .open or .seg */
     uint64_t capacity;        /* the file's length while it is open */
     uint64_t disk_bytes;      /* counted in the budget */
     uint64_t end_seq;         /* of the last record added */
@@ -83,6 +83,7 @@ struct segment {
     uint32_t reads;              /* in flight: the file must stay */
     bool is_leaving;             /* chosen to go; no new reads */
     bool has_rival; /* a file made from it is there too: it is not rewritten before the next start */
+    struct segment_blank *blank; /* its chunks are (keys_later.h); NULL: they are not */
     struct segment_writer *writer;
     struct segment *age_next, *age_prev; /* sealed ones, oldest first */
 };
@@ -93,8 +94,8 @@ uint64_t segment_bytes_min(const struct kv_geometry *geometry, uint64_t record_b
 /* Makes the struct; its file is made by the first pump that finds room. NULL: no memory. */
 struct segment *segment_create(struct stream *stream, const struct kv_super *super, uint64_t capacity);
 
-/* For a file that is there already: only read. */
-void segment_drop_writer(struct segment *segment, const char *base);
+/* For a file that is there already: only read. False: no memory. */
+bool segment_drop_writer(struct segment *segment, const char *base);
 
 /* Lets go of the index and the memory; nothing may be running. */
 void segment_destroy(struct segment *segment);

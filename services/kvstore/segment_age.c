@@ -208,11 +208,20 @@ static struct age_job *make_job(const struct segment_age *age)
 
 static void begin(struct segment_age *age)
 {
-    const struct segment *segment = age->segment;
+    struct segment *segment = age->segment;
 
     if (segment->writer != NULL || segment->is_leaving || segment->has_rival ||
         segment->stream->deletion != NULL || age->store->is_closing) {
         status_fail(&age->st, STATUS_ABORTED, "the segment cannot be rewritten now");
+        end(age);
+        return;
+    }
+    if (segment->blank != NULL && keys_want(segment)) { /* questions may wait for them */
+        again_in(age->store, YIELD_MS);
+        return;
+    }
+    if (segment->blank != NULL) {
+        status_fail(&age->st, STATUS_UNAVAILABLE, "%s.seg cannot be read now", segment->base);
         end(age);
         return;
     }
@@ -240,11 +249,11 @@ static struct segment *adopt(struct segment_age *age, struct status *st)
     struct segment *made = segment_create(age->segment->stream, &job->super, 0);
     const char *note = job->notes;
 
-    if (made == NULL) {
+    if (made == NULL || !segment_drop_writer(made, job->base)) {
+        segment_destroy(made);
         status_fail(st, STATUS_EXHAUSTED, "no memory for a segment");
         return NULL;
     }
-    segment_drop_writer(made, job->base);
     made->state = SEGMENT_SEALED;
     for (uint32_t i = 0; i < job->entry_count; i++) {
         const struct kv_entry *entry = &job->entries[i];

@@ -13,8 +13,11 @@
 #include "base/require.h"
 #include "kv/kv_crc.h"
 #include "kvstore/segment_job.h"
+#include "kvstore/segment_keys.h"
 #include "kvstore/segment_scan.h"
 #include "kvstore/store.h"
+
+enum { TAIL_BYTES = 4 * KV_PAGE_BYTES };
 
 struct loader {
     struct stream *stream;
@@ -58,72 +61,62 @@ static bool add_entries(struct loader *loader, const struct kv_footer *footer, c
     return true;
 }
 
-static bool fill_frames(struct loader *loader, const struct kv_footer *footer, const uint8_t *bytes)
+/* The table and the notes; the rest only grows with the keys. */
+static bool use_footer(struct loader *loader, const struct kv_footer *footer, const uint8_t *bytes)
 {
-    const struct segment *segment = loader->segment;
-    uint32_t key_bytes = kv_key_bytes(&segment->super.geometry), slices = 2 * footer->layers;
-    const uint8_t *sums_at = bytes + (footer->sums - footer->table);
+    const struct index_part *index = &loader->segment->index;
 
-    if (kv_crc(0, sums_at, footer->columns - footer->sums) != footer->sums_crc)
-        return fail(loader, "checksum of the sums");
-    for (uint32_t layer = 0; layer < footer->layers; layer++) {
-        uint64_t start = footer->columns + layer * footer->column_stride;
-        const uint8_t *column = bytes + (start - footer->table);
-
-        if (kv_crc(0, column, kv_footer_column_end(footer, layer) - start) != footer->column_crc[layer])
-            return fail(loader, "checksum of the keys");
-        for (uint64_t n = 0; n < footer->frames; n++)
-            memcpy(index_frame_key(index_part_at(&segment->index, n), layer), column + n * key_bytes,
-                   key_bytes);
-    }
-    for (uint64_t n = 0; n < footer->frames; n++) {
-        uint32_t *sums = index_frame_sums(index_part_at(&segment->index, n));
-
-        for (uint32_t i = 0; i < slices; i++)
-            sums[i] = get_u32(sums_at + (n * slices + i) * sizeof *sums);
-    }
-    return true;
+    if (kv_crc(0, bytes, footer->notes - footer->table) != footer->table_crc)
+        return fail(loader, "checksum of the table");
+    if (kv_crc(0, bytes + (footer->notes - footer->table), footer->sums - footer->notes) != footer->notes_crc)
+        return fail(loader, "checksum of the notes");
+    if (!add_entries(loader, footer, bytes))
+        return false;
+    for (uint32_t i = 0; loader->load->keys_later && i < index->chunk_count; i++)
+        index->chunks[i]->is_blank = true;
+    return loader->load->keys_later || segment_keys_read(loader->disk, loader->fd, footer, index, loader->st);
 }
 
-static bool use_footer(struct loader *loader, const struct kv_footer *footer)
+/* `tail` has the file's last tail_bytes already. */
+static bool read_footer(struct loader *loader, const struct kv_footer *footer, const uint8_t *tail,
+                        uint64_t tail_bytes)
 {
-    uint64_t len = footer->file_bytes - footer->table;
-    uint8_t *bytes = disk_buffer(len);
+    uint64_t tail_at = loader->file_bytes - tail_bytes, len = footer->sums - footer->table;
+    uint8_t *bytes;
     bool ok;
 
+    if (footer->table >= tail_at)
+        return use_footer(loader, footer, tail + (footer->table - tail_at));
+    bytes = disk_buffer(len);
     if (bytes == NULL)
         return status_fail(loader->st, STATUS_EXHAUSTED, "no memory for a footer");
-    ok = disk_read(loader->disk, loader->fd, bytes, len, footer->table, loader->st);
-    if (ok && kv_crc(0, bytes, footer->notes - footer->table) != footer->table_crc)
-        ok = fail(loader, "checksum of the table");
-    if (ok &&
-        kv_crc(0, bytes + (footer->notes - footer->table), footer->sums - footer->notes) != footer->notes_crc)
-        ok = fail(loader, "checksum of the notes");
-    ok = ok && add_entries(loader, footer, bytes) && fill_frames(loader, footer, bytes);
+    ok = disk_read(loader->disk, loader->fd, bytes, len, footer->table, loader->st) &&
+         use_footer(loader, footer, bytes);
     free(bytes);
     return ok;
 }
 
+/* A small footer comes with its trailer, in one read. */
 static bool load_footer(struct loader *loader)
 {
+    uint64_t bytes = loader->file_bytes < TAIL_BYTES ? loader->file_bytes : TAIL_BYTES;
     struct kv_footer footer;
-    uint8_t *page = disk_buffer(KV_PAGE_BYTES);
+    uint8_t *tail;
     bool ok;
 
-    if (page == NULL)
+    if (loader->file_bytes % KV_PAGE_BYTES != 0 || loader->file_bytes < 2 * KV_PAGE_BYTES)
+        return fail(loader, "length");
+    tail = disk_buffer(bytes);
+    if (tail == NULL)
         return status_fail(loader->st, STATUS_EXHAUSTED, "no memory for a trailer");
-    ok = loader->file_bytes % KV_PAGE_BYTES == 0 && loader->file_bytes >= 2 * KV_PAGE_BYTES;
-    if (!ok)
-        fail(loader, "length");
-    ok = ok &&
-         disk_read(loader->disk, loader->fd, page, KV_PAGE_BYTES, loader->file_bytes - KV_PAGE_BYTES,
-                   loader->st) &&
-         kv_footer_get(&footer, &loader->segment->super, loader->file_bytes, page, loader->st);
-    free(page);
-    if (!ok)
-        return false;
-    loader->sealed_end_seq = footer.end_seq;
-    return use_footer(loader, &footer);
+    ok = disk_read(loader->disk, loader->fd, tail, bytes, loader->file_bytes - bytes, loader->st) &&
+         kv_footer_get(&footer, &loader->segment->super, loader->file_bytes, tail + bytes - KV_PAGE_BYTES,
+                       loader->st);
+    if (ok)
+        loader->sealed_end_seq = footer.end_seq;
+    ok = ok && read_footer(loader, &footer, tail, bytes);
+    free(tail);
+    return ok;
 }
 
 /* --- by scanning --- */
@@ -239,7 +232,8 @@ static bool load_content(struct loader *loader)
     loader->segment = segment_create(loader->stream, &super, 0);
     if (loader->segment == NULL)
         return status_fail(loader->st, STATUS_EXHAUSTED, "no memory for a segment");
-    segment_drop_writer(loader->segment, loader->base);
+    if (!segment_drop_writer(loader->segment, loader->base))
+        return status_fail(loader->st, STATUS_EXHAUSTED, "no memory for a segment");
     loader->segment->state = SEGMENT_SEALED;
     if (!loader->load->was_open) {
         if (load_footer(loader))
@@ -289,7 +283,7 @@ bool segment_load(struct stream *stream, const char *base, bool is_open, struct 
     char path[PATH_MAX + 8];
     bool is_there, ok;
 
-    *load = (struct segment_load){ .was_open = is_open };
+    *load = (struct segment_load){ .was_open = is_open, .keys_later = load->keys_later };
     snprintf(path, sizeof path, "%s%s", base, is_open ? ".open" : ".seg");
     is_there = open_file(&loader, path, is_open ? O_RDWR : O_RDONLY);
     ok = is_there && load_content(&loader);

@@ -18,6 +18,7 @@
 #include "kvstore/segment.h"
 
 struct segment_load {
+    bool keys_later;         /* asked for: the chunks of what a footer tells stay blank (index.h) */
     uint64_t torn_bytes;     /* written behind the last record that fits, and cut; of the .open */
     uint64_t damaged_frames; /* numbers that are marked */
     bool was_open, was_scanned, is_empty; /* empty: no record; the file was removed */

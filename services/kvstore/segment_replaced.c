@@ -43,7 +43,8 @@ static bool is_replaced(const struct stream *stream, const char *folder, const s
     return false;
 }
 
-static void remove_file(const struct stream *stream, const char *folder, const char *name)
+static void remove_file(const struct stream *stream, const char *folder, const char *name,
+                        uint64_t *disk_bytes_p)
 {
     const struct log_context context = { .stream = stream->name };
     struct store *store = stream->store;
@@ -60,14 +61,14 @@ static void remove_file(const struct stream *stream, const char *folder, const c
     }
     log_error(&context, "segment_not_removed", "remove %s: %m; the next start tries again", path);
     if (store->disk->stat(path, &info) == 0)
-        store->disk_used_bytes += (uint64_t)info.st_blocks * 512;
+        *disk_bytes_p += (uint64_t)info.st_blocks * 512;
 }
 
 bool segment_drop_replaced(const struct stream *stream, const char *folder, const struct file_names *files,
-                           uint32_t n)
+                           uint32_t n, uint64_t *disk_bytes_p)
 {
     if (!is_replaced(stream, folder, files, n))
         return false;
-    remove_file(stream, folder, files->list[n]);
+    remove_file(stream, folder, files->list[n], disk_bytes_p);
     return true;
 }

@@ -404,6 +404,8 @@ bool slice_read_start(struct slice_read *read)
         return answer(read, FRAME_QUARANTINED);
     if (read->layer != SLICE_THUMBNAIL && !read->frame->has_slices)
         return answer(read, FRAME_EVICTED);
+    if (read->chunk->is_blank && read->layer != SLICE_THUMBNAIL)
+        return keys_want(read->chunk->segment) ? wait_for_room(read) : answer(read, FRAME_UNAVAILABLE);
     return read->layer == SLICE_THUMBNAIL ? start_thumbnail(read) : start_layer(read);
 }
 

@@ -151,8 +151,10 @@ static void retry_all(struct loop_timer *timer)
         stream_progress(stream);
     }
     store_ram_freed(store);
+    keys_start(store);
+    keys_retry(store);
     store_reads_retry(store);
-    if (store->ram_waiters != NULL)
+    if (store->ram_waiters != NULL || store->keys_later.first != NULL)
         store_retry_later(store);
 }
 
@@ -240,6 +242,7 @@ void store_close(struct store *store)
     if (store == NULL)
         return;
     store->is_closing = true;
+    keys_retry(store); /* who waits is told */
     if (store->writing != NULL) {
         for (struct stream *stream = store->streams; stream != NULL; stream = stream->next)
             for (uint32_t i = 0; i < stream->segment_count; i++)

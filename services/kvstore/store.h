@@ -21,6 +21,7 @@
 
 #include "kv/disk.h"
 #include "kvstore/index.h"
+#include "kvstore/keys_later.h"
 #include "kvstore/ram_arena.h"
 #include "kvstore/segment.h"
 #include "kvstore/stream.h"
@@ -59,9 +60,10 @@ struct store {
     uint32_t writer_count; /* streams that are being written */
     uint64_t disk_used_bytes;
     struct segment *oldest, *newest; /* sealed segments by age */
-    struct removal *removal;         /* the one running */
-    uint64_t remove_at_ns;           /* the next one not before: the last one failed */
-    struct segment_age *ages;        /* the segment being rewritten, and those that wait for their turn */
+    struct keys_later keys_later;
+    struct removal *removal;  /* the one running */
+    uint64_t remove_at_ns;    /* the next one not before: the last one failed */
+    struct segment_age *ages; /* the segment being rewritten, and those that wait for their turn */
     struct loop_timer age_timer;
     struct slice_read *read_waiters, **read_waiters_end;
     struct ram_waiter *ram_waiters, **ram_waiters_end;

@@ -85,6 +85,7 @@ bool store_age_loaded(struct store *store, struct status *st)
 {
     struct segment **list;
     uint64_t count = 0, at = 0;
+    bool ok = true;
 
     for (const struct stream *stream = store->streams; stream != NULL; stream = stream->next)
         count += stream->segment_count;
@@ -97,8 +98,11 @@ bool store_age_loaded(struct store *store, struct status *st)
     qsort(list, count, sizeof(struct segment *), compare_ages);
     for (at = 0; at < count; at++)
         age_insert(store, list[at], store->newest);
+    while (ok && at-- > 0) /* the newest first */
+        ok = list[at]->index.chunk_count == 0 || !list[at]->index.chunks[0]->is_blank ||
+             keys_add(store, list[at]);
     free(list);
-    return true;
+    return ok || status_fail(st, STATUS_EXHAUSTED, "no memory for %llu segments", (unsigned long long)count);
 }
 
 void store_segment_gone(struct store *store, struct segment *segment)

@@ -320,6 +320,8 @@ bool store_open(struct store **store_p, struct loop *loop, const struct store_op
         return status_wrap(st, "open store");
     }
     start_warm_up(store);
+    if (store->keys_later.first != NULL)
+        keys_start(store);
     log_info(NULL, "store_opened", "%s: %u streams, %llu frames, %llu bytes, in %llu ms", options->root,
              store->stream_count, (unsigned long long)store_frames(store),
              (unsigned long long)store->disk_used_bytes,

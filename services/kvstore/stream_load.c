@@ -110,7 +110,7 @@ static bool load_segment(struct stream *stream, const char *folder, const char *
     char base[PATH_MAX], path[PATH_MAX + 8];
     struct kv_file_name file;
     struct segment *segment;
-    struct segment_load load;
+    struct segment_load load = { .keys_later = true };
 
     if (!kv_file_name_get(&file, name) || snprintf(path, sizeof path, "%s/%s", folder, name) >= PATH_MAX)
         return true;
@@ -145,7 +145,7 @@ static bool load_epochs(struct stream *stream, struct lost *lost, struct status 
         snprintf(folder, sizeof folder, "%s/%s", stream->folder, epochs.list[i]);
         ok = file_list_on(stream->store->disk, folder, &files, st);
         for (uint32_t n = 0; ok && n < files.count; n++)
-            if (!segment_drop_replaced(stream, folder, &files, n))
+            if (!segment_drop_replaced(stream, folder, &files, n, &lost->disk_bytes))
                 ok = load_segment(stream, folder, files.list[n], lost, st);
         file_names_free(&files);
     }

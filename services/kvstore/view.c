@@ -271,6 +271,8 @@ static void offer_chunk(const struct view_score *score, const struct view_entry 
     float scores[INDEX_CHUNK_FRAMES] = { 0 };
     struct kv_hit hits[INDEX_CHUNK_FRAMES];
 
+    if (score->query != NULL && chunk->is_blank)
+        return; /* it went before its keys were read; nobody changes that any more */
     if (score->query != NULL)
         score_keys(score->query, index_frame_key(&chunk->frames[0], score->layer), kv_key_dims(geometry),
                    count, scores);
@@ -306,6 +308,35 @@ static void score_done(struct work *work)
     score->done(score);
 }
 
+/* Up to the first chunk whose keys are not there; asks for them. False: they cannot be read now. */
+static bool look_for_keys(struct view_score *score)
+{
+    const struct view *view = score->view;
+
+    while (score->keys_seen < view->entry_count) {
+        const struct index_chunk *chunk = view->entries[score->keys_seen].chunk;
+
+        if (chunk->is_blank && chunk->segment != NULL && !chunk->segment->is_leaving)
+            return keys_want(chunk->segment);
+        score->keys_seen++;
+    }
+    return true;
+}
+
+static bool retry_score(struct keys_waiter *waiter)
+{
+    struct view_score *score = container_of(waiter, struct view_score, keys);
+
+    if (!score->view->store->is_closing && look_for_keys(score)) {
+        if (score->keys_seen < score->view->entry_count)
+            return false;
+        return work_pool_submit(score->view->store->reading, &score->work);
+    }
+    status_fail(&score->st, STATUS_UNAVAILABLE, "keys of stored frames cannot be read now; try again");
+    score_done(&score->work);
+    return true;
+}
+
 bool view_score_start(struct view_score *score)
 {
     REQUIRE(!score->view->has_shape || score->layer < score->view->geometry.layers);
@@ -313,7 +344,11 @@ bool view_score_start(struct view_score *score)
     score->select = NULL;
     score->hit_count = 0;
     score->work = (struct work){ .run = score_run, .done = score_done };
-    if (!work_pool_submit(score->view->store->reading, &score->work))
+    score->keys = (struct keys_waiter){ .retry = retry_score };
+    score->keys_seen = score->query == NULL ? score->view->entry_count : 0;
+    if (!look_for_keys(score) || score->keys_seen < score->view->entry_count)
+        keys_wait(score->view->store, &score->keys); /* a failure is told there, not before this returns */
+    else if (!work_pool_submit(score->view->store->reading, &score->work))
         return false;
     view_ref(score->view);
     return true;

@@ -73,9 +73,12 @@ struct view_score {
     const struct kv_hit *hits;
     uint32_t hit_count;
     struct work work;
+    struct keys_waiter keys; /* while keys are read that it needs */
+    uint32_t keys_seen;      /* entries of the view whose keys are there, or have gone with their segment */
 };
 
-/* False: the threads' queue is full; try again later. A view without blocks gives no hits. */
+/* False: the threads' queue is full; try again later. A view without blocks gives no hits. Fails with UNAVAILABLE when keys
+ * that a start left on the disk cannot be read now. */
 bool view_score_start(struct view_score *score);
 void view_score_deinit(struct view_score *score); /* after done(), or when it was not started */
 

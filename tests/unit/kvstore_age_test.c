@@ -52,6 +52,7 @@ static void restart(struct fixture *fixture, struct stream **stream_p)
 {
     fixture_stop(fixture);
     fixture_open(fixture);
+    fixture_wait_keys(fixture);
     *stream_p = store_find(fixture->store, "default", "cam-a");
     CHECK(*stream_p != NULL);
 }
@@ -306,6 +307,7 @@ TEST(age_survives_every_failing_call)
         fixture_stop(&fixture);
         fixture.options.disk = faulty_disk();
         fixture_open(&fixture);
+        fixture_wait_keys(&fixture);
         stream = store_find(fixture.store, "default", "cam-a");
         plan_fault(FAULT_ALL, EIO, (int)call, 1);
         ok = age_segment(&fixture, stream->segments[0], &transform, &fixture.st);

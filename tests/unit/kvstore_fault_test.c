@@ -334,6 +334,7 @@ TEST(fault_failed_reads_are_typed)
     fixture_stop(&fixture);
     fixture_open(&fixture);
     stream = store_find(fixture.store, "default", "cam-1");
+    fixture_wait_keys(&fixture);
     plan_fault(FAULT_READ, EIO, 1, 1);
     CHECK_EQ(fixture_read_layer(&fixture, stream, 3, 1), FRAME_UNAVAILABLE);
     CHECK_EQ(fixture_read_layer(&fixture, stream, 3, 1), FRAME_OK);

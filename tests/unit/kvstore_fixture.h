@@ -91,6 +91,12 @@ static void fixture_tick(struct loop_timer *timer)
 {
 }
 
+/* What the start has left on the disk is there. */
+static inline void fixture_wait_keys(struct fixture *fixture)
+{
+    FIXTURE_TURN_UNTIL(fixture, fixture->store->keys_later.first == NULL);
+}
+
 struct fixture_answer {
     bool came;
     bool ok;
