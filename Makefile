@@ -18,8 +18,9 @@ tsan: setup ## every test under the thread sanitizer
 	@tools/build tsan && $(CTEST) --preset tsan -LE once
 demo-score: build ## score the demo model on cameras that know the truth (long)
 	@bench/demo-score build/$(PRESET)
-bench: build ## kernels and model steps as shares of what this machine can do
+bench: build ## kernels, model steps, a store's start: as shares of what this machine can do
 	@build/$(PRESET)/bench/micro/tensor_bench && build/$(PRESET)/bench/micro/model_bench
+	@REELKV_SCALE_STREAMS=1000 build/$(PRESET)/tests/scale/store_scale_test
 soak: build ## 100,000 power cuts of a simulated disk, 10,000 kills of the real store (an hour; the kills resume)
 	@build/$(PRESET)/tests/simulation/store_simulation --seeds 100000
 	@build/$(PRESET)/tests/kill/store_kill --cycles 10000 --state build/$(PRESET)/store_kill.state

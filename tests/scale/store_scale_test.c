@@ -1,0 +1,127 @@
+/* How soon a store with many sealed segments takes appends after a restart, and what it keeps in memory for what it has: the
+ * real process on a folder of sparse files (many_segments.h). Times are printed, memory is bounded.
+ *
+ * 50 streams of 57 segments; with REELKV_SCALE_STREAMS=1000, 57,000 segments (`make bench`). */
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "integration/kvstore_client.h"
+#include "many_segments.h"
+
+enum {
+    STREAMS = 50,
+    SEGMENTS = 57,
+    FRAMES = 32,
+    FEW_FRAMES = 16, /* those of one chunk of the index */
+    KEYS_MS_MAX = 60000,
+    /* What is allowed; docs/kv-format.md has what was measured. */
+    STREAM_BYTES_MAX = 40 << 10,
+    SEGMENT_BYTES_MAX = 3 << 10, /* besides its frames */
+    FRAME_BYTES_MAX = 384,       /* of four layers, its keys apart */
+};
+
+static struct server server;
+
+/* Anonymous pages: the arena is left out, it is shared. */
+static uint64_t anonymous_bytes(void)
+{
+    char path[64], line[256];
+    unsigned long long kib = 0;
+    FILE *file;
+
+    snprintf(path, sizeof path, "/proc/%d/status", (int)server.process.pid);
+    file = fopen(path, "re");
+    CHECK(file != NULL);
+    while (kib == 0 && fgets(line, sizeof line, file) != NULL)
+        sscanf(line, "RssAnon: %llu", &kib);
+    fclose(file);
+    CHECK(kib > 0);
+    return kib << 10;
+}
+
+static double seconds(uint64_t from_ns, uint64_t to_ns)
+{
+    return (double)(to_ns - from_ns) / 1e9;
+}
+
+static void make(uint32_t streams, uint32_t segments, uint32_t frames)
+{
+    struct many_segments shape = { .streams = streams,
+                                   .segments = segments,
+                                   .frames = frames,
+                                   .tokens = CLIENT_TOKENS,
+                                   .geometry = client_geometry };
+    char root[300];
+
+    memcpy(shape.fingerprint, client_print, sizeof shape.fingerprint);
+    snprintf(root, sizeof root, "%s/kv-a", test_folder());
+    file_remove_tree(root, NULL);
+    many_segments_make(&shape, root);
+}
+
+/* The first stream goes on where its last segment ends. */
+static void append_one(uint64_t next_seq)
+{
+    struct writer writer = { .pool = NULL };
+
+    CHECK_OK(writer_open(&writer, &server, "cam-00000"), writer.st);
+    CHECK_EQ(writer.next_seq, next_seq);
+    CHECK_OK(writer_begin(&writer), writer.st);
+    CHECK_OK(writer_block(&writer, true, 0), writer.st);
+    CHECK_OK(writer_frames(&writer, 1), writer.st);
+    CHECK_OK(writer_finish(&writer), writer.st);
+}
+
+/* Anonymous bytes of a store that has read all its keys. */
+static uint64_t start_on(uint32_t streams, uint32_t segments, uint32_t frames)
+{
+    const char *const options[] = { streams > STREAMS ? "--ram-budget-bytes=4G" : "--ram-budget-bytes=512M",
+                                    "--disk-budget-bytes=64G", "--segment-bytes=1M", NULL };
+    uint64_t started_ns, ready_ns, stored_ns, bytes;
+
+    make(streams, segments, frames);
+    started_ns = clock_mono_ns();
+    server_start(&server, "kv-a", options);
+    ready_ns = clock_mono_ns();
+    if (streams > 0)
+        append_one(segments * frames);
+    stored_ns = clock_mono_ns();
+    if (segments > 0 && !process_wait_text(&server.process, "keys_read", KEYS_MS_MAX))
+        test_fail(__FILE__, __LINE__, "keys are not read: %s", process_log(&server.process));
+    bytes = anonymous_bytes();
+    printf(
+        "  %u streams, %u segments, %u frames: ready after %.2f s, a frame durable after %.2f s, keys there "
+        "after %.2f s, %.1f MB\n",
+        streams, streams * segments, streams * segments * frames, seconds(started_ns, ready_ns),
+        seconds(started_ns, stored_ns), seconds(started_ns, clock_mono_ns()), (double)bytes / 1e6);
+    server_stop(&server);
+    return bytes;
+}
+
+static uint64_t share(uint64_t bytes, uint64_t without, uint64_t count)
+{
+    return bytes > without ? (bytes - without) / count : 0;
+}
+
+TEST(kvstore_starts_on_many_segments_and_keeps_little_of_each)
+{
+    const char *asked = getenv("REELKV_SCALE_STREAMS");
+    uint32_t streams = asked == NULL ? STREAMS : (uint32_t)strtoul(asked, NULL, 10);
+    uint64_t segments = streams * SEGMENTS, keys = kv_keys_bytes(&client_geometry);
+    uint64_t none = start_on(0, 0, 0), idle = start_on(streams, 0, 0),
+             few = start_on(streams, SEGMENTS, FEW_FRAMES);
+    uint64_t many = start_on(streams, SEGMENTS, FRAMES);
+    uint64_t frame = share(many, few, segments * (FRAMES - FEW_FRAMES));
+    uint64_t stream = share(idle, none, streams), segment = share(few, idle, segments) - FEW_FRAMES * frame;
+
+    CHECK(frame >= keys); /* they are in memory */
+    printf("  %llu bytes a stream, %llu a segment, %llu a frame besides %llu of keys\n",
+           (unsigned long long)stream, (unsigned long long)segment, (unsigned long long)(frame - keys),
+           (unsigned long long)keys);
+    CHECK(stream <= STREAM_BYTES_MAX);
+    CHECK(segment <= SEGMENT_BYTES_MAX);
+    CHECK(frame - keys <= FRAME_BYTES_MAX);
+}
+
+TEST_MAIN()
