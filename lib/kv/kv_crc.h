@@ -16,6 +16,10 @@
 /* Of "123456789": 0xe3069283. Start with 0; pass an earlier result to go on. */
 uint32_t kv_crc(uint32_t crc, const void *data, size_t len);
 
+/* Copies, and returns the CRC of what was copied, in one pass: of the very bytes that stand at `to` then, whatever becomes
+ * of those at `from` meanwhile. */
+uint32_t kv_crc_copy(uint32_t crc, void *to, const void *from, size_t len);
+
 /* Of A then B, from the CRC of each and B's length. */
 uint32_t kv_crc_join(uint32_t crc_a, uint32_t crc_b, uint64_t len_b);
 

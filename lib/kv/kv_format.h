@@ -236,6 +236,10 @@ void kv_record_scatter(const struct kv_record *record, uint64_t offset, const vo
  * plain CRC of the payload. One pass. */
 uint32_t kv_record_checksum(struct kv_record *record, uint8_t *image);
 
+/* Both at once, for a whole payload that lies in one piece: its bytes are copied into the image and checked as they are.
+ * One pass. */
+uint32_t kv_record_take(struct kv_record *record, const void *payload, uint8_t *image);
+
 /* Writes the header into the image; returns its CRC, the next record's chain. */
 uint32_t kv_record_put(const struct kv_record *record, const struct kv_super *super, uint8_t *image);
 

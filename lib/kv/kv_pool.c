@@ -275,12 +275,14 @@ bool kv_pool_reader_is_current(const struct kv_pool_reader *reader, const struct
 bool kv_pool_reader_copy(const struct kv_pool_reader *reader, const struct kv_place *place, uint32_t crc32c,
                          void *to, struct status *st)
 {
+    uint32_t found;
+
     if (!kv_pool_reader_check(reader, place, st))
         return false;
-    memcpy(to, reader->base + place->offset, place->length);
+    found = kv_crc_copy(0, to, reader->base + place->offset, place->length);
     if (!kv_pool_reader_is_current(reader, place))
         return status_fail(st, STATUS_ABORTED, "the bytes have left shared memory; fetch them again");
-    if (kv_crc(0, to, place->length) != crc32c)
+    if (found != crc32c)
         return status_fail(st, STATUS_DATA_LOSS, "shared memory: checksum does not fit; fetch inline");
     return true;
 }

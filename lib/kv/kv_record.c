@@ -117,7 +117,19 @@ static void zero_between(uint8_t *image, uint64_t from, uint64_t to)
     memset(image + from, 0, to - from);
 }
 
-uint32_t kv_record_checksum(struct kv_record *record, uint8_t *image)
+/* Of a part that is in the image already, or (payload not NULL) is copied there from the payload's next bytes. */
+static uint32_t part_crc(const uint8_t **payload, uint8_t *image, uint64_t bytes)
+{
+    uint32_t crc;
+
+    if (*payload == NULL)
+        return kv_crc(0, image, bytes);
+    crc = kv_crc_copy(0, image, *payload, bytes);
+    *payload += bytes;
+    return crc;
+}
+
+static uint32_t checksum(struct kv_record *record, const uint8_t *payload, uint8_t *image)
 {
     struct kv_layout layout;
     uint64_t at;
@@ -131,20 +143,30 @@ uint32_t kv_record_checksum(struct kv_record *record, uint8_t *image)
     record->note_crc = kv_crc(0, image + layout.note, record->note_bytes);
     record->thumbnail_crc = kv_crc(0, image + layout.thumbnail, record->thumbnail_bytes);
     record->embedding_crc = kv_crc(0, image + layout.embedding, record->embedding_bytes);
-    record->keys_crc = kv_crc(0, image + layout.keys, record->keys_bytes);
+    record->keys_crc = part_crc(&payload, image + layout.keys, record->keys_bytes);
     payload_crc = record->keys_crc;
     at = layout.slices;
     for (uint32_t i = 0; i < 2 * record->layers; i++) {
         struct kv_slice *slice = &record->slices[i];
         uint64_t end = at + slice->bytes;
 
-        slice->crc = kv_crc(0, image + at, slice->bytes);
+        slice->crc = part_crc(&payload, image + at, slice->bytes);
         payload_crc = kv_crc_join(payload_crc, slice->crc, slice->bytes);
         at = i % 2 == 0 ? end : round_up(end, KV_PART_ALIGN);
         zero_between(image, end, at);
     }
     zero_between(image, at, layout.record_bytes);
     return payload_crc;
+}
+
+uint32_t kv_record_checksum(struct kv_record *record, uint8_t *image)
+{
+    return checksum(record, NULL, image);
+}
+
+uint32_t kv_record_take(struct kv_record *record, const void *payload, uint8_t *image)
+{
+    return checksum(record, payload, image);
 }
 
 static bool is_zero(const uint8_t *bytes, uint64_t len)

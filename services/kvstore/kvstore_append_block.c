@@ -75,11 +75,11 @@ static void work_run(struct work *work)
     struct append *append = container_of(work, struct append, work);
     uint8_t *image = ram_bytes(append->kvstore->store->arena, append->slot);
 
-    if (append->place.length > 0)
-        kv_record_scatter(&append->record, 0,
-                          kv_pool_reader_at(shm_pool_reader(append->pool), &append->place),
-                          append->place.length, image);
-    append->found_crc = kv_record_checksum(&append->record, image);
+    append->found_crc =
+        append->place.length > 0
+            ? kv_record_take(&append->record,
+                             kv_pool_reader_at(shm_pool_reader(append->pool), &append->place), image)
+            : kv_record_checksum(&append->record, image);
 }
 
 static void work_done(struct work *work)

@@ -35,6 +35,32 @@ TEST(crc_of_pieces_joins_to_the_crc_of_the_whole)
     }
 }
 
+/* Every length around the steps of the folding copy, from and to every place in a line; what stands around the copy
+ * stays; and the long runs that go past the caches. */
+TEST(crc_copy_copies_and_gives_the_crc_of_what_it_copied)
+{
+    enum { SHORT = 1200, LONG = 300000, EDGE = 64 };
+    static uint8_t from[LONG + 2 * EDGE], to[LONG + 3 * EDGE];
+
+    for (size_t i = 0; i < sizeof from; i++)
+        from[i] = (uint8_t)(i * 2654435761u >> 13);
+    for (size_t len = 0; len < SHORT; len++) {
+        size_t at = len % EDGE, shift = len * 7 % EDGE;
+
+        memset(to, 0x5a, SHORT + 3 * EDGE);
+        CHECK_EQ(kv_crc_copy((uint32_t)len, to + EDGE + at, from + shift, len),
+                 kv_crc((uint32_t)len, from + shift, len));
+        CHECK(memcmp(to + EDGE + at, from + shift, len) == 0);
+        CHECK(to[EDGE + at - 1] == 0x5a && to[EDGE + at + len] == 0x5a);
+    }
+    for (size_t at = 0; at < EDGE; at += 9) {
+        size_t len = LONG - at * 11;
+
+        CHECK_EQ(kv_crc_copy(0, to + at, from + at / 2, len), kv_crc(0, from + at / 2, len));
+        CHECK(memcmp(to + at, from + at / 2, len) == 0);
+    }
+}
+
 /* A length of more than 32 bits, against joining by squaring: zeros appended in two steps and in one. */
 TEST(crc_joins_long_lengths)
 {

@@ -251,6 +251,38 @@ TEST(format_header_holds_any_number_of_layers)
     free(image);
 }
 
+/* A payload taken in one pass gives the image, the checksums and the payload's checksum that copying and then checking
+ * give, over memory that held something else. */
+TEST(format_takes_a_payload_in_one_pass)
+{
+    static const struct kv_geometry shapes[] = { { 3, 4, 128, KV_DTYPE_BF16 }, { 5, 1, 7, KV_DTYPE_F16 } };
+
+    for (size_t i = 0; i < ARRAY_LEN(shapes); i++)
+        for (uint32_t tokens = 1; tokens < 200; tokens += 65) {
+            uint64_t bytes = kv_payload_bytes(&shapes[i], tokens);
+            uint8_t *payload = malloc(bytes), *a, *b;
+            struct kv_record record, taken;
+            struct kv_layout layout;
+
+            kv_record_init_block(&record, KV_RECORD_FRAME, &shapes[i], tokens);
+            taken = record;
+            kv_record_layout(&record, &layout);
+            a = calloc(1, layout.record_bytes);
+            b = calloc(1, layout.record_bytes);
+            CHECK(payload != NULL && a != NULL && b != NULL);
+            memset(b + layout.note, 0x77, layout.record_bytes - layout.note);
+            for (uint64_t at = 0; at < bytes; at++)
+                payload[at] = (uint8_t)(at * 2654435761u >> 9);
+            kv_record_scatter(&record, 0, payload, bytes, a);
+            CHECK_EQ(kv_record_take(&taken, payload, b), kv_record_checksum(&record, a));
+            CHECK_EQ(kv_crc(0, payload, bytes), kv_record_payload_crc(&taken));
+            CHECK(memcmp(&taken, &record, sizeof record) == 0 && memcmp(a, b, layout.record_bytes) == 0);
+            free(payload);
+            free(a);
+            free(b);
+        }
+}
+
 /* The K of each layer stands at a multiple of 64, V right behind it, whatever the shape. */
 TEST(format_layers_are_aligned)
 {

@@ -1,0 +1,120 @@
+/* Copying and checking in one pass: what is summed is what was loaded and stored, so that the bytes cross the memory bus
+ * once each way. Long runs are stored past the caches: no copy of this size would stay in them, and a store that misses
+ * would fetch the line first.
+ *
+ * Sixteen 128-bit sums run side by side, each with every sixteenth piece. Folding moves a sum over the 256 bytes to
+ * its next piece: with the bits reflected, its first half is multiplied by x^(2048 + 32), its second by x^(2048 - 32). What
+ * is left at the end are 256 bytes with the same remainder as all before them. */
+#include <stdbool.h>
+#include <string.h>
+
+#include "kv/kv_crc.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#include <pthread.h>
+
+#define FOLDING __attribute__((target("avx512f,avx512vl,pclmul,vpclmulqdq")))
+
+enum { STEP_BYTES = 256, LINE_BYTES = 64, AHEAD_BYTES = 4096, STREAM_BYTES = 128 << 10 };
+
+static uint64_t fold_by[2];
+static bool can_fold;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void find_out(void)
+{
+    const uint32_t one = 1u << 31; /* x^0 */
+
+    fold_by[0] = (uint64_t)kv_crc_join(one, 0, STEP_BYTES + 4) << 1;
+    fold_by[1] = (uint64_t)kv_crc_join(one, 0, STEP_BYTES - 4) << 1;
+    can_fold = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+               __builtin_cpu_supports("vpclmulqdq");
+}
+
+FOLDING static inline __m512i fold(__m512i sum, __m512i by, __m512i next)
+{
+    return _mm512_ternarylogic_epi64(_mm512_clmulepi64_epi128(sum, by, 0x00),
+                                     _mm512_clmulepi64_epi128(sum, by, 0x11), next, 0x96);
+}
+
+FOLDING static inline __m512i move(uint8_t *to, const uint8_t *from, bool past_caches)
+{
+    __m512i bytes = _mm512_loadu_si512(from);
+
+    if (past_caches)
+        _mm512_stream_si512((void *)to, bytes);
+    else
+        _mm512_storeu_si512(to, bytes);
+    return bytes;
+}
+
+/* `len` is a multiple of STEP_BYTES, and not 0; `to` of LINE_BYTES. */
+FOLDING static inline uint32_t copy_steps(uint32_t crc, uint8_t *to, const uint8_t *from, size_t len,
+                                          bool past_caches)
+{
+    __m512i by = _mm512_broadcast_i32x4(_mm_set_epi64x((long long)fold_by[1], (long long)fold_by[0]));
+    __m512i sums[4];
+    uint8_t rest[STEP_BYTES];
+
+    for (size_t i = 0; i < 4; i++)
+        sums[i] = move(to + i * LINE_BYTES, from + i * LINE_BYTES, past_caches);
+    sums[0] = _mm512_xor_si512(sums[0], _mm512_zextsi128_si512(_mm_cvtsi32_si128((int)~crc)));
+    for (size_t at = STEP_BYTES; at < len; at += STEP_BYTES)
+        for (size_t i = 0; i < 4; i++) {
+            _mm_prefetch((const char *)from + at + i * LINE_BYTES + AHEAD_BYTES, _MM_HINT_T0);
+            sums[i] =
+                fold(sums[i], by, move(to + at + i * LINE_BYTES, from + at + i * LINE_BYTES, past_caches));
+        }
+    for (size_t i = 0; i < 4; i++)
+        _mm512_storeu_si512(rest + i * LINE_BYTES, sums[i]);
+    return kv_crc(UINT32_MAX, rest, sizeof rest);
+}
+
+FOLDING static uint32_t copy_folding(uint32_t crc, uint8_t *to, const uint8_t *from, size_t len)
+{
+    size_t steps = len / STEP_BYTES * STEP_BYTES;
+
+    if (len < STREAM_BYTES)
+        return copy_steps(crc, to, from, steps, false);
+    crc = copy_steps(crc, to, from, steps, true);
+    _mm_sfence();
+    return crc;
+}
+
+/* How much of it was done, up to where a line begins and then in whole steps. */
+static size_t copy_most(uint32_t *crc, uint8_t *to, const uint8_t *from, size_t len)
+{
+    size_t head = -(uintptr_t)to % LINE_BYTES;
+
+    pthread_once(&once, find_out);
+    if (!can_fold || len < head + STEP_BYTES)
+        return 0;
+    memcpy(to, from, head);
+    *crc = kv_crc(*crc, to, head);
+    *crc = copy_folding(*crc, to + head, from + head, len - head);
+    return head + (len - head) / STEP_BYTES * STEP_BYTES;
+}
+#else
+static size_t copy_most(uint32_t *crc, uint8_t *to, const uint8_t *from, size_t len)
+{
+    return 0;
+}
+#endif
+
+uint32_t kv_crc_copy(uint32_t crc, void *to, const void *from, size_t len)
+{
+    enum { PIECE_BYTES = 32 << 10 }; /* stays in the nearest cache from the copy to the check */
+    uint8_t *out = to;
+    const uint8_t *in = from;
+    size_t done = copy_most(&crc, out, in, len);
+
+    while (done < len) {
+        size_t piece = len - done < PIECE_BYTES ? len - done : PIECE_BYTES;
+
+        memcpy(out + done, in + done, piece);
+        crc = kv_crc(crc, out + done, piece);
+        done += piece;
+    }
+    return crc;
+}
