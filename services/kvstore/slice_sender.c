@@ -83,6 +83,12 @@ static bool start_read(struct slice_item *item, struct slice_read *read, uint32_
     return true;
 }
 
+/* The heads of a message behind its first. */
+struct slice_heads {
+    Reelkv__V1__SliceHead more[SLICE_SENDER_WINDOW], *list[SLICE_SENDER_WINDOW];
+    Reelkv__V1__ShmPlace places[SLICE_SENDER_WINDOW];
+};
+
 /* --- leases --- */
 
 static bool is_leased_by(const struct ram_slot *slot, const struct slice_sender *sender)
@@ -227,20 +233,45 @@ static void fill_head(const struct slice_item *item, Reelkv__V1__SliceHead *head
     head->place = place;
 }
 
-/* The next message of the item. False: the call takes nothing now. */
+static bool has_bytes(const struct slice_item *item)
+{
+    return item->has_slice && frame_result_has_bytes(item->slice.result) && !item->is_shared;
+}
+
+/* Those right behind the first that are shared as it is, in its message: a message costs about as much as copying a slice.
+ * Returns their number. */
+static uint32_t fill_more(const struct slice_item *first, struct slice_heads *heads)
+{
+    uint32_t count = 0;
+
+    for (const struct slice_item *item = first->next; item != NULL && count < SLICE_SENDER_WINDOW;
+         item = item->next) {
+        if (item->pending > 0 || !item->is_shared || item->has_thumbnail)
+            break;
+        fill_head(item, &heads->more[count], &heads->places[count]);
+        heads->list[count] = &heads->more[count];
+        count++;
+    }
+    return count;
+}
+
+/* The next message of the item, which is the first. False: the call takes nothing now. */
 static bool send_message(struct slice_sender *sender, struct slice_item *item)
 {
     Reelkv__V1__SliceReply reply = REELKV__V1__SLICE_REPLY__INIT;
     struct rpc_attachment attachment = { .release = attachment_released, .arg = item };
     Reelkv__V1__SliceHead head;
     Reelkv__V1__ShmPlace place;
-    uint64_t left = 0;
+    struct slice_heads heads;
+    uint64_t left = has_bytes(item) ? item->slice.length - item->sent_bytes : 0;
 
-    if (item->has_slice && frame_result_has_bytes(item->slice.result) && !item->is_shared)
-        left = item->slice.length - item->sent_bytes;
     if (!item->is_head_sent) {
         fill_head(item, &head, &place);
         reply.head = &head;
+    }
+    if (item->is_shared) {
+        reply.n_more = fill_more(item, &heads);
+        reply.more = heads.list;
     }
     attachment.data = item->slice.bytes + item->sent_bytes;
     attachment.len = left < LIMIT_CHUNK_BYTES ? left : LIMIT_CHUNK_BYTES;
@@ -251,14 +282,16 @@ static bool send_message(struct slice_sender *sender, struct slice_item *item)
     }
     item->is_head_sent = true;
     item->sent_bytes += attachment.len;
+    for (size_t i = 0; i < reply.n_more; i++) {
+        item = item->next;
+        item->is_head_sent = true;
+    }
     return true;
 }
 
 static bool is_sent(const struct slice_item *item)
 {
-    return item->is_head_sent &&
-           (item->is_shared || !item->has_slice || !frame_result_has_bytes(item->slice.result) ||
-            item->sent_bytes == item->slice.length);
+    return item->is_head_sent && (!has_bytes(item) || item->sent_bytes == item->slice.length);
 }
 
 static void take_first(struct slice_sender *sender)
@@ -302,16 +335,6 @@ void slice_sender_init(struct slice_sender *sender)
     sender->last_link = &sender->first;
 }
 
-void slice_sender_start(struct slice_sender *sender, const struct slice_target *targets, uint32_t count)
-{
-    REQUIRE(!sender->is_running && sender->first == NULL);
-    sender->targets = targets;
-    sender->count = count;
-    sender->next_read = 0;
-    sender->is_running = true;
-    pump(sender);
-}
-
 void slice_sender_resume(struct slice_sender *sender)
 {
     if (sender->is_running)
@@ -335,13 +358,29 @@ static void let_go(struct slice_item *item)
     }
 }
 
+static void end_leases(struct slice_sender *sender)
+{
+    let_go(sender->leases);
+    sender->leases = NULL;
+    memset(sender->leased_bytes, 0, sizeof sender->leased_bytes);
+}
+
+void slice_sender_start(struct slice_sender *sender, const struct slice_target *targets, uint32_t count)
+{
+    REQUIRE(!sender->is_running && sender->first == NULL);
+    end_leases(sender);
+    sender->targets = targets;
+    sender->count = count;
+    sender->next_read = 0;
+    sender->is_running = true;
+    pump(sender);
+}
+
 void slice_sender_deinit(struct slice_sender *sender)
 {
     let_go(sender->first);
-    let_go(sender->leases);
-    memset(sender->leased_bytes, 0, sizeof sender->leased_bytes);
+    end_leases(sender);
     sender->first = NULL;
-    sender->leases = NULL;
     sender->last_link = &sender->first;
     sender->is_running = false;
 }

@@ -2,8 +2,8 @@
  *
  *   add targets -> start -> write() for each message, in order -> finished(), once
  *
- * Up to SLICE_SENDER_WINDOW reads run ahead of what is being sent. A call that stalls stalls only its own reads.
- * Leases on shared memory last until deinit; what would keep more than a quarter of a
+ * Up to SLICE_SENDER_WINDOW reads run ahead of what is being sent; those in shared memory that are ready go in one message. A call that stalls stalls only its own reads.
+ * Leases on shared memory last until the next start, or deinit: who asks for more has read what came. What would keep more than a quarter of a
  * region for one call, or half of it for all, goes inline: the rest is for those who wait.
  *
  * Owner:  the call's handler; after deinit, reads under way end by themselves.
@@ -47,7 +47,7 @@ struct slice_sender {
 
 void slice_sender_init(struct slice_sender *sender);
 
-/* The targets stay the caller's and as they are until finished(). Not while one is under way. */
+/* Ends the leases on what was sent before. The targets stay the caller's and as they are until finished(). Not while one is under way. */
 void slice_sender_start(struct slice_sender *sender, const struct slice_target *targets, uint32_t count);
 
 /* Goes on after on_writable. */

@@ -40,7 +40,7 @@ bool retriever_make_room(struct retriever *retriever, struct status *st)
 struct arriving {
     uint32_t hit;
     uint64_t length, got;
-    uint32_t crc32c;
+    uint32_t crc32c, crc; /* as the store said, and of what has come */
 };
 
 static void count_missing(struct retriever *retriever, uint32_t result)
@@ -88,7 +88,7 @@ static bool take_head(struct retriever *retriever, struct retriever_store *store
                            (unsigned long long)head->length, head->tokens);
     if (head->place != NULL)
         return copy_shared(retriever, store, head, hit, st);
-    *arriving = (struct arriving){ hit, head->length, 0, head->crc32c };
+    *arriving = (struct arriving){ hit, head->length, 0, head->crc32c, 0 };
     return true;
 }
 
@@ -101,16 +101,33 @@ static bool take_bytes(struct retriever *retriever, const struct rpc_payload *pa
         return true;
     if (payload->len > arriving->length - arriving->got)
         return status_fail(st, STATUS_DATA_LOSS, "the store sent more bytes than it said");
-    rpc_payload_copy(payload, 0, to + arriving->got, payload->len);
-    arriving->got += payload->len;
+    for (uint32_t i = 0; i < payload->piece_count; i++) {
+        const struct bytes *piece = &payload->pieces[i];
+
+        arriving->crc = kv_crc_copy(arriving->crc, to + arriving->got, piece->data, piece->len);
+        arriving->got += piece->len;
+    }
     if (arriving->got < arriving->length)
         return true;
-    if (kv_crc(0, to, arriving->length) != arriving->crc32c)
+    if (arriving->crc != arriving->crc32c)
         return status_fail(st, STATUS_DATA_LOSS, "a block does not fit its checksum");
     retriever->have[arriving->hit] = true;
     retriever->totals.fetched_bytes += arriving->length;
     *arriving = (struct arriving){ 0 };
     return true;
+}
+
+/* A message: one slice or a part of it, or several in shared memory. */
+static bool take_reply(struct retriever *retriever, struct retriever_store *store,
+                       const Reelkv__V1__SliceReply *reply, const struct rpc_payload *payload,
+                       struct arriving *arriving, struct status *st)
+{
+    if (reply->head != NULL && !take_head(retriever, store, reply->head, arriving, st))
+        return false;
+    for (size_t i = 0; i < reply->n_more; i++)
+        if (!take_head(retriever, store, reply->more[i], arriving, st))
+            return false;
+    return take_bytes(retriever, payload, arriving, st);
 }
 
 /* Every block asked for has come, or the store has said why not. */
@@ -138,9 +155,7 @@ bool retriever_read_layer(struct retriever *retriever, struct retriever_store *s
             return check_complete(store, &arriving, st);
         if (reply->item_case != REELKV__V1__RETRIEVE_REPLY__ITEM_SLICE)
             return status_fail(st, STATUS_INTERNAL, "the store did not send layer %u", layer);
-        if (reply->slice->head != NULL && !take_head(retriever, store, reply->slice->head, &arriving, st))
-            return false;
-        if (!take_bytes(retriever, payload, &arriving, st))
+        if (!take_reply(retriever, store, reply->slice, payload, &arriving, st))
             return false;
     }
 }
@@ -255,9 +270,7 @@ static struct fetch *fetch_create(struct retriever *retriever, const struct kv_h
 static bool take_slice(struct fetch *fetch, const Reelkv__V1__SliceReply *reply,
                        const struct rpc_payload *payload, struct status *st)
 {
-    if (reply->head != NULL && !take_head(fetch->retriever, fetch->store, reply->head, &fetch->arriving, st))
-        return false;
-    return take_bytes(fetch->retriever, payload, &fetch->arriving, st);
+    return take_reply(fetch->retriever, fetch->store, reply, payload, &fetch->arriving, st);
 }
 
 bool retriever_fetch_layer(struct retriever *retriever, struct retriever_store *store, uint32_t layer,

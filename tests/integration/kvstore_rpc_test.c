@@ -185,56 +185,83 @@ static void retrieve_query(struct retrieval *retrieval, uint32_t layer, const fl
     CHECK_OK(rpc_sync_write(retrieval->call, &request.base, NULL, &st), st);
 }
 
-/* Reads slices to the end of the layer; frames[i] is (stream name, seq) of index i. */
+/* A layer as it comes: slices in order; frames[i] is (stream name, seq) of index i. */
+struct layer_reader {
+    struct retrieval *retrieval;
+    uint32_t layer;
+    const struct kv_hit *frames;
+    const char *const *names;
+    uint8_t bytes[2 * CLIENT_TOKENS * CLIENT_DIMS * 2];
+    uint64_t got;
+    uint32_t next, crc;
+};
+
+static void slice_is_whole(struct layer_reader *reader)
+{
+    const struct kv_hit *frame = &reader->frames[reader->next];
+
+    CHECK_EQ(kv_crc(0, reader->bytes, sizeof reader->bytes), reader->crc);
+    client_expect_layer(reader->names[frame->stream], frame->seq, reader->layer, reader->bytes,
+                        sizeof reader->bytes);
+    reader->next++;
+}
+
+static void read_head(struct layer_reader *reader, const Reelkv__V1__SliceHead *head)
+{
+    struct retrieval *retrieval = reader->retrieval;
+    struct kv_place place;
+
+    CHECK_EQ(head->index, reader->next);
+    CHECK_EQ(head->layer, reader->layer);
+    CHECK_EQ(head->result, REELKV__V1__FRAME_RESULT__FRAME_RESULT_OK);
+    CHECK_EQ(head->tokens, CLIENT_TOKENS);
+    CHECK_EQ(head->length, sizeof reader->bytes);
+    reader->crc = head->crc32c;
+    reader->got = 0;
+    if (head->place == NULL)
+        return;
+    place = (struct kv_place){ head->place->offset, head->place->length, head->place->generation };
+    CHECK(retrieval->peer != NULL);
+    CHECK_EQ(head->place->pool, kv_shm_peer_arena_pool(retrieval->peer));
+    CHECK_OK(kv_pool_reader_copy(kv_shm_peer_arena(retrieval->peer), &place, head->crc32c, reader->bytes,
+                                 &st),
+             st);
+    retrieval->shared++;
+    slice_is_whole(reader);
+}
+
+/* Reads slices to the end of the layer. */
 static void read_slices(struct retrieval *retrieval, uint32_t layer, const struct kv_hit *frames,
                         uint32_t count, const char *const *names)
 {
-    uint8_t bytes[2 * CLIENT_TOKENS * CLIENT_DIMS * 2];
-    uint64_t got = 0, length = 0;
-    uint32_t next = 0, crc = 0;
+    struct layer_reader reader = { .retrieval = retrieval, .layer = layer, .frames = frames, .names = names };
 
     for (;;) {
         struct rpc_payload payload;
         const Reelkv__V1__RetrieveReply *reply = retrieval_read(retrieval, &payload);
-        const Reelkv__V1__SliceHead *head;
 
         if (reply->item_case == REELKV__V1__RETRIEVE_REPLY__ITEM_LAYER_END) {
             CHECK_EQ(reply->layer_end->layer, layer);
             break;
         }
         CHECK_EQ(reply->item_case, REELKV__V1__RETRIEVE_REPLY__ITEM_SLICE);
-        head = reply->slice->head;
-        if (head != NULL) {
-            CHECK_EQ(head->index, next);
-            CHECK_EQ(head->layer, layer);
-            CHECK_EQ(head->result, REELKV__V1__FRAME_RESULT__FRAME_RESULT_OK);
-            CHECK_EQ(head->tokens, CLIENT_TOKENS);
-            CHECK_EQ(head->length, sizeof bytes);
-            length = head->length;
-            crc = head->crc32c;
-            got = 0;
-            if (head->place != NULL) {
-                struct kv_place place = { head->place->offset, head->place->length, head->place->generation };
-
-                CHECK(retrieval->peer != NULL);
-                CHECK_EQ(head->place->pool, kv_shm_peer_arena_pool(retrieval->peer));
-                CHECK_OK(kv_pool_reader_copy(kv_shm_peer_arena(retrieval->peer), &place, crc, bytes, &st),
-                         st);
-                got = length;
-                retrieval->shared++;
-            }
+        if (reply->slice->head != NULL)
+            read_head(&reader, reply->slice->head);
+        for (size_t i = 0; i < reply->slice->n_more; i++) {
+            CHECK(reply->slice->more[i]->place != NULL && payload.len == 0);
+            read_head(&reader, reply->slice->more[i]);
         }
-        CHECK(payload.len <= length - got);
-        rpc_payload_copy(&payload, 0, bytes + got, payload.len);
-        got += payload.len;
-        if (got < length)
+        if (payload.len == 0)
             continue;
-        retrieval->inlined += payload.len > 0;
-        CHECK_EQ(kv_crc(0, bytes, length), crc);
-        client_expect_layer(names[frames[next].stream], frames[next].seq, layer, bytes, length);
-        next++;
+        CHECK(payload.len <= sizeof reader.bytes - reader.got);
+        rpc_payload_copy(&payload, 0, reader.bytes + reader.got, payload.len);
+        reader.got += payload.len;
+        if (reader.got < sizeof reader.bytes)
+            continue;
+        retrieval->inlined++;
+        slice_is_whole(&reader);
     }
-    CHECK_EQ(next, count);
+    CHECK_EQ(reader.next, count);
 }
 
 static void retrieve_all(struct retrieval *retrieval, struct server *server, const char *const *names,

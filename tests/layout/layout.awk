@@ -45,7 +45,7 @@ FNR == 1 { folder = folder_of(FILENAME); top = FILENAME; sub(/\/.*/, "", top) }
         rule = services; own = folder; sub(/.*\//, "", own)
         if (folder == "services/kvstore") rule = rule " liburing"
         if (kind == "service " own) next
-    } else { rule = services " dnnl"; if (kind ~ /^service/ && top == "tests") next }
+    } else { rule = services " dnnl"; if (folder == "bench/load") rule = rule " grpc"; if (kind ~ /^service/ && top == "tests") next }
     owner = header; sub(/\/.*/, "", owner)
     inner = header ~ /\/.*_internal\.h$/ && folder !~ ("/" owner "$")
     if (inner || index(" " rule " ", " " kind " ") == 0) {

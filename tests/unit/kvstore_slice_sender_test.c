@@ -24,7 +24,7 @@ struct listener {
     struct slice_sender sender;
     struct slice_target targets[TARGETS];
     bool is_told[FRAMES];
-    uint32_t inlined;
+    uint32_t inlined, messages;
     bool is_finished;
 };
 
@@ -39,6 +39,12 @@ static bool listen_to(struct slice_sender *sender, const Reelkv__V1__SliceReply 
             listener->is_told[reply->head->index] = true;
         listener->inlined += attachment != NULL;
     }
+    for (size_t i = 0; i < reply->n_more; i++) {
+        CHECK_EQ(reply->more[i]->result, REELKV__V1__FRAME_RESULT__FRAME_RESULT_OK);
+        CHECK(reply->head != NULL && reply->more[i]->place != NULL && attachment == NULL);
+        listener->is_told[reply->more[i]->index] = true;
+    }
+    listener->messages++;
     if (attachment != NULL)
         attachment->release(attachment->arg);
     return true;
@@ -145,6 +151,25 @@ TEST(slice_sender_counts_leases_on_blocks_that_their_writer_holds_too)
     CHECK_EQ(shared.fixture.store->leased_bytes[RAM_IMAGES], told_bytes(&shared, &listener, 1));
     slice_sender_deinit(&listener.sender);
     CHECK_EQ(shared.fixture.store->leased_bytes[RAM_IMAGES], 0);
+    stop(&shared);
+}
+
+/* What is shared goes many places in a message, and who asks for the next layer has read the one before: its leases end. */
+TEST(slice_sender_tells_many_places_at_once_and_ends_leases_with_the_next_start)
+{
+    static struct listener listener;
+    struct shared shared;
+    uint32_t told = 0;
+
+    start(&shared);
+    listen_all(&shared, &listener, 0);
+    for (uint32_t i = 0; i < FRAMES; i++)
+        told += listener.is_told[i];
+    CHECK(told > SLICE_SENDER_WINDOW && listener.messages - listener.inlined < told / 4);
+    CHECK(shared.fixture.store->leased_bytes[RAM_IMAGES] > 0);
+    slice_sender_start(&listener.sender, listener.targets, 0);
+    CHECK_EQ(shared.fixture.store->leased_bytes[RAM_IMAGES], 0);
+    slice_sender_deinit(&listener.sender);
     stop(&shared);
 }
 
