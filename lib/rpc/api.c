@@ -69,6 +69,14 @@ const struct rpc_method api_retrieve = {
     .reply = &reelkv__v1__retrieve_reply__descriptor,
     .reply_payload = { { 15, 15 } },
 };
+const struct rpc_method api_prefetch = {
+    .path = "/reelkv.v1.KvStore/Prefetch",
+    .shape = RPC_SERVER_STREAM,
+    .request = &reelkv__v1__prefetch_request__descriptor,
+    .reply = &reelkv__v1__prefetch_reply__descriptor,
+};
+UNARY(api_cancel_prefetch, "/reelkv.v1.KvStore/CancelPrefetch",
+      reelkv__v1__cancel_prefetch_request__descriptor, reelkv__v1__cancel_prefetch_reply__descriptor);
 UNARY(api_timeline, "/reelkv.v1.KvStore/Timeline", reelkv__v1__timeline_request__descriptor,
       reelkv__v1__timeline_reply__descriptor);
 

@@ -21,6 +21,8 @@ extern const struct rpc_method api_load_window; /* reply payload chunk.data */
 extern const struct rpc_method api_score;
 extern const struct rpc_method api_fetch;    /* reply payload data */
 extern const struct rpc_method api_retrieve; /* reply payload slice.data */
+extern const struct rpc_method api_prefetch;
+extern const struct rpc_method api_cancel_prefetch;
 extern const struct rpc_method api_timeline;
 
 extern const struct rpc_method api_ask; /* reelkv.v1.Qa */

@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "base/require.h"
+#include "kvstore/read_ahead.h"
 #include "kvstore/segment_job.h"
 
 static bool answer(struct block_read *read, enum frame_result result)
@@ -63,9 +64,12 @@ static void block_done(struct work *work)
     struct block_read *read = container_of(work, struct block_read, work);
     struct index_frame *frame = read->frame;
     struct stream *stream = read->segment->stream;
+    struct store *store = read->store;
 
     read->is_running = false;
     read->segment->reads--;
+    if (read->is_from_disk)
+        read_ahead_asked(read->store, -1);
     if (!read->ok) {
         fail(read);
     } else {
@@ -76,6 +80,7 @@ static void block_done(struct work *work)
     }
     stream_progress(stream);
     read->done(read);
+    read_ahead_pump(store);
 }
 
 /* False: the threads' queue is full. */
@@ -85,6 +90,8 @@ static bool submit(struct block_read *read)
     read->work = (struct work){ .run = block_run, .done = block_done };
     read->is_running = work_pool_submit(read->store->reading, &read->work);
     read->segment->reads += read->is_running;
+    if (read->is_running && read->is_from_disk)
+        read_ahead_asked(read->store, 1);
     return read->is_running;
 }
 

@@ -17,6 +17,7 @@ struct directory;
 struct kvstore_shm;
 struct kvstore_directory;
 struct kvstore_watches;
+struct prefetch;
 
 struct kvstore {
     const struct kvstore_options *options;
@@ -28,6 +29,8 @@ struct kvstore {
     struct kvstore_watches *watches;
     int64_t started_ms;
     bool is_draining;
+    struct prefetch *prefetches; /* tickets */
+    uint32_t prefetch_count;
 };
 
 /* --- handlers, one file for each group --- */
@@ -45,6 +48,9 @@ void kvstore_score(struct rpc_call *call, void *state);
 void kvstore_fetch(struct rpc_call *call, void *state);
 void kvstore_retrieve(struct rpc_call *call, void *state);
 void kvstore_timeline(struct rpc_call *call, void *state);
+void kvstore_prefetch(struct rpc_call *call, void *state);
+void kvstore_cancel_prefetch(struct rpc_call *call, void *state);
+void kvstore_end_prefetches(struct kvstore *kvstore);
 
 /* --- requests, checked --- */
 

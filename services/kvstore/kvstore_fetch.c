@@ -120,7 +120,9 @@ static void add_frame(struct fetch *fetch, const Reelkv__V1__FetchRequest *reque
 {
     const Reelkv__V1__FrameRef *ref = request->frames[index];
     uint32_t layers = request->layers == 0 ? 1 : request->layers;
-    struct slice_target target = { .index = index, .wants_slice = request->layers > 0 };
+    struct slice_target target = { .index = index,
+                                   .wants_slice = request->layers > 0,
+                                   .parts = (enum slice_parts)request->parts };
 
     target.frame = view_find(fetch->view, ref->stream, ref->seq, &target.absence);
     for (uint32_t i = 0; i < layers; i++) {
@@ -140,6 +142,9 @@ static bool start_fetch(struct fetch *fetch, struct kvstore *kvstore, const Reel
     if (request->n_frames > LIMIT_TOP_BLOCKS)
         return status_fail(st, STATUS_INVALID, "%zu frames; at most %d at once", request->n_frames,
                            LIMIT_TOP_BLOCKS);
+    if (request->parts > REELKV__V1__SLICE_PARTS__SLICE_PARTS_V)
+        return status_fail(st, STATUS_INVALID, "parts %d; K and V are 0, K alone is 1, V alone 2",
+                           (int)request->parts);
     if (!kvstore_make_view(kvstore, request->view, false, &fetch->view, st))
         return false;
     if (fetch->view->has_shape && (request->layers > fetch->view->geometry.layers ||

@@ -3,12 +3,14 @@
  *   Open -> Opened
  *   Query -> scored on a reading thread -> Hits -> (Pick ->) slices in order -> LayerEnd -> the next Query
  *
- * The view is made once, so that all layers see the same blocks. Replies that the call does not take at once wait
+ * The view is made once, so that all layers see the same blocks. When a layer has been sent, its blocks are guessed to be
+ * the next one's too, and read while the caller computes (read_ahead.h). Replies that the call does not take at once wait
  * as a step, which on_writable does again. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/require.h"
+#include "kvstore/read_ahead.h"
 #include "kvstore/slice_sender.h"
 
 enum step {
@@ -42,6 +44,9 @@ struct retrieve {
     struct slice_target *targets;
     uint32_t target_count;
     struct slice_sender sender;
+    struct read_ahead ahead; /* of the layer that is being asked for, then of the next one */
+    uint32_t read_ahead,
+        used_of; /* slices of this layer that were read before, and of these the wanted ones */
 };
 
 static void go_on(struct retrieve *retrieve);
@@ -115,6 +120,8 @@ static bool write_layer_end(struct retrieve *retrieve)
     Reelkv__V1__RetrieveLayerEnd end = REELKV__V1__RETRIEVE_LAYER_END__INIT;
 
     end.layer = retrieve->layer;
+    end.read_ahead = retrieve->read_ahead;
+    end.read_ahead_used = retrieve->used_of;
     reply.item_case = REELKV__V1__RETRIEVE_REPLY__ITEM_LAYER_END;
     reply.layer_end = &end;
     return write_reply(retrieve, &reply);
@@ -132,10 +139,38 @@ static bool write_slice(struct slice_sender *sender, const Reelkv__V1__SliceRepl
 
 /* --- slices --- */
 
+/* Which of the blocks that were guessed are wanted. What has not been read by now is not guessed any more. */
+static void count_guesses(struct retrieve *retrieve)
+{
+    struct read_ahead *ahead = &retrieve->ahead;
+
+    read_ahead_stop(ahead);
+    retrieve->read_ahead = ahead->read + ahead->waiting;
+    retrieve->used_of = 0;
+    for (uint32_t i = 0; i < retrieve->target_count && retrieve->read_ahead > 0; i++) {
+        const struct index_frame *frame = retrieve->targets[i].frame;
+
+        retrieve->used_of += frame != NULL && read_ahead_has(ahead, frame, retrieve->layer);
+    }
+    ahead->store->ahead.used += retrieve->used_of;
+}
+
+static void guess_next(struct retrieve *retrieve)
+{
+    uint32_t next = retrieve->layer + 1;
+
+    read_ahead_drop(&retrieve->ahead);
+    for (uint32_t i = 0; i < retrieve->target_count && next < retrieve->view->geometry.layers; i++)
+        if (retrieve->targets[i].frame != NULL)
+            read_ahead_add(&retrieve->ahead, retrieve->targets[i].frame, next);
+    read_ahead_pump(retrieve->ahead.store);
+}
+
 static void slices_sent(struct slice_sender *sender)
 {
     struct retrieve *retrieve = container_of(sender, struct retrieve, sender);
 
+    guess_next(retrieve);
     free(retrieve->targets);
     retrieve->targets = NULL;
     retrieve->step = STEP_LAYER_END;
@@ -145,6 +180,7 @@ static void slices_sent(struct slice_sender *sender)
 static void send_slices(struct retrieve *retrieve)
 {
     retrieve->step = STEP_SLICES;
+    count_guesses(retrieve);
     slice_sender_start(&retrieve->sender, retrieve->targets, retrieve->target_count);
 }
 
@@ -360,6 +396,7 @@ static void on_end(struct rpc_call *call, void *user)
     retrieve->call = NULL;
     loop_timer_stop(&retrieve->busy_timer);
     slice_sender_deinit(&retrieve->sender);
+    read_ahead_drop(&retrieve->ahead);
     retrieve_free(retrieve);
 }
 
@@ -375,6 +412,7 @@ void kvstore_retrieve(struct rpc_call *call, void *state)
     }
     retrieve->kvstore = state;
     retrieve->call = call;
+    retrieve->ahead = (struct read_ahead){ .store = retrieve->kvstore->store, .kind = READ_AHEAD_GUESSES };
     retrieve->sender = (struct slice_sender){
         .kvstore = state, .call = call, .write = write_slice, .finished = slices_sent
     };

@@ -41,6 +41,8 @@ static void get_server_info(struct rpc_call *call, void *state)
     info.streams = store->stream_count;
     info.frames = store_frames(store);
     info.quarantined_frames = store->quarantined_frames;
+    info.read_ahead_slices = store->ahead.slices;
+    info.read_ahead_used = store->ahead.used;
     if (kvstore->shm != NULL)
         info.shm_socket = (char *)(uintptr_t)kvstore_shm_path(kvstore->shm);
     rpc_call_reply(call, &info.base, NULL);
@@ -61,6 +63,8 @@ static const struct rpc_handler kvstore_handlers[] = {
     { &api_fetch, kvstore_fetch },
     { &api_retrieve, kvstore_retrieve },
     { &api_timeline, kvstore_timeline },
+    { &api_prefetch, kvstore_prefetch },
+    { &api_cancel_prefetch, kvstore_cancel_prefetch },
 };
 
 static void on_drain(void *user)
@@ -72,6 +76,7 @@ static void on_drain(void *user)
 
     kvstore->is_draining = true;
     kvstore_directory_leave(kvstore->directory);
+    kvstore_end_prefetches(kvstore);
     status_fail(&why, STATUS_UNAVAILABLE, "store %s is stopping", kvstore->options->name);
     for (; stream != NULL; stream = store_after(stream))
         stream_fence_writer(stream, &why);

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "base/require.h"
 #include "kv/kv_crc.h"
+#include "kvstore/read_ahead.h"
 #include "kvstore/segment_job.h"
 
 enum frame_result frame_result_of_absence(enum stream_absence absence)
@@ -43,7 +44,19 @@ static uint64_t written_bytes(const struct slice_read *read)
     return kv_encoding_bytes(&read->chunk->geometry, read->frame->encoding, read->frame->tokens);
 }
 
-/* From the record's start. */
+/* What stands before the part asked for in a layer's pair. */
+static uint64_t part_at(const struct slice_read *read)
+{
+    return read->parts == SLICE_V ? slice_bytes(read) : 0;
+}
+
+/* Only the part is read from the disk, and not kept. What is to be decoded is always a pair. */
+static bool is_half(const struct slice_read *read)
+{
+    return read->layer != SLICE_THUMBNAIL && read->parts != SLICE_BOTH && !is_decoded(read);
+}
+
+/* Of the layer's pair or the thumbnail, from the record's start. */
 static uint64_t offset_in_record(const struct slice_read *read)
 {
     uint64_t pair = 2 * written_bytes(read);
@@ -71,20 +84,25 @@ static uint32_t written_crc(const struct slice_read *read, uint32_t which)
 static uint32_t expected_crc(const struct slice_read *read, uint32_t which)
 {
     if (is_decoded(read))
-        return get_u32(read->bytes + 2 * slice_bytes(read) + which * sizeof(uint32_t));
+        return get_u32(read->bytes - part_at(read) + 2 * slice_bytes(read) + which * sizeof(uint32_t));
     return written_crc(read, which);
+}
+
+/* And of what was asked for of it. */
+static uint32_t layer_crc(const struct slice_read *read)
+{
+    if (read->parts != SLICE_BOTH)
+        return expected_crc(read, read->parts == SLICE_V);
+    return kv_crc_join(expected_crc(read, 0), expected_crc(read, 1), slice_bytes(read));
 }
 
 /* --- on a reading thread --- */
 
 static bool check_layer(struct slice_read *read)
 {
-    uint64_t bytes = slice_bytes(read);
-    uint32_t key_crc = kv_crc(0, read->bytes, bytes), value_crc = kv_crc(0, read->bytes + bytes, bytes);
-
-    if (key_crc != expected_crc(read, 0) || value_crc != expected_crc(read, 1))
+    read->crc = kv_crc(0, read->bytes, read->length);
+    if (read->crc != layer_crc(read))
         return status_fail(&read->st, STATUS_DATA_LOSS, "checksum of layer %u does not fit", read->layer);
-    read->crc = kv_crc_join(key_crc, value_crc, bytes);
     return true;
 }
 
@@ -101,8 +119,8 @@ static bool decode_layer(struct slice_read *read, const uint8_t *from)
                         from + which * stored, to + which * bytes);
         put_u32(to + 2 * bytes + which * sizeof(uint32_t), kv_crc(0, to + which * bytes, bytes));
     }
-    read->bytes = to;
-    read->crc = kv_crc_join(expected_crc(read, 0), expected_crc(read, 1), bytes);
+    read->bytes = to + part_at(read);
+    read->crc = layer_crc(read);
     return true;
 }
 
@@ -133,18 +151,18 @@ static bool read_from_disk(struct slice_read *read, uint8_t *to, uint64_t from, 
                             &read->st);
 }
 
-/* Pages of the record that hold the layer as it is written. */
+/* Pages of the record that hold the layer, or the half of it, as it is written. */
 static bool read_layer(struct slice_read *read, uint8_t *to, uint64_t at)
 {
-    uint64_t from = round_down(at, KV_PAGE_BYTES);
+    uint64_t from = round_down(at, KV_PAGE_BYTES), bytes = (is_half(read) ? 1 : 2) * written_bytes(read);
 
-    return read_from_disk(read, to, from, round_up(at + 2 * written_bytes(read), KV_PAGE_BYTES) - from);
+    return read_from_disk(read, to, from, round_up(at + bytes, KV_PAGE_BYTES) - from);
 }
 
 static void read_run(struct work *work)
 {
     struct slice_read *read = container_of(work, struct slice_read, work);
-    uint64_t at = offset_in_record(read);
+    uint64_t at = offset_in_record(read) + (is_half(read) ? part_at(read) : 0);
 
     if (read->layer == SLICE_THUMBNAIL) {
         if (read->is_from_disk) {
@@ -225,6 +243,11 @@ static void keep_slice(struct slice_read *read)
     struct index_frame *frame = read->frame;
     struct ram_arena *arena = read->store->arena;
 
+    if (is_half(read)) {
+        if (read->is_shared)
+            ram_publish(arena, read->slot, &read->own, NULL);
+        return;
+    }
     if (read->layer == SLICE_THUMBNAIL || read->chunk->segment == NULL || read->segment->is_leaving ||
         frame->is_moved)
         return;
@@ -235,16 +258,19 @@ static void keep_slice(struct slice_read *read)
     ram_unref(arena, read->slot);
     read->slot = frame->slices[read->layer];
     ram_ref(arena, read->slot);
-    read->bytes = ram_bytes(arena, read->slot) + offset_in_slot(read);
+    read->bytes = ram_bytes(arena, read->slot) + offset_in_slot(read) + part_at(read);
 }
 
 static void read_done(struct work *work)
 {
     struct slice_read *read = container_of(work, struct slice_read, work);
     struct stream *stream = read->segment->stream;
+    struct store *store = read->store;
 
     read->is_running = false;
     read->segment->reads--;
+    if (read->is_from_disk && !read->is_ahead)
+        read_ahead_asked(store, -1);
     if (read->ok) {
         answer_bytes(read);
         if (read->is_from_disk)
@@ -264,6 +290,7 @@ static void read_done(struct work *work)
     }
     stream_progress(stream);
     read->done(read);
+    read_ahead_pump(store); /* those that done() has started go first */
 }
 
 /* What was taken is given back: by its turn the frame may have moved, or its RAM copy been dropped. */
@@ -271,6 +298,8 @@ static bool wait_for_room(struct slice_read *read)
 {
     ram_unref(read->store->arena, read->slot);
     read->slot = NULL;
+    if (read->is_ahead)
+        return answer(read, FRAME_UNAVAILABLE);
     read->is_waiting = true;
     read->next_waiter = NULL;
     *read->store->read_waiters_end = read;
@@ -284,9 +313,12 @@ static bool submit(struct slice_read *read)
     read->segment = read->chunk->segment;
     read->ok = false;
     read->work = (struct work){ .run = read_run, .done = read_done };
-    read->is_running = work_pool_submit(read->store->reading, &read->work);
+    read->is_running =
+        work_pool_submit(read->is_ahead ? read->store->reading_ahead : read->store->reading, &read->work);
     if (!read->is_running)
         return wait_for_room(read);
+    if (read->is_from_disk && !read->is_ahead)
+        read_ahead_asked(read->store, 1);
     read->segment->reads++;
     return false;
 }
@@ -338,25 +370,30 @@ static bool start_layer(struct slice_read *read)
 {
     struct index_frame *frame = read->frame;
     struct ram_slot *slice = frame->slices == NULL ? NULL : frame->slices[read->layer];
-    uint64_t bytes = offset_in_slot(read) + (is_decoded(read) ? DECODED_CRC_BYTES : 0);
+    uint64_t bytes =
+        offset_in_slot(read) + 2 * slice_bytes(read) + (is_decoded(read) ? DECODED_CRC_BYTES : 0);
 
-    read->length = 2 * slice_bytes(read);
+    if (is_half(read))
+        bytes = (offset_in_record(read) + part_at(read)) % KV_PAGE_BYTES + slice_bytes(read);
+    read->length = (read->parts == SLICE_BOTH ? 2 : 1) * slice_bytes(read);
     read->segment = read->chunk->segment;
     read->is_from_disk = frame->image == NULL && slice == NULL;
     if (!read->is_from_disk) {
         if (frame->image != NULL)
-            use_slot(read, frame->image, offset_in_record(read));
+            use_slot(read, frame->image, offset_in_record(read) + part_at(read));
         else
-            use_slot(read, slice, offset_in_slot(read));
+            use_slot(read, slice, offset_in_slot(read) + part_at(read));
         if (!read->is_shared)
             return submit(read);
-        read->crc = kv_crc_join(expected_crc(read, 0), expected_crc(read, 1), slice_bytes(read));
+        read->crc = layer_crc(read);
         return answer_bytes(read);
     }
-    bytes = round_up(bytes + read->length, KV_PAGE_BYTES);
+    bytes = round_up(bytes, KV_PAGE_BYTES);
     if (bytes > ram_slot_bytes_max(read->store->arena, RAM_SLICES) ||
         (is_decoded(read) && !make_buffer(read)))
         return answer(read, FRAME_UNAVAILABLE);
+    if (!read->is_ahead && read_ahead_is_reading(read->store, frame, read->layer))
+        return wait_for_room(read); /* until that one has come */
     REQUIRE(read->slot == NULL);
     read->slot = ram_take(read->store->arena, RAM_SLICES, bytes);
     return read->slot == NULL ? wait_for_room(read) : submit(read);
@@ -436,6 +473,7 @@ void slice_read_release(struct slice_read *read)
     REQUIRE(!read->is_running);
     if (read->is_waiting)
         stop_waiting(read);
+    ram_drop(store->arena, &read->own);
     ram_unref(store->arena, read->slot);
     free(read->buffer);
     free(read->header);

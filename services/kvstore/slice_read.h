@@ -38,12 +38,17 @@ static inline bool frame_result_has_bytes(enum frame_result result)
 
 enum { SLICE_THUMBNAIL = UINT32_MAX }; /* as `layer` */
 
+enum slice_parts { SLICE_BOTH, SLICE_K, SLICE_V }; /* numbers of proto SliceParts */
+
 struct slice_read {
     /* asked for */
     struct store *store;
     struct index_frame *frame; /* its chunk is held: by the caller until start returns, by the read then */
     uint32_t layer;
+    enum slice_parts parts; /* of a layer: K then V, or one of them */
     bool is_shared;
+    bool
+        is_ahead; /* nobody waits for it (read_ahead.h): it never waits itself, and answers UNAVAILABLE instead */
     void (*done)(struct slice_read *read);
     /* answered */
     enum frame_result result;
@@ -57,6 +62,7 @@ struct slice_read {
     struct index_chunk *chunk;
     struct segment *segment;
     struct kv_record *header; /* a thumbnail's */
+    struct ram_slot *own;     /* the slot, published for this read only: a layer's K or V alone is not kept */
     uint8_t *buffer;          /* a thumbnail's record; a layer as it is written */
     bool is_from_disk, is_waiting, is_running, has_header, ok;
     struct status st;

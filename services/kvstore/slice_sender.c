@@ -72,6 +72,7 @@ static bool start_read(struct slice_item *item, struct slice_read *read, uint32_
     *read = (struct slice_read){ .store = item->sender->kvstore->store,
                                  .frame = item->target->frame,
                                  .layer = layer,
+                                 .parts = item->target->parts,
                                  .is_shared = is_shared,
                                  .done = read == &item->slice ? slice_done : thumbnail_done };
     item->refs++;

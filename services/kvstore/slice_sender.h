@@ -22,6 +22,7 @@ struct slice_target {
     struct index_frame *frame; /* its chunk is the view's; NULL: absence says why */
     enum stream_absence absence;
     uint32_t index, layer;
+    enum slice_parts parts;
     bool wants_slice, wants_thumbnail;
 };
 

@@ -5,9 +5,10 @@
  *   <root>/v1/<ns>/<stream>/history.json              what has been removed to keep the budget
  *   <root>/v1/<ns>/<stream>/<epoch>/<seq>-<salt>.seg  segments (docs/kv-format.md)
  *
- * Threads: the loop owns everything in these headers. Three pools work for it: `writing` (makes, writes, syncs,
- * seals, removes files), `reading` (reads slices, checks and copies blocks, scores) and `ageing` (one thread, rewrites
- * segments). Results come back as letters. The loop itself never touches a file once store_open() has returned.
+ * Threads: the loop owns everything in these headers. Four pools work for it: `writing` (makes, writes, syncs,
+ * seals, removes files), `reading` (reads slices, checks and copies blocks, scores), `reading_ahead` and `ageing` (one
+ * thread, rewrites segments). Results come back as letters. The loop itself never touches a file once store_open() has
+ * returned.
  *
  * Budgets. RAM: three quarters of ram_bytes are the arena (reserved at start, mapped in the background), at most a
  * quarter the index, gaps and events included. On top of it each stream has one INIT image, and at most
@@ -47,10 +48,21 @@ _Static_assert(2 * (HISTORY_SPANS_MAX + 1) * HISTORY_SPAN_BYTES + 5 * KV_PAGE_BY
                    STORE_STREAM_DISK_BYTES,
                "the folder, history.json and stream.json must fit, the files twice while they are replaced");
 
+/* Those who wait for reads that nobody has asked for yet, and what these keep (read_ahead.h). */
+enum read_ahead_kind { READ_AHEAD_GUESSES, READ_AHEAD_TICKETS, READ_AHEAD_KINDS };
+struct read_ahead_line {
+    struct ahead_item *first[READ_AHEAD_KINDS], *last[READ_AHEAD_KINDS];
+    struct ahead_item *running;
+    uint32_t running_count;
+    uint32_t asked; /* reads from the disk that somebody waits for, under way */
+    uint64_t held_bytes[READ_AHEAD_KINDS];
+    uint64_t slices, used; /* guesses that were read, and those that were right, since the start */
+};
+
 struct store {
     struct store_options options;
     struct loop *loop;
-    struct work_pool *writing, *reading, *ageing;
+    struct work_pool *writing, *reading, *reading_ahead, *ageing;
     const struct file_ops *disk;
     struct ram_arena *arena;
     struct index_memory index_memory;
@@ -71,7 +83,8 @@ struct store {
     struct loop_timer retry_timer;      /* for room that comes from outside, and disks that recover */
     uint64_t quarantined_frames;        /* found damaged since the start */
     uint64_t leased_bytes[RAM_REGIONS]; /* kept for readers of shared memory */
-    struct warm_up *warm_up;            /* the arena's pages are being mapped; NULL: all are */
+    struct read_ahead_line ahead;
+    struct warm_up *warm_up; /* the arena's pages are being mapped; NULL: all are */
     bool is_retrying_reads, is_closing;
 };
 

@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "base/name.h"
 #include "base/require.h"
+#include "kvstore/read_ahead.h"
 
 enum {
     RAM_BYTES_MIN = 8 << 20,
@@ -235,9 +236,14 @@ static bool start_pools(struct store *store, struct status *st)
                                                .queue_max = STORE_READS_QUEUED };
     const struct work_pool_options ageing = { .name = "kv-ageing", .threads = 1, .queue_max = 1 };
 
+    const struct work_pool_options ahead = { .name = "kv-ahead",
+                                             .threads = READ_AHEAD_THREADS,
+                                             .queue_max = READ_AHEAD_THREADS };
+
     return work_pool_create(&store->writing, store->loop, &writing, st) &&
            work_pool_create(&store->ageing, store->loop, &ageing, st) &&
-           work_pool_create(&store->reading, store->loop, &reading, st);
+           work_pool_create(&store->reading, store->loop, &reading, st) &&
+           work_pool_create(&store->reading_ahead, store->loop, &ahead, st);
 }
 
 /* Mapping the arena's pages takes a second for every few GB: it is done while calls are served already. */

@@ -277,6 +277,8 @@ static void get_server_info(struct rpc_call *call, void *state)
     info.disk_used_bytes = 1 << 29;
     info.frames = 77;
     info.quarantined_frames = 2;
+    info.read_ahead_slices = 400;
+    info.read_ahead_used = 300;
     rpc_call_reply(call, &info.base, NULL);
 }
 

@@ -502,11 +502,14 @@ TEST(memory_and_workers_are_shown)
     set_up();
     CHECK_EQ(RUN(&verb, "mem", "ls"), 0);
     CHECK_HAS(process_log(&verb), "512 MiB");
+    CHECK_HAS(process_log(&verb), "75 %");
     CHECK_EQ(RUN(&verb, "mem", "ls", "--json"), 0);
     value = printed(&verb);
     store = json_at(json_get(value, "stores"), 0);
     CHECK_EQ(json_number(json_get(store, "frames")), 77);
     CHECK_EQ(json_number(json_get(store, "quarantined_frames")), 2);
+    CHECK_EQ(json_number(json_get(store, "read_ahead_slices")), 400);
+    CHECK_EQ(json_number(json_get(store, "read_ahead_used")), 300);
     json_free(value);
     CHECK_EQ(RUN(&verb, "node", "ls", "--json"), 0);
     value = printed(&verb);
