@@ -123,10 +123,20 @@ static const struct option_row mem_rows[] = {
 #undef ROW
 };
 
-static const char *const store_titles[] = { "STORE", ">MEMORY",  ">OF",     ">DISK",
-                                            ">OF",   ">CAMERAS", ">FRAMES", ">DAMAGED" };
+static const char *const store_titles[] = { "STORE",    ">MEMORY", ">OF",      ">DISK",   ">OF",
+                                            ">CAMERAS", ">FRAMES", ">DAMAGED", ">GUESSED" };
 static const char *const camera_titles[] = { "CAMERA", "STORE", ">FRAMES", ">GONE", ">DAMAGED",
                                              ">GAPS",  ">DISK", "OLDEST",  "NEWEST" };
+
+/* Of what was read before it was asked for, how much was wanted then. */
+static void guessed_cell(struct cli_table *table, const Reelkv__V1__ServerInfo *info)
+{
+    if (info->read_ahead_slices == 0)
+        cli_table_cell(table, "-");
+    else
+        cli_table_cell(table, "%.0f %%",
+                       100.0 * (double)info->read_ahead_used / (double)info->read_ahead_slices);
+}
 
 static void store_row(const char *name, const Reelkv__V1__ServerInfo *info, struct cli_table *table,
                       struct json *stores)
@@ -141,6 +151,8 @@ static void store_row(const char *name, const Reelkv__V1__ServerInfo *info, stru
     json_set_u64(row, "cameras", info->streams);
     json_set_u64(row, "frames", info->frames);
     json_set_u64(row, "quarantined_frames", info->quarantined_frames);
+    json_set_u64(row, "read_ahead_slices", info->read_ahead_slices);
+    json_set_u64(row, "read_ahead_used", info->read_ahead_used);
     json_append(stores, row);
     cli_table_cell(table, "%s", name);
     cli_table_cell(table, "%s", cli_bytes(info->ram_used_bytes));
@@ -150,6 +162,7 @@ static void store_row(const char *name, const Reelkv__V1__ServerInfo *info, stru
     cli_table_cell(table, "%u", info->streams);
     cli_table_cell(table, "%llu", (unsigned long long)info->frames);
     cli_table_cell(table, "%llu", (unsigned long long)info->quarantined_frames);
+    guessed_cell(table, info);
 }
 
 /* Stores that do not answer are left out here as camera_list_read() leaves out their cameras. */
