@@ -16,6 +16,13 @@
 #define POOL_MAGIC 0x314c4f4f50564b52ull /* "RKVPOOL1" */
 #define SEALS      (F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE | F_SEAL_SEAL)
 
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1 */
+#endif
+
+/* Of small pools the kernel's work is not worth it. */
+enum { LARGE_PAGE_BYTES = 2 << 20, LARGE_POOL_BYTES = 256 << 20 };
+
 /* Where things lie in a pool of a given size and granule. */
 struct shape {
     uint64_t bytes, granule, table, data;
@@ -50,6 +57,29 @@ static _Atomic uint64_t *generation_at(const uint8_t *base, const struct shape *
 
 /* --- the maker's side --- */
 
+/* Where large pages of the file may be mapped as such: at a multiple of their size. MAP_FAILED and errno when it cannot be. */
+static uint8_t *map_for_large_pages(int fd, uint64_t bytes)
+{
+    uint8_t *room =
+        mmap(NULL, bytes + LARGE_PAGE_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    uint8_t *at, *mapped;
+
+    if (room == MAP_FAILED)
+        return MAP_FAILED;
+    at = room + -(uintptr_t)room % LARGE_PAGE_BYTES;
+    mapped = mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
+    if (mapped == MAP_FAILED) {
+        munmap(room, bytes + LARGE_PAGE_BYTES);
+        return MAP_FAILED;
+    }
+    if (at > room)
+        munmap(room, (size_t)(at - room));
+    at += round_up(bytes, (uint64_t)getpagesize());
+    if (at < room + bytes + LARGE_PAGE_BYTES)
+        munmap(at, (size_t)(room + bytes + LARGE_PAGE_BYTES - at));
+    return mapped;
+}
+
 static bool pool_make_file(struct kv_pool *pool, const char *name, struct status *st)
 {
     pool->fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -59,7 +89,7 @@ static bool pool_make_file(struct kv_pool *pool, const char *name, struct status
     if (fallocate(pool->fd, 0, 0, (off_t)pool->shape.bytes) != 0)
         return status_fail(st, STATUS_EXHAUSTED, "memory pool %s of %llu bytes: %m; lower its budget", name,
                            (unsigned long long)pool->shape.bytes);
-    pool->base = mmap(NULL, pool->shape.bytes, PROT_READ | PROT_WRITE, MAP_SHARED, pool->fd, 0);
+    pool->base = map_for_large_pages(pool->fd, pool->shape.bytes);
     if (pool->base == MAP_FAILED) {
         pool->base = NULL;
         return status_fail(st, STATUS_EXHAUSTED, "map memory pool %s: %m", name);
@@ -120,6 +150,8 @@ void kv_pool_populate(const struct kv_pool *pool, uint64_t offset, uint64_t byte
     REQUIRE(offset <= pool->shape.bytes && bytes <= pool->shape.bytes - offset);
     /* Only speed is at stake: the pages are reserved. */
     (void)madvise(pool->base + offset, bytes, MADV_POPULATE_WRITE);
+    if (pool->shape.bytes >= LARGE_POOL_BYTES)
+        (void)madvise(pool->base + offset, bytes, MADV_COLLAPSE);
 }
 
 uint8_t *kv_pool_base(const struct kv_pool *pool)

@@ -42,8 +42,9 @@ struct kv_pool;
 bool kv_pool_create(struct kv_pool **pool_p, const char *name, uint64_t bytes, struct status *st);
 void kv_pool_destroy(struct kv_pool *pool); /* NULL is fine */
 
-/* Maps a part's pages before somebody has to wait for them. Any thread; what is in them stays. Where the
- * kernel cannot (before Linux 5.14) they come as they are used. */
+/* Maps a part's pages before somebody has to wait for them, in a pool of 256 MiB or more as large pages: the kernel pins
+ * each page of what is read from a disk and written to it, which took as long as the check of its checksum. Any thread;
+ * what is in them stays. Where the kernel cannot (before Linux 5.14, and 6.1) they come small, and as they are used. */
 void kv_pool_populate(const struct kv_pool *pool, uint64_t offset, uint64_t bytes);
 
 uint8_t *kv_pool_base(const struct kv_pool *pool); /* of the whole file, where offsets count from */

@@ -159,9 +159,10 @@ bool work_pool_submit(struct work_pool *pool, struct work *work)
     if (taken) {
         list_append(&pool->queue, work);
         pool->waiting++;
-        pthread_cond_signal(&pool->more);
     }
     pthread_mutex_unlock(&pool->lock);
+    if (taken)
+        pthread_cond_signal(&pool->more); /* not before: a thread that wakes would wait for the lock at once */
     return taken;
 }
 
