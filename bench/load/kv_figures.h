@@ -11,7 +11,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { KV_FIGURES = 32, KV_ROUNDS = 32 };
+enum { KV_FIGURES = 32, KV_ROUNDS = 96 };
 
 /* Ends the program: exit code 1. Any thread. */
 void kv_die(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));

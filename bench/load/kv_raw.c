@@ -17,11 +17,13 @@
 #include "base/require.h"
 #include "kv_figures.h"
 #include "kv_limits.h"
+#include "kv_server.h"
 
 enum { CHANNELS_MAX = 64, ROOM_SLICES = 32 };
 
 static size_t slice_count, slice_size;
 static int port;
+static pid_t sender_pid;
 
 /* --- the sender --- */
 
@@ -170,6 +172,7 @@ void kv_raw_start(size_t slices, size_t slice_bytes)
         sender_main(ends[1]);
         _exit(0);
     }
+    sender_pid = child;
     close(ends[1]);
     if (read(ends[0], &port, sizeof port) != sizeof port)
         kv_die("the sender of bare slices did not start");
@@ -276,12 +279,12 @@ static void receive_share(unsigned number, void *arg)
     grpc_completion_queue_destroy(receiver->queue);
 }
 
-double kv_raw_receive(unsigned channels)
+double kv_raw_receive(unsigned channels, double *own_cpu_p, double *sender_cpu_p)
 {
     static struct receiver receivers[CHANNELS_MAX];
     grpc_channel_args args = arguments();
     char target[64];
-    double seconds;
+    double bytes = (double)(slice_count * slice_size), seconds;
 
     if (channels > CHANNELS_MAX)
         kv_die("%u channels; at most %d", channels, CHANNELS_MAX);
@@ -303,7 +306,11 @@ double kv_raw_receive(unsigned channels)
         receiver->first = slice_count * i / channels;
         receiver->end = slice_count * (i + 1) / channels;
     }
+    *own_cpu_p = -kv_own_cpu();
+    *sender_cpu_p = -kv_cpu_of(sender_pid);
     seconds = kv_threads(channels, receive_share, receivers);
+    *own_cpu_p = (*own_cpu_p + kv_own_cpu()) / bytes * 1e9;
+    *sender_cpu_p = (*sender_cpu_p + kv_cpu_of(sender_pid)) / bytes * 1e9;
     grpc_shutdown();
-    return (double)(slice_count * slice_size) / seconds;
+    return bytes / seconds;
 }

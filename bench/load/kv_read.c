@@ -211,10 +211,10 @@ void kv_read(struct kv_reading *reading)
         question_init(&questions[i], reading, reading->seed * 1000 + i);
     reading->bytes = 0;
     reading->own_cpu_s = -kv_own_cpu();
-    reading->store_cpu_s = -kv_server_cpu(reading->server);
+    reading->store_cpu_s = -kv_cpu_of(reading->server->pid);
     reading->seconds = kv_threads(reading->questions, ask, NULL);
     reading->own_cpu_s += kv_own_cpu();
-    reading->store_cpu_s += kv_server_cpu(reading->server);
+    reading->store_cpu_s += kv_cpu_of(reading->server->pid);
     for (uint32_t i = 0; i < reading->questions; i++) {
         reading->bytes += questions[i].bytes;
         if (!reading->is_inline && questions[i].inlined > 0)

@@ -132,14 +132,14 @@ void kv_server_stop(struct kv_server *server)
 }
 
 /* The threads' own count, in nanoseconds; that of the process has ticks of ten milliseconds. */
-double kv_server_cpu(const struct kv_server *server)
+double kv_cpu_of(pid_t process)
 {
     struct file_names tasks = { 0 };
     char folder[64], path[160];
     struct status st = { 0 };
     double ns = 0;
 
-    snprintf(folder, sizeof folder, "/proc/%d/task", (int)server->pid);
+    snprintf(folder, sizeof folder, "/proc/%d/task", (int)process);
     if (!file_list_on(&file_system, folder, &tasks, &st))
         kv_die("%s", st.text);
     for (uint32_t i = 0; i < tasks.count; i++) {

@@ -32,7 +32,7 @@ void kv_server_stop(struct kv_server *server); /* SIGTERM: all is written and se
 void kv_server_info(struct kv_server *server, Reelkv__V1__ServerInfo *info); /* its texts are not set */
 
 /* Processor time used so far, in seconds: hardly disturbed by others on the machine. */
-double kv_server_cpu(const struct kv_server *server);
+double kv_cpu_of(pid_t process);
 double kv_own_cpu(void);
 
 struct rpc_sync *kv_server_connect(const struct kv_server *server);

@@ -234,11 +234,11 @@ void kv_write(struct kv_writing *writing)
         make_slots(writer);
     }
     writing->own_cpu_s = -kv_own_cpu();
-    writing->store_cpu_s = -kv_server_cpu(writing->server);
+    writing->store_cpu_s = -kv_cpu_of(writing->server->pid);
     began_ns = clock_mono_ns();
     kv_threads(writing->streams, write_stream, NULL);
     writing->own_cpu_s += kv_own_cpu();
-    writing->store_cpu_s += kv_server_cpu(writing->server);
+    writing->store_cpu_s += kv_cpu_of(writing->server->pid);
     for (uint32_t i = 0; i < writing->streams; i++) {
         struct writer *writer = &writers[i];
 

@@ -14,7 +14,7 @@ static bool answer(struct block_read *read, enum frame_result result)
     return true;
 }
 
-/* --- on a reading thread --- */
+/* --- on a thread --- */
 
 /* An image that is in RAM gets another header when its file fails (stream_rewrite.c), on the loop. So the header of such
  * a one is read there too, when the read starts; what stands behind it never changes. */
@@ -88,7 +88,8 @@ static bool submit(struct block_read *read)
 {
     read->ok = false;
     read->work = (struct work){ .run = block_run, .done = block_done };
-    read->is_running = work_pool_submit(read->store->reading, &read->work);
+    read->is_running =
+        work_pool_submit(read->is_from_disk ? read->store->reading : read->store->computing, &read->work);
     read->segment->reads += read->is_running;
     if (read->is_running && read->is_from_disk)
         read_ahead_asked(read->store, 1);

@@ -2,7 +2,7 @@
  * acks, kvstore_append_block.c the block at hand.
  *
  * Owner:  the call; freed when the call is over and no thread works for it.
- * Thread: the loop's, but for what a reading thread does with the block's record, slot and place meanwhile.
+ * Thread: the loop's, but for what a computing thread does with the block's record, slot and place meanwhile.
  * Bounds: one block; append_wait_ms without room. */
 #ifndef REELKV_KVSTORE_KVSTORE_APPEND_H
 #define REELKV_KVSTORE_KVSTORE_APPEND_H
@@ -28,7 +28,7 @@ struct append {
     uint64_t received_bytes, skip_bytes;
     bool is_checked;                /* only its storing is left */
     const Reelkv__V1__Block *block; /* its message, which lives until the next is read */
-    /* copying and checking it, on a reading thread */
+    /* copying and checking it, on a computing thread */
     struct work work;
     bool is_working;
     uint32_t found_crc;

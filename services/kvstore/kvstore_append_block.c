@@ -69,7 +69,7 @@ static void store_block(struct append *append)
     append_read_next(append);
 }
 
-/* On a reading thread: from here on only the store's own copy counts. */
+/* On a computing thread: from here on only the store's own copy counts. */
 static void work_run(struct work *work)
 {
     struct append *append = container_of(work, struct append, work);
@@ -107,7 +107,7 @@ static void work_done(struct work *work)
 static void check_block(struct append *append)
 {
     append->work = (struct work){ .run = work_run, .done = work_done };
-    append->is_working = work_pool_submit(append->kvstore->store->reading, &append->work);
+    append->is_working = work_pool_submit(append->kvstore->store->computing, &append->work);
     if (!append->is_working)
         wait_for_room(append);
 }

@@ -1,7 +1,7 @@
 /* Retrieve: one question at one store, layer by layer.
  *
  *   Open -> Opened
- *   Query -> scored on a reading thread -> Hits -> (Pick ->) slices in order -> LayerEnd -> the next Query
+ *   Query -> scored on a computing thread -> Hits -> (Pick ->) slices in order -> LayerEnd -> the next Query
  *
  * The view is made once, so that all layers see the same blocks. When a layer has been sent, its blocks are guessed to be
  * the next one's too, and read while the caller computes (read_ahead.h). Replies that the call does not take at once wait

@@ -308,13 +308,19 @@ static bool wait_for_room(struct slice_read *read)
     return false;
 }
 
+static struct work_pool *pool_of(const struct slice_read *read)
+{
+    if (read->is_ahead)
+        return read->store->reading_ahead;
+    return read->is_from_disk ? read->store->reading : read->store->computing;
+}
+
 static bool submit(struct slice_read *read)
 {
     read->segment = read->chunk->segment;
     read->ok = false;
     read->work = (struct work){ .run = read_run, .done = read_done };
-    read->is_running =
-        work_pool_submit(read->is_ahead ? read->store->reading_ahead : read->store->reading, &read->work);
+    read->is_running = work_pool_submit(pool_of(read), &read->work);
     if (!read->is_running)
         return wait_for_room(read);
     if (read->is_from_disk && !read->is_ahead)

@@ -9,7 +9,7 @@
  * result is DERIVED.
  *
  * Owner:  the caller's memory; not freed while the read is under way.
- * Thread: loop; reading and checking on the reading threads.
+ * Thread: loop; reading and checking on threads.
  * Fails:  by `result`, never otherwise: a frame that does not fit its checksum is marked and answers QUARANTINED
  *         from then on.
  * Bounds: waits, in order, while RAM or the threads' queue are full. */

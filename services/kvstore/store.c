@@ -254,6 +254,7 @@ void store_close(struct store *store)
     loop_timer_stop(&store->age_timer);
     work_pool_destroy(store->reading_ahead);
     work_pool_destroy(store->reading);
+    work_pool_destroy(store->computing);
     work_pool_destroy(store->ageing);
     work_pool_destroy(store->writing);
     while (store->streams != NULL) {

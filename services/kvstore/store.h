@@ -5,10 +5,11 @@
  *   <root>/v1/<ns>/<stream>/history.json              what has been removed to keep the budget
  *   <root>/v1/<ns>/<stream>/<epoch>/<seq>-<salt>.seg  segments (docs/kv-format.md)
  *
- * Threads: the loop owns everything in these headers. Four pools work for it: `writing` (makes, writes, syncs,
- * seals, removes files), `reading` (reads slices, checks and copies blocks, scores), `reading_ahead` and `ageing` (one
- * thread, rewrites segments). Results come back as letters. The loop itself never touches a file once store_open() has
- * returned.
+ * Threads: the loop owns everything in these headers. Five pools work for it: `writing` (makes, writes, syncs,
+ * seals, removes files), `reading` (reads and checks slices and blocks), `reading_ahead`, `ageing` (one thread, rewrites
+ * segments), and `computing`, as many as there are processors, for what does not wait for a disk (checks and copies what is
+ * in RAM, scores): there a thread goes from one work to the next, where of many each would be woken for one. Results come
+ * back as letters. The loop itself never touches a file once store_open() has returned.
  *
  * Budgets. RAM: three quarters of ram_bytes are the arena (reserved at start, mapped in the background), at most a
  * quarter the index, gaps and events included. On top of it each stream has one INIT image, and at most
@@ -36,6 +37,7 @@ struct store_options {
     uint64_t segment_bytes_max;
     uint32_t commit_ms; /* at most this long from RAM to disk */
     uint32_t reading_threads, writing_threads;
+    uint32_t computing_threads;  /* 0: as many as there are processors */
     const struct file_ops *disk; /* NULL: the real one */
 };
 
@@ -62,7 +64,7 @@ struct read_ahead_line {
 struct store {
     struct store_options options;
     struct loop *loop;
-    struct work_pool *writing, *reading, *reading_ahead, *ageing;
+    struct work_pool *writing, *reading, *reading_ahead, *ageing, *computing;
     const struct file_ops *disk;
     struct ram_arena *arena;
     struct index_memory index_memory;

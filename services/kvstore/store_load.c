@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -226,6 +227,16 @@ static bool take_lock(struct store *store, struct status *st)
     return status_fail(st, status_code_of_errno(errno), "lock %s: %m", path);
 }
 
+/* That this process may use. */
+static uint32_t processors(void)
+{
+    cpu_set_t set;
+
+    if (sched_getaffinity(0, sizeof set, &set) != 0)
+        return 1;
+    return (uint32_t)CPU_COUNT(&set);
+}
+
 static bool start_pools(struct store *store, struct status *st)
 {
     const struct work_pool_options writing = { .name = "kv-writing",
@@ -236,6 +247,11 @@ static bool start_pools(struct store *store, struct status *st)
                                                .queue_max = STORE_READS_QUEUED };
     const struct work_pool_options ageing = { .name = "kv-ageing", .threads = 1, .queue_max = 1 };
 
+    const struct work_pool_options computing = { .name = "kv-computing",
+                                                 .threads = store->options.computing_threads == 0
+                                                                ? processors()
+                                                                : store->options.computing_threads,
+                                                 .queue_max = STORE_READS_QUEUED };
     const struct work_pool_options ahead = { .name = "kv-ahead",
                                              .threads = READ_AHEAD_THREADS,
                                              .queue_max = READ_AHEAD_THREADS };
@@ -243,6 +259,7 @@ static bool start_pools(struct store *store, struct status *st)
     return work_pool_create(&store->writing, store->loop, &writing, st) &&
            work_pool_create(&store->ageing, store->loop, &ageing, st) &&
            work_pool_create(&store->reading, store->loop, &reading, st) &&
+           work_pool_create(&store->computing, store->loop, &computing, st) &&
            work_pool_create(&store->reading_ahead, store->loop, &ahead, st);
 }
 

@@ -348,7 +348,7 @@ bool view_score_start(struct view_score *score)
     score->keys_seen = score->query == NULL ? score->view->entry_count : 0;
     if (!look_for_keys(score) || score->keys_seen < score->view->entry_count)
         keys_wait(score->view->store, &score->keys); /* a failure is told there, not before this returns */
-    else if (!work_pool_submit(score->view->store->reading, &score->work))
+    else if (!work_pool_submit(score->view->store->computing, &score->work))
         return false;
     view_ref(score->view);
     return true;

@@ -1,9 +1,9 @@
 /* view.h - what a question sees: the blocks of some streams in a range of time, fixed when it is made, the same for
- * all layers; and the scoring of it on a reading thread.
+ * all layers; and the scoring of it on a computing thread.
  *
  * Owner:  reference counted; holds the index's chunks, not the blocks' bytes: a block that is removed meanwhile
  *         answers EVICTED, as do those of a segment that was on its way out already.
- * Thread: loop; view_score's run on a reading thread.
+ * Thread: loop; view_score's run on a computing thread.
  * Fails:  NOT_FOUND for a stream that is not here; PRECONDITION for blocks of another fingerprint or shape.
  * Bounds: LIMIT_STREAMS_PER_QUESTION streams; 16 bytes for 16 frames. */
 #ifndef REELKV_KVSTORE_VIEW_H

@@ -508,6 +508,7 @@ void store_story_run(uint64_t seed, bool only_cuts, struct store_story *story)
                                                     .segment_bytes_max = 1 << 20,
                                                     .commit_ms = 5,
                                                     .reading_threads = 2,
+                                                    .computing_threads = 2,
                                                     .writing_threads = 2,
                                                     .disk = &sim_disk };
     for (uint32_t i = 0; i < STREAMS; i++)

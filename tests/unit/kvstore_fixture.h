@@ -63,6 +63,7 @@ static inline void fixture_start(struct fixture *fixture)
                                                .segment_bytes_max = 1 << 20,
                                                .commit_ms = 5,
                                                .reading_threads = 2,
+                                               .computing_threads = 2,
                                                .writing_threads = 2 };
     fixture_open(fixture);
 }
@@ -405,7 +406,7 @@ static inline void fixture_check_all(struct fixture *fixture, struct stream *str
     }
 }
 
-/* Works that keep the reading threads, and fill their queue, until they are let go. */
+/* Works that keep a pool's threads, and fill its queue, until they are let go. */
 struct fixture_jam_work {
     struct work work;
     struct fixture_jam *jam;
@@ -432,21 +433,21 @@ static void fixture_jam_done(struct work *work)
     container_of(work, struct fixture_jam_work, work)->jam->done++;
 }
 
-static inline void fixture_jam_reading(struct fixture *fixture, struct fixture_jam *jam)
+static inline void fixture_jam(struct fixture_jam *jam, struct work_pool *pool, uint32_t threads)
 {
     for (; jam->submitted < ARRAY_LEN(jam->works); jam->submitted++) {
         struct fixture_jam_work *work = &jam->works[jam->submitted];
 
         *work = (struct fixture_jam_work){ { .run = fixture_jam_run, .done = fixture_jam_done }, jam };
-        if (!work_pool_submit(fixture->store->reading, &work->work))
+        if (!work_pool_submit(pool, &work->work))
             break;
-        while (jam->submitted < fixture->options.reading_threads && jam->running <= jam->submitted)
+        while (jam->submitted < threads && jam->running <= jam->submitted)
             usleep(1000);
     }
-    CHECK_EQ(jam->submitted, STORE_READS_QUEUED + fixture->options.reading_threads);
+    CHECK_EQ(jam->submitted, STORE_READS_QUEUED + threads);
 }
 
-static inline void fixture_let_reading_go(struct fixture *fixture, struct fixture_jam *jam)
+static inline void fixture_let_go(struct fixture *fixture, struct fixture_jam *jam)
 {
     jam->is_let_go = true;
     FIXTURE_TURN_UNTIL(fixture, jam->done == jam->submitted);

@@ -37,7 +37,7 @@ static void hold_thread(struct fixture *fixture, struct held_thread *held)
 {
     *held = (struct held_thread){ .work = { .run = hold_run, .done = hold_done } };
     sem_init(&held->may_go, 0, 0);
-    CHECK(work_pool_submit(fixture->store->reading, &held->work));
+    CHECK(work_pool_submit(fixture->store->computing, &held->work));
 }
 
 /* What is in RAM only goes to another file. */
@@ -64,7 +64,7 @@ static struct stream *start(struct fixture *fixture, struct fixture_writer *writ
     fixture_stop(fixture);
     fixture->options.disk = &disk;
     fixture->options.commit_ms = 60000;
-    fixture->options.reading_threads = fixture->options.writing_threads = 1;
+    fixture->options.computing_threads = fixture->options.writing_threads = 1;
     fixture_open(fixture);
     stream = fixture_define(fixture, "cam-1");
     fixture_attach(fixture, stream, writer);

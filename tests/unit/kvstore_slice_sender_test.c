@@ -237,12 +237,12 @@ TEST(slice_sender_may_end_while_a_read_waits_for_a_thread)
     fixture_start(&fixture);
     stream = fixture_write(&fixture, "cam-1", &writer, 1);
     fixture_wait_durable(&fixture, stream);
-    fixture_jam_reading(&fixture, &jam);
+    fixture_jam(&jam, fixture.store->computing, fixture.options.computing_threads);
     begin_to_send(&(struct kvstore){ .store = fixture.store }, stream, &listener);
     CHECK(fixture.store->read_waiters != NULL);
     slice_sender_deinit(&listener.sender);
     CHECK(fixture.store->read_waiters == NULL);
-    fixture_let_reading_go(&fixture, &jam);
+    fixture_let_go(&fixture, &jam);
     fixture_check_all(&fixture, stream, 0, 1);
     stream_detach(stream, &writer.base);
     fixture_stop(&fixture);

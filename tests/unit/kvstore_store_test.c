@@ -458,9 +458,9 @@ TEST(store_says_at_once_that_init_cannot_be_read_now)
     stream_detach(stream, &writer.base);
     fixture_wait_sealed(&fixture, stream);
     stream->init_record.layers = 0; /* as after the writer has gone for good */
-    fixture_jam_reading(&fixture, &jam);
+    fixture_jam(&jam, fixture.store->reading, fixture.options.reading_threads);
     CHECK_EQ(fixture_read_block(&fixture, stream, NULL), FRAME_UNAVAILABLE);
-    fixture_let_reading_go(&fixture, &jam);
+    fixture_let_go(&fixture, &jam);
     CHECK_EQ(fixture_read_block(&fixture, stream, NULL), FRAME_OK);
     fixture_stop(&fixture);
 }
