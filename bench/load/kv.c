@@ -75,6 +75,7 @@ static void start(struct bench *bench, const char *name, uint64_t ram_bytes)
     snprintf(bench->server.folder, sizeof bench->server.folder, "%.3000s/%.60s", bench->folder, name);
     bench->server.program = bench->options.store;
     kv_server_start(&bench->server, &limits);
+    kv_server_wait_quiet(&bench->server);
 }
 
 static void stop(struct bench *bench, bool remove)
@@ -289,7 +290,7 @@ static void score(struct bench *bench)
             uint64_t frames = bench->options.score_frames >> (ARRAY_LEN(names) - 1 - i);
             double read = kv_limit_read(bench->source, bench->source_bytes);
 
-            kv_add_limit("reading memory, one thread", read);
+            kv_add_limit("reading memory, one thread, of its own time", read);
             kv_add(&(struct kv_sample){ .name = names[i],
                                         .limit = "reading the keys, one thread",
                                         .value = kv_score_all(&bench->server, &geometry, "keys0", frames),

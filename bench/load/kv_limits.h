@@ -11,6 +11,7 @@
  * copies its slices; each thread has its own share of `from` and room of its own. */
 double kv_limit_copy(const uint8_t *from, size_t bytes, size_t piece, size_t room, unsigned threads);
 double kv_limit_crc(const uint8_t *from, size_t bytes, size_t piece);
+/* A second here is one of a processor: others on the machine hardly disturb it. */
 double kv_limit_read(const uint8_t *from, size_t bytes);
 
 /* A new file in `folder`, past the page cache, its blocks reserved: written once from start to end by `threads`, and

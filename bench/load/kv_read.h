@@ -22,7 +22,8 @@ struct kv_reading {
 };
 void kv_read(struct kv_reading *reading);
 
-/* Scores every layer of the first `frames` frames, one call after the other; seconds for all layers. */
+/* Scores every layer of the first `frames` frames, one call after the other; seconds of a processor for all layers,
+ * the store's whole work with the calls included. */
 double kv_score_all(struct kv_server *server, const struct kv_geometry *geometry, const char *stream,
                     uint64_t frames);
 

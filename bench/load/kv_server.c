@@ -118,6 +118,19 @@ void kv_server_start(struct kv_server *server, const struct kv_server_limits *li
     }
 }
 
+void kv_server_wait_quiet(const struct kv_server *server)
+{
+    enum { PAUSE_US = 500000, TRIES = 120 };
+    double before = kv_cpu_of(server->pid), busy = 1;
+
+    for (int i = 0; i < TRIES && busy > 0.01; i++) {
+        usleep(PAUSE_US);
+        busy = -before;
+        before = kv_cpu_of(server->pid);
+        busy += before;
+    }
+}
+
 void kv_server_stop(struct kv_server *server)
 {
     int how = 0;

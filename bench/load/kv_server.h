@@ -27,7 +27,8 @@ struct kv_server_limits {
 
 /* Waits until it answers. The folder is made when it is not there. */
 void kv_server_start(struct kv_server *server, const struct kv_server_limits *limits);
-void kv_server_stop(struct kv_server *server); /* SIGTERM: all is written and sealed */
+void kv_server_wait_quiet(const struct kv_server *server); /* until the pages of its memory are mapped */
+void kv_server_stop(struct kv_server *server);             /* SIGTERM: all is written and sealed */
 
 void kv_server_info(struct kv_server *server, Reelkv__V1__ServerInfo *info); /* its texts are not set */
 
