@@ -115,6 +115,52 @@ TEST(kvstore_scores_as_the_reference_does)
     server_stop(&servers[0]);
 }
 
+/* A range is from its first moment up to before its last; as_of is one more last moment; both hold for every stream. */
+TEST(kvstore_sees_what_lies_in_the_range_and_before_as_of)
+{
+    static const char *const names[] = { "cam-1", "cam-2" };
+    static const struct {
+        int64_t from, to, as_of; /* seq whose time it is; -1: not said */
+        uint64_t first, end;     /* what is seen of each stream */
+    } cases[] = { { -1, -1, -1, 0, 40 },  { 10, -1, -1, 10, 40 }, { -1, 30, -1, 0, 30 },
+                  { 10, 30, -1, 10, 30 }, { -1, -1, 25, 0, 25 },  { 10, 30, 20, 10, 20 },
+                  { 10, 20, 30, 10, 20 }, { 30, 35, 20, 0, 0 } };
+
+    server_start(&servers[0], "kv-a", NULL);
+    client_fill(&servers[0], names[0], 40);
+    client_fill(&servers[0], names[1], 40);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        const struct kv_selection all = { .kind = KV_SELECT_ALL };
+        Reelkv__V1__ScoreRequest request = REELKV__V1__SCORE_REQUEST__INIT;
+        Reelkv__V1__Selection selection;
+        const Reelkv__V1__ScoreReply *answer;
+        struct client_view view;
+        float query[CLIENT_DIMS];
+        struct reply reply;
+
+        make_query(1, 1, query);
+        client_make_view(&view, names, 2);
+        client_selection(&selection, &all);
+        view.range.from_ns = cases[i].from < 0 ? 0 : client_pts((uint64_t)cases[i].from);
+        view.range.to_ns = cases[i].to < 0 ? 0 : client_pts((uint64_t)cases[i].to);
+        view.view.as_of_ns = cases[i].as_of < 0 ? 0 : client_pts((uint64_t)cases[i].as_of);
+        request.view = &view.view;
+        request.selection = &selection;
+        request.layer = 1;
+        request.query = (ProtobufCBinaryData){ sizeof query, (uint8_t *)query };
+        client_call(&servers[0], &reply, &api_score, &request.base);
+        CHECK_OK(reply.ok, reply.st);
+        answer = reply.body;
+        CHECK_EQ(answer->scored, 2 * (cases[i].end - cases[i].first));
+        CHECK_EQ(answer->n_hits, answer->scored);
+        for (size_t n = 0; n < answer->n_hits; n++)
+            CHECK(answer->hits[n]->frame->seq >= cases[i].first &&
+                  answer->hits[n]->frame->seq < cases[i].end);
+        client_done(&reply);
+    }
+    server_stop(&servers[0]);
+}
+
 /* What two stores chose, merged by kv_select, is what one store with both streams chooses. */
 TEST(kvstore_scores_of_two_stores_merge_exactly)
 {
