@@ -332,7 +332,7 @@ static enum cli_exit run_mem_dump(const struct cli_run *run)
 
 const struct cli_command cli_mem_dump = {
     .path = "mem dump",
-    .group = "What there is",
+    .group = "What is stored",
     .table = { .program = "reelkv mem dump",
                .summary = "one record of a segment file as JSON; needs no cluster",
                .arguments = "FILE",

@@ -181,7 +181,7 @@ static enum cli_exit run_mem_fsck(const struct cli_run *cli)
 
 const struct cli_command cli_mem_fsck = {
     .path = "mem fsck",
-    .group = "What there is",
+    .group = "What is stored",
     .table = { .program = "reelkv mem fsck",
                .summary = "whether all that is stored is as it was written; needs no cluster",
                .arguments = "[PATH]...",

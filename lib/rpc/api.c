@@ -79,6 +79,13 @@ UNARY(api_cancel_prefetch, "/reelkv.v1.KvStore/CancelPrefetch",
       reelkv__v1__cancel_prefetch_request__descriptor, reelkv__v1__cancel_prefetch_reply__descriptor);
 UNARY(api_timeline, "/reelkv.v1.KvStore/Timeline", reelkv__v1__timeline_request__descriptor,
       reelkv__v1__timeline_reply__descriptor);
+const struct rpc_method api_export = {
+    .path = "/reelkv.v1.KvStore/Export",
+    .shape = RPC_SERVER_STREAM,
+    .request = &reelkv__v1__export_request__descriptor,
+    .reply = &reelkv__v1__export_reply__descriptor,
+    .reply_payload = { { 15, 15 } },
+};
 
 const struct rpc_method api_ask = {
     .path = "/reelkv.v1.Qa/Ask",

@@ -24,6 +24,7 @@ extern const struct rpc_method api_retrieve; /* reply payload slice.data */
 extern const struct rpc_method api_prefetch;
 extern const struct rpc_method api_cancel_prefetch;
 extern const struct rpc_method api_timeline;
+extern const struct rpc_method api_export; /* reply payload chunk.data */
 
 extern const struct rpc_method api_ask; /* reelkv.v1.Qa */
 

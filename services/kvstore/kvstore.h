@@ -51,6 +51,7 @@ void kvstore_timeline(struct rpc_call *call, void *state);
 void kvstore_prefetch(struct rpc_call *call, void *state);
 void kvstore_cancel_prefetch(struct rpc_call *call, void *state);
 void kvstore_end_prefetches(struct kvstore *kvstore);
+void kvstore_export(struct rpc_call *call, void *state);
 
 /* --- requests, checked --- */
 
@@ -60,6 +61,8 @@ struct stream *kvstore_stream_of(const struct kvstore *kvstore, const Reelkv__V1
 bool kvstore_read_id(const Reelkv__V1__StreamId *id, struct status *st);
 bool kvstore_read_fingerprint(const ProtobufCBinaryData *bytes, uint8_t fingerprint[KV_FINGERPRINT_BYTES],
                               struct status *st);
+bool kvstore_read_definition(const Reelkv__V1__StreamDefinition *message, double default_fps,
+                             struct stream_definition *definition, struct status *st);
 bool kvstore_read_selection(const Reelkv__V1__Selection *message, struct kv_selection *selection,
                             struct status *st);
 /* only_readable: as in struct view_request. */

@@ -15,7 +15,7 @@
 
 void append_free(struct append *append)
 {
-    if (append->call != NULL || append->is_working)
+    if (append->call != NULL || append->is_working || append->is_saving)
         return;
     ram_unref(append->kvstore->store->arena, append->slot);
     if (append->slot != NULL)
@@ -64,6 +64,8 @@ static void finish_when_durable(struct append *append)
     append_send_ack(append);
     if (!stream_is_durable(append->stream))
         stream_commit(append->stream);
+    else if (append->is_import)
+        append_finish_import(append);
     else if (!append->ack_wanted)
         append_finish(append, NULL);
 }
@@ -168,10 +170,13 @@ static void on_begin(struct append *append, const Reelkv__V1__AppendBegin *messa
 {
     struct status st = { 0 };
 
-    if (!begin(append, message, &st)) {
+    append->is_import = message->import != NULL;
+    if (append->is_import ? !append_begin_import(append, message, &st) : !begin(append, message, &st)) {
         append_finish(append, &st);
         return;
     }
+    if (append->is_import)
+        return;
     kvstore_directory_changed(append->kvstore->directory, append->stream);
     append_send_ack(append);
     append_read_next(append);
@@ -254,6 +259,8 @@ static void on_end(struct rpc_call *call, void *user)
     if (stream != NULL) {
         stream_detach(stream, &append->writer);
         kvstore_directory_changed(append->kvstore->directory, stream);
+        if (append->is_import)
+            append_leave_import(stream);
     }
     append_free(append);
 }

@@ -19,6 +19,9 @@ struct append {
     struct ram_waiter waiter;
     struct loop_timer wait_timer;
     bool ack_wanted, has_half_closed;
+    bool is_import;
+    struct stream *imported;               /* all of it came, and is being made seen; NULL: not yet */
+    bool is_saving;                        /* an import begins or ends; it is told when that is on the disk */
     const Reelkv__V1__AppendRequest *note; /* a gap or end that waits; lives until the next is read */
     /* the block at hand */
     struct kv_record record;
@@ -37,7 +40,15 @@ struct append {
 void append_read_next(struct append *append);
 void append_finish(struct append *append, const struct status *status);
 void append_send_ack(struct append *append);
-void append_free(struct append *append); /* not while the call lasts or a thread works: then nothing */
+void append_free(
+    struct append *append); /* not while the call lasts, or something is under way: then nothing */
+
+/* --- an import --- */
+
+/* The stream is made; reading goes on when it is attached. */
+bool append_begin_import(struct append *append, const Reelkv__V1__AppendBegin *message, struct status *st);
+void append_finish_import(struct append *append); /* all is durable: it is seen, and the call ends */
+void append_leave_import(struct stream *stream);  /* detached: unless all of it came it is removed */
 
 /* --- the block at hand --- */
 

@@ -20,8 +20,8 @@ static void reply_status(struct rpc_call *call, const struct stream *stream, boo
 
 /* --- create --- */
 
-static bool read_definition(const Reelkv__V1__StreamDefinition *message, double default_fps,
-                            struct stream_definition *definition, struct status *st)
+bool kvstore_read_definition(const Reelkv__V1__StreamDefinition *message, double default_fps,
+                             struct stream_definition *definition, struct status *st)
 {
     double sample_fps;
     size_t len;
@@ -103,7 +103,7 @@ void kvstore_create_stream(struct rpc_call *call, void *state)
     struct waiting_call *waiting;
     struct status st = { 0 };
 
-    if (!read_definition(request->definition, kvstore->options->sample_fps, &definition, &st)) {
+    if (!kvstore_read_definition(request->definition, kvstore->options->sample_fps, &definition, &st)) {
         rpc_call_finish(call, &st);
         return;
     }

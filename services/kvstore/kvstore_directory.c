@@ -106,7 +106,7 @@ void kvstore_directory_changed(struct kvstore_directory *directory, const struct
 {
     struct stream_record record = { 0 };
 
-    if (directory == NULL)
+    if (directory == NULL || stream->is_importing)
         return;
     fill_record(&record, directory->kvstore, stream);
     directory_put_stream(directory->directory, &record);

@@ -65,21 +65,21 @@ static const struct rpc_handler kvstore_handlers[] = {
     { &api_timeline, kvstore_timeline },
     { &api_prefetch, kvstore_prefetch },
     { &api_cancel_prefetch, kvstore_cancel_prefetch },
+    { &api_export, kvstore_export },
 };
 
 static void on_drain(void *user)
 {
     struct kvstore *kvstore = user;
 
-    struct stream *stream = store_next(kvstore->store, NULL, NULL);
     struct status why = { 0 };
 
     kvstore->is_draining = true;
     kvstore_directory_leave(kvstore->directory);
     kvstore_end_prefetches(kvstore);
     status_fail(&why, STATUS_UNAVAILABLE, "store %s is stopping", kvstore->options->name);
-    for (; stream != NULL; stream = store_after(stream))
-        stream_fence_writer(stream, &why);
+    for (struct stream *stream = kvstore->store->streams; stream != NULL; stream = stream->next)
+        stream_fence_writer(stream, &why); /* also of those that nobody sees yet */
     kvstore_watches_end(kvstore->watches, &why);
 }
 

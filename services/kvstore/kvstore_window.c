@@ -3,19 +3,13 @@
 #include <string.h>
 
 #include "base/require.h"
-#include "kvstore/block_read.h"
+#include "kvstore/block_sender.h"
 #include "kvstore/kvstore.h"
 
 enum { RETRY_AFTER_MS = 100 };
 
-/* A block being sent; attachments on their way hold it too. */
-struct window_block {
-    struct block_read read;
-    struct window *window; /* NULL: the call is over */
-    uint32_t refs;
-};
-
 struct window {
+    struct block_sender sender;
     struct kvstore *kvstore;
     struct rpc_call *call;
     struct view *view; /* holds the index's chunks */
@@ -24,35 +18,7 @@ struct window {
     struct index_frame **frames; /* in the call's memory; oldest first */
     uint32_t count, next;
     bool is_init_done;
-    struct window_block *block; /* NULL: none at hand */
-    bool is_head_sent;
-    uint64_t sent_bytes;
 };
-
-static void go_on(struct window *window);
-
-static void block_unref(struct window_block *block)
-{
-    if (--block->refs > 0)
-        return;
-    block_read_release(&block->read);
-    free(block);
-}
-
-static void attachment_released(void *arg)
-{
-    block_unref(arg);
-}
-
-static void block_done(struct block_read *read)
-{
-    struct window_block *block = container_of(read, struct window_block, read);
-    struct window *window = block->window;
-
-    if (window != NULL)
-        go_on(window);
-    block_unref(block); /* the read's own */
-}
 
 static void fail(struct window *window, enum status_code code, const char *why)
 {
@@ -69,11 +35,9 @@ static bool is_still_there(struct window *window)
     return store_find(window->kvstore->store, window->ns, window->name) == window->stream;
 }
 
-/* False: wait for it, or there is no next. */
+/* False: there is no next. */
 static bool start_block(struct window *window)
 {
-    struct window_block *block;
-
     if (window->is_init_done && window->next == window->count) {
         rpc_call_finish(window->call, NULL);
         return false;
@@ -82,88 +46,38 @@ static bool start_block(struct window *window)
         fail(window, STATUS_NOT_FOUND, "it was removed");
         return false;
     }
-    block = calloc(1, sizeof *block);
-    if (block == NULL) {
+    if (!block_sender_begin(&window->sender, window->stream,
+                            window->is_init_done ? window->frames[window->next] : NULL)) {
         fail(window, STATUS_EXHAUSTED, "no memory for a block");
         return false;
     }
-    block->window = window;
-    block->refs = 2; /* the window's and the read's */
-    block->read.store = window->kvstore->store;
-    block->read.stream = window->stream;
-    block->read.frame = window->is_init_done ? window->frames[window->next] : NULL;
-    block->read.done = block_done;
-    window->block = block;
-    window->is_head_sent = false;
-    window->sent_bytes = 0;
-    if (!block_read_start(&block->read))
-        return false;
-    block->refs--;
     return true;
 }
 
 static void end_block(struct window *window)
 {
-    block_unref(window->block);
-    window->block = NULL;
+    block_sender_end(&window->sender);
     if (window->is_init_done)
         window->next++;
     window->is_init_done = true;
 }
 
-static bool send_head(struct window *window)
+static bool write_block(struct rpc_call *call, Reelkv__V1__Block *block)
 {
-    const struct kv_record *record = &window->block->read.record;
     Reelkv__V1__LoadWindowReply reply = REELKV__V1__LOAD_WINDOW_REPLY__INIT;
-    Reelkv__V1__Block block = REELKV__V1__BLOCK__INIT;
 
-    block.kind = record->type == KV_RECORD_INIT ? REELKV__V1__BLOCK_KIND__BLOCK_KIND_INIT
-                                                : REELKV__V1__BLOCK_KIND__BLOCK_KIND_FRAME;
-    block.seq = record->seq;
-    block.pts_ns = record->pts_ns;
-    block.token_index = record->token_index;
-    block.tokens = record->tokens;
-    block.payload_bytes = kv_record_payload_bytes(record);
-    block.payload_crc32c = kv_record_payload_crc(record);
     reply.item_case = REELKV__V1__LOAD_WINDOW_REPLY__ITEM_BLOCK;
-    reply.block = &block;
-    window->is_head_sent = rpc_call_write(window->call, &reply.base, NULL);
-    return window->is_head_sent;
+    reply.block = block;
+    return rpc_call_write(call, &reply.base, NULL);
 }
 
-static bool send_chunk(struct window *window)
+static bool write_chunk(struct rpc_call *call, Reelkv__V1__Chunk *chunk, const struct rpc_attachment *bytes)
 {
-    struct window_block *block = window->block;
-    struct kv_run run = kv_record_run(&block->read.record, window->sent_bytes);
     Reelkv__V1__LoadWindowReply reply = REELKV__V1__LOAD_WINDOW_REPLY__INIT;
-    Reelkv__V1__Chunk chunk = REELKV__V1__CHUNK__INIT;
-    struct rpc_attachment attachment = { .data = block->read.image + run.image,
-                                         .len = run.bytes < LIMIT_CHUNK_BYTES ? run.bytes : LIMIT_CHUNK_BYTES,
-                                         .release = attachment_released,
-                                         .arg = block };
 
     reply.item_case = REELKV__V1__LOAD_WINDOW_REPLY__ITEM_CHUNK;
-    reply.chunk = &chunk;
-    block->refs++;
-    if (!rpc_call_write(window->call, &reply.base, &attachment)) {
-        block->refs--;
-        return false;
-    }
-    window->sent_bytes += attachment.len;
-    return true;
-}
-
-/* False: the call takes nothing now. */
-static bool send_block(struct window *window)
-{
-    uint64_t bytes = kv_record_payload_bytes(&window->block->read.record);
-
-    if (!window->is_head_sent && !send_head(window))
-        return false;
-    while (window->sent_bytes < bytes)
-        if (!send_chunk(window))
-            return false;
-    return true;
+    reply.chunk = chunk;
+    return rpc_call_write(call, &reply.base, bytes);
 }
 
 static void go_on(struct window *window)
@@ -171,13 +85,13 @@ static void go_on(struct window *window)
     for (;;) {
         enum frame_result result;
 
-        if (window->block == NULL && !start_block(window))
+        if (window->sender.block == NULL && !start_block(window))
             return;
-        result = window->block->read.result;
+        result = block_sender_result(&window->sender);
         if (result == 0)
             return; /* on its way */
         if (result == FRAME_OK) {
-            if (!send_block(window))
+            if (!block_sender_send(&window->sender))
                 return;
         } else if (window->is_init_done || result != FRAME_NOT_FOUND) {
             /* A window with a hole would not be the window. Asked again, it begins behind the damage. */
@@ -186,6 +100,11 @@ static void go_on(struct window *window)
         }
         end_block(window);
     }
+}
+
+static void block_came(struct block_sender *sender)
+{
+    go_on(container_of(sender, struct window, sender));
 }
 
 /* --- the call --- */
@@ -271,10 +190,7 @@ static void on_end(struct rpc_call *call, void *user)
     struct window *window = user;
 
     (void)call;
-    if (window->block != NULL) {
-        window->block->window = NULL;
-        block_unref(window->block);
-    }
+    block_sender_deinit(&window->sender);
     view_unref(window->view);
     free(window);
 }
@@ -291,6 +207,11 @@ void kvstore_load_window(struct rpc_call *call, void *state)
     }
     window->kvstore = state;
     window->call = call;
+    window->sender = (struct block_sender){ .kvstore = window->kvstore,
+                                            .call = call,
+                                            .write_block = write_block,
+                                            .write_chunk = write_chunk,
+                                            .go_on = block_came };
     rpc_call_set_user(call, window);
     rpc_call_on_end(call, on_end);
     rpc_call_on_writable(call, on_writable);

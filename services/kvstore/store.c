@@ -21,17 +21,22 @@ int store_compare(const struct stream *stream, const char *ns, const char *name)
     return order != 0 ? order : strcmp(stream->name, name);
 }
 
+static bool is_seen(const struct stream *stream)
+{
+    return stream->is_ready && !stream->is_importing && stream->deletion == NULL;
+}
+
 struct stream *store_find(const struct store *store, const char *ns, const char *name)
 {
     for (struct stream *stream = store->streams; stream != NULL; stream = stream->next)
         if (store_compare(stream, ns, name) == 0)
-            return stream->is_ready && stream->deletion == NULL ? stream : NULL;
+            return is_seen(stream) ? stream : NULL;
     return NULL;
 }
 
 static struct stream *first_ready(struct stream *stream)
 {
-    while (stream != NULL && (!stream->is_ready || stream->deletion != NULL))
+    while (stream != NULL && !is_seen(stream))
         stream = stream->next;
     return stream;
 }

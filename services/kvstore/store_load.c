@@ -69,10 +69,14 @@ static void load_run(struct work *work)
     if (stream->store->disk->stat(stream->folder, &info) == 0 && !S_ISDIR(info.st_mode))
         return;
     loading->is_there = stream_load_file(stream, st);
-    if (loading->is_there)
+    if (loading->is_there && stream->is_importing) { /* nobody was told that all of it is there */
+        loading->is_there = false;
+        loading->ok = stream_remove_folder(stream, st);
+    } else if (loading->is_there) {
         loading->ok = stream_load(stream, &loading->disk_bytes, st);
-    else /* Killed while it was being defined: nobody was told that it exists. Anything else is for a person. */
+    } else { /* Killed while it was being defined: nobody was told that it exists. Anything else is for a person. */
         loading->ok = st->code == STATUS_NOT_FOUND || refuse_damaged_file(st);
+    }
 }
 
 static void start_next(struct store_loading *all);

@@ -82,6 +82,8 @@ struct stream {
     char waits_because[STATUS_TEXT_BYTES];  /* why no segment can be made now; "": one can */
     char encoder_says[STATUS_TEXT_BYTES];   /* what keeps its encoder from going on; "": nothing is known */
     bool is_ready;                          /* its definition is durable */
+    bool is_importing;                      /* not seen by anybody, and removed at start (stream_import.c) */
+    bool is_finishing;                      /* being written as whole */
     struct stream_save *saves, **saves_end; /* of stream.json, on their way, in order */
     struct stream_deletion *deletion;       /* NULL: it stays */
 };
@@ -100,6 +102,21 @@ struct stream_removed {
 };
 bool stream_delete(struct stream *stream, struct stream_removed *removed, stream_done_fn *done, void *user,
                    struct status *st);
+
+/* A stream of another store, as it was there: hidden, with epoch 1, for one writer to fill. Numbers begin behind the history.
+ * EXHAUSTED when the budget has no room for `bytes` more. */
+struct stream_import {
+    const char *ns, *name;
+    const struct stream_definition *definition;
+    uint8_t fingerprint[KV_FINGERPRINT_BYTES];
+    struct kv_geometry geometry;
+    const struct history *history; /* of all numbers before the first; has no others */
+    uint64_t bytes;                /* that are to come */
+};
+bool stream_import(struct store *store, const struct stream_import *import, stream_done_fn *done, void *user,
+                   struct status *st);
+/* All of it is durable, its end too: when done is called it is a stream as any. Until then it may be deleted. */
+bool stream_finish_import(struct stream *stream, stream_done_fn *done, void *user, struct status *st);
 
 /* --- writing --- */
 
@@ -183,6 +200,10 @@ void stream_quarantine(struct segment *segment, struct index_frame *frame);
 bool stream_create(struct stream **stream_p, struct store *store, const char *ns, const char *name,
                    struct status *st);
 void stream_free(struct stream *stream);
+/* Adds it to the store and writes its first stream.json; freed when that fails. */
+bool stream_begin(struct stream *stream, stream_done_fn *done, void *user, struct status *st);
+/* Takes the folder away so that it does not come back, whatever happens; blocks. */
+bool stream_remove_folder(const struct stream *stream, struct status *st);
 /* At start, on a reading thread: nobody else knows of the stream. *disk_bytes_p: what all its segment files take, those
  * that cannot be used too. */
 bool stream_load(struct stream *stream, uint64_t *disk_bytes_p, struct status *st);

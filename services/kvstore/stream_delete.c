@@ -22,7 +22,7 @@ struct stream_deletion {
     void *user;
 };
 
-static bool remove_folder(const struct stream *stream, struct status *st)
+bool stream_remove_folder(const struct stream *stream, struct status *st)
 {
     const struct file_ops *disk = stream->store->disk;
     char parent[STREAM_FOLDER_BYTES], gone[PATH_MAX];
@@ -41,7 +41,7 @@ static void deletion_run(struct work *work)
 {
     struct stream_deletion *deletion = container_of(work, struct stream_deletion, work);
 
-    deletion->ok = remove_folder(deletion->stream, &deletion->st);
+    deletion->ok = stream_remove_folder(deletion->stream, &deletion->st);
 }
 
 static void forget(struct stream *stream)

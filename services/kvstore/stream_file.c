@@ -1,9 +1,10 @@
 /* stream.json: what of a stream must outlive every process: its definition, its epoch, whether it has ended.
  *
  *   { "namespace": S, "name": S, "source": S, "kind": "file"|"live", "sample_fps": F, "start_time_ns": N,
- *     "created_ns": N, "epoch": N, "next_seq": N, "writer": S, "expected_frames": N, "ended": B, "trouble": S }
+ *     "created_ns": N, "epoch": N, "next_seq": N, "writer": S, "expected_frames": N, "ended": B, "trouble": S,
+ *     "importing": true }
  *
- * `next_seq` is that of the moment it was written; a file without it is of an older store.
+ * `importing` is there until all of an import is. `next_seq` is that of the moment it was written; a file without it is of an older store.
  * Replaced durably, one save after the other; whoever asked is told when its content is on the disk. */
 #include "kvstore/stream.h"
 
@@ -51,8 +52,8 @@ struct stream_save {
     struct work work;
     struct stream *stream;
     struct stream_save *next;
-    char *text;
-    bool is_first; /* of a new stream: its folders too */
+    char *text, *history; /* history: of an import that begins; else NULL */
+    bool is_first;        /* of a new stream: its folders too */
     bool ok, is_running;
     struct status st;
     stream_done_fn *done;
@@ -78,6 +79,8 @@ static char *text_of(const struct stream *stream)
     json_set_u64(object, "expected_frames", stream->expected_frames);
     json_set_bool(object, "ended", stream->has_ended);
     json_set_str(object, "trouble", stream->trouble);
+    if (stream->is_importing)
+        json_set_bool(object, "importing", true);
     text = json_text(object, 2);
     json_free(object);
     return text;
@@ -97,15 +100,21 @@ static bool make_folders(const struct stream *stream, struct status *st)
     return file_sync_folder_on(disk, path, st);
 }
 
+static bool write_text(struct stream_save *save, const char *name, const char *text)
+{
+    char path[PATH_MAX + 16];
+
+    snprintf(path, sizeof path, "%s/%s", save->stream->folder, name);
+    return file_write_durable_on(save->stream->store->disk, path, text, strlen(text), &save->st);
+}
+
 static void save_run(struct work *work)
 {
     struct stream_save *save = container_of(work, struct stream_save, work);
-    char path[PATH_MAX + 16];
 
-    snprintf(path, sizeof path, "%s/stream.json", save->stream->folder);
-    save->ok =
-        (!save->is_first || make_folders(save->stream, &save->st)) &&
-        file_write_durable_on(save->stream->store->disk, path, save->text, strlen(save->text), &save->st);
+    save->ok = (!save->is_first || make_folders(save->stream, &save->st)) &&
+               write_text(save, "stream.json", save->text) &&
+               (save->history == NULL || write_text(save, "history.json", save->history));
 }
 
 static void save_done(struct work *work)
@@ -130,6 +139,7 @@ static void save_done(struct work *work)
         stream_pump_saves(stream);
         stream_progress(stream);
     }
+    free(save->history);
     free(save->text);
     free(save);
 }
@@ -155,12 +165,28 @@ bool stream_save(struct stream *stream, stream_done_fn *done, void *user, struct
     save->stream = stream;
     save->text = text_of(stream);
     save->is_first = !stream->is_ready && stream->saves == NULL;
+    if (save->is_first && stream->is_importing)
+        save->history = history_text(&stream->history);
     save->done = done;
     save->user = user;
     *stream->saves_end = save;
     stream->saves_end = &save->next;
     stream_pump_saves(stream);
     return true;
+}
+
+bool stream_begin(struct stream *stream, stream_done_fn *done, void *user, struct status *st)
+{
+    stream->definition.created_ns = clock_utc_ns();
+    if (!store_add_stream(stream->store, stream, st)) {
+        stream_free(stream);
+        return false;
+    }
+    if (stream_save(stream, done, user, st))
+        return true;
+    store_remove_stream(stream->store, stream);
+    stream_free(stream);
+    return false;
 }
 
 bool stream_define(struct store *store, const char *ns, const char *name,
@@ -174,16 +200,7 @@ bool stream_define(struct store *store, const char *ns, const char *name,
     if (!stream_create(&stream, store, ns, name, st))
         return false;
     stream->definition = *definition;
-    stream->definition.created_ns = clock_utc_ns();
-    if (!store_add_stream(store, stream, st)) {
-        stream_free(stream);
-        return false;
-    }
-    if (stream_save(stream, done, user, st))
-        return true;
-    store_remove_stream(store, stream);
-    stream_free(stream);
-    return false;
+    return stream_begin(stream, done, user, st);
 }
 
 static bool has_shape_of(const struct stream *stream, const struct stream_open_request *request)
@@ -267,6 +284,7 @@ static bool read_fields(struct stream *stream, const struct json *object, struct
         return status_fail(st, STATUS_DATA_LOSS, "its source is too long");
     definition->kind = strcmp(kind, "file") == 0 ? STREAM_FILE : STREAM_LIVE;
     stream->has_ended = json_bool(json_get(object, "ended"));
+    stream->is_importing = json_bool(json_get(object, "importing"));
     snprintf(stream->writer_name, sizeof stream->writer_name, "%s", writer);
     stream_set_trouble(stream, trouble);
     return true;

@@ -1,0 +1,271 @@
+/* mem import: a camera from a file that mem export wrote, whole or not at all. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/limits.h"
+#include "base/name.h"
+#include "base/require.h"
+#include "cli_cluster.h"
+#include "cli_command.h"
+#include "export_file.h"
+#include "interrupt.h"
+#include "reelkv/v1/kvstore.pb-c.h"
+
+#define MEM_IMPORT_OPTIONS(OPT) \
+    CLI_STREAM_OPTIONS(OPT)     \
+    OPT(as, STR, "", "0", "63", "its name here; '': the one it had")
+
+struct mem_import_options {
+    MEM_IMPORT_OPTIONS(OPTION_FIELD)
+};
+static const struct option_row rows[] = {
+#define ROW(...) OPTION_ROW(mem_import_options, __VA_ARGS__),
+    MEM_IMPORT_OPTIONS(ROW)
+#undef ROW
+};
+
+struct importing {
+    struct export_reader reader;
+    struct cli_progress progress;
+    Reelkv__V1__ExportHead *head; /* of the file; unpacked */
+    const char *name;
+    const struct worker_record *store;
+    uint8_t *chunk;
+    uint64_t frames;
+    bool has_end;
+};
+
+static bool misfits(const struct importing *importing, const char *what, struct status *st)
+{
+    return status_fail(st, STATUS_DATA_LOSS, "%s is damaged before byte %llu: %s", importing->reader.path,
+                       (unsigned long long)importing->reader.at, what);
+}
+
+static bool read_head(struct importing *importing, struct status *st)
+{
+    struct export_reader *reader = &importing->reader;
+    uint64_t payload_bytes;
+    enum export_kind kind;
+
+    if (!export_reader_item(reader, &kind, &payload_bytes, st))
+        return false;
+    if (kind == EXPORT_HEAD && payload_bytes == 0)
+        importing->head = reelkv__v1__export_head__unpack(NULL, reader->message_bytes, reader->message);
+    if (importing->head == NULL || importing->head->definition == NULL ||
+        importing->head->definition->id == NULL)
+        return misfits(importing, "it does not begin with whose it is", st);
+    return true;
+}
+
+/* --- sending --- */
+
+static bool send_payload(struct importing *importing, struct rpc_sync_stream *call, uint64_t bytes,
+                         struct status *st)
+{
+    while (bytes > 0) {
+        Reelkv__V1__AppendRequest request = REELKV__V1__APPEND_REQUEST__INIT;
+        Reelkv__V1__Chunk chunk = REELKV__V1__CHUNK__INIT;
+        struct rpc_attachment attachment = { .data = importing->chunk,
+                                             .len = bytes < LIMIT_CHUNK_BYTES ? bytes : LIMIT_CHUNK_BYTES };
+
+        request.item_case = REELKV__V1__APPEND_REQUEST__ITEM_CHUNK;
+        request.chunk = &chunk;
+        if (!export_reader_payload(&importing->reader, importing->chunk, attachment.len, st) ||
+            !rpc_sync_write(call, &request.base, &attachment, st))
+            return false;
+        bytes -= attachment.len;
+    }
+    return true;
+}
+
+static bool send_block(struct importing *importing, struct rpc_sync_stream *call, uint64_t payload_bytes,
+                       struct status *st)
+{
+    Reelkv__V1__AppendRequest request = REELKV__V1__APPEND_REQUEST__INIT;
+    Reelkv__V1__Block *block =
+        reelkv__v1__block__unpack(NULL, importing->reader.message_bytes, importing->reader.message);
+    bool ok;
+
+    if (block == NULL || block->payload_bytes != payload_bytes) {
+        if (block != NULL)
+            reelkv__v1__block__free_unpacked(block, NULL);
+        return misfits(importing, "a block is none", st);
+    }
+    request.item_case = REELKV__V1__APPEND_REQUEST__ITEM_BLOCK;
+    request.block = block;
+    ok = rpc_sync_write(call, &request.base, NULL, st) && send_payload(importing, call, payload_bytes, st);
+    if (block->kind == REELKV__V1__BLOCK_KIND__BLOCK_KIND_FRAME)
+        cli_progress_draw(&importing->progress, "importing, frames", ++importing->frames,
+                          importing->head->frames);
+    reelkv__v1__block__free_unpacked(block, NULL);
+    return ok;
+}
+
+static bool send_gap(struct importing *importing, struct rpc_sync_stream *call, struct status *st)
+{
+    Reelkv__V1__AppendRequest request = REELKV__V1__APPEND_REQUEST__INIT;
+    bool ok;
+
+    request.item_case = REELKV__V1__APPEND_REQUEST__ITEM_GAP;
+    request.gap =
+        reelkv__v1__append_gap__unpack(NULL, importing->reader.message_bytes, importing->reader.message);
+    if (request.gap == NULL)
+        return misfits(importing, "a gap is none", st);
+    ok = rpc_sync_write(call, &request.base, NULL, st);
+    reelkv__v1__append_gap__free_unpacked(request.gap, NULL);
+    return ok;
+}
+
+static bool send_end(struct importing *importing, struct rpc_sync_stream *call, struct status *st)
+{
+    Reelkv__V1__AppendRequest request = REELKV__V1__APPEND_REQUEST__INIT;
+    bool ok;
+
+    request.item_case = REELKV__V1__APPEND_REQUEST__ITEM_END;
+    request.end =
+        reelkv__v1__append_end__unpack(NULL, importing->reader.message_bytes, importing->reader.message);
+    if (request.end == NULL)
+        return misfits(importing, "its end is none", st);
+    importing->has_end = true;
+    ok = rpc_sync_write(call, &request.base, NULL, st);
+    reelkv__v1__append_end__free_unpacked(request.end, NULL);
+    return ok;
+}
+
+/* The call is half-closed, which makes the camera seen, only after the whole file has been found sound. */
+static bool send_all(struct importing *importing, struct rpc_sync_stream *call, struct status *st)
+{
+    for (;;) {
+        uint64_t payload_bytes;
+        enum export_kind kind;
+        bool ok;
+
+        if (!export_reader_item(&importing->reader, &kind, &payload_bytes, st))
+            return false;
+        if (kind == 0)
+            return importing->has_end ? rpc_sync_finish(call, st) : misfits(importing, "it has no end", st);
+        if (importing->has_end || (kind != EXPORT_BLOCK && payload_bytes > 0))
+            return misfits(importing, "something comes where nothing may", st);
+        switch (kind) {
+        case EXPORT_BLOCK:
+            ok = send_block(importing, call, payload_bytes, st);
+            break;
+        case EXPORT_GAP:
+            ok = send_gap(importing, call, st);
+            break;
+        case EXPORT_END:
+            ok = send_end(importing, call, st);
+            break;
+        default:
+            ok = misfits(importing, "an item is of no kind that this version knows", st);
+        }
+        if (!ok)
+            return false;
+    }
+}
+
+static bool begin(const struct importing *importing, struct rpc_sync_stream *call, const char *ns,
+                  struct status *st)
+{
+    Reelkv__V1__AppendRequest request = REELKV__V1__APPEND_REQUEST__INIT;
+    Reelkv__V1__AppendBegin begin = REELKV__V1__APPEND_BEGIN__INIT;
+    Reelkv__V1__StreamId id = REELKV__V1__STREAM_ID__INIT;
+
+    id.namespace_ = (char *)(uintptr_t)ns;
+    id.name = (char *)(uintptr_t)importing->name;
+    begin.id = &id;
+    begin.import = importing->head;
+    request.item_case = REELKV__V1__APPEND_REQUEST__ITEM_BEGIN;
+    request.begin = &begin;
+    return rpc_sync_write(call, &request.base, NULL, st);
+}
+
+/* --- the verb --- */
+
+static void cancel(void *user)
+{
+    rpc_sync_cancel(user);
+}
+
+static bool send(struct importing *importing, struct cluster *cluster, struct interrupt *interrupt,
+                 const char *ns, struct status *st)
+{
+    const struct rpc_stream_options call_options = { .timeout_ms = RPC_NO_TIMEOUT };
+    struct rpc_sync_stream *call;
+    struct rpc_sync *sync;
+    bool ok;
+
+    importing->store = cluster_store_of(cluster, ns, importing->name, st);
+    sync = importing->store == NULL ? NULL : cluster_connect(cluster, importing->store->address, st);
+    if (sync == NULL || !rpc_sync_open(&call, sync, &api_append, &call_options, st))
+        return false;
+    interrupt_watch(interrupt, cancel, call);
+    ok = begin(importing, call, ns, st) && send_all(importing, call, st);
+    interrupt_watch(interrupt, NULL, NULL);
+    rpc_sync_stream_destroy(call);
+    if (!ok && interrupt_has_come(interrupt))
+        return status_fail(st, STATUS_CANCELLED, "interrupted; nothing was imported");
+    return ok || cluster_blame(importing->store, st);
+}
+
+static void print_result(const struct importing *importing, const char *ns, bool as_json)
+{
+    struct json *value;
+
+    if (!as_json) {
+        printf("Camera %s imported: %llu frames, kept by %s.\n", importing->name,
+               (unsigned long long)importing->frames, importing->store->name);
+        return;
+    }
+    value = json_make_object();
+    json_set_str(value, "namespace", ns);
+    json_set_str(value, "name", importing->name);
+    json_set_str(value, "store", importing->store->name);
+    json_set_u64(value, "frames", importing->frames);
+    json_set_u64(value, "bytes", importing->reader.sum.payload_bytes);
+    cli_print_json(value);
+}
+
+static enum cli_exit run_mem_import(const struct cli_run *run)
+{
+    const struct mem_import_options *options = run->options;
+    struct importing importing = { .chunk = malloc(LIMIT_CHUNK_BYTES) };
+    struct interrupt *interrupt = interrupt_create();
+    struct cluster *cluster = NULL;
+    struct status st = { 0 };
+    bool ok;
+
+    REQUIRE(importing.chunk != NULL);
+    ok = export_reader_begin(&importing.reader, run->arguments[0], &st) && read_head(&importing, &st);
+    if (ok)
+        importing.name = options->as[0] != '\0' ? options->as : importing.head->definition->id->name;
+    ok = ok && name_check("camera", importing.name, &st) &&
+         name_check("namespace", options->namespace, &st) &&
+         cluster_open(&cluster, options->data, options->redis, &st) &&
+         send(&importing, cluster, interrupt, options->namespace, &st);
+    cli_progress_end(&importing.progress);
+    interrupt_destroy(interrupt);
+    if (ok)
+        print_result(&importing, options->namespace, run->json);
+    cluster_close(cluster);
+    export_reader_deinit(&importing.reader);
+    if (importing.head != NULL)
+        reelkv__v1__export_head__free_unpacked(importing.head, NULL);
+    free(importing.chunk);
+    return ok ? CLI_OK : cli_fail(&st, run->json);
+}
+
+const struct cli_command cli_mem_import = {
+    .path = "mem import",
+    .group = "What is stored",
+    .table = { .program = "reelkv mem import",
+               .summary = "a camera from such a file, whole or not at all",
+               .arguments = "FILE",
+               .arguments_min = 1,
+               .arguments_max = 1,
+               .rows = rows,
+               .count = ARRAY_LEN(rows) },
+    .options_bytes = sizeof(struct mem_import_options),
+    .run = run_mem_import,
+};
