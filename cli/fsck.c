@@ -16,7 +16,7 @@
 #include "base/require.h"
 #include "kv/history.h"
 
-enum { STREAM_FILE_BYTES_MAX = 64 << 10, LINE_BYTES = 256, NAMES_BYTES = 512 };
+enum { SMALL_FILE_BYTES_MAX = 64 << 10, LINE_BYTES = 256, NAMES_BYTES = 512 };
 
 struct span {
     uint64_t from, to; /* exclusive */
@@ -281,13 +281,27 @@ static void check_definition(struct fsck *fsck, uint32_t epochs)
     struct status st;
 
     join(path, fsck->stream->folder, "stream.json");
-    object = json_parse_file(path, STREAM_FILE_BYTES_MAX, &st);
+    object = json_parse_file(path, SMALL_FILE_BYTES_MAX, &st);
     if ((object != NULL && read_definition(fsck->stream, object, &st)) ||
         (object == NULL && st.code == STATUS_NOT_FOUND && epochs == 0)) {
         json_free(object);
         return;
     }
     tell_of(fsck, path, damage, "%s", st.text);
+    json_free(object);
+}
+
+/* Another of its small files; a missing one is fine. */
+static void check_json(struct fsck *fsck, const char *name)
+{
+    char path[PATH_MAX];
+    struct json *object;
+    struct status st;
+
+    join(path, fsck->stream->folder, name);
+    object = json_parse_file(path, SMALL_FILE_BYTES_MAX, &st);
+    if (object == NULL && st.code != STATUS_NOT_FOUND)
+        tell_of(fsck, path, damage, "%s", st.text);
     json_free(object);
 }
 
@@ -350,6 +364,7 @@ static bool check_stream(struct fsck *fsck, const char *folder, struct status *s
     ok = check_epochs(fsck, folder, &epochs, st);
     if (ok && !fsck->is_only_counting) {
         check_definition(fsck, epochs);
+        check_json(fsck, "holds.json");
         join(path, folder, "history.json");
         if (!history_read(history, &file_system, path, &why))
             tell_of(fsck, path, damage, "%s", why.text);

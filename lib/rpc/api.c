@@ -4,6 +4,7 @@
 #include "reelkv/v1/ingest.pb-c.h"
 #include "reelkv/v1/kvstore.pb-c.h"
 #include "reelkv/v1/qa.pb-c.h"
+#include "reelkv/v1/retention.pb-c.h"
 
 #define UNARY(variable, method, Request, Reply)                                  \
     const struct rpc_method variable = {                                         \
@@ -86,6 +87,13 @@ const struct rpc_method api_export = {
     .reply = &reelkv__v1__export_reply__descriptor,
     .reply_payload = { { 15, 15 } },
 };
+
+UNARY(api_hold, "/reelkv.v1.Retention/Hold", reelkv__v1__hold_request__descriptor,
+      reelkv__v1__hold_info__descriptor);
+UNARY(api_list_holds, "/reelkv.v1.Retention/ListHolds", reelkv__v1__list_holds_request__descriptor,
+      reelkv__v1__list_holds_reply__descriptor);
+UNARY(api_release_hold, "/reelkv.v1.Retention/ReleaseHold", reelkv__v1__release_hold_request__descriptor,
+      reelkv__v1__hold_info__descriptor);
 
 const struct rpc_method api_ask = {
     .path = "/reelkv.v1.Qa/Ask",

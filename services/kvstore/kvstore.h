@@ -10,6 +10,7 @@
 #include "redis/directory_record.h"
 #include "reelkv/v1/catalog.pb-c.h"
 #include "reelkv/v1/kvstore.pb-c.h"
+#include "reelkv/v1/retention.pb-c.h"
 #include "rpc/api.h"
 #include "rpc/call.h"
 
@@ -52,6 +53,9 @@ void kvstore_prefetch(struct rpc_call *call, void *state);
 void kvstore_cancel_prefetch(struct rpc_call *call, void *state);
 void kvstore_end_prefetches(struct kvstore *kvstore);
 void kvstore_export(struct rpc_call *call, void *state);
+void kvstore_hold(struct rpc_call *call, void *state);
+void kvstore_list_holds(struct rpc_call *call, void *state);
+void kvstore_release_hold(struct rpc_call *call, void *state);
 
 /* --- requests, checked --- */
 

@@ -68,6 +68,12 @@ static const struct rpc_handler kvstore_handlers[] = {
     { &api_export, kvstore_export },
 };
 
+static const struct rpc_handler retention_handlers[] = {
+    { &api_hold, kvstore_hold },
+    { &api_list_holds, kvstore_list_holds },
+    { &api_release_hold, kvstore_release_hold },
+};
+
 static void on_drain(void *user)
 {
     struct kvstore *kvstore = user;
@@ -117,6 +123,7 @@ static bool open_parts(struct kvstore *kvstore, struct status *st)
     const struct rpc_service services[] = {
         { "reelkv.v1.Catalog", catalog_handlers, ARRAY_LEN(catalog_handlers), kvstore },
         { "reelkv.v1.KvStore", kvstore_handlers, ARRAY_LEN(kvstore_handlers), kvstore },
+        { "reelkv.v1.Retention", retention_handlers, ARRAY_LEN(retention_handlers), kvstore },
     };
 
     if (!name_check("kvstore", kvstore->options->name, st) || !open_store(kvstore, st) ||

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/require.h"
 #include "kvstore/segment_age.h"
+#include "kvstore/stream_hold.h"
 
 enum { RETRY_MS = 200 };
 
@@ -55,6 +56,11 @@ struct stream *store_after(const struct stream *stream)
     return first_ready(stream->next);
 }
 
+static uint64_t small_files_bytes(const struct stream *stream)
+{
+    return STORE_STREAM_DISK_BYTES + (stream->holds != NULL ? HOLDS_DISK_BYTES : 0);
+}
+
 bool store_add_stream(struct store *store, struct stream *stream, struct status *st)
 {
     struct stream **link = &store->streams;
@@ -70,7 +76,7 @@ bool store_add_stream(struct store *store, struct stream *stream, struct status 
     stream->next = *link;
     *link = stream;
     store->stream_count++;
-    store->disk_used_bytes += STORE_STREAM_DISK_BYTES;
+    store->disk_used_bytes += small_files_bytes(stream);
     return true;
 }
 
@@ -82,7 +88,7 @@ void store_remove_stream(struct store *store, struct stream *stream)
         link = &(*link)->next;
     *link = stream->next;
     store->stream_count--;
-    store->disk_used_bytes -= STORE_STREAM_DISK_BYTES;
+    store->disk_used_bytes -= small_files_bytes(stream);
 }
 
 uint64_t store_frames(const struct store *store)

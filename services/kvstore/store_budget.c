@@ -9,9 +9,11 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/name.h"
 #include "base/require.h"
 #include "kvstore/segment_age.h"
 #include "kvstore/store.h"
+#include "kvstore/stream_hold.h"
 
 enum {
     SEGMENT_SHARE = 4, /* open segments together take at most this part of the disk */
@@ -253,13 +255,35 @@ bool store_is_removing_from(const struct store *store, const struct stream *stre
     return store->removal != NULL && store->removal->segment->stream == stream;
 }
 
-static struct segment *oldest_removable(const struct store *store)
+/* *held_p: when there is none, a hold of one that could go but for it; NULL: there is none of these either. */
+static struct segment *oldest_removable(const struct store *store, const struct stream_hold **held_p)
 {
     struct segment *segment = store->oldest;
 
-    while (segment != NULL && (segment->is_leaving || segment_is_busy(segment)))
-        segment = segment->age_next;
-    return segment;
+    for (*held_p = NULL; segment != NULL; segment = segment->age_next) {
+        const struct stream_hold *hold;
+
+        if (segment->is_leaving || segment_is_busy(segment))
+            continue;
+        hold = segment_held(segment);
+        if (hold == NULL)
+            return segment;
+        if (*held_p == NULL)
+            *held_p = hold;
+    }
+    return NULL;
+}
+
+/* Writers that wait for room are told whose hold it is. */
+static void tell_held(struct store *store, const struct stream_hold *hold)
+{
+    struct status st;
+
+    status_fail(&st, STATUS_EXHAUSTED, "everything that could make room is held, by %s (%s) among others",
+                hold->owner, hold->reason);
+    for (struct stream *stream = store->streams; stream != NULL; stream = stream->next)
+        if (stream->waits_for_room)
+            text_copy(stream->waits_because, sizeof stream->waits_because, st.text);
 }
 
 static bool start_removal(struct store *store, struct segment *segment)
@@ -304,6 +328,7 @@ static bool close_large_segments(struct store *store)
 
 static void make_room(struct store *store)
 {
+    const struct stream_hold *held;
     struct segment *segment;
 
     if (store->removal != NULL)
@@ -312,11 +337,14 @@ static void make_room(struct store *store)
         store_retry_later(store);
         return;
     }
-    segment = oldest_removable(store);
+    segment = oldest_removable(store, &held);
     if (segment != NULL && start_removal(store, segment))
         return;
-    if (!close_large_segments(store))
-        store_retry_later(store);
+    if (close_large_segments(store))
+        return;
+    if (held != NULL)
+        tell_held(store, held);
+    store_retry_later(store);
 }
 
 bool store_reserve_disk(struct store *store, struct segment *segment, uint64_t bytes)
@@ -396,14 +424,16 @@ bool store_fit_budget(struct store *store, struct status *st)
     if (!check_index(store, st))
         return false;
     while (is_beyond_budget(store)) {
-        struct segment *segment = oldest_removable(store);
+        const struct stream_hold *held;
+        struct segment *segment = oldest_removable(store, &held);
         uint64_t used_bytes = store->disk_used_bytes;
 
         if (segment == NULL || segment == kept || !start_removal(store, segment))
             return status_fail(
                 st, STATUS_PRECONDITION,
-                "what cannot be removed takes %llu bytes of disk_budget_bytes %llu, and its index "
+                "what cannot be removed%s takes %llu bytes of disk_budget_bytes %llu, and its index "
                 "%llu of %llu",
+                segment == NULL && held != NULL ? ", for it is held," : "",
                 (unsigned long long)store->disk_used_bytes, (unsigned long long)store->options.disk_bytes,
                 (unsigned long long)store->index_memory.used_bytes,
                 (unsigned long long)store->index_memory.limit_bytes);

@@ -43,6 +43,7 @@ void stream_free(struct stream *stream)
     free(stream->segments);
     free(stream->init_image);
     free(stream->lost);
+    free(stream->holds);
     free(stream);
 }
 

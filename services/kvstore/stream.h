@@ -86,6 +86,7 @@ struct stream {
     bool is_finishing;                      /* being written as whole */
     struct stream_save *saves, **saves_end; /* of stream.json, on their way, in order */
     struct stream_deletion *deletion;       /* NULL: it stays */
+    struct stream_holds *holds;             /* NULL: none (stream_hold.h) */
 };
 
 /* --- catalog --- */
@@ -216,6 +217,9 @@ void stream_set_encoder_says(struct stream *stream, const char *trouble);
 void stream_fence_writer(struct stream *stream, const struct status *why);
 /* Writes stream.json durably; done may be NULL. Saves of a stream follow each other. */
 bool stream_save(struct stream *stream, stream_done_fn *done, void *user, struct status *st);
+/* The same with another small file of the folder; the text is taken. */
+bool stream_save_text(struct stream *stream, const char *name, char *text, stream_done_fn *done, void *user,
+                      struct status *st);
 void stream_pump_saves(struct stream *stream); /* starts the next one, if none runs */
 bool stream_load_file(struct stream *stream, struct status *st);
 void stream_continue_deletion(struct stream *stream);

@@ -12,6 +12,7 @@
 #include "base/require.h"
 #include "kvstore/segment_age.h"
 #include "kvstore/store.h"
+#include "kvstore/stream_hold.h"
 
 struct stream_deletion {
     struct work work;
@@ -99,11 +100,16 @@ void stream_continue_deletion(struct stream *stream)
 bool stream_delete(struct stream *stream, struct stream_removed *removed, stream_done_fn *done, void *user,
                    struct status *st)
 {
+    const struct stream_hold *hold;
     struct stream_deletion *deletion;
     struct status why;
 
     if (stream->deletion != NULL)
         return status_fail(st, STATUS_NOT_FOUND, "stream %s is being removed", stream->name);
+    hold = stream_hold_at(stream, 0);
+    if (hold != NULL)
+        return status_fail(st, STATUS_PRECONDITION, "stream %s is held by %s (%s): release its holds first",
+                           stream->name, hold->owner, hold->reason);
     deletion = calloc(1, sizeof *deletion);
     if (deletion == NULL)
         return status_fail(st, STATUS_EXHAUSTED, "no memory to remove stream %s", stream->name);

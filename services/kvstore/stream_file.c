@@ -6,7 +6,7 @@
  *
  * `importing` is there until all of an import is. `next_seq` is that of the moment it was written; a file without it is of an older store.
  * Replaced durably, one save after the other; whoever asked is told when its content is on the disk. */
-#include "kvstore/stream.h"
+#include "kvstore/stream_hold.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,6 +52,7 @@ struct stream_save {
     struct work work;
     struct stream *stream;
     struct stream_save *next;
+    const char *name;     /* of the file */
     char *text, *history; /* history: of an import that begins; else NULL */
     bool is_first;        /* of a new stream: its folders too */
     bool ok, is_running;
@@ -113,7 +114,7 @@ static void save_run(struct work *work)
     struct stream_save *save = container_of(work, struct stream_save, work);
 
     save->ok = (!save->is_first || make_folders(save->stream, &save->st)) &&
-               write_text(save, "stream.json", save->text) &&
+               write_text(save, save->name, save->text) &&
                (save->history == NULL || write_text(save, "history.json", save->history));
 }
 
@@ -126,7 +127,8 @@ static void save_done(struct work *work)
     if (stream->saves == NULL)
         stream->saves_end = &stream->saves;
     if (!save->ok)
-        log_error(NULL, "stream_not_saved", "%s/%s: %s", stream->ns, stream->name, save->st.text);
+        log_error(NULL, "stream_not_saved", "%s/%s: %s: %s", stream->ns, stream->name, save->name,
+                  save->st.text);
     if (save->is_first && save->ok)
         stream->is_ready = true;
     if (save->is_first && !save->ok)
@@ -158,12 +160,21 @@ void stream_pump_saves(struct stream *stream)
 
 bool stream_save(struct stream *stream, stream_done_fn *done, void *user, struct status *st)
 {
+    return stream_save_text(stream, "stream.json", text_of(stream), done, user, st);
+}
+
+bool stream_save_text(struct stream *stream, const char *name, char *text, stream_done_fn *done, void *user,
+                      struct status *st)
+{
     struct stream_save *save = calloc(1, sizeof *save);
 
-    if (save == NULL)
+    if (save == NULL) {
+        free(text);
         return status_fail(st, STATUS_EXHAUSTED, "no memory to save stream %s", stream->name);
+    }
     save->stream = stream;
-    save->text = text_of(stream);
+    save->name = name;
+    save->text = text;
     save->is_first = !stream->is_ready && stream->saves == NULL;
     if (save->is_first && stream->is_importing)
         save->history = history_text(&stream->history);
@@ -305,5 +316,5 @@ bool stream_load_file(struct stream *stream, struct status *st)
         return false;
     snprintf(path, sizeof path, "%s/history.json", stream->folder);
     stream->is_ready = true;
-    return history_read(&stream->history, disk, path, st);
+    return history_read(&stream->history, disk, path, st) && stream_holds_load(stream, st);
 }

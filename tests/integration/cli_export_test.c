@@ -1,63 +1,11 @@
 /* mem export and mem import with a kvstore that is a process: what comes out goes in again as it was, whole or not at all. */
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "base/file.h"
 #include "export_file.h"
-#include "kvstore_client.h"
-#include "redis/directory_view.h"
+#include "joined_store.h"
 
-enum { FRAMES = 40, VERB_MS = 60000 };
-
-static struct server store;
-static struct process redis, verb;
-static struct status st;
-
-/* A log of its own for each. */
-static int run_words(const char *const *words)
-{
-    const char *argv[16] = { "reelkv" };
-    static unsigned count;
-    size_t at = 1;
-    char name[32];
-
-    while (*words != NULL)
-        argv[at++] = *words++;
-    argv[at++] = "--redis";
-    argv[at++] = redis_address();
-    snprintf(name, sizeof name, "verb-%u", count++);
-    return process_run(&verb, name, argv, VERB_MS);
-}
-#define RUN(...) run_words(PROCESS_ARGS(__VA_ARGS__))
-
-static const char *in_folder(const char *name)
-{
-    static char paths[4][400];
-    static unsigned next;
-    char *path = paths[next++ % 4];
-
-    snprintf(path, sizeof paths[0], "%s/%s", test_folder(), name);
-    return path;
-}
-
-static bool is_joined(void)
-{
-    static struct directory_view view;
-
-    return directory_read_once(redis_address(), 5000, &view, &st) &&
-           directory_view_worker(&view, WORKER_KVSTORE, "kv-a") != NULL;
-}
-
-static void start_store(const char *budget)
-{
-    uint64_t limit = clock_mono_ns() + 20000000000ull;
-    const char *options[] = { "--redis", redis_address(), budget, NULL };
-
-    server_start(&store, "kv-a", options);
-    while (!is_joined() && clock_mono_ns() < limit)
-        test_pause_ms(10);
-    CHECK(is_joined());
-}
+enum { FRAMES = 40 };
 
 /* A camera with frames, a gap, frames and its end. */
 static void fill(const char *name)

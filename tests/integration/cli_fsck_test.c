@@ -152,6 +152,11 @@ TEST(fsck_names_what_is_damaged)
     picture_write_file(path, "{}", 2);
     CHECK_EQ(RUN("mem", "fsck", fixture.root), 8);
     CHECK_HAS(process_log(&verb), "history.json");
+    CHECK_EQ(unlink(path), 0);
+    snprintf(path, sizeof path, "%s/v1/default/cam-1/holds.json", fixture.root);
+    picture_write_file(path, "[", 1);
+    CHECK_EQ(RUN("mem", "fsck", fixture.root), 8);
+    CHECK_HAS(process_log(&verb), "holds.json");
     CHECK_EQ(RUN("mem", "fsck", "/proc/self"), 3);
     CHECK_EQ(RUN("mem", "fsck", "/nowhere"), 3);
     free(text.data);

@@ -1,0 +1,284 @@
+#include "kvstore/stream_hold.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/name.h"
+#include "base/require.h"
+#include "kvstore/store.h"
+
+enum { FILE_BYTES_MAX = HOLDS_DISK_BYTES / 2 };
+
+static bool counts(const struct stream_hold *hold, int64_t now_ns)
+{
+    return hold->until_ns == 0 || hold->until_ns > now_ns;
+}
+
+const struct stream_hold *stream_held(const struct stream *stream, int64_t from_ns, int64_t to_ns)
+{
+    const struct stream_holds *holds = stream->holds;
+    int64_t now_ns = holds == NULL ? 0 : clock_utc_ns();
+
+    for (uint32_t i = 0; holds != NULL && i < holds->count; i++) {
+        const struct stream_hold *hold = &holds->list[i];
+
+        if (hold->from_ns < to_ns && hold->to_ns > from_ns && counts(hold, now_ns))
+            return hold;
+    }
+    return NULL;
+}
+
+const struct stream_hold *segment_held(const struct segment *segment)
+{
+    int64_t from_ns = INT64_MAX, to_ns = INT64_MIN;
+
+    if (segment->stream->holds == NULL)
+        return NULL;
+    for (uint64_t n = 0; n < segment->index.frame_count; n++) {
+        int64_t pts_ns = index_part_at(&segment->index, n)->pts_ns;
+
+        from_ns = pts_ns < from_ns ? pts_ns : from_ns;
+        to_ns = pts_ns > to_ns ? pts_ns : to_ns;
+    }
+    for (uint32_t i = 0; i < segment->mark_count; i++) {
+        const struct segment_mark *mark = &segment->marks[i];
+
+        from_ns = mark->pts_ns < from_ns ? mark->pts_ns : from_ns;
+        to_ns = mark->end_pts_ns > to_ns ? mark->end_pts_ns : to_ns;
+    }
+    return from_ns > to_ns ? NULL
+                           : stream_held(segment->stream, from_ns, to_ns == INT64_MAX ? to_ns : to_ns + 1);
+}
+
+const struct stream_hold *stream_hold_at(const struct stream *stream, uint32_t n)
+{
+    const struct stream_holds *holds = stream->holds;
+    int64_t now_ns = clock_utc_ns();
+
+    for (uint32_t i = 0; holds != NULL && i < holds->count; i++)
+        if (counts(&holds->list[i], now_ns) && n-- == 0)
+            return &holds->list[i];
+    return NULL;
+}
+
+/* --- changes --- */
+
+static char *text_of(const struct stream_holds *holds)
+{
+    struct json *object = json_make_object(), *rows = json_make_array();
+    int64_t now_ns = clock_utc_ns();
+    char *text;
+
+    json_set_u64(object, "next", holds->next);
+    for (uint32_t i = 0; i < holds->count; i++) {
+        const struct stream_hold *hold = &holds->list[i];
+        struct json *row = json_make_object();
+
+        if (!counts(hold, now_ns)) {
+            json_free(row);
+            continue;
+        }
+        json_set_u64(row, "number", hold->number);
+        json_set_i64(row, "from_ns", hold->from_ns);
+        json_set_i64(row, "to_ns", hold->to_ns);
+        json_set_str(row, "owner", hold->owner);
+        json_set_str(row, "reason", hold->reason);
+        json_set_i64(row, "until_ns", hold->until_ns);
+        json_set_i64(row, "created_ns", hold->created_ns);
+        json_append(rows, row);
+    }
+    json_set(object, "holds", rows);
+    text = json_text(object, 0);
+    json_free(object);
+    return text;
+}
+
+static void drop_at(struct stream_holds *holds, uint32_t at)
+{
+    holds->count--;
+    memmove(&holds->list[at], &holds->list[at + 1], (holds->count - at) * sizeof holds->list[0]);
+}
+
+static void drop_expired(struct stream_holds *holds)
+{
+    int64_t now_ns = clock_utc_ns();
+
+    for (uint32_t i = holds->count; i > 0; i--)
+        if (!counts(&holds->list[i - 1], now_ns))
+            drop_at(holds, i - 1);
+}
+
+static void drop(struct stream_holds *holds, uint64_t number)
+{
+    for (uint32_t i = 0; i < holds->count; i++)
+        if (holds->list[i].number == number) {
+            drop_at(holds, i);
+            return;
+        }
+}
+
+static bool make_holds(struct stream *stream, struct status *st)
+{
+    stream->holds = calloc(1, sizeof *stream->holds);
+    if (stream->holds == NULL)
+        return status_fail(st, STATUS_EXHAUSTED, "no memory for holds of stream %s", stream->name);
+    stream->holds->next = 1;
+    return true;
+}
+
+/* What is being written, and what to do to the list in memory when it is, or is not. */
+struct change {
+    struct stream *stream;
+    uint64_t number;
+    bool is_release;
+    stream_done_fn *done;
+    void *user;
+};
+
+static void changed(void *user, struct stream *stream, const struct status *failure)
+{
+    struct change *change = user;
+    struct stream_holds *holds = change->stream->holds;
+
+    holds->is_changing = false;
+    if (change->is_release == (failure == NULL))
+        drop(holds, change->number);
+    if (change->is_release && failure == NULL) { /* what waited for room may go now */
+        change->stream->waits_because[0] = '\0';
+        store_room_changed(change->stream->store);
+    }
+    change->done(change->user, stream, failure);
+    free(change);
+}
+
+static bool write_change(struct stream *stream, const struct stream_holds *then, const struct change *what,
+                         struct status *st)
+{
+    struct change *change = malloc(sizeof *change);
+
+    if (change == NULL)
+        return status_fail(st, STATUS_EXHAUSTED, "no memory to change holds of stream %s", stream->name);
+    *change = *what;
+    stream->holds->is_changing = true;
+    if (stream_save_text(stream, "holds.json", text_of(then), changed, change, st))
+        return true;
+    stream->holds->is_changing = false;
+    free(change);
+    return false;
+}
+
+static bool check_quiet(const struct stream *stream, struct status *st)
+{
+    if (stream->deletion != NULL)
+        return status_fail(st, STATUS_NOT_FOUND, "stream %s is being removed", stream->name);
+    return stream->holds == NULL || !stream->holds->is_changing ||
+           status_fail(st, STATUS_UNAVAILABLE,
+                       "stream %s: another change of its holds is being written; try again", stream->name);
+}
+
+bool stream_hold_add(struct stream *stream, struct stream_hold *hold, stream_done_fn *done, void *user,
+                     struct status *st)
+{
+    struct change change = { .stream = stream, .done = done, .user = user };
+    struct stream_holds *holds;
+
+    if (!check_quiet(stream, st))
+        return false;
+    if (stream->holds == NULL) {
+        if (!make_holds(stream, st))
+            return false;
+        stream->store->disk_used_bytes += HOLDS_DISK_BYTES;
+    }
+    holds = stream->holds;
+    drop_expired(holds);
+    if (holds->count == STREAM_HOLDS_MAX)
+        return status_fail(st, STATUS_EXHAUSTED, "stream %s has %d holds, the most there can be",
+                           stream->name, STREAM_HOLDS_MAX);
+    change.number = hold->number = holds->next++;
+    hold->created_ns = clock_utc_ns();
+    holds->list[holds->count++] = *hold;
+    if (write_change(stream, holds, &change, st))
+        return true;
+    drop(holds, hold->number);
+    return false;
+}
+
+bool stream_hold_release(struct stream *stream, uint64_t number, stream_done_fn *done, void *user,
+                         struct status *st)
+{
+    struct change change = {
+        .stream = stream, .number = number, .is_release = true, .done = done, .user = user
+    };
+    struct stream_holds *then;
+    uint32_t before;
+    bool ok;
+
+    if (!check_quiet(stream, st))
+        return false;
+    then = malloc(sizeof *then);
+    if (then == NULL)
+        return status_fail(st, STATUS_EXHAUSTED, "no memory to change holds of stream %s", stream->name);
+    if (stream->holds != NULL)
+        *then = *stream->holds;
+    else
+        then->count = 0;
+    before = then->count;
+    drop(then, number);
+    ok = then->count < before || status_fail(st, STATUS_NOT_FOUND, "stream %s has no hold of number %llu",
+                                             stream->name, (unsigned long long)number);
+    ok = ok && write_change(stream, then, &change, st);
+    free(then);
+    return ok;
+}
+
+/* --- at start --- */
+
+static bool read_hold(const struct json *row, struct stream_hold *hold, struct status *st)
+{
+    const char *owner, *reason;
+
+    if (!json_read_u64(row, "number", &hold->number, st) ||
+        !json_read_i64(row, "from_ns", &hold->from_ns, st) ||
+        !json_read_i64(row, "to_ns", &hold->to_ns, st) || !json_read_str(row, "owner", &owner, st) ||
+        !json_read_str(row, "reason", &reason, st) || !json_read_i64(row, "until_ns", &hold->until_ns, st) ||
+        !json_read_i64(row, "created_ns", &hold->created_ns, st))
+        return false;
+    return (text_copy(hold->owner, sizeof hold->owner, owner) &&
+            text_copy(hold->reason, sizeof hold->reason, reason) && hold->from_ns < hold->to_ns) ||
+           status_fail(st, STATUS_DATA_LOSS, "a hold makes no sense");
+}
+
+static bool read_holds(struct stream_holds *holds, const struct json *object, struct status *st)
+{
+    const struct json *rows = json_get(object, "holds");
+
+    if (!json_read_u64(object, "next", &holds->next, st))
+        return false;
+    if (json_len(rows) > STREAM_HOLDS_MAX)
+        return status_fail(st, STATUS_DATA_LOSS, "there are more than %d holds", STREAM_HOLDS_MAX);
+    for (size_t i = 0; i < json_len(rows); i++)
+        if (!read_hold(json_at(rows, i), &holds->list[holds->count++], st))
+            return false;
+    return true;
+}
+
+bool stream_holds_load(struct stream *stream, struct status *st)
+{
+    const struct file_ops *disk = stream->store->disk;
+    char path[PATH_MAX + 16];
+    struct json *object;
+    struct stat info;
+    bool ok;
+
+    snprintf(path, sizeof path, "%s/holds.json", stream->folder);
+    if (disk->stat(path, &info) != 0)
+        return errno == ENOENT || status_fail(st, status_code_of_errno(errno), "stat %s: %m", path);
+    object = json_parse_file_on(disk, path, FILE_BYTES_MAX, st);
+    ok = object != NULL && make_holds(stream, st) &&
+         (read_holds(stream->holds, object, st) || status_wrap(st, "%s", path));
+    json_free(object);
+    return ok;
+}

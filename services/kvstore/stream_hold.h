@@ -1,0 +1,58 @@
+/* stream_hold.h - ranges of time that somebody wants kept: what overlaps one is neither removed for room, nor aged, nor
+ * forgotten, and its stream is not deleted.
+ *
+ * JSON in <stream>/holds.json, durable before a change is acknowledged:
+ *   { "next": N, "holds": [{ "number": N, "from_ns": N, "to_ns": N, "owner": S, "reason": S, "until_ns": N,
+ *     "created_ns": N }, ...] }
+ * One whose end has come counts no more, and leaves the file with the next change.
+ *
+ * Owner:  the stream. Thread: loop.
+ * Fails:  EXHAUSTED at STREAM_HOLDS_MAX; UNAVAILABLE while another change is being written; else as the disk says.
+ * Bounds: STREAM_HOLDS_MAX a stream. */
+#ifndef REELKV_KVSTORE_STREAM_HOLD_H
+#define REELKV_KVSTORE_STREAM_HOLD_H
+
+#include "kvstore/stream.h"
+
+enum {
+    STREAM_HOLDS_MAX = 64,
+    HOLD_REASON_BYTES = 200,
+    HOLDS_DISK_BYTES = 128 << 10, /* of the file, twice while it is replaced; counted while there are any */
+};
+
+struct stream_hold {
+    uint64_t number;                              /* of this stream, from 1; never given again */
+    int64_t from_ns, to_ns, until_ns, created_ns; /* to: exclusive; until 0: for ever */
+    char owner[LIMIT_NAME_BYTES + 1], reason[HOLD_REASON_BYTES + 1];
+};
+
+struct stream_holds {
+    uint64_t next;
+    uint32_t count;
+    bool is_changing;
+    struct stream_hold list[STREAM_HOLDS_MAX]; /* by number */
+};
+
+/* Number and time of creation are filled; durable when done is called. It holds from now on, also if it is refused in the end. */
+bool stream_hold_add(struct stream *stream, struct stream_hold *hold, stream_done_fn *done, void *user,
+                     struct status *st);
+/* NOT_FOUND without one of this number. It holds until done is called. */
+bool stream_hold_release(struct stream *stream, uint64_t number, stream_done_fn *done, void *user,
+                         struct status *st);
+
+/* The first that counts now and overlaps [from, to); NULL: none. */
+const struct stream_hold *stream_held(const struct stream *stream, int64_t from_ns, int64_t to_ns);
+static inline bool stream_is_held(const struct stream *stream, int64_t from_ns, int64_t to_ns)
+{
+    return stream_held(stream, from_ns, to_ns) != NULL;
+}
+/* Of what a segment has: frames, gaps, the end. */
+const struct stream_hold *segment_held(const struct segment *segment);
+
+/* The n-th that counts now; NULL: there are no more. */
+const struct stream_hold *stream_hold_at(const struct stream *stream, uint32_t n);
+
+/* At start, before the stream is the store's; a missing file is none. */
+bool stream_holds_load(struct stream *stream, struct status *st);
+
+#endif
