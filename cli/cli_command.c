@@ -10,10 +10,10 @@
 enum { TYPED_BYTES = 64, NEAR_EDITS = 3 };
 
 static const struct cli_command *const commands[] = {
-    &cli_up,         &cli_down,       &cli_logs,       &cli_doctor,    &cli_cam_add,
-    &cli_cam_ls,     &cli_cam_show,   &cli_cam_follow, &cli_cam_wait,  &cli_cam_rm,
-    &cli_ask,        &cli_mem_ls,     &cli_node_ls,    &cli_mem_fsck,  &cli_mem_dump,
-    &cli_mem_export, &cli_mem_import, &cli_mem_hold,   &cli_mem_holds, &cli_mem_release,
+    &cli_up,        &cli_down,        &cli_logs,       &cli_doctor,     &cli_cam_add,    &cli_cam_ls,
+    &cli_cam_show,  &cli_cam_follow,  &cli_cam_wait,   &cli_cam_rm,     &cli_ask,        &cli_mem_ls,
+    &cli_node_ls,   &cli_mem_fsck,    &cli_mem_dump,   &cli_mem_export, &cli_mem_import, &cli_mem_hold,
+    &cli_mem_holds, &cli_mem_release, &cli_mem_forget,
 };
 
 static const char *const exit_codes =

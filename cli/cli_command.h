@@ -45,7 +45,7 @@ extern const struct cli_command cli_up, cli_down, cli_logs, cli_doctor, cli_supe
 extern const struct cli_command cli_cam_add, cli_cam_ls, cli_cam_show, cli_cam_follow, cli_cam_wait,
     cli_cam_rm;
 extern const struct cli_command cli_ask, cli_mem_ls, cli_mem_fsck, cli_mem_dump, cli_mem_export,
-    cli_mem_import, cli_mem_hold, cli_mem_holds, cli_mem_release, cli_node_ls;
+    cli_mem_import, cli_mem_hold, cli_mem_holds, cli_mem_release, cli_mem_forget, cli_node_ls;
 
 /* Runs argv (argv[0] is the program) and returns its exit code. */
 enum cli_exit cli_main(int argc, char **argv);

@@ -365,6 +365,7 @@ static bool check_stream(struct fsck *fsck, const char *folder, struct status *s
     if (ok && !fsck->is_only_counting) {
         check_definition(fsck, epochs);
         check_json(fsck, "holds.json");
+        check_json(fsck, "forget.json");
         join(path, folder, "history.json");
         if (!history_read(history, &file_system, path, &why))
             tell_of(fsck, path, damage, "%s", why.text);

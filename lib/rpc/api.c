@@ -94,6 +94,10 @@ UNARY(api_list_holds, "/reelkv.v1.Retention/ListHolds", reelkv__v1__list_holds_r
       reelkv__v1__list_holds_reply__descriptor);
 UNARY(api_release_hold, "/reelkv.v1.Retention/ReleaseHold", reelkv__v1__release_hold_request__descriptor,
       reelkv__v1__hold_info__descriptor);
+UNARY(api_forget, "/reelkv.v1.Retention/Forget", reelkv__v1__forget_request__descriptor,
+      reelkv__v1__receipt__descriptor);
+UNARY(api_list_receipts, "/reelkv.v1.Retention/ListReceipts", reelkv__v1__list_receipts_request__descriptor,
+      reelkv__v1__list_receipts_reply__descriptor);
 
 const struct rpc_method api_ask = {
     .path = "/reelkv.v1.Qa/Ask",

@@ -29,6 +29,8 @@ extern const struct rpc_method api_export; /* reply payload chunk.data */
 extern const struct rpc_method api_hold; /* reelkv.v1.Retention */
 extern const struct rpc_method api_list_holds;
 extern const struct rpc_method api_release_hold;
+extern const struct rpc_method api_forget;
+extern const struct rpc_method api_list_receipts;
 
 extern const struct rpc_method api_ask; /* reelkv.v1.Qa */
 

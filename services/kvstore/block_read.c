@@ -121,7 +121,7 @@ static bool start_frame(struct block_read *read)
         index_chunk_ref(read->chunk);
     }
     read->segment = read->chunk->segment;
-    if (read->segment == NULL || read->segment->is_leaving)
+    if (read->segment == NULL || read->segment->is_leaving || frame->is_forgotten)
         return answer(read, FRAME_EVICTED);
     if (frame->is_quarantined)
         return answer(read, FRAME_QUARANTINED);
@@ -203,6 +203,8 @@ void block_read_release(struct block_read *read)
 {
     REQUIRE(!read->is_running);
     store_stop_waiting(read->store, &read->waiter);
+    if (read->frame != NULL && read->frame->is_forgotten)
+        ram_make_secret(read->store->arena, read->slot);
     ram_unref(read->store->arena, read->slot);
     free(read->buffer);
     if (read->chunk != NULL)

@@ -69,6 +69,14 @@ static void gone_remove(struct index_chunk *chunk)
     chunk->gone_link = NULL;
 }
 
+static bool has_forgotten(const struct index_chunk *chunk)
+{
+    for (uint32_t i = 0; i < chunk->count; i++)
+        if (chunk->frames[i].is_forgotten)
+            return true;
+    return false;
+}
+
 void index_chunk_unref(struct index_chunk *chunk)
 {
     REQUIRE(chunk->refs > 0);
@@ -78,6 +86,8 @@ void index_chunk_unref(struct index_chunk *chunk)
     if (chunk->segment == NULL || chunk->gone_link != NULL)
         chunk->memory->gone_bytes -= chunk->bytes;
     gone_remove(chunk);
+    if (has_forgotten(chunk))
+        explicit_bzero(chunk->keys, (uint64_t)INDEX_CHUNK_FRAMES * kv_keys_bytes(&chunk->geometry));
     free(chunk);
 }
 
@@ -178,11 +188,18 @@ struct index_frame *index_part_find(const struct index_part *part, uint64_t seq)
     return index_part_at(part, low);
 }
 
-static void frame_drop(struct index_frame *frame, struct ram_arena *arena)
+static void drop_copy(const struct index_frame *frame, struct ram_slot **owner, struct ram_arena *arena)
 {
-    ram_drop(arena, &frame->image);
+    if (frame->is_forgotten)
+        ram_make_secret(arena, *owner);
+    ram_drop(arena, owner);
+}
+
+void index_frame_drop_copies(struct index_frame *frame, struct ram_arena *arena)
+{
+    drop_copy(frame, &frame->image, arena);
     for (uint32_t layer = 0; frame->slices != NULL && layer < frame->chunk->geometry.layers; layer++)
-        ram_drop(arena, &frame->slices[layer]);
+        drop_copy(frame, &frame->slices[layer], arena);
     free(frame->slices);
     frame->slices = NULL;
 }
@@ -190,7 +207,7 @@ static void frame_drop(struct index_frame *frame, struct ram_arena *arena)
 static void chunk_drop(struct index_chunk *chunk, struct ram_arena *arena)
 {
     for (uint32_t i = 0; i < chunk->count; i++)
-        frame_drop(&chunk->frames[i], arena);
+        index_frame_drop_copies(&chunk->frames[i], arena);
     chunk->segment = NULL;
     chunk->memory->gone_bytes += chunk->bytes;
     index_chunk_unref(chunk);
@@ -212,13 +229,15 @@ void index_part_cut(struct index_part *part, uint64_t count)
 static void frame_move(struct index_frame *from, struct index_frame *to, struct ram_arena *arena)
 {
     from->is_moved = true;
-    if (to != NULL)
+    if (to != NULL) {
         to->is_quarantined = from->is_quarantined;
+        to->is_forgotten = from->is_forgotten;
+    }
     if (to != NULL && to->has_slices && to->encoding.bits == from->encoding.bits) {
         to->slices = from->slices;
         from->slices = NULL;
     }
-    frame_drop(from, arena); /* an image has the old file's header */
+    index_frame_drop_copies(from, arena); /* an image has the old file's header */
 }
 
 /* Both parts are in the order of numbers. */

@@ -46,6 +46,7 @@ struct index_frame {
     struct kv_encoding encoding; /* of its slices on the disk */
     bool has_slices;
     bool is_quarantined;      /* loop thread only, as are those below */
+    bool is_forgotten;        /* answers EVICTED; it goes with its segment's next file (stream_forget.h) */
     bool is_moved;            /* written again to another segment, whose index has it */
     struct ram_slot *image;   /* the record in RAM; NULL: not there */
     struct ram_slot **slices; /* [layers], K and V of a layer read back from disk; NULL: none yet */
@@ -95,6 +96,9 @@ struct index_frame *index_part_at(const struct index_part *part, uint64_t n);
 
 /* The frame with this number, or NULL. Frames are in the order of their numbers. */
 struct index_frame *index_part_find(const struct index_part *part, uint64_t seq);
+
+/* Lets go of what RAM has of the frame. */
+void index_frame_drop_copies(struct index_frame *frame, struct ram_arena *arena);
 
 /* The last frames, from the count-th on, have moved to another segment (with what they held in RAM); nothing is
  * added to this part any more. */

@@ -56,6 +56,8 @@ void kvstore_export(struct rpc_call *call, void *state);
 void kvstore_hold(struct rpc_call *call, void *state);
 void kvstore_list_holds(struct rpc_call *call, void *state);
 void kvstore_release_hold(struct rpc_call *call, void *state);
+void kvstore_forget(struct rpc_call *call, void *state);
+void kvstore_list_receipts(struct rpc_call *call, void *state);
 
 /* --- requests, checked --- */
 

@@ -11,6 +11,7 @@
 #include "kvstore/kvstore_directory.h"
 #include "kvstore/kvstore_shm.h"
 #include "kvstore/kvstore_watch.h"
+#include "kvstore/stream_forget.h"
 
 static const struct option_row rows[] = {
 #define OPT(...) OPTION_ROW(kvstore_options, __VA_ARGS__),
@@ -33,7 +34,7 @@ static void get_server_info(struct rpc_call *call, void *state)
     Reelkv__V1__ServerInfo info = REELKV__V1__SERVER_INFO__INIT;
 
     info.name = (char *)(uintptr_t)kvstore->options->name;
-    info.version = (char *)"0.1.0";
+    info.version = (char *)STORE_VERSION;
     info.ram_budget_bytes = kvstore->options->ram_budget_bytes;
     info.ram_used_bytes = store_ram_used(store);
     info.disk_budget_bytes = kvstore->options->disk_budget_bytes;
@@ -72,6 +73,8 @@ static const struct rpc_handler retention_handlers[] = {
     { &api_hold, kvstore_hold },
     { &api_list_holds, kvstore_list_holds },
     { &api_release_hold, kvstore_release_hold },
+    { &api_forget, kvstore_forget },
+    { &api_list_receipts, kvstore_list_receipts },
 };
 
 static void on_drain(void *user)
@@ -84,8 +87,11 @@ static void on_drain(void *user)
     kvstore_directory_leave(kvstore->directory);
     kvstore_end_prefetches(kvstore);
     status_fail(&why, STATUS_UNAVAILABLE, "store %s is stopping", kvstore->options->name);
-    for (struct stream *stream = kvstore->store->streams; stream != NULL; stream = stream->next)
-        stream_fence_writer(stream, &why); /* also of those that nobody sees yet */
+    for (struct stream *stream = kvstore->store->streams; stream != NULL;
+         stream = stream->next) { /* also of those that nobody sees yet */
+        stream_fence_writer(stream, &why);
+        stream_forget_leave(stream, &why);
+    }
     kvstore_watches_end(kvstore->watches, &why);
 }
 

@@ -98,7 +98,7 @@ static Reelkv__V1__FrameResult result_of_frame(const struct index_frame *frame)
 {
     if (frame->is_quarantined)
         return REELKV__V1__FRAME_RESULT__FRAME_RESULT_QUARANTINED;
-    if (!frame->has_slices)
+    if (!frame->has_slices || frame->is_forgotten)
         return REELKV__V1__FRAME_RESULT__FRAME_RESULT_EVICTED;
     return frame->encoding.bits != 0 ? REELKV__V1__FRAME_RESULT__FRAME_RESULT_DERIVED
                                      : REELKV__V1__FRAME_RESULT__FRAME_RESULT_OK;
@@ -106,6 +106,8 @@ static Reelkv__V1__FrameResult result_of_frame(const struct index_frame *frame)
 
 static const char *reason_of_frame(const struct index_frame *frame)
 {
+    if (frame->is_forgotten)
+        return "forgotten";
     if (!frame->has_slices)
         return "keys and thumbnail are left";
     return frame->encoding.bits == 8 ? "8 bit" : frame->encoding.bits == 4 ? "4 bit" : "";

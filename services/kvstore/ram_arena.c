@@ -29,6 +29,7 @@ struct ram_arena {
     uint64_t granule;
     uint64_t generation; /* the last given */
     uint64_t guarantee;  /* bytes of each stream's newest blocks */
+    uint64_t secrets;    /* slots */
     struct region regions[RAM_REGIONS];
 };
 
@@ -137,6 +138,8 @@ static void make_free(struct ram_arena *arena, struct ram_slot *slot)
     if (slot->generation != 0)
         kv_pool_retire(arena->pool, slot->offset, slot->bytes);
     region->used -= slot->bytes;
+    arena->secrets -= slot->is_secret;
+    slot->is_secret = false;
     if (slot->higher != NULL && slot->higher->is_free) {
         free_list_remove(arena, slot->higher);
         join_higher(slot);
@@ -454,6 +457,38 @@ void ram_unpin(struct ram_arena *arena, struct ram_slot *slot)
     slot->pins--;
     set_held(arena, slot, true);
     free_if_unwanted(arena, slot);
+}
+
+void ram_make_secret(struct ram_arena *arena, struct ram_slot *slot)
+{
+    if (slot == NULL || slot->is_secret)
+        return;
+    slot->is_secret = true;
+    arena->secrets++;
+}
+
+bool ram_has_secrets(const struct ram_arena *arena)
+{
+    return arena->secrets > 0;
+}
+
+bool ram_wipe_free(struct ram_arena *arena, struct ram_wipe *wipe, uint64_t bytes)
+{
+    for (uint32_t i = 0; i < RAM_REGIONS; i++)
+        for (struct ram_slot *slot = arena->regions[i].lowest; slot != NULL; slot = slot->higher) {
+            uint64_t end = slot->offset + slot->bytes;
+            uint64_t start = wipe->offset > slot->offset ? wipe->offset : slot->offset;
+            uint64_t part = end - start < bytes ? end - start : bytes;
+
+            if (!slot->is_free || end <= wipe->offset)
+                continue;
+            if (bytes == 0)
+                return false;
+            memset(ram_bytes(arena, slot) + (start - slot->offset), 0, part);
+            wipe->offset = start + part;
+            bytes -= part;
+        }
+    return true;
 }
 
 void ram_touch(struct ram_slot *slot)

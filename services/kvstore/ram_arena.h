@@ -41,6 +41,7 @@ struct ram_slot {
     uint8_t queue; /* where eviction finds it */
     uint8_t touches;
     bool is_free;
+    bool is_secret;                           /* somebody waits until it has gone */
     struct ram_slot **owner;                  /* NULL: dropped, goes when refs do */
     struct slice_item *leases;                /* of calls that told readers where it is (slice_sender.c) */
     struct ram_share *share;                  /* of an image; NULL: none */
@@ -87,5 +88,16 @@ void ram_unref(struct ram_arena *arena, struct ram_slot *slot); /* NULL is fine 
 void ram_pin(struct ram_arena *arena, struct ram_slot *slot);
 void ram_unpin(struct ram_arena *arena, struct ram_slot *slot);
 void ram_touch(struct ram_slot *slot); /* a question read it */
+
+/* What is in it must not be found any more: when no secret slot is left, what is free is zeroed. NULL is fine. */
+void ram_make_secret(struct ram_arena *arena, struct ram_slot *slot);
+bool ram_has_secrets(const struct ram_arena *arena); /* that have not gone yet */
+
+/* Zeroes what is free, from where the last call ended (zeroed: the beginning), at most so many bytes. True: that was all.
+ * What becomes free meanwhile may be left out. */
+struct ram_wipe {
+    uint64_t offset;
+};
+bool ram_wipe_free(struct ram_arena *arena, struct ram_wipe *wipe, uint64_t bytes);
 
 #endif

@@ -441,7 +441,7 @@ bool slice_read_start(struct slice_read *read)
     if (read->frame->is_moved && !find_again(read, &result))
         return answer(read, result);
     hold_chunk(read);
-    if (read->chunk->segment == NULL || read->chunk->segment->is_leaving)
+    if (read->chunk->segment == NULL || read->chunk->segment->is_leaving || read->frame->is_forgotten)
         return answer(read, FRAME_EVICTED);
     if (read->frame->is_quarantined)
         return answer(read, FRAME_QUARANTINED);
@@ -479,6 +479,10 @@ void slice_read_release(struct slice_read *read)
     REQUIRE(!read->is_running);
     if (read->is_waiting)
         stop_waiting(read);
+    if (read->frame->is_forgotten) {
+        ram_make_secret(store->arena, read->slot);
+        ram_make_secret(store->arena, read->own);
+    }
     ram_drop(store->arena, &read->own);
     ram_unref(store->arena, read->slot);
     free(read->buffer);

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/require.h"
 #include "kvstore/segment_age.h"
+#include "kvstore/stream_forget.h"
 #include "kvstore/stream_hold.h"
 
 enum { RETRY_MS = 200 };
@@ -58,7 +59,8 @@ struct stream *store_after(const struct stream *stream)
 
 static uint64_t small_files_bytes(const struct stream *stream)
 {
-    return STORE_STREAM_DISK_BYTES + (stream->holds != NULL ? HOLDS_DISK_BYTES : 0);
+    return STORE_STREAM_DISK_BYTES + (stream->holds != NULL ? HOLDS_DISK_BYTES : 0) +
+           (stream->forgets != NULL ? FORGET_DISK_BYTES : 0);
 }
 
 bool store_add_stream(struct store *store, struct stream *stream, struct status *st)

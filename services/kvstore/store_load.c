@@ -17,6 +17,7 @@
 #include "base/name.h"
 #include "base/require.h"
 #include "kvstore/read_ahead.h"
+#include "kvstore/stream_forget.h"
 
 enum {
     RAM_BYTES_MIN = 8 << 20,
@@ -349,6 +350,8 @@ bool store_open(struct store **store_p, struct loop *loop, const struct store_op
     start_warm_up(store);
     if (store->keys_later.first != NULL)
         keys_start(store);
+    for (struct stream *stream = store->streams; stream != NULL; stream = stream->next)
+        stream_forget_resume(stream);
     log_info(NULL, "store_opened", "%s: %u streams, %llu frames, %llu bytes, in %llu ms", options->root,
              store->stream_count, (unsigned long long)store_frames(store),
              (unsigned long long)store->disk_used_bytes,

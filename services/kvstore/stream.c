@@ -12,6 +12,7 @@
 #include "kvstore/segment_age.h"
 #include "kvstore/segment_job.h"
 #include "kvstore/store.h"
+#include "kvstore/stream_forget.h"
 
 bool stream_create(struct stream **stream_p, struct store *store, const char *ns, const char *name,
                    struct status *st)
@@ -44,6 +45,7 @@ void stream_free(struct stream *stream)
     free(stream->init_image);
     free(stream->lost);
     free(stream->holds);
+    stream_forget_free(stream);
     free(stream);
 }
 

@@ -87,6 +87,7 @@ struct stream {
     struct stream_save *saves, **saves_end; /* of stream.json, on their way, in order */
     struct stream_deletion *deletion;       /* NULL: it stays */
     struct stream_holds *holds;             /* NULL: none (stream_hold.h) */
+    struct stream_forgets *forgets;         /* NULL: none (stream_forget.h) */
 };
 
 /* --- catalog --- */

@@ -12,6 +12,7 @@
 #include "base/require.h"
 #include "kvstore/segment_age.h"
 #include "kvstore/store.h"
+#include "kvstore/stream_forget.h"
 #include "kvstore/stream_hold.h"
 
 struct stream_deletion {
@@ -121,6 +122,7 @@ bool stream_delete(struct stream *stream, struct stream_removed *removed, stream
     stream->deletion = deletion;
     status_fail(&why, STATUS_NOT_FOUND, "stream %s was removed", stream->name);
     stream_fence_writer(stream, &why);
+    stream_forget_leave(stream, &why);
     for (uint32_t i = 0; i < stream->segment_count; i++) {
         segment_abandon(stream->segments[i]);
         stream->segments[i]->is_leaving = true;

@@ -6,6 +6,7 @@
  *
  * `importing` is there until all of an import is. `next_seq` is that of the moment it was written; a file without it is of an older store.
  * Replaced durably, one save after the other; whoever asked is told when its content is on the disk. */
+#include "kvstore/stream_forget.h"
 #include "kvstore/stream_hold.h"
 
 #include <stdio.h>
@@ -316,5 +317,6 @@ bool stream_load_file(struct stream *stream, struct status *st)
         return false;
     snprintf(path, sizeof path, "%s/history.json", stream->folder);
     stream->is_ready = true;
-    return history_read(&stream->history, disk, path, st) && stream_holds_load(stream, st);
+    return history_read(&stream->history, disk, path, st) && stream_holds_load(stream, st) &&
+           stream_forget_load(stream, st);
 }

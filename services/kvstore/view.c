@@ -67,7 +67,7 @@ static bool add_chunk(struct view *view, uint32_t stream, struct index_chunk *ch
             view->damaged_frames++;
             continue;
         }
-        if (view->only_readable && !frame->has_slices) {
+        if (frame->is_forgotten || (view->only_readable && !frame->has_slices)) {
             view->evicted_frames++;
             continue;
         }
@@ -252,8 +252,8 @@ struct index_frame *view_find(const struct view *view, uint32_t stream, uint64_t
     frame = held == NULL ? NULL : stream_find(held, seq);
     if (held != NULL && frame == NULL)
         *absence_p = stream_absence_of(held, seq);
-    else if (frame != NULL &&
-             (frame->chunk->segment->is_leaving || (view->only_readable && !frame->has_slices)))
+    else if (frame != NULL && (frame->chunk->segment->is_leaving || frame->is_forgotten ||
+                               (view->only_readable && !frame->has_slices)))
         *absence_p = STREAM_ABSENT_EVICTED;
     else if (frame != NULL && frame->is_quarantined)
         *absence_p = STREAM_ABSENT_DAMAGED;

@@ -13,19 +13,25 @@ static struct process redis, verb;
 static struct status st;
 
 /* A log of its own for each. */
+static inline int run_alone(const char *const *argv)
+{
+    static unsigned count;
+    char name[32];
+
+    snprintf(name, sizeof name, "verb-%u", count++);
+    return process_run(&verb, name, argv, VERB_MS);
+}
+
 static inline int run_words(const char *const *words)
 {
     const char *argv[16] = { "reelkv" };
-    static unsigned count;
     size_t at = 1;
-    char name[32];
 
     while (*words != NULL)
         argv[at++] = *words++;
     argv[at++] = "--redis";
     argv[at++] = redis_address();
-    snprintf(name, sizeof name, "verb-%u", count++);
-    return process_run(&verb, name, argv, VERB_MS);
+    return run_alone(argv);
 }
 #define RUN(...) run_words(PROCESS_ARGS(__VA_ARGS__))
 

@@ -1,0 +1,422 @@
+#include "kvstore/stream_forget.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/name.h"
+#include "base/require.h"
+#include "kvstore/segment_age.h"
+#include "kvstore/store.h"
+#include "kvstore/stream_hold.h"
+
+enum {
+    FILE_BYTES_MAX = FORGET_DISK_BYTES / 2,
+    SOON_MS = 1,
+    LATER_MS = 20,
+    AGAIN_MS = 1000,
+    WIPE_BYTES = 16 << 20
+};
+
+struct stream_forgets {
+    struct stream *stream;
+    uint64_t next;
+    uint32_t count;
+    struct forget_receipt list[FORGET_RECEIPTS_MAX]; /* by number */
+    /* under way: the last of the list */
+    bool is_pending, is_saving, is_ageing;
+    struct segment_age age;
+    struct ram_wipe wipe;
+    struct loop_timer timer;
+    stream_done_fn *done; /* NULL: nobody waits */
+    void *user;
+};
+
+const struct forget_receipt *stream_receipt_at(const struct stream *stream, uint32_t n)
+{
+    return stream->forgets != NULL && n < stream->forgets->count ? &stream->forgets->list[n] : NULL;
+}
+
+static struct forget_receipt *newest(struct stream_forgets *forgets)
+{
+    return &forgets->list[forgets->count - 1];
+}
+
+/* --- the file --- */
+
+static char *text_of(const struct stream_forgets *forgets)
+{
+    struct json *object = json_make_object(), *rows = json_make_array();
+    char *text;
+
+    json_set_u64(object, "next", forgets->next);
+    for (uint32_t i = 0; i < forgets->count; i++) {
+        const struct forget_receipt *receipt = &forgets->list[i];
+        struct json *row = json_make_object();
+
+        json_set_u64(row, "number", receipt->number);
+        json_set_i64(row, "from_ns", receipt->from_ns);
+        json_set_i64(row, "to_ns", receipt->to_ns);
+        json_set_u64(row, "next_seq", receipt->next_seq);
+        json_set_i64(row, "asked_ns", receipt->asked_ns);
+        json_set_i64(row, "done_ns", receipt->done_ns);
+        json_set_u64(row, "frames", receipt->frames);
+        json_set_u64(row, "bytes", receipt->bytes);
+        json_set_u64(row, "files", receipt->files);
+        json_set_str(row, "store", receipt->store);
+        json_set_str(row, "version", receipt->version);
+        json_append(rows, row);
+    }
+    json_set(object, "receipts", rows);
+    text = json_text(object, 0);
+    json_free(object);
+    return text;
+}
+
+static bool read_receipt(const struct json *row, struct forget_receipt *receipt, struct status *st)
+{
+    const char *store, *version;
+
+    if (!json_read_u64(row, "number", &receipt->number, st) ||
+        !json_read_i64(row, "from_ns", &receipt->from_ns, st) ||
+        !json_read_i64(row, "to_ns", &receipt->to_ns, st) ||
+        !json_read_u64(row, "next_seq", &receipt->next_seq, st) ||
+        !json_read_i64(row, "asked_ns", &receipt->asked_ns, st) ||
+        !json_read_i64(row, "done_ns", &receipt->done_ns, st) ||
+        !json_read_u64(row, "frames", &receipt->frames, st) ||
+        !json_read_u64(row, "bytes", &receipt->bytes, st) ||
+        !json_read_u64(row, "files", &receipt->files, st) || !json_read_str(row, "store", &store, st) ||
+        !json_read_str(row, "version", &version, st))
+        return false;
+    return (text_copy(receipt->store, sizeof receipt->store, store) &&
+            text_copy(receipt->version, sizeof receipt->version, version)) ||
+           status_fail(st, STATUS_DATA_LOSS, "a receipt makes no sense");
+}
+
+static bool make(struct stream *stream, struct status *st)
+{
+    stream->forgets = calloc(1, sizeof *stream->forgets);
+    if (stream->forgets == NULL)
+        return status_fail(st, STATUS_EXHAUSTED, "no memory to forget something of stream %s", stream->name);
+    stream->forgets->stream = stream;
+    stream->forgets->next = 1;
+    return true;
+}
+
+static bool read_all(struct stream_forgets *forgets, const struct json *object, struct status *st)
+{
+    const struct json *rows = json_get(object, "receipts");
+
+    if (!json_read_u64(object, "next", &forgets->next, st))
+        return false;
+    if (json_len(rows) > FORGET_RECEIPTS_MAX)
+        return status_fail(st, STATUS_DATA_LOSS, "there are more than %d receipts", FORGET_RECEIPTS_MAX);
+    for (size_t i = 0; i < json_len(rows); i++)
+        if (!read_receipt(json_at(rows, i), &forgets->list[forgets->count++], st))
+            return false;
+    forgets->is_pending = forgets->count > 0 && newest(forgets)->done_ns == 0;
+    return true;
+}
+
+bool stream_forget_load(struct stream *stream, struct status *st)
+{
+    const struct file_ops *disk = stream->store->disk;
+    char path[PATH_MAX + 16];
+    struct json *object;
+    struct stat info;
+    bool ok;
+
+    snprintf(path, sizeof path, "%s/forget.json", stream->folder);
+    if (disk->stat(path, &info) != 0)
+        return errno == ENOENT || status_fail(st, status_code_of_errno(errno), "stat %s: %m", path);
+    object = json_parse_file_on(disk, path, FILE_BYTES_MAX, st);
+    ok = object != NULL && make(stream, st) &&
+         (read_all(stream->forgets, object, st) || status_wrap(st, "%s", path));
+    json_free(object);
+    return ok;
+}
+
+/* --- what is to go --- */
+
+static bool is_in(const struct forget_receipt *receipt, uint64_t seq, int64_t from_ns, int64_t to_ns)
+{
+    return seq < receipt->next_seq && from_ns >= receipt->from_ns && to_ns < receipt->to_ns;
+}
+
+/* Words of a mark, or bytes that were found damaged: a tombstone has neither. */
+static bool mark_goes(const struct forget_receipt *receipt, const struct segment_mark *mark)
+{
+    if (mark->is_damaged)
+        return mark->type != KV_RECORD_TOMBSTONE && mark->pts_ns < receipt->to_ns &&
+               mark->end_pts_ns >= receipt->from_ns;
+    if (!is_in(receipt, mark->seq, mark->pts_ns, mark->end_pts_ns))
+        return false;
+    if (mark->type == KV_RECORD_EVENT)
+        return mark->note != NULL;
+    return mark->type != KV_RECORD_TOMBSTONE || mark->event != KV_TOMBSTONE_FORGOTTEN;
+}
+
+static bool has_something(const struct forget_receipt *receipt, const struct segment *segment)
+{
+    for (uint64_t n = 0; n < segment->index.frame_count; n++)
+        if (index_part_at(&segment->index, n)->is_forgotten)
+            return true;
+    for (uint32_t i = 0; i < segment->mark_count; i++)
+        if (mark_goes(receipt, &segment->marks[i]))
+            return true;
+    return false;
+}
+
+/* From now on the frames answer EVICTED. */
+static void mark_frames(struct stream_forgets *forgets, bool counts)
+{
+    struct forget_receipt *receipt = newest(forgets);
+    struct stream *stream = forgets->stream;
+
+    for (uint32_t i = 0; i < stream->segment_count; i++) {
+        const struct segment *segment = stream->segments[i];
+
+        for (uint64_t n = 0; n < segment->index.frame_count; n++) {
+            struct index_frame *frame = index_part_at(&segment->index, n);
+
+            if (!is_in(receipt, frame->seq, frame->pts_ns, frame->pts_ns))
+                continue;
+            frame->is_forgotten = true;
+            receipt->frames += counts;
+            receipt->bytes += counts ? frame->record_bytes : 0;
+        }
+        receipt->files += counts && has_something(receipt, segment);
+    }
+}
+
+static void unmark_frames(struct stream *stream)
+{
+    for (uint32_t i = 0; i < stream->segment_count; i++)
+        for (uint64_t n = 0; n < stream->segments[i]->index.frame_count; n++)
+            index_part_at(&stream->segments[i]->index, n)->is_forgotten = false;
+}
+
+/* --- steps --- */
+
+static void step(struct stream_forgets *forgets);
+
+static void step_is_due(struct loop_timer *timer)
+{
+    step(container_of(timer, struct stream_forgets, timer));
+}
+
+static void step_in(struct stream_forgets *forgets, uint64_t ms)
+{
+    loop_timer_start(forgets->stream->store->loop, &forgets->timer, ms, step_is_due);
+}
+
+static void aged(struct segment_age *age)
+{
+    struct stream_forgets *forgets = container_of(age, struct stream_forgets, age);
+    const struct log_context context = { .stream = forgets->stream->name };
+
+    forgets->is_ageing = false;
+    if (!age->ok)
+        log_warn(&context, "forget_waits", "%s; trying again", age->st.text);
+    step_in(forgets, age->ok ? SOON_MS : AGAIN_MS);
+}
+
+/* A file that is sealed, or will never be: its copies in RAM go, then it is written anew. */
+static void rewrite(struct stream_forgets *forgets, struct segment *segment)
+{
+    const struct forget_receipt *receipt = newest(forgets);
+
+    for (uint64_t n = 0; n < segment->index.frame_count; n++) {
+        struct index_frame *frame = index_part_at(&segment->index, n);
+
+        if (frame->is_forgotten)
+            index_frame_drop_copies(frame, forgets->stream->store->arena);
+    }
+    forgets->age = (struct segment_age){
+        .segment = segment,
+        .transform = { .forgets = true, .from_ns = receipt->from_ns, .to_ns = receipt->to_ns },
+        .makes_room = true,
+        .done = aged,
+    };
+    forgets->is_ageing = true;
+    segment_age_submit(forgets->stream->store, &forgets->age);
+}
+
+/* True: a file still has something; it is seen to. */
+static bool rewrite_next(struct stream_forgets *forgets)
+{
+    struct stream *stream = forgets->stream;
+    bool waits = false;
+
+    for (uint32_t i = 0; i < stream->segment_count; i++) {
+        struct segment *segment = stream->segments[i];
+
+        if (!has_something(newest(forgets), segment))
+            continue;
+        if (segment->writer == NULL && !segment->is_leaving) {
+            rewrite(forgets, segment);
+            return true;
+        }
+        if (segment->writer != NULL && segment_is_open(segment))
+            segment_close(segment);
+        waits = true;
+    }
+    if (waits)
+        step_in(forgets, LATER_MS);
+    return waits;
+}
+
+static void received(void *user, struct stream *stream, const struct status *failure)
+{
+    struct stream_forgets *forgets = user;
+    const struct log_context context = { .stream = forgets->stream->name };
+    stream_done_fn *done = forgets->done;
+
+    forgets->is_saving = false;
+    if (failure != NULL) {
+        newest(forgets)->done_ns = 0;
+        step_in(forgets, AGAIN_MS);
+        return;
+    }
+    forgets->is_pending = false;
+    forgets->done = NULL;
+    log_info(&context, "forgotten", "%llu frames, %llu bytes, from %llu files",
+             (unsigned long long)newest(forgets)->frames, (unsigned long long)newest(forgets)->bytes,
+             (unsigned long long)newest(forgets)->files);
+    if (done != NULL)
+        done(forgets->user, stream, NULL);
+}
+
+static bool is_over(const struct stream_forgets *forgets)
+{
+    return !forgets->is_pending || forgets->stream->deletion != NULL || forgets->stream->store->is_closing;
+}
+
+static void step(struct stream_forgets *forgets)
+{
+    struct store *store = forgets->stream->store;
+    struct status st;
+
+    if (is_over(forgets) || forgets->is_saving || forgets->is_ageing || rewrite_next(forgets))
+        return;
+    if (ram_has_secrets(store->arena)) { /* somebody reads what was there still */
+        step_in(forgets, LATER_MS);
+        return;
+    }
+    if (!ram_wipe_free(store->arena, &forgets->wipe, WIPE_BYTES)) {
+        step_in(forgets, SOON_MS);
+        return;
+    }
+    newest(forgets)->done_ns = clock_utc_ns();
+    forgets->is_saving =
+        stream_save_text(forgets->stream, "forget.json", text_of(forgets), received, forgets, &st);
+    if (!forgets->is_saving) {
+        newest(forgets)->done_ns = 0;
+        step_in(forgets, AGAIN_MS);
+    }
+}
+
+/* --- asking --- */
+
+static void intended(void *user, struct stream *stream, const struct status *failure)
+{
+    struct stream_forgets *forgets = user;
+    stream_done_fn *done = forgets->done;
+
+    (void)stream;
+    forgets->is_saving = false;
+    if (failure == NULL) {
+        step_in(forgets, SOON_MS);
+        return;
+    }
+    unmark_frames(forgets->stream);
+    forgets->is_pending = false;
+    forgets->count--;
+    forgets->done = NULL;
+    if (done != NULL)
+        done(forgets->user, NULL, failure);
+}
+
+static bool check(struct stream *stream, int64_t from_ns, int64_t to_ns, struct status *st)
+{
+    const struct stream_hold *hold = stream_held(stream, from_ns, to_ns);
+
+    if (stream->deletion != NULL)
+        return status_fail(st, STATUS_NOT_FOUND, "stream %s is being removed", stream->name);
+    if (from_ns >= to_ns)
+        return status_fail(st, STATUS_INVALID, "the range to forget ends before it begins");
+    if (hold != NULL)
+        return status_fail(st, STATUS_PRECONDITION,
+                           "stream %s is held in that range by %s (%s): release the hold first", stream->name,
+                           hold->owner, hold->reason);
+    return stream->forgets == NULL || !stream->forgets->is_pending ||
+           status_fail(st, STATUS_ABORTED,
+                       "stream %s: another range is being forgotten; ask again when it is", stream->name);
+}
+
+bool stream_forget(struct stream *stream, int64_t from_ns, int64_t to_ns, stream_done_fn *done, void *user,
+                   struct status *st)
+{
+    struct stream_forgets *forgets;
+
+    if (!check(stream, from_ns, to_ns, st))
+        return false;
+    if (stream->forgets == NULL) {
+        if (!make(stream, st))
+            return false;
+        stream->store->disk_used_bytes += FORGET_DISK_BYTES;
+    }
+    forgets = stream->forgets;
+    if (forgets->count == FORGET_RECEIPTS_MAX)
+        memmove(&forgets->list[0], &forgets->list[1], --forgets->count * sizeof forgets->list[0]);
+    forgets->list[forgets->count++] = (struct forget_receipt){ .number = forgets->next++,
+                                                               .next_seq = stream->next_seq,
+                                                               .from_ns = from_ns,
+                                                               .to_ns = to_ns,
+                                                               .asked_ns = clock_utc_ns() };
+    snprintf(newest(forgets)->store, sizeof newest(forgets)->store, "%s", stream->store->options.name);
+    snprintf(newest(forgets)->version, sizeof newest(forgets)->version, "%s", STORE_VERSION);
+    forgets->is_pending = true;
+    forgets->wipe = (struct ram_wipe){ 0 };
+    mark_frames(forgets, true);
+    forgets->is_saving = stream_save_text(stream, "forget.json", text_of(forgets), intended, forgets, st);
+    if (forgets->is_saving) {
+        forgets->done = done;
+        forgets->user = user;
+        return true;
+    }
+    unmark_frames(stream);
+    forgets->is_pending = false;
+    forgets->count--;
+    return false;
+}
+
+void stream_forget_resume(struct stream *stream)
+{
+    if (stream->forgets == NULL || !stream->forgets->is_pending)
+        return;
+    mark_frames(stream->forgets, false);
+    step_in(stream->forgets, SOON_MS);
+}
+
+void stream_forget_leave(struct stream *stream, const struct status *why)
+{
+    struct stream_forgets *forgets = stream->forgets;
+    stream_done_fn *done = forgets == NULL ? NULL : forgets->done;
+
+    if (done == NULL)
+        return;
+    forgets->done = NULL;
+    done(forgets->user, NULL, why);
+}
+
+void stream_forget_free(struct stream *stream)
+{
+    if (stream->forgets == NULL)
+        return;
+    loop_timer_stop(&stream->forgets->timer);
+    free(stream->forgets);
+}

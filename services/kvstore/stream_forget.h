@@ -1,0 +1,50 @@
+/* stream_forget.h - what was seen in a range of time is taken out of everything the store has: RAM, index, files.
+ *
+ *   intent durable -> the frames answer EVICTED -> files that are open are sealed -> one after the other each file that has
+ *   something of the range is written anew without it, and the old one unlinked when nobody reads it (segment_age.h)
+ *   -> memory that had it is zeroed, once leases have ended -> receipt durable -> done()
+ *
+ * JSON in <stream>/forget.json, the last FORGET_RECEIPTS_MAX, of which the newest may be an intent ("done_ns": 0): a start
+ * carries it on.
+ *   { "next": N, "receipts": [{ "number": N, "from_ns": N, "to_ns": N, "next_seq": N, "asked_ns": N, "done_ns": N,
+ *     "frames": N, "bytes": N, "files": N, "store": S, "version": S }, ...] }
+ *
+ * What comes after it was asked for stays, whatever its time.
+ *
+ * Owner:  the stream. Thread: loop.
+ * Fails:  PRECONDITION for what is held, ABORTED while another is under way; else as the disk says. A disk that fails is
+ *         asked again for ever: the intent stays.
+ * Bounds: one at a time for each stream. */
+#ifndef REELKV_KVSTORE_STREAM_FORGET_H
+#define REELKV_KVSTORE_STREAM_FORGET_H
+
+#include "kvstore/stream.h"
+
+enum { FORGET_RECEIPTS_MAX = 16, FORGET_VERSION_BYTES = 16, FORGET_DISK_BYTES = 32 << 10 };
+
+struct forget_receipt {
+    uint64_t number;   /* of this stream, from 1 */
+    uint64_t next_seq; /* of the stream when it was asked for: what comes later stays */
+    int64_t from_ns, to_ns, asked_ns, done_ns; /* to: exclusive; done 0: under way */
+    uint64_t frames, bytes, files;             /* frames and what they took in files; files written anew */
+    char store[LIMIT_NAME_BYTES + 1], version[FORGET_VERSION_BYTES];
+};
+
+/* done(user, NULL, why) when it will not be told here how it ends: the stream or the store goes. Else the receipt is the newest
+ * of the stream's. */
+bool stream_forget(struct stream *stream, int64_t from_ns, int64_t to_ns, stream_done_fn *done, void *user,
+                   struct status *st);
+
+/* The n-th, the oldest first; NULL: there are no more. */
+const struct forget_receipt *stream_receipt_at(const struct stream *stream, uint32_t n);
+
+/* --- inside the core --- */
+
+/* At start, before the stream is the store's; a missing file is none. */
+bool stream_forget_load(struct stream *stream, struct status *st);
+void stream_forget_resume(struct stream *stream); /* once it is loaded: what was under way */
+/* Whoever waits is told so. With the store it goes on at the next start, with the stream it ends. */
+void stream_forget_leave(struct stream *stream, const struct status *why);
+void stream_forget_free(struct stream *stream);
+
+#endif

@@ -1,0 +1,268 @@
+/* What was forgotten is nowhere: no answer, no file and no memory of the store has it, and everything else is as it was. */
+#include <dirent.h>
+
+#include "kvstore/stream_forget.h"
+#include "kvstore/stream_hold.h"
+
+#include "base/file.h"
+#include "kvstore_fixture.h"
+
+enum { FRAMES = 120, SAMPLE_BYTES = 160 };
+
+static struct status st;
+
+/* The beginnings of a frame's keys, and of K and V of a layer: no other of the frames here has bytes like them. */
+struct sample {
+    size_t len; /* of each */
+    uint8_t bytes[3][SAMPLE_BYTES];
+};
+
+static void take_sample(struct sample *sample, const char *name, uint64_t seq)
+{
+    uint64_t layer = payload_layer_offset(&fixture_geometry, FIXTURE_TOKENS, 1);
+    uint64_t at[3] = { 0, layer, layer + kv_slice_bytes(&fixture_geometry, FIXTURE_TOKENS) };
+
+    sample->len = SAMPLE_BYTES;
+    for (unsigned i = 0; i < 3; i++)
+        for (unsigned b = 0; b < SAMPLE_BYTES; b++)
+            sample->bytes[i][b] = fixture_byte(name, seq, at[i] + b);
+}
+
+static bool is_in(const struct sample *sample, const void *bytes, size_t len)
+{
+    for (unsigned i = 0; i < 3; i++)
+        if (memmem(bytes, len, sample->bytes[i], sample->len) != NULL)
+            return true;
+    return false;
+}
+
+static bool is_in_files(const struct sample *sample, const char *folder)
+{
+    struct dirent *entry;
+    DIR *dir = opendir(folder);
+    bool is_found = false;
+    char path[1200];
+
+    CHECK(dir != NULL);
+    while (!is_found && (entry = readdir(dir)) != NULL) {
+        struct file_text text;
+
+        if (entry->d_name[0] == '.')
+            continue;
+        CHECK(snprintf(path, sizeof path, "%s/%s", folder, entry->d_name) < (int)sizeof path);
+        if (entry->d_type == DT_DIR) {
+            is_found = is_in_files(sample, path);
+        } else if (entry->d_type == DT_REG && file_read_all(path, 64 << 20, &text, &st)) {
+            is_found = is_in(sample, text.data, text.len);
+            free(text.data);
+        }
+    }
+    closedir(dir);
+    return is_found;
+}
+
+static bool is_in_memory(const struct fixture *fixture, const struct sample *sample)
+{
+    const struct kv_pool *pool = ram_arena_pool(fixture->store->arena);
+
+    return is_in(sample, kv_pool_base(pool), kv_pool_bytes(pool));
+}
+
+static void check_nowhere(struct fixture *fixture, struct stream *stream, uint64_t from, uint64_t to)
+{
+    struct sample sample;
+
+    for (uint64_t seq = from; seq < to; seq++) {
+        CHECK_EQ(fixture_read_layer(fixture, stream, seq, 0), FRAME_EVICTED);
+        CHECK_EQ(fixture_read_layer(fixture, stream, seq, SLICE_THUMBNAIL), FRAME_EVICTED);
+    }
+    for (uint64_t seq = from; seq < to; seq += 3) {
+        take_sample(&sample, stream->name, seq);
+        CHECK(!is_in_files(&sample, fixture->root));
+        CHECK(!is_in_memory(fixture, &sample));
+    }
+}
+
+static struct fixture_answer answer;
+
+static void ask(struct stream *stream, uint64_t from, uint64_t to)
+{
+    answer = (struct fixture_answer){ 0 };
+    CHECK_OK(stream_forget(stream, fixture_pts(from), fixture_pts(to), fixture_done, &answer, &st), st);
+}
+
+static void forget(struct fixture *fixture, struct stream *stream, uint64_t from, uint64_t to)
+{
+    ask(stream, from, to);
+    FIXTURE_TURN_UNTIL(fixture, answer.came);
+    CHECK_OK(answer.ok, answer.st);
+}
+
+/* While its writer writes on; from RAM, from sealed files, from the one that is being written. */
+TEST(what_was_forgotten_is_nowhere)
+{
+    const struct forget_receipt *receipt;
+    struct fixture_writer writer;
+    struct fixture fixture;
+    struct stream *stream;
+    struct sample sample;
+
+    fixture_start(&fixture);
+    stream = fixture_write(&fixture, "cam-1", &writer, FRAMES);
+    fixture_wait_durable(&fixture, stream);
+    fixture_check_all(&fixture, stream, 0, FRAMES);
+    take_sample(&sample, "cam-1", 40);
+    CHECK(is_in_files(&sample, fixture.root));
+    index_frame_drop_copies(stream_find(stream, 40), fixture.store->arena); /* as eviction does */
+    CHECK(is_in_memory(&fixture, &sample));
+    forget(&fixture, stream, 30, 90);
+    receipt = stream_receipt_at(stream, 0);
+    CHECK_EQ(receipt->frames, 60);
+    CHECK(receipt->bytes > 60 * kv_payload_bytes(&fixture_geometry, FIXTURE_TOKENS));
+    CHECK_EQ(receipt->files, stream->segment_count);
+    CHECK(receipt->done_ns >= receipt->asked_ns);
+    check_nowhere(&fixture, stream, 30, 90);
+    fixture_append(&fixture, stream, 5);
+    fixture_wait_durable(&fixture, stream);
+    fixture_check_all(&fixture, stream, 0, 30);
+    fixture_check_all(&fixture, stream, 90, FRAMES + 5);
+    CHECK_EQ(stream_damaged_frames(stream), 0);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+    fixture_open(&fixture);
+    stream = store_find(fixture.store, "default", "cam-1");
+    check_nowhere(&fixture, stream, 30, 90);
+    fixture_check_all(&fixture, stream, 0, 30);
+    fixture_check_all(&fixture, stream, 90, FRAMES + 5);
+    CHECK_EQ(stream->next_seq, FRAMES + 5);
+    CHECK_EQ(stream_damaged_frames(stream), 0);
+    CHECK_EQ(stream_receipt_at(stream, 0)->frames, 60); /* asked for again */
+    CHECK(stream_receipt_at(stream, 1) == NULL);
+    fixture_stop(&fixture);
+}
+
+/* Answers stop at once; a reader that has a block keeps it, and the receipt waits until it has let go. */
+TEST(a_receipt_waits_for_those_who_read)
+{
+    struct fixture_block_read reading;
+    struct fixture_writer writer;
+    struct fixture fixture;
+    struct stream *stream;
+    struct loop_timer tick = { 0 };
+
+    fixture_start(&fixture);
+    stream = fixture_write(&fixture, "cam-1", &writer, 20);
+    fixture_wait_durable(&fixture, stream);
+    reading = (struct fixture_block_read){ .read = { .store = fixture.store,
+                                                     .stream = stream,
+                                                     .frame = stream_find(stream, 7),
+                                                     .done = fixture_block_done } };
+    if (!block_read_start(&reading.read))
+        FIXTURE_TURN_UNTIL(&fixture, reading.came);
+    CHECK_EQ(reading.read.result, FRAME_OK);
+    ask(stream, 5, 10);
+    CHECK_EQ(fixture_read_layer(&fixture, stream, 7, 0), FRAME_EVICTED);
+    CHECK_EQ(fixture_read_layer(&fixture, stream, 4, 0), FRAME_OK);
+    CHECK(!stream_forget(stream, 0, 1, fixture_done, &answer, &st));
+    CHECK_EQ(st.code, STATUS_ABORTED);
+    for (unsigned i = 0; i < 50; i++) {
+        loop_timer_start(fixture.loop, &tick, 5, fixture_tick);
+        loop_run_once(fixture.loop);
+    }
+    loop_timer_stop(&tick);
+    CHECK(!answer.came);
+    block_read_release(&reading.read);
+    FIXTURE_TURN_UNTIL(&fixture, answer.came);
+    CHECK_OK(answer.ok, answer.st);
+    check_nowhere(&fixture, stream, 5, 10);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+}
+
+/* Words go too: why there was a gap, and how it ended. */
+TEST(gaps_and_ends_lose_their_words)
+{
+    static const char reason[] = "the neighbour stood before the lens";
+    struct sample words = { .len = sizeof reason - 1 };
+    struct fixture_writer writer;
+    struct fixture fixture;
+    struct stream *stream;
+
+    fixture_start(&fixture);
+    stream = fixture_write(&fixture, "cam-1", &writer, 10);
+    CHECK_OK(fixture_append_gap(stream, 5, reason, &st), st);
+    fixture_append(&fixture, stream, 10);
+    fixture_wait_durable(&fixture, stream);
+    for (unsigned i = 0; i < 3; i++)
+        memcpy(words.bytes[i], reason, words.len);
+    CHECK(is_in_files(&words, fixture.root));
+    forget(&fixture, stream, 8, 18);
+    CHECK(!is_in_files(&words, fixture.root));
+    check_nowhere(&fixture, stream, 8, 10);
+    CHECK_EQ(stream_absence_of(stream, 12), STREAM_ABSENT_EVICTED);
+    fixture_check_all(&fixture, stream, 0, 8);
+    fixture_check_all(&fixture, stream, 18, 25);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+}
+
+TEST(what_is_held_is_not_forgotten)
+{
+    struct stream_hold hold = {
+        .from_ns = fixture_pts(3), .to_ns = fixture_pts(4), .owner = "police", .reason = "case 17"
+    };
+    struct fixture_answer held = { 0 };
+    struct fixture_writer writer;
+    struct fixture fixture;
+    struct stream *stream;
+
+    fixture_start(&fixture);
+    stream = fixture_write(&fixture, "cam-1", &writer, 10);
+    CHECK_OK(stream_hold_add(stream, &hold, fixture_done, &held, &st), st);
+    FIXTURE_TURN_UNTIL(&fixture, held.came);
+    CHECK(!stream_forget(stream, fixture_pts(1), fixture_pts(9), fixture_done, &answer, &st));
+    CHECK_EQ(st.code, STATUS_PRECONDITION);
+    CHECK_HAS(st.text, "police (case 17)");
+    CHECK(!stream_forget(stream, fixture_pts(5), fixture_pts(5), fixture_done, &answer, &st));
+    CHECK_EQ(st.code, STATUS_INVALID);
+    forget(&fixture, stream, 4, 9);
+    fixture_check_all(&fixture, stream, 0, 4);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+}
+
+/* The stream goes meanwhile, or the store does: whoever waits hears of it, and the next start carries on. */
+TEST(what_was_begun_is_carried_on)
+{
+    struct fixture_writer writer;
+    struct fixture fixture;
+    struct stream *stream;
+    struct fixture_answer gone;
+
+    fixture_start(&fixture);
+    stream = fixture_write(&fixture, "cam-1", &writer, 60);
+    fixture_wait_durable(&fixture, stream);
+    ask(stream, 10, 50);
+    FIXTURE_TURN_UNTIL(&fixture, stream->saves == NULL); /* the intent is durable */
+    CHECK(!answer.came);
+    status_fail(&st, STATUS_UNAVAILABLE, "it stops");
+    stream_forget_leave(stream, &st);
+    CHECK(answer.came && !answer.ok);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+    fixture_open(&fixture);
+    stream = store_find(fixture.store, "default", "cam-1");
+    CHECK_EQ(fixture_read_layer(&fixture, stream, 20, 0), FRAME_EVICTED);
+    FIXTURE_TURN_UNTIL(&fixture, stream_receipt_at(stream, 0)->done_ns != 0 && stream->saves == NULL);
+    CHECK_EQ(stream_receipt_at(stream, 0)->frames, 40);
+    check_nowhere(&fixture, stream, 10, 50);
+    fixture_check_all(&fixture, stream, 0, 10);
+    fixture_check_all(&fixture, stream, 50, 60);
+    ask(stream, 0, 5);
+    gone = answer;
+    fixture_remove(&fixture, stream);
+    CHECK(!gone.came && answer.came && !answer.ok);
+    fixture_stop(&fixture);
+}
+
+TEST_MAIN()
