@@ -2,6 +2,7 @@
 #ifndef REELKV_BASE_BYTES_H
 #define REELKV_BASE_BYTES_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -11,6 +12,13 @@ struct bytes {
     const uint8_t *data;
     size_t len;
 };
+
+static inline bool bytes_are_zero(const void *data, size_t len)
+{
+    const uint8_t *bytes = (const uint8_t *)data;
+
+    return len == 0 || (bytes[0] == 0 && memcmp(bytes, bytes + 1, len - 1) == 0);
+}
 
 /* To a multiple of `align`. */
 static inline uint64_t round_down(uint64_t value, uint64_t align)

@@ -169,14 +169,6 @@ uint32_t kv_record_take(struct kv_record *record, const void *payload, uint8_t *
     return checksum(record, payload, image);
 }
 
-static bool is_zero(const uint8_t *bytes, uint64_t len)
-{
-    for (uint64_t i = 0; i < len; i++)
-        if (bytes[i] != 0)
-            return false;
-    return true;
-}
-
 /* What comes before the slices. */
 static struct kv_record_part fixed_part(const struct kv_record *record, const struct kv_layout *layout,
                                         uint32_t index)
@@ -228,7 +220,7 @@ bool kv_record_verify(const struct kv_record *record, const uint8_t *image, stru
     while (kv_record_next_part(record, &part)) {
         uint64_t end = part.at + part.bytes;
 
-        if (kv_crc(0, image + part.at, part.bytes) != part.crc || !is_zero(image + end, part.zeros_end - end))
+        if (kv_crc(0, image + part.at, part.bytes) != part.crc || !bytes_are_zero(image + end, part.zeros_end - end))
             return status_fail(st, STATUS_DATA_LOSS, "record %llu: checksum of its %s does not fit",
                                (unsigned long long)record->seq, part.what);
     }

@@ -98,6 +98,24 @@ static uint32_t layer_crc(const struct slice_read *read)
 
 /* --- on a reading thread --- */
 
+/* The zeros between a part, which ends there, and the next one were read with it: where they are none, the disk is not to
+ * be trusted. */
+static bool check_zeros(struct slice_read *read, const uint8_t *end, uint64_t end_at, uint64_t next_at)
+{
+    return bytes_are_zero(end, next_at - end_at) ||
+           status_fail(&read->st, STATUS_DATA_LOSS, "the bytes behind a part are not zero");
+}
+
+/* Behind V as it is written. */
+static bool check_layer_end(struct slice_read *read, const uint8_t *end)
+{
+    uint64_t end_at = offset_in_record(read) + 2 * written_bytes(read);
+    bool is_last = read->layer + 1 == read->chunk->geometry.layers;
+
+    return check_zeros(read, end, end_at,
+                       is_last ? read->frame->record_bytes : round_up(end_at, KV_PART_ALIGN));
+}
+
 static bool check_layer(struct slice_read *read)
 {
     read->crc = kv_crc(0, read->bytes, read->length);
@@ -121,7 +139,7 @@ static bool decode_layer(struct slice_read *read, const uint8_t *from)
     }
     read->bytes = to + part_at(read);
     read->crc = layer_crc(read);
-    return true;
+    return check_layer_end(read, from + 2 * stored);
 }
 
 /* `image` begins with the record's header. One in RAM gets another header when its file fails (stream_rewrite.c), on
@@ -139,10 +157,12 @@ static bool take_header(struct slice_read *read, const uint8_t *image)
 
 static bool check_thumbnail(struct slice_read *read)
 {
+    uint64_t end = offset_in_record(read) + read->length;
+
     read->crc = kv_crc(0, read->bytes, read->length);
     if (read->crc != read->header->thumbnail_crc)
         return status_fail(&read->st, STATUS_DATA_LOSS, "checksum of the thumbnail does not fit");
-    return true;
+    return check_zeros(read, read->bytes + read->length, end, round_up(end, KV_PART_ALIGN));
 }
 
 static bool read_from_disk(struct slice_read *read, uint8_t *to, uint64_t from, uint64_t bytes)
@@ -183,7 +203,8 @@ static void read_run(struct work *work)
         uint8_t *to = ram_bytes(read->store->arena, read->slot);
 
         read->bytes = to + at % KV_PAGE_BYTES;
-        read->ok = read_layer(read, to, at) && check_layer(read);
+        read->ok = read_layer(read, to, at) && check_layer(read) &&
+                   (read->parts == SLICE_K || check_layer_end(read, read->bytes + read->length));
     } else {
         read->ok = check_layer(read);
     }

@@ -288,6 +288,29 @@ TEST(recovery_counts_the_damaged_tail_of_a_sealed_file)
     picture_drop(&picture);
 }
 
+/* Bytes that carry nothing were read with those before them: behind the last layer, and behind the thumbnail. */
+TEST(recovery_finds_what_is_not_zero_behind_a_part)
+{
+    const uint64_t places[] = { picture_offset(4) - 1, picture_offset(7) + KV_PAGE_BYTES + 4 };
+    struct picture picture;
+
+    picture_take(&picture, false);
+    for (size_t i = 0; i < ARRAY_LEN(places); i++) {
+        struct picture_tally tally;
+        struct stream *stream;
+
+        CHECK_EQ(picture.segment.data[places[i]], 0);
+        picture.segment.data[places[i]] = 1;
+        stream = picture_restore(&picture, picture.segment.data, picture.segment.len);
+        tally = picture_count(&picture, stream);
+        CHECK_EQ(tally.right, PICTURE_FRAMES - 1);
+        CHECK_EQ(tally.quarantined, 1);
+        picture.segment.data[places[i]] = 0;
+        fixture_stop(&picture.fixture);
+    }
+    picture_drop(&picture);
+}
+
 /* Two records change places; a record stands where another of the same length was. */
 TEST(recovery_serves_no_swapped_record)
 {
