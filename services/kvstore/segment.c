@@ -293,14 +293,18 @@ static void written(struct segment *segment)
         writer->sync_wanted = true;
 }
 
+/* If this is the stream's last file and is lost whole, stream.json alone tells which numbers it had. */
 static void sealed(struct segment *segment)
 {
     struct store *store = segment->stream->store;
+    struct status st;
 
     segment->state = SEGMENT_SEALED;
     store_adjust_disk(store, segment, segment->writer->taken);
     writer_free(segment);
     store_segment_sealed(store, segment);
+    if (segment->stream->deletion == NULL && !stream_save(segment->stream, NULL, NULL, &st))
+        log_error(NULL, "stream_not_saved", "%s", st.text);
 }
 
 static void abandoned(struct segment *segment)

@@ -160,6 +160,7 @@ static bool mark_lost_tail(struct loader *loader, const struct segment_scan *sca
                                    .type = KV_RECORD_FRAME,
                                    .flags = KV_ENTRY_DAMAGED };
 
+    loader->load->damaged_bytes += lost.record_bytes;
     if (lost.end_seq <= lost.seq)
         return true;
     loader->load->damaged_frames += lost.end_seq - lost.seq;
@@ -178,7 +179,9 @@ static bool load_by_scan(struct loader *loader)
     bool ok = segment_scan_run(&scan, loader->segment, loader->st);
 
     loader->load->was_scanned = true;
+    loader->load->has_no_mark = loader->load->was_open && scan.synced == 0;
     loader->load->torn_bytes = loader->load->was_open ? scan.torn_bytes : 0;
+    loader->load->damaged_bytes = scan.damaged_bytes;
     loader->load->damaged_frames = scan.damaged_frames;
     loader->load->is_empty = ok && scan.entry_count == 0;
     loader->segment->state = SEGMENT_FAILED;
@@ -196,6 +199,16 @@ static bool load_by_scan(struct loader *loader)
     return ok;
 }
 
+/* A whole file may be another one, or one of before: whose it is, its name says too. */
+static bool has_its_name(const char *base, const struct kv_super *super)
+{
+    char name[80];
+    int len = snprintf(name, sizeof name, "/%020llu/%020llu-%016llx", (unsigned long long)super->epoch,
+                       (unsigned long long)super->first_seq, (unsigned long long)super->salt);
+
+    return strlen(base) >= (size_t)len && strcmp(base + strlen(base) - len, name) == 0;
+}
+
 static bool load_super(struct loader *loader, struct kv_super *super)
 {
     const struct stream *stream = loader->stream;
@@ -210,6 +223,11 @@ static bool load_super(struct loader *loader, struct kv_super *super)
     if (ok && (strcmp(super->ns, stream->ns) != 0 || strcmp(super->stream, stream->name) != 0))
         return status_fail(loader->st, STATUS_DATA_LOSS, "it belongs to stream %s/%s", super->ns,
                            super->stream);
+    if (ok && !has_its_name(loader->base, super))
+        return status_fail(loader->st, STATUS_DATA_LOSS,
+                           "its superblock is that of epoch %llu, number %llu, salt %016llx",
+                           (unsigned long long)super->epoch, (unsigned long long)super->first_seq,
+                           (unsigned long long)super->salt);
     return ok;
 }
 
@@ -255,8 +273,10 @@ static bool is_unborn(struct loader *loader)
     bytes = round_down(bytes, KV_PAGE_BYTES);
     if (is_unborn && bytes > 0)
         is_unborn = disk_read(loader->disk, loader->fd, pages, bytes, 0, loader->st);
-    for (uint64_t i = bytes > KV_PAGE_BYTES ? KV_PAGE_BYTES : 0; is_unborn && i < bytes; i++)
-        is_unborn = pages[i] == 0;
+    if (is_unborn && bytes > KV_PAGE_BYTES)
+        is_unborn = bytes_are_zero(pages + KV_PAGE_BYTES, bytes - KV_PAGE_BYTES);
+    else if (is_unborn)
+        is_unborn = bytes_are_zero(pages, bytes);
     free(pages);
     return is_unborn;
 }
@@ -289,7 +309,7 @@ bool segment_load(struct stream *stream, const char *base, bool is_open, struct 
     ok = is_there && load_content(&loader);
     if (is_there && !ok && is_open && st->code == STATUS_DATA_LOSS && loader.segment == NULL &&
         is_unborn(&loader))
-        ok = load->is_empty = true;
+        ok = load->is_empty = load->was_scanned = true;
     if (ok && load->is_empty && is_open && loader.disk->unlink(path) != 0)
         ok = status_fail(st, status_code_of_errno(errno), "remove %s: %m", path);
     if (ok && load->is_empty && is_open)

@@ -4,9 +4,10 @@
  * scanned record by record:
  *
  *   a record that fits                                    is indexed
- *   one that does not, with none behind it that does      is a torn tail of an .open file: cut
- *   one that does not, with others behind it that do,     is damage: marked, never served, as far as headers and
- *   or in a .seg                                          trailer tell its numbers
+ *   one that does not, with none behind it that does,     is a torn tail: cut
+ *   in an .open file and behind what was synced
+ *   any other one that does not                           is damage: marked, never served, as far as headers and
+ *                                                         trailer tell its numbers
  *
  * and an .open one is sealed afterwards, so that this happens once.
  *
@@ -18,9 +19,11 @@
 #include "kvstore/segment.h"
 
 struct segment_load {
-    bool keys_later;         /* asked for: the chunks of what a footer tells stay blank (index.h) */
-    uint64_t torn_bytes;     /* written behind the last record that fits, and cut; of the .open */
-    uint64_t damaged_frames; /* numbers that are marked */
+    bool keys_later;     /* asked for: the chunks of what a footer tells stay blank (index.h) */
+    uint64_t torn_bytes; /* written behind the last record that fits, and cut; of the .open */
+    uint64_t damaged_bytes,
+        damaged_frames; /* what stood in a scanned file and cannot be read; its numbers are marked */
+    bool has_no_mark;   /* of one that was open: what of it was synced is not known */
     bool was_open, was_scanned, is_empty; /* empty: no record; the file was removed */
 };
 

@@ -152,6 +152,7 @@ static enum finding look_at(struct segment_scan *scan, const struct segment *seg
         return FOUND_NOTHING;
     hear(&scan->told, scan->record.end_seq, scan->record.token_index + scan->record.tokens);
     kv_record_layout(&scan->record, &layout);
+    scan->told_bytes = at + layout.record_bytes;
     return layout.record_bytes > scan->file_bytes - at ? FOUND_NOTHING : FOUND_RECORD;
 }
 
@@ -168,22 +169,43 @@ static enum finding check_record(struct segment_scan *scan, uint64_t at, struct 
     return kv_record_verify(&scan->record, scan->image, &why) ? FOUND_RECORD : FOUND_DAMAGE;
 }
 
-/* The numbers between the last record and this one were written and cannot be read. */
-static bool mark_damage(struct segment_scan *scan, struct segment *segment, uint64_t at, struct status *st)
+/* From the last record to `to` stood records up to this number that were written and cannot be read. */
+static bool mark_damage(struct segment_scan *scan, struct segment *segment, uint64_t to, uint64_t end_seq,
+                        int64_t end_pts_ns, struct status *st)
 {
     struct kv_entry entry = { .offset = scan->end,
-                              .record_bytes = at - scan->end,
+                              .record_bytes = to - scan->end,
                               .seq = segment->end_seq,
-                              .end_seq = scan->record.seq,
+                              .end_seq = end_seq,
                               .pts_ns = segment->end_pts_ns,
-                              .end_pts_ns = scan->record.pts_ns,
+                              .end_pts_ns = end_pts_ns,
                               .type = KV_RECORD_FRAME,
                               .flags = KV_ENTRY_DAMAGED };
 
     if (entry.record_bytes == 0)
         return true;
+    scan->damaged_bytes += entry.record_bytes;
     scan->damaged_frames += entry.end_seq - entry.seq;
     return add_entry(scan, &entry, st) && segment_scan_add(segment, &entry, "", st);
+}
+
+/* Synced, with nothing behind it that fits: damage too, and its numbers are not given again. What no header tells of had one
+ * number at least. */
+static bool mark_lost_end(struct segment_scan *scan, struct segment *segment, struct status *st)
+{
+    uint64_t end_seq = scan->told.seq > segment->end_seq ? scan->told.seq : segment->end_seq;
+
+    if (!scan->is_open || scan->synced == UINT64_MAX || scan->end >= scan->synced)
+        return true;
+    if (scan->told_bytes < scan->synced)
+        end_seq++;
+    if (!mark_damage(scan, segment, scan->synced, end_seq, segment->end_pts_ns, st))
+        return false;
+    if (scan->told.token_index > segment->end_token_index)
+        segment->end_token_index = scan->told.token_index;
+    scan->end = scan->synced;
+    scan->torn_bytes = 0;
+    return true;
 }
 
 static bool take_record(struct segment_scan *scan, struct segment *segment, uint64_t at, struct status *st)
@@ -192,7 +214,7 @@ static bool take_record(struct segment_scan *scan, struct segment *segment, uint
     struct kv_layout layout;
     struct kv_entry entry;
 
-    if (!mark_damage(scan, segment, at, st))
+    if (!mark_damage(scan, segment, at, record->seq, record->pts_ns, st))
         return false;
     kv_record_layout(record, &layout);
     kv_entry_of_record(&entry, record, at, scan->header_crc);
@@ -213,18 +235,10 @@ static uint64_t skip_hole(const struct segment_scan *scan, uint64_t at)
     return disk_skip_hole(scan->disk, scan->fd, at, scan->file_bytes);
 }
 
-static bool is_written(const uint8_t page[KV_PAGE_BYTES])
-{
-    for (uint32_t i = 0; i < KV_PAGE_BYTES; i++)
-        if (page[i] != 0)
-            return true;
-    return false;
-}
-
 /* What was on the disk for sure, by the mark at the file's end; where there is none, *synced_p stays as it is. */
 static bool read_mark(struct segment_scan *scan, uint64_t salt, uint64_t *synced_p, struct status *st)
 {
-    uint64_t at = round_down(scan->file_bytes, KV_PAGE_BYTES);
+    uint64_t at = round_down(scan->file_bytes, KV_PAGE_BYTES), synced;
 
     if (at < 2 * KV_PAGE_BYTES)
         return true;
@@ -232,8 +246,11 @@ static bool read_mark(struct segment_scan *scan, uint64_t salt, uint64_t *synced
     if (!make_image(scan, KV_HEADER_BYTES_MAX, st) ||
         !disk_read(scan->disk, scan->fd, scan->image, KV_PAGE_BYTES, at, st))
         return false;
-    if (kv_mark_get(salt, synced_p, scan->image))
-        scan->file_bytes = at; /* it is no record */
+    if (!kv_mark_get(salt, &synced, scan->image))
+        return true;
+    scan->file_bytes = at; /* it is no record */
+    if (synced <= at && synced % KV_PAGE_BYTES == 0)
+        *synced_p = synced;
     return true;
 }
 
@@ -278,11 +295,11 @@ bool segment_scan_run(struct segment_scan *scan, struct segment *segment, struct
             scan->torn_bytes += layout.record_bytes;
             at += layout.record_bytes;
         } else {
-            scan->torn_bytes += is_written(scan->image) ? KV_PAGE_BYTES : 0;
+            scan->torn_bytes += bytes_are_zero(scan->image, KV_PAGE_BYTES) ? 0 : KV_PAGE_BYTES;
             at = skip_hole(scan, at + KV_PAGE_BYTES);
         }
     }
-    return true;
+    return mark_lost_end(scan, segment, st);
 }
 
 /* Whether a header stands at `at`, though nothing is known of its segment; how far the next one may be. *unread says of
@@ -306,7 +323,7 @@ static uint64_t look_for_end(struct segment_scan *scan, uint64_t at, uint64_t sa
     return found.record_bytes;
 }
 
-/* The superblock may be what does not fit, or is not read now: then a mark alone can say that not all was synced. */
+/* The superblock may be what does not fit, is another file's, or is not read now: then a mark alone can say that not all was synced. */
 static bool find_synced_anyhow(struct segment_scan *scan, uint64_t salt, struct status *st)
 {
     struct kv_super super;
@@ -316,7 +333,7 @@ static bool find_synced_anyhow(struct segment_scan *scan, uint64_t salt, struct 
         return false;
     scan->synced = UINT64_MAX;
     if (!disk_read(scan->disk, scan->fd, scan->image, KV_PAGE_BYTES, 0, &why) ||
-        !kv_super_get(&super, scan->image, &why) || !find_synced(scan, &super, &why)) {
+        !kv_super_get(&super, scan->image, &why) || super.salt != salt || !find_synced(scan, &super, &why)) {
         scan->synced = UINT64_MAX;
         read_mark(scan, salt, &scan->synced, &why);
     }

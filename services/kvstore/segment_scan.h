@@ -23,8 +23,9 @@ struct segment_scan {
     uint64_t notes_bytes;
     uint64_t end;   /* of the last record that fits */
     uint32_t chain; /* its header's CRC */
-    uint64_t torn_bytes, damaged_frames;
+    uint64_t torn_bytes, damaged_bytes, damaged_frames;
     struct segment_scan_end told; /* also by records that do not fit */
+    uint64_t told_bytes;          /* up to here headers say what stood in the file */
     uint64_t synced;              /* up to here, by its mark; a file that was sealed: all of it */
     /* on the way */
     uint8_t *image; /* the record at hand */

@@ -4,7 +4,8 @@
  *     "created_ns": N, "epoch": N, "next_seq": N, "writer": S, "expected_frames": N, "ended": B, "trouble": S,
  *     "importing": true }
  *
- * `importing` is there until all of an import is. `next_seq` is that of the moment it was written; a file without it is of an older store.
+ * `importing` is there until all of an import is. `next_seq` is that of the moment it was written, as far as blocks were
+ * durable, and not older than the last sealed segment; a file without it is of an older store.
  * Replaced durably, one save after the other; whoever asked is told when its content is on the disk. */
 #include "kvstore/stream_forget.h"
 #include "kvstore/stream_hold.h"
@@ -76,7 +77,7 @@ static char *text_of(const struct stream *stream)
     json_set_i64(object, "start_time_ns", definition->start_time_ns);
     json_set_i64(object, "created_ns", definition->created_ns);
     json_set_u64(object, "epoch", stream->epoch);
-    json_set_u64(object, "next_seq", stream->next_seq);
+    json_set_u64(object, "next_seq", stream_durable_seq(stream));
     json_set_str(object, "writer", stream->writer_name);
     json_set_u64(object, "expected_frames", stream->expected_frames);
     json_set_bool(object, "ended", stream->has_ended);

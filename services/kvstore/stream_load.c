@@ -17,7 +17,6 @@
 struct lost {
     uint64_t disk_bytes;         /* of all files, those that can be used too */
     struct segment_scan_end end; /* of their numbers and tokens */
-    bool is_last;                /* the stream's last file is a sealed one of them, or without its footer */
     struct status unknown;       /* why nobody can tell where the stream's numbers end; OK: it is known */
     uint64_t unknown_from_seq;
 };
@@ -30,7 +29,6 @@ static void count_unusable(struct stream *stream, const char *path, const struct
     struct segment_scan_end end = { 0 };
     struct stat info;
 
-    lost->is_last = !file->is_open;
     log_error(&context, "segment_unusable", "%s; it stays where it is and is not served", why->text);
     if (!segment_scan_end(stream->store->disk, path, file->salt, &end, &lost->unknown))
         lost->unknown_from_seq = file->first_seq;
@@ -98,9 +96,13 @@ static void report(const struct stream *stream, const char *base, const struct s
     const struct log_context context = { .stream = stream->name };
 
     if (load->was_scanned)
-        log_event(load->damaged_frames > 0 ? LOG_ERROR : LOG_INFO, &context, "segment_recovered",
-                  "%s%s: %llu torn bytes cut, %llu frames damaged", base, load->is_empty ? " was empty" : "",
-                  (unsigned long long)load->torn_bytes, (unsigned long long)load->damaged_frames);
+        log_event(load->damaged_bytes > 0 ? LOG_ERROR : LOG_INFO, &context, "segment_recovered",
+                  "%s%s: %llu torn bytes cut, %llu bytes and %llu frames damaged", base,
+                  load->is_empty      ? " was empty"
+                  : load->has_no_mark ? " has no mark of what was synced"
+                                      : "",
+                  (unsigned long long)load->torn_bytes, (unsigned long long)load->damaged_bytes,
+                  (unsigned long long)load->damaged_frames);
 }
 
 /* False when memory or descriptors are short: the file may be sound. */
@@ -122,7 +124,6 @@ static bool load_segment(struct stream *stream, const char *folder, const char *
         return true;
     }
     report(stream, base, &load);
-    lost->is_last = load.was_scanned && !load.was_open;
     if (segment == NULL)
         return true;
     if (segment->super.first_seq > lost->unknown_from_seq)
@@ -182,7 +183,7 @@ static void sum_up(struct stream *stream, const struct lost *lost)
     }
     if (lost->end.seq > stream->next_seq)
         stream->next_seq = lost->end.seq;
-    if (lost->is_last && stream->saved_seq > stream->next_seq)
+    if (stream->saved_seq > stream->next_seq)
         stream->next_seq = stream->saved_seq;
     if (lost->end.token_index > stream->next_token_index)
         stream->next_token_index = lost->end.token_index;

@@ -74,21 +74,34 @@ TEST(recovery_cuts_a_torn_tail)
     picture_drop(&picture);
 }
 
-/* What is said to be cut was written: not the rest of the file, which never was, and also when the header itself is torn. */
-TEST(recovery_tells_how_much_was_torn)
+/* The mark of a growing file says that it is synced up to there. */
+static void put_mark(char *bytes, uint64_t len, uint64_t synced)
 {
-    uint64_t at = picture_offset(PICTURE_FRAMES - 1);
+    struct kv_super super;
+    struct status st;
+
+    CHECK_OK(kv_super_get(&super, (const uint8_t *)bytes, &st), st);
+    kv_mark_put(super.salt, synced, (uint8_t *)bytes + len - KV_PAGE_BYTES);
+}
+
+/* What is said to be cut was written: not the rest of the file, which never was, and also when the header itself is torn.
+ * What had been synced is not cut: it is damage, and its number is not given again. */
+TEST(recovery_tells_what_was_torn_from_what_is_damaged)
+{
+    uint64_t at = picture_offset(PICTURE_FRAMES - 1), end = picture_offset(PICTURE_FRAMES);
     const struct {
-        uint64_t zeros_from, zeros_to, torn_bytes;
-    } cases[] = { { 0, 0, 0 },
-                  { at + KV_PAGE_BYTES, picture_offset(PICTURE_FRAMES), picture_record_bytes() },
-                  { at, at + KV_PAGE_BYTES, picture_record_bytes() - KV_PAGE_BYTES } };
+        uint64_t zeros_from, zeros_to, synced, torn_bytes, damaged_bytes;
+    } cases[] = { { 0, 0, end, 0, 0 },
+                  { at + KV_PAGE_BYTES, end, at, end - at, 0 },
+                  { at, at + KV_PAGE_BYTES, at, end - at - KV_PAGE_BYTES, 0 },
+                  { at + KV_PAGE_BYTES, end, end, 0, end - at },
+                  { at, at + KV_PAGE_BYTES, end, 0, end - at } };
     struct picture picture;
     struct stream *stream;
     char base[1024];
 
     picture_take(&picture, true);
-    CHECK(picture.segment.len > picture_offset(PICTURE_FRAMES) + picture_record_bytes());
+    CHECK(picture.segment.len > end + picture_record_bytes());
     stream = picture_restore(&picture, "", 0);
     snprintf(base, sizeof base, "%.*s", (int)(strrchr(picture.path, '.') - picture.path), picture.path);
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
@@ -99,11 +112,20 @@ TEST(recovery_tells_how_much_was_torn)
         CHECK(bytes != NULL);
         memcpy(bytes, picture.segment.data, picture.segment.len);
         memset(bytes + cases[i].zeros_from, 0, cases[i].zeros_to - cases[i].zeros_from);
-        picture_write_file(picture.path, bytes, picture.segment.len);
-        CHECK_OK(segment_load(stream, base, true, &segment, &load, &picture.fixture.st), picture.fixture.st);
-        CHECK_EQ(load.torn_bytes, cases[i].torn_bytes);
-        CHECK_EQ(load.damaged_frames, 0);
-        segment_destroy(segment);
+        put_mark(bytes, picture.segment.len, cases[i].synced);
+        for (int sealed = 0; sealed < 2; sealed++) { /* what the scan found, its footer says too */
+            if (!sealed)
+                picture_write_file(picture.path, bytes, picture.segment.len);
+            CHECK_OK(segment_load(stream, base, !sealed, &segment, &load, &picture.fixture.st),
+                     picture.fixture.st);
+            CHECK_EQ(segment->end_seq, PICTURE_FRAMES - (cases[i].torn_bytes > 0));
+            CHECK_EQ(segment->index.frame_count, PICTURE_FRAMES - (cases[i].zeros_to > 0));
+            CHECK_EQ(load.was_scanned, !sealed);
+            CHECK_EQ(load.torn_bytes, sealed ? 0 : cases[i].torn_bytes);
+            CHECK_EQ(load.damaged_bytes, sealed ? 0 : cases[i].damaged_bytes);
+            CHECK_EQ(load.damaged_frames, !sealed && cases[i].damaged_bytes > 0);
+            segment_destroy(segment);
+        }
         free(bytes);
     }
     fixture_stop(&picture.fixture);

@@ -26,6 +26,49 @@ TEST(unusable_file_with_a_damaged_superblock_stays)
     }
 }
 
+/* A sound superblock of another file: what stands behind it is not taken for its records, and the numbers are those that the
+ * headers of the file's own salt tell. */
+TEST(unusable_file_whose_superblock_has_not_its_name_stays)
+{
+    for (unsigned is_open = 0; is_open < 2; is_open++) {
+        struct picture picture;
+        struct kv_super super;
+        struct stream *stream;
+        uint8_t *page;
+
+        picture_take(&picture, is_open);
+        page = (uint8_t *)picture.segment.data;
+        CHECK_OK(kv_super_get(&super, page, &picture.fixture.st), picture.fixture.st);
+        super.salt++;
+        kv_super_put(&super, page);
+        stream = picture_restore(&picture, picture.segment.data, picture.segment.len);
+        CHECK_EQ(stream->next_seq, PICTURE_FRAMES);
+        CHECK_EQ(picture_count(&picture, stream).quarantined, PICTURE_FRAMES);
+        fixture_remove(&picture.fixture, stream);
+        fixture_stop(&picture.fixture);
+        picture_drop(&picture);
+    }
+}
+
+/* Nothing is left of the last sealed file, and no header tells its numbers: stream.json does, since it was sealed. */
+TEST(unusable_file_of_zeros_keeps_its_numbers)
+{
+    struct file_text definition;
+    struct picture picture;
+    struct stream *stream;
+
+    picture_take(&picture, false);
+    CHECK_OK(file_read_all(picture.json, 64 << 20, &definition, &picture.fixture.st), picture.fixture.st);
+    free(picture.definition.data);
+    picture.definition = definition;
+    memset(picture.segment.data, 0, picture.segment.len);
+    stream = picture_restore(&picture, picture.segment.data, picture.segment.len);
+    CHECK_EQ(stream->next_seq, PICTURE_FRAMES);
+    CHECK_EQ(picture_count(&picture, stream).quarantined, PICTURE_FRAMES);
+    fixture_stop(&picture.fixture);
+    picture_drop(&picture);
+}
+
 /* With the planned fault the store does not start, and names the file; without it every frame is there. */
 static void check_refused_until_healed(struct picture *picture)
 {
