@@ -21,8 +21,9 @@ demo-score: build ## score the demo model on cameras that know the truth (long)
 bench: build ## kernels, model steps, a store's start: as shares of what this machine can do
 	@build/$(PRESET)/bench/micro/tensor_bench && build/$(PRESET)/bench/micro/model_bench
 	@REELKV_SCALE_STREAMS=1000 build/$(PRESET)/tests/scale/store_scale_test
-soak: build ## 100,000 power cuts of a simulated disk, 10,000 kills of the real store (an hour; the kills resume)
+soak: build ## 100,000 power cuts of a simulated disk, a million damages, 10,000 kills (an hour or more; the kills resume)
 	@build/$(PRESET)/tests/simulation/store_simulation --seeds 100000
+	@build/$(PRESET)/tests/damage/damage --samples 1000000
 	@build/$(PRESET)/tests/kill/store_kill --cycles 10000 --state build/$(PRESET)/store_kill.state
 fresh: ## prove `make demo` and `make check` in a bare Debian 12 root (root; some 30 minutes)
 	@tools/setup fresh && tools/fresh
