@@ -235,10 +235,10 @@ static uint64_t total_of(const struct tally *tally, bool start)
 
 static void print(const struct tally *tally, double seconds)
 {
-    printf("%-28s %10s %10s %10s %10s\n", "found, of as many sampled", "Fetch", "Retrieve", "LoadWindow",
+    printf("%-32s %10s %10s %10s %10s\n", "found, of as many sampled", "Fetch", "Retrieve", "LoadWindow",
            "at start");
     for (uint32_t kind = 0; kind < KIND_COUNT; kind++) {
-        printf("%-28s", damage_kind_words[kind]);
+        printf("%-32s", damage_kind_words[kind]);
         for (uint32_t i = 0; i <= ASKER_COUNT; i++)
             printf(" %10llu", (unsigned long long)tally->samples[kind][i]);
         printf("\n");
