@@ -189,21 +189,28 @@ static bool read_span(const struct json *row, struct history_span *span, struct 
         !json_read_i64(row, "to_pts_ns", &span->to_pts_ns, st) ||
         !json_read_u64(row, "frames", &span->frames, st))
         return false;
-    if (span->to_seq <= span->from_seq || span->frames > span->to_seq - span->from_seq)
+    if (span->to_seq <= span->from_seq || span->to_seq > HISTORY_NUMBER_MAX ||
+        span->frames > span->to_seq - span->from_seq)
         return status_fail(st, STATUS_DATA_LOSS, "a span makes no sense");
     return true;
 }
 
 static bool read_spans(struct history *history, const struct json *rows, struct status *st)
 {
+    uint64_t end_seq = 0;
+
     for (size_t i = 0; i < json_len(rows); i++) {
         struct history_span span;
 
         if (!read_span(json_at(rows, i), &span, st))
             return false;
+        if (span.from_seq < end_seq)
+            return status_fail(st, STATUS_DATA_LOSS, "a span begins before the one before it has ended");
+        end_seq = span.to_seq;
         history_add(history, &span);
     }
-    return true;
+    return (history->next_seq <= HISTORY_NUMBER_MAX && history->next_token_index <= HISTORY_NUMBER_MAX) ||
+           status_fail(st, STATUS_DATA_LOSS, "its next number makes no sense");
 }
 
 bool history_read(struct history *history, const struct file_ops *disk, const char *path, struct status *st)

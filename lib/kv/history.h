@@ -16,6 +16,9 @@
 #include "base/file_ops.h"
 #include "base/status.h"
 
+/* Numbers and token indices that a stream may reach: no sum of them wraps, and JSON holds them. */
+#define HISTORY_NUMBER_MAX (1ull << 56)
+
 enum {
     HISTORY_SPANS_MAX = 128,
     HISTORY_SPAN_BYTES = 160,    /* of JSON, at most; the rest of the file takes no more than one */

@@ -17,8 +17,7 @@
 #include "kvstore/segment.h"
 #include "loop/loop.h"
 
-/* Numbers and token indices a writer may reach: no sum of them wraps, and JSON holds them. */
-#define STREAM_NUMBER_MAX (1ull << 56)
+#define STREAM_NUMBER_MAX HISTORY_NUMBER_MAX
 
 enum {
     STREAM_TROUBLE_BYTES = 512,

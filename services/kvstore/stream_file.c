@@ -293,6 +293,8 @@ static bool read_fields(struct stream *stream, const struct json *object, struct
         return status_fail(st, STATUS_DATA_LOSS, "it is of stream %s/%s", ns, name);
     if (json_get(object, "next_seq") != NULL && !json_read_u64(object, "next_seq", &stream->saved_seq, st))
         return false;
+    if (stream->saved_seq > STREAM_NUMBER_MAX || stream->epoch > STREAM_NUMBER_MAX)
+        return status_fail(st, STATUS_DATA_LOSS, "its numbers make no sense");
     if (!text_copy(definition->source, sizeof definition->source, source))
         return status_fail(st, STATUS_DATA_LOSS, "its source is too long");
     definition->kind = strcmp(kind, "file") == 0 ? STREAM_FILE : STREAM_LIVE;

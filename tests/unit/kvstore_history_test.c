@@ -195,6 +195,12 @@ TEST(history_refuses_what_makes_no_sense)
         "\"to_pts_ns\":0,\"frames\":0}]}",
         "{\"next_seq\":1,\"next_token_index\":0,\"spans\":[{\"from_seq\":0,\"to_seq\":5,\"from_pts_ns\":0,"
         "\"to_pts_ns\":0,\"frames\":6}]}",
+        "{\"next_seq\":9,\"next_token_index\":0,\"spans\":[{\"from_seq\":0,\"to_seq\":8,\"from_pts_ns\":0,"
+        "\"to_pts_ns\":0,\"frames\":4},{\"from_seq\":0,\"to_seq\":5,\"from_pts_ns\":0,\"to_pts_ns\":0,"
+        "\"frames\":5}]}",
+        "{\"next_seq\":1,\"next_token_index\":0,\"spans\":[{\"from_seq\":0,\"to_seq\":72057594037927937,"
+        "\"from_pts_ns\":0,\"to_pts_ns\":0,\"frames\":6}]}",
+        "{\"next_seq\":72057594037927937,\"next_token_index\":0,\"spans\":[]}",
     };
     char path[512];
 
