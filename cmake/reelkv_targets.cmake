@@ -9,11 +9,17 @@ if(REELKV_WERROR)
   target_compile_options(reelkv_flags INTERFACE -Werror)
 endif()
 if(REELKV_SANITIZE)
-  # GCC 12's flow-based warnings misread instrumented code; the uninstrumented presets have them as errors.
-  target_compile_options(reelkv_flags INTERFACE
-    -Wno-format-overflow -Wno-format-truncation -Wno-maybe-uninitialized -Wno-stringop-overflow -Wno-array-bounds)
+  if(CMAKE_C_COMPILER_ID STREQUAL "GNU")
+    # GCC 12's flow-based warnings misread instrumented code; the uninstrumented presets have them as errors.
+    target_compile_options(reelkv_flags INTERFACE
+      -Wno-format-overflow -Wno-format-truncation -Wno-maybe-uninitialized -Wno-stringop-overflow -Wno-array-bounds)
+  endif()
   target_compile_options(reelkv_flags INTERFACE -fsanitize=${REELKV_SANITIZE} -fno-omit-frame-pointer)
   target_link_options(reelkv_flags INTERFACE -fsanitize=${REELKV_SANITIZE})
+endif()
+
+if(REELKV_FUZZ)
+  target_compile_options(reelkv_flags INTERFACE -fsanitize=fuzzer-no-link)
 endif()
 
 # reelkv_library(base SOURCES a.c b.c USES x y USES_PRIVATE z)
