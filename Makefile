@@ -25,6 +25,8 @@ soak: build ## 100,000 power cuts of a simulated disk, a million damages, 10,000
 	@build/$(PRESET)/tests/simulation/store_simulation --seeds 100000
 	@build/$(PRESET)/tests/damage/damage --samples 1000000
 	@build/$(PRESET)/tests/kill/store_kill --cycles 10000 --state build/$(PRESET)/store_kill.state
+fuzz: ## libFuzzer on each target of tests/fuzz, a minute each or FUZZ_SECONDS (clang)
+	@tools/setup build fuzz && tools/build fuzz && tools/fuzz $(FUZZ_SECONDS)
 fresh: ## prove `make demo` and `make check` in a bare Debian 12 root (root; some 30 minutes)
 	@tools/setup fresh && tools/fresh
 deploy-check: ## render deploy/k8s with kubectl and check it against Kubernetes' schemas
@@ -36,4 +38,4 @@ install: build ## install PRESET under /usr/local, or DESTDIR
 clean: ## remove every build
 	@rm -rf build
 
-.PHONY: help setup build demo check tsan demo-score bench soak fresh deploy-check format install clean
+.PHONY: help setup build demo check tsan demo-score bench soak fuzz fresh deploy-check format install clean
