@@ -195,13 +195,17 @@ static void read_ahead(struct slice_sender *sender)
 
 static enum frame_result result_of(const struct slice_item *item)
 {
-    if (item->target->frame == NULL)
+    const struct index_frame *frame = item->target->frame;
+
+    if (frame == NULL)
         return frame_result_of_absence(item->target->absence);
     if (item->has_slice)
         return item->slice.result;
     if (item->has_thumbnail)
         return item->thumbnail.result;
-    return item->target->frame->chunk->segment == NULL ? FRAME_EVICTED : FRAME_OK;
+    if (frame->chunk->segment == NULL || !frame->has_slices)
+        return FRAME_EVICTED;
+    return frame->encoding.bits != 0 ? FRAME_DERIVED : FRAME_OK;
 }
 
 static void fill_head(const struct slice_item *item, Reelkv__V1__SliceHead *head, Reelkv__V1__ShmPlace *place)

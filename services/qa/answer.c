@@ -86,6 +86,9 @@ static void take_notes(const struct question *question, struct notes *notes)
         if (totals->missing[results[i].result] > 0)
             note(notes, "%llu chosen blocks %s and were left out",
                  (unsigned long long)totals->missing[results[i].result], results[i].words);
+    if (totals->derived > 0)
+        note(notes, "%llu chosen blocks were read from copies in fewer bits (they have aged)",
+             (unsigned long long)totals->derived);
     if (unseen > 0)
         note(
             notes,

@@ -70,6 +70,7 @@ const struct kv_hit *retriever_hits(const struct retriever *retriever, uint32_t 
 struct retriever_totals {
     uint64_t fetched_bytes, took_ns;
     uint64_t missing[16]; /* blocks left out, by proto FrameResult, over all layers */
+    uint64_t derived;     /* blocks read from copies in fewer bits, over all layers */
 };
 const struct retriever_totals *retriever_totals(const struct retriever *retriever);
 

@@ -66,6 +66,12 @@ static bool copy_shared(struct retriever *retriever, struct retriever_store *sto
     return true;
 }
 
+static bool has_bytes(Reelkv__V1__FrameResult result)
+{
+    return result == REELKV__V1__FRAME_RESULT__FRAME_RESULT_OK ||
+           result == REELKV__V1__FRAME_RESULT__FRAME_RESULT_DERIVED;
+}
+
 static bool take_head(struct retriever *retriever, struct retriever_store *store,
                       const Reelkv__V1__SliceHead *head, struct arriving *arriving, struct status *st)
 {
@@ -78,10 +84,11 @@ static bool take_head(struct retriever *retriever, struct retriever_store *store
     hit = store->pick_of[head->index];
     retriever->told[hit] = true;
     store->told++;
-    if (head->result != REELKV__V1__FRAME_RESULT__FRAME_RESULT_OK) {
+    if (!has_bytes(head->result)) {
         count_missing(retriever, (uint32_t)head->result);
         return true;
     }
+    retriever->totals.derived += head->result == REELKV__V1__FRAME_RESULT__FRAME_RESULT_DERIVED;
     if (head->tokens != retriever->hits[hit].tokens ||
         head->length != 2 * kv_slice_bytes(&retriever->options->geometry, head->tokens))
         return status_fail(st, STATUS_DATA_LOSS, "the store sent a slice of %llu bytes, %u tokens",
@@ -298,7 +305,7 @@ static bool take_size(struct fetch *fetch, const Reelkv__V1__SliceReply *reply,
     if (reply->head == NULL || reply->head->index >= fetch->asked || reply->head->tokens > LIMIT_FRAME_TOKENS)
         return status_fail(st, STATUS_DATA_LOSS, "the store described a frame nobody asked for");
     hit = &fetch->retriever->hits[fetch->frame_of[reply->head->index]];
-    if (reply->head->result != REELKV__V1__FRAME_RESULT__FRAME_RESULT_OK) {
+    if (!has_bytes(reply->head->result)) {
         count_missing(fetch->retriever, (uint32_t)reply->head->result);
         return true;
     }

@@ -14,7 +14,7 @@
 enum { TOKENS = 3, SLICE_BYTES = 2 * 2 * TOKENS * sizeof(float), HITS = 2 };
 
 /* What the store says of its second block. */
-enum second { SECOND_OK, SECOND_EVICTED, SECOND_LEFT_OUT, SECOND_BEFORE_FIRST_IS_WHOLE };
+enum second { SECOND_OK, SECOND_DERIVED, SECOND_EVICTED, SECOND_LEFT_OUT, SECOND_BEFORE_FIRST_IS_WHOLE };
 
 static enum second second;
 static atomic_uint ended; /* Retrieve calls */
@@ -32,7 +32,7 @@ static void write_slice(struct rpc_call *call, uint32_t index, Reelkv__V1__Frame
     head.index = index;
     head.result = result;
     head.tokens = TOKENS;
-    if (result == REELKV__V1__FRAME_RESULT__FRAME_RESULT_OK) {
+    if (bytes > 0) {
         head.length = SLICE_BYTES;
         head.crc32c = kv_crc(0, zeros, SLICE_BYTES);
     }
@@ -75,6 +75,8 @@ static void answer_layer(struct rpc_call *call)
     write_slice(call, 0, REELKV__V1__FRAME_RESULT__FRAME_RESULT_OK, cut ? SLICE_BYTES / 2 : SLICE_BYTES);
     if (second == SECOND_OK || cut)
         write_slice(call, 1, REELKV__V1__FRAME_RESULT__FRAME_RESULT_OK, SLICE_BYTES);
+    if (second == SECOND_DERIVED)
+        write_slice(call, 1, REELKV__V1__FRAME_RESULT__FRAME_RESULT_DERIVED, SLICE_BYTES);
     if (second == SECOND_EVICTED)
         write_slice(call, 1, REELKV__V1__FRAME_RESULT__FRAME_RESULT_EVICTED, 0);
     reply.item_case = REELKV__V1__RETRIEVE_REPLY__ITEM_LAYER_END;
@@ -220,6 +222,19 @@ TEST(a_block_that_could_not_be_read_is_not_among_the_evidence)
     CHECK_EQ(hit_count, 1);
     CHECK_EQ(hits[0].seq, 10);
     CHECK_EQ(retriever_totals(world.retriever)->missing[REELKV__V1__FRAME_RESULT__FRAME_RESULT_EVICTED], 1);
+    end(&world);
+}
+
+TEST(a_block_read_from_a_reduced_copy_is_evidence_and_counted)
+{
+    static struct world world;
+    struct status st;
+    size_t count;
+
+    begin(&world, SECOND_DERIVED);
+    CHECK_OK(open_and_retrieve(&world, &count, &st), st);
+    CHECK_EQ(count, 2);
+    CHECK_EQ(retriever_totals(world.retriever)->derived, 1);
     end(&world);
 }
 
