@@ -1,7 +1,6 @@
 /* Records: their header, where their parts lie, and their checksums. The layout is in kv_format.h. */
 #include "kv/kv_format.h"
 
-#include "base/array.h"
 #include "base/bytes.h"
 #include "base/require.h"
 #include "kv/kv_crc.h"

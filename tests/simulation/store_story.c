@@ -19,7 +19,7 @@ struct ageing {
     struct segment_age age;
     struct cast *cast;
     uint64_t from_seq, to_seq;
-    bool is_running;
+    bool is_running, was_watched;
 };
 
 /* What the store was told of a stream, and what it acked. */
@@ -43,7 +43,8 @@ struct scene {
     struct fixture fixture;
     struct cast cast[STREAMS];
     struct ageing ageing;
-    bool ages; /* segments are rewritten: one that is does not go, others go before it */
+    bool is_cut; /* the power goes in this life */
+    bool ages;   /* segments are rewritten: one that is does not go, others go before it */
     bool only_cuts;
     bool is_long; /* enough is written for old segments to go */
     /* A call failed in some life: a segment that could not be removed stays, others go before it. */
@@ -110,6 +111,18 @@ static void hear(struct scene *scene)
     }
 }
 
+/* The old file is about to go: the moment at which most could be lost. */
+static void cut_at_unlinking(struct scene *scene)
+{
+    struct ageing *ageing = &scene->ageing;
+
+    if (!scene->is_cut || !ageing->is_running || ageing->was_watched || ageing->age.step != AGE_UNLINKING)
+        return;
+    ageing->was_watched = true;
+    if (sim_chance(sim_random(), 30))
+        sim_disk_crash_at(1 + sim_pick(sim_random(), 6));
+}
+
 static void turn(struct scene *scene, uint32_t times)
 {
     struct loop_timer tick = { 0 };
@@ -119,6 +132,7 @@ static void turn(struct scene *scene, uint32_t times)
         if (!loop_timer_is_running(&tick))
             loop_timer_start(scene->fixture.loop, &tick, 50, fixture_tick);
         loop_run_once(scene->fixture.loop);
+        cut_at_unlinking(scene);
         hear(scene);
     }
     loop_timer_stop(&tick);
@@ -478,6 +492,7 @@ static void live(struct scene *scene)
     else if (!calls_fail)
         sim_disk_crash_at(some_call());
     scene->is_unread = false;
+    scene->is_cut = !calls_fail;
     is_open = open_store(scene);
     if (is_open && sim_disk_failed() == 0)
         check_all(scene);
