@@ -4,6 +4,7 @@
 
 #include "base/bytes.h"
 #include "base/require.h"
+#include "kvstore/keys_later.h"
 
 struct ahead_item {
     struct read_ahead *owner; /* NULL: dropped while it was read */
@@ -50,13 +51,21 @@ static void line_add(struct ahead_item *item)
     line->last[item->kind] = item;
 }
 
+/* After a start its checksums may still be on the disk (keys_later.h): then the line is asked again when they are there. */
+static bool waits_for_keys(const struct ahead_item *item)
+{
+    struct segment *segment = item->chunk->segment;
+
+    return item->chunk->is_blank && segment != NULL && !segment->is_leaving && keys_want(segment);
+}
+
 static struct ahead_item *line_take(struct read_ahead_line *line)
 {
     enum read_ahead_kind kind =
         line->first[READ_AHEAD_GUESSES] != NULL ? READ_AHEAD_GUESSES : READ_AHEAD_TICKETS;
     struct ahead_item *item = line->first[kind];
 
-    if (item == NULL)
+    if (item == NULL || waits_for_keys(item))
         return NULL;
     line->first[kind] = item->line_next;
     if (line->first[kind] == NULL)

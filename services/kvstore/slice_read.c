@@ -50,7 +50,7 @@ static uint64_t part_at(const struct slice_read *read)
     return read->parts == SLICE_V ? slice_bytes(read) : 0;
 }
 
-/* Only the part is read from the disk, and not kept. What is to be decoded is always a pair. */
+/* Only the part is read from the disk; it is not kept, so its place is not told either. What is to be decoded is a pair. */
 static bool is_half(const struct slice_read *read)
 {
     return read->layer != SLICE_THUMBNAIL && read->parts != SLICE_BOTH && !is_decoded(read);
@@ -264,13 +264,8 @@ static void keep_slice(struct slice_read *read)
     struct index_frame *frame = read->frame;
     struct ram_arena *arena = read->store->arena;
 
-    if (is_half(read)) {
-        if (read->is_shared)
-            ram_publish(arena, read->slot, &read->own, NULL);
-        return;
-    }
-    if (read->layer == SLICE_THUMBNAIL || read->chunk->segment == NULL || read->segment->is_leaving ||
-        frame->is_moved)
+    if (is_half(read) || read->layer == SLICE_THUMBNAIL || read->chunk->segment == NULL ||
+        read->segment->is_leaving || frame->is_moved)
         return;
     if (frame->slices == NULL || frame->slices[read->layer] == NULL) {
         index_frame_keep_slice(frame, read->layer, arena, read->slot);
@@ -500,11 +495,8 @@ void slice_read_release(struct slice_read *read)
     REQUIRE(!read->is_running);
     if (read->is_waiting)
         stop_waiting(read);
-    if (read->frame->is_forgotten) {
+    if (read->frame->is_forgotten)
         ram_make_secret(store->arena, read->slot);
-        ram_make_secret(store->arena, read->own);
-    }
-    ram_drop(store->arena, &read->own);
     ram_unref(store->arena, read->slot);
     free(read->buffer);
     free(read->header);
@@ -545,4 +537,5 @@ void store_reads_retry(struct store *store)
         break;
     }
     store->is_retrying_reads = false;
+    read_ahead_pump(store);
 }

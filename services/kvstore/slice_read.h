@@ -62,7 +62,6 @@ struct slice_read {
     struct index_chunk *chunk;
     struct segment *segment;
     struct kv_record *header; /* a thumbnail's */
-    struct ram_slot *own;     /* the slot, published for this read only: a layer's K or V alone is not kept */
     uint8_t *buffer;          /* a thumbnail's record; a layer as it is written */
     bool is_from_disk, is_waiting, is_running, has_header, ok;
     struct status st;

@@ -347,7 +347,7 @@ static bool retry_score(struct keys_waiter *waiter)
     if (!score->view->store->is_closing && look_for_keys(score)) {
         if (score->keys_seen < score->view->entry_count)
             return false;
-        return work_pool_submit(score->view->store->reading, &score->work);
+        return work_pool_submit(score->view->store->computing, &score->work);
     }
     status_fail(&score->st, STATUS_UNAVAILABLE, "keys of stored frames cannot be read now; try again");
     score_done(&score->work);

@@ -305,7 +305,8 @@ TEST(kvstore_fetches_k_or_v_alone)
         for (unsigned which = 0; which < 2; which++)
             for (unsigned shared = 0; shared < 2; shared++) {
                 CHECK_EQ(fetch_part(parts[which], shared ? peer : NULL, bytes, &is_shared), HALF);
-                CHECK_EQ(is_shared, shared);
+                CHECK_EQ(is_shared,
+                         shared && round == 1); /* a half is not kept in memory, where it could be shared */
                 for (uint64_t i = 0; i < HALF; i++)
                     CHECK_EQ(bytes[i], client_byte("cam-1", 11, at + which * HALF + i));
             }

@@ -31,6 +31,7 @@ static void start(struct world *world, enum read_ahead_kind kind)
     fixture_open(&world->fixture);
     world->stream = store_find(world->fixture.store, "default", "cam-1");
     CHECK(world->stream != NULL);
+    FIXTURE_TURN_UNTIL(&world->fixture, world->fixture.store->keys_later.first == NULL);
     world->ahead = (struct read_ahead){ .store = world->fixture.store, .kind = kind, .settled = settled };
 }
 
@@ -46,6 +47,25 @@ static void stop(struct world *world)
 static enum read_ahead_answer add(struct world *world, uint64_t seq, uint32_t layer)
 {
     return read_ahead_add(&world->ahead, stream_find(world->stream, seq), layer);
+}
+
+/* Right after a start not even the checksums are in memory: they are read first. */
+TEST(read_ahead_waits_for_the_keys_that_a_start_left_on_the_disk)
+{
+    struct world world;
+
+    start(&world, READ_AHEAD_TICKETS);
+    fixture_stop(&world.fixture);
+    fixture_open(&world.fixture);
+    world.ahead.store = world.fixture.store;
+    world.stream = store_find(world.fixture.store, "default", "cam-1");
+    CHECK(stream_find(world.stream, 0)->chunk->is_blank);
+    for (uint64_t seq = 0; seq < FRAMES; seq++)
+        CHECK_EQ(add(&world, seq, 1), READ_AHEAD_WILL_READ);
+    read_ahead_pump(world.fixture.store);
+    FIXTURE_TURN_UNTIL(&world.fixture, world.settled == 1);
+    CHECK_EQ(world.ahead.read, FRAMES);
+    stop(&world);
 }
 
 TEST(read_ahead_brings_layers_into_ram)
