@@ -162,7 +162,8 @@ bool work_pool_submit(struct work_pool *pool, struct work *work)
     }
     pthread_mutex_unlock(&pool->lock);
     if (taken)
-        pthread_cond_signal(&pool->more); /* not before: a thread that wakes would wait for the lock at once */
+        pthread_cond_signal(
+            &pool->more); /* not before: a thread that wakes would wait for the lock at once */
     return taken;
 }
 

@@ -29,6 +29,7 @@ static void start(struct world *world, enum read_ahead_kind kind)
     stream_detach(world->stream, &writer.base);
     fixture_stop(&world->fixture);
     fixture_open(&world->fixture);
+    fixture_wait_keys(&world->fixture);
     world->stream = store_find(world->fixture.store, "default", "cam-1");
     CHECK(world->stream != NULL);
     FIXTURE_TURN_UNTIL(&world->fixture, world->fixture.store->keys_later.first == NULL);

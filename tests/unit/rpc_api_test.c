@@ -7,11 +7,14 @@
 extern const uint8_t reelkv_descriptor_set[], reelkv_descriptor_set_end[];
 
 static const struct rpc_method *const table[] = {
-    &api_create_stream,   &api_get_stream,    &api_list_streams, &api_delete_stream, &api_push,
-    &api_get_server_info, &api_open_stream,   &api_append,       &api_load_window,   &api_score,
-    &api_fetch,           &api_retrieve,      &api_timeline,     &api_ask,           &api_report_trouble,
-    &api_watch_stream,    &api_export,        &api_hold,         &api_list_holds,    &api_release_hold,
-    &api_forget,          &api_list_receipts,
+    &api_create_stream, &api_get_stream,   &api_list_streams,
+    &api_delete_stream, &api_push,         &api_get_server_info,
+    &api_open_stream,   &api_append,       &api_load_window,
+    &api_score,         &api_fetch,        &api_retrieve,
+    &api_timeline,      &api_ask,          &api_report_trouble,
+    &api_watch_stream,  &api_export,       &api_hold,
+    &api_list_holds,    &api_release_hold, &api_forget,
+    &api_list_receipts, &api_prefetch,     &api_cancel_prefetch,
 };
 
 static uint64_t take_varint(struct bytes *in)
