@@ -150,16 +150,39 @@ static inline void fixture_attach(struct fixture *fixture, struct stream *stream
     CHECK_OK(stream_attach(stream, stream->epoch, &writer->base, &fixture->st), fixture->st);
 }
 
-/* Payload byte `at`: f16 numbers between 0.5 and 2, different for every frame. */
-static inline uint8_t fixture_byte(const char *stream, uint64_t seq, uint64_t at)
+/* A pair of payload bytes: an f16 number between 0.5 and 2, different for every frame. */
+static inline void fixture_pair(char camera, uint64_t seq, uint64_t n, uint8_t pair[2])
 {
-    uint64_t mix =
-        (seq + 1) * 0x9e3779b97f4a7c15ull + (uint64_t)(uint8_t)stream[strlen(stream) - 1] * 77 + at / 2;
+    uint64_t mix = (seq + 1) * 0x9e3779b97f4a7c15ull + (uint64_t)(uint8_t)camera * 77 + n;
 
     mix ^= mix >> 29;
     mix *= 0xbf58476d1ce4e5b9ull;
     mix ^= mix >> 32;
-    return at % 2 == 0 ? (uint8_t)mix : (uint8_t)(0x38 + (mix & 7));
+    pair[0] = (uint8_t)mix;
+    pair[1] = (uint8_t)(0x38 + (mix & 7));
+}
+
+static inline char fixture_camera(const char *stream)
+{
+    return stream[strlen(stream) - 1];
+}
+
+/* Payload byte `at`. */
+static inline uint8_t fixture_byte(const char *stream, uint64_t seq, uint64_t at)
+{
+    uint8_t pair[2];
+
+    fixture_pair(fixture_camera(stream), seq, at / 2, pair);
+    return pair[at % 2];
+}
+
+/* Payload bytes from `at` on; both are even. */
+static inline void fixture_fill(const char *stream, uint64_t seq, uint64_t at, uint8_t *to, uint64_t bytes)
+{
+    char camera = fixture_camera(stream);
+
+    for (uint64_t i = 0; i < bytes; i += 2)
+        fixture_pair(camera, seq, (at + i) / 2, to + i);
 }
 
 static inline int64_t fixture_pts(uint64_t seq)
@@ -189,8 +212,7 @@ static inline bool fixture_append_block(struct fixture *fixture, struct stream *
     image = ram_bytes(arena, slot);
     payload = malloc(block->payload_bytes);
     CHECK(payload != NULL);
-    for (uint64_t i = 0; i < block->payload_bytes; i++)
-        payload[i] = fixture_byte(stream->name, block->is_init ? 1 << 30 : block->seq, i);
+    fixture_fill(stream->name, block->is_init ? 1 << 30 : block->seq, 0, payload, block->payload_bytes);
     kv_record_scatter(&record, 0, payload, block->payload_bytes, image);
     if (block->thumbnail_bytes > 0)
         memcpy(image + layout.thumbnail, block->thumbnail, block->thumbnail_bytes);
@@ -308,8 +330,7 @@ static inline void fixture_check_layer(const struct slice_read *read, const char
 
     CHECK(expected != NULL && codes != NULL);
     CHECK_EQ(read->length, 2 * slice_bytes);
-    for (uint64_t i = 0; i < read->length; i++)
-        expected[i] = fixture_byte(name, read->frame->seq, at + i);
+    fixture_fill(name, read->frame->seq, at, expected, read->length);
     for (uint32_t i = 0; read->result == FRAME_DERIVED && i < 2; i++) {
         CHECK(
             kv_quant_encode(&fixture_geometry, encoding, FIXTURE_TOKENS, expected + i * slice_bytes, codes));
