@@ -33,6 +33,7 @@ void camera_from_reply(const ProtobufCMessage *stream_status, struct camera *cam
         }
         copy_text(camera->store, sizeof camera->store, definition->store);
         copy_text(camera->source, sizeof camera->source, definition->source);
+        copy_text(camera->class, sizeof camera->class, definition->class_);
         camera->is_live = definition->kind == REELKV__V1__SOURCE_KIND__SOURCE_KIND_LIVE;
         camera->sample_fps = definition->sample_fps;
         camera->start_time_ns = definition->start_time_ns;
@@ -50,6 +51,7 @@ void camera_from_reply(const ProtobufCMessage *stream_status, struct camera *cam
     camera->first_pts_ns = status->first_pts_ns;
     camera->last_pts_ns = status->last_pts_ns;
     camera->disk_bytes = status->disk_bytes;
+    camera->remembers_ns = status->remembers_ns;
     camera->expected_frames = status->expected_frames;
     if (status->fingerprint.len == DIRECTORY_FINGERPRINT_BYTES)
         hex_write(status->fingerprint.data, DIRECTORY_FINGERPRINT_BYTES, camera->fingerprint);
@@ -418,5 +420,7 @@ struct json *camera_to_json(const struct camera *camera)
     set_time(value, "first", camera->first_pts_ns);
     set_time(value, "last", camera->last_pts_ns);
     json_set_u64(value, "disk_bytes", camera->disk_bytes);
+    json_set_str(value, "class", camera->class[0] != '\0' ? camera->class : "default");
+    json_set_u64(value, "remembers_s", (uint64_t)camera->remembers_ns / 1000000000);
     return value;
 }

@@ -20,6 +20,8 @@ struct camera {
     int state; /* Reelkv__V1__StreamState */
     double sample_fps;
     int64_t start_time_ns, created_ns, first_pts_ns, last_pts_ns;
+    int64_t remembers_ns;             /* about how far back; 0: nothing is being written */
+    char class[LIMIT_NAME_BYTES + 1]; /* how its frames age; "": default */
     uint64_t epoch, next_seq, durable_seq, stored_frames, gap_frames, evicted_frames, damaged_frames,
         expected_frames, disk_bytes;
 };

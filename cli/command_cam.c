@@ -19,12 +19,13 @@
 
 /* ----------------------------------------------------------------------------------------------- add */
 
-#define CAM_ADD_OPTIONS(OPT)                                                          \
-    CLI_STREAM_OPTIONS(OPT)                                                           \
-    OPT(fps, F64, "0", "0", "60",                                                     \
-        "frames a second to remember; 0: what the cluster's model advises, else 0.5") \
-    OPT(start_time, STR, "", "0", "40",                                               \
-        "of a file's first frame: 2026-11-21T14:05:00Z; '': the file's own date")     \
+#define CAM_ADD_OPTIONS(OPT)                                                                           \
+    CLI_STREAM_OPTIONS(OPT)                                                                            \
+    OPT(fps, F64, "0", "0", "60",                                                                      \
+        "frames a second to remember; 0: what the cluster's model advises, else 0.5")                  \
+    OPT(start_time, STR, "", "0", "40",                                                                \
+        "of a file's first frame: 2026-11-21T14:05:00Z; '': the file's own date")                      \
+    OPT(class, STR, "", "0", "63", "how its frames age: a class of the store's --ageing; '': default") \
     OPT(live, BOOL, "false", "", "", "the source goes on for ever, whatever its name says")
 
 struct cam_add_options {
@@ -153,6 +154,7 @@ static bool create(struct cluster *cluster, const struct cam_add_options *option
     definition.kind = source->is_live ? REELKV__V1__SOURCE_KIND__SOURCE_KIND_LIVE
                                       : REELKV__V1__SOURCE_KIND__SOURCE_KIND_FILE;
     definition.sample_fps = options->fps;
+    definition.class_ = (char *)options->class;
     definition.start_time_ns = source->start_time_ns;
     request.definition = &definition;
     ok = cluster_call(cluster, store, &api_create_stream, &request.base, &call, &reply, st);

@@ -29,8 +29,8 @@ static const struct option_row ls_rows[] = {
 
 static void print_table(const struct camera_list *list)
 {
-    static const char *const titles[] = { "CAMERA",   "STATE", ">FRAMES", ">OF", ">GAPS", ">GONE",
-                                          ">DAMAGED", ">DISK", "FROM",    "TO",  "SOURCE" };
+    static const char *const titles[] = { "CAMERA",   "STATE", ">FRAMES",    ">OF",  ">GAPS", ">GONE",
+                                          ">DAMAGED", ">DISK", ">REMEMBERS", "FROM", "TO",    "SOURCE" };
     struct cli_table *table;
 
     if (list->count == 0 && list->silent_count == 0) {
@@ -52,6 +52,8 @@ static void print_table(const struct camera_list *list)
         cli_table_cell(table, "%llu", (unsigned long long)camera->evicted_frames);
         cli_table_cell(table, "%llu", (unsigned long long)camera->damaged_frames);
         cli_table_cell(table, "%s", cli_bytes(camera->disk_bytes));
+        cli_table_cell(table, "%s",
+                       camera->remembers_ns > 0 ? cli_span((double)camera->remembers_ns / 1e9) : "-");
         cli_table_cell(table, "%s", camera->first_pts_ns != 0 ? cli_time(camera->first_pts_ns) : "-");
         cli_table_cell(table, "%s", camera->last_pts_ns != 0 ? cli_time(camera->last_pts_ns) : "-");
         cli_table_cell(table, "%s", camera->source);
@@ -162,6 +164,8 @@ static void print_camera(const struct camera *camera, const struct gaps *gaps, c
             "settings  stored with another model, dtype or window than the cluster runs with now (fingerprint "
             "%s): kept, but neither asked about nor continued until %s\n",
             camera->fingerprint, way_back);
+    if (camera->remembers_ns > 0)
+        printf("remembers about %s at this rate\n", cli_span((double)camera->remembers_ns / 1e9));
     printf("kept by   %s, %s on disk, epoch %llu\n", camera->store, cli_bytes(camera->disk_bytes),
            (unsigned long long)camera->epoch);
 }

@@ -89,6 +89,7 @@ struct kvstore_status {
     Reelkv__V1__StreamDefinition definition;
     Reelkv__V1__StreamId id;
     char source[LIMIT_URL_BYTES + 8];
+    char trouble[STATUS_TEXT_BYTES];
 };
 void kvstore_fill_status(struct kvstore_status *message, const struct stream *stream, bool with_secret);
 

@@ -12,6 +12,7 @@
 
 #include "base/require.h"
 #include "kvstore/kvstore_directory.h"
+#include "kvstore/store_pressure.h"
 
 void append_free(struct append *append)
 {
@@ -31,14 +32,6 @@ void append_finish(struct append *append, const struct status *status)
 
 /* --- acks --- */
 
-static uint64_t credit(const struct append *append)
-{
-    const struct store *store = append->kvstore->store;
-    uint64_t room = ram_room_bytes(store->arena, RAM_IMAGES);
-
-    return room / (store->writer_count == 0 ? 1 : store->writer_count);
-}
-
 void append_send_ack(struct append *append)
 {
     Reelkv__V1__AppendReply reply = REELKV__V1__APPEND_REPLY__INIT;
@@ -52,7 +45,7 @@ void append_send_ack(struct append *append)
     append->ack_wanted = false;
     reply.stored_seq = append->stream->next_seq;
     reply.durable_seq = stream_durable_seq(append->stream);
-    reply.credit_bytes = credit(append);
+    reply.credit_bytes = store_credit_bytes(append->kvstore->store);
     rpc_call_write(append->call, &reply.base, NULL);
 }
 

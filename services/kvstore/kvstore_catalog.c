@@ -20,6 +20,16 @@ static void reply_status(struct rpc_call *call, const struct stream *stream, boo
 
 /* --- create --- */
 
+static bool read_class(const struct kvstore *kvstore, const char *class, struct stream_definition *definition,
+                       struct status *st)
+{
+    if (ageing_policy_find(&kvstore->store->ageing_state.policy, class) == NULL)
+        return status_fail(st, STATUS_INVALID, "store %s has no class %.63s; its --ageing names them",
+                           kvstore->options->name, class);
+    text_copy(definition->class, sizeof definition->class, class);
+    return true;
+}
+
 bool kvstore_read_definition(const Reelkv__V1__StreamDefinition *message, double default_fps,
                              struct stream_definition *definition, struct status *st)
 {
@@ -103,7 +113,8 @@ void kvstore_create_stream(struct rpc_call *call, void *state)
     struct waiting_call *waiting;
     struct status st = { 0 };
 
-    if (!kvstore_read_definition(request->definition, kvstore->options->sample_fps, &definition, &st)) {
+    if (!kvstore_read_definition(request->definition, kvstore->options->sample_fps, &definition, &st) ||
+        !read_class(kvstore, request->definition->class_, &definition, &st)) {
         rpc_call_finish(call, &st);
         return;
     }

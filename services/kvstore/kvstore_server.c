@@ -11,6 +11,7 @@
 #include "kvstore/kvstore_directory.h"
 #include "kvstore/kvstore_shm.h"
 #include "kvstore/kvstore_watch.h"
+#include "kvstore/store_pressure.h"
 #include "kvstore/stream_forget.h"
 
 static const struct option_row rows[] = {
@@ -44,6 +45,8 @@ static void get_server_info(struct rpc_call *call, void *state)
     info.quarantined_frames = store->quarantined_frames;
     info.read_ahead_slices = store->ahead.slices;
     info.read_ahead_used = store->ahead.used;
+    info.pressure = (Reelkv__V1__Pressure)store_pressure(store);
+    info.rewritten_segments = store->ageing_state.rewritten_segments;
     if (kvstore->shm != NULL)
         info.shm_socket = (char *)(uintptr_t)kvstore_shm_path(kvstore->shm);
     rpc_call_reply(call, &info.base, NULL);
@@ -105,7 +108,8 @@ static bool open_store(struct kvstore *kvstore, struct status *st)
                                          .segment_bytes_max = options->segment_bytes,
                                          .commit_ms = options->commit_ms,
                                          .reading_threads = options->reading_threads,
-                                         .writing_threads = options->writing_threads };
+                                         .writing_threads = options->writing_threads,
+                                         .ageing = options->ageing };
 
     if (options->path[0] == '\0')
         return status_fail(st, STATUS_INVALID, "--path must name the data folder");

@@ -25,6 +25,7 @@ static void fill_counts(Reelkv__V1__StreamStatus *status, const struct stream *s
     status->first_pts_ns = first == NULL ? 0 : first->pts_ns;
     status->last_pts_ns = first == NULL ? 0 : stream->last_pts_ns;
     status->disk_bytes = stream_disk_bytes(stream);
+    status->remembers_ns = store_remembers_ns(stream->store, stream);
     status->expected_frames = stream->expected_frames;
     if (first != NULL)
         status->fingerprint =
@@ -37,6 +38,11 @@ static const char *trouble_of(const struct stream *stream)
         return stream->trouble;
     return stream->waits_because[0] != '\0' || stream->has_ended ? stream->waits_because
                                                                  : stream->encoder_says;
+}
+
+static bool has_unknown_class(const struct stream *stream)
+{
+    return ageing_policy_find(&stream->store->ageing_state.policy, stream->definition.class) == NULL;
 }
 
 void kvstore_fill_status(struct kvstore_status *message, const struct stream *stream, bool with_secret)
@@ -58,9 +64,16 @@ void kvstore_fill_status(struct kvstore_status *message, const struct stream *st
     message->definition.sample_fps = definition->sample_fps;
     message->definition.start_time_ns = definition->start_time_ns;
     message->definition.created_ns = definition->created_ns;
+    message->definition.class_ = (char *)(uintptr_t)definition->class;
     message->definition.store = (char *)(uintptr_t)stream->store->options.name;
     message->status.definition = &message->definition;
     message->status.state = (Reelkv__V1__StreamState)kvstore_phase_of(stream);
     message->status.trouble = (char *)(uintptr_t)trouble_of(stream);
+    if (message->status.trouble[0] == '\0' && has_unknown_class(stream)) {
+        snprintf(message->trouble, sizeof message->trouble,
+                 "class %s is not in --ageing of store %s: its frames age as default", definition->class,
+                 stream->store->options.name);
+        message->status.trouble = message->trouble;
+    }
     fill_counts(&message->status, stream);
 }

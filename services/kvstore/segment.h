@@ -84,6 +84,7 @@ struct segment {
     bool is_leaving;             /* chosen to go; no new reads */
     bool has_rival; /* a file made from it is there too: it is not rewritten before the next start */
     struct segment_blank *blank; /* its chunks are (keys_later.h); NULL: they are not */
+    uint64_t age_not_before_ns;  /* could not be rewritten: tried again then */
     struct segment_writer *writer;
     struct segment *age_next, *age_prev; /* sealed ones, oldest first */
 };

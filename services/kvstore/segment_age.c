@@ -13,6 +13,7 @@
 #include "kvstore/segment_job.h"
 #include "kvstore/segment_scan.h"
 #include "kvstore/store.h"
+#include "kvstore/stream_hold.h"
 
 enum { YIELD_MS = 5, AGAIN_MS = 1000 };
 
@@ -279,6 +280,12 @@ static void move_index(struct store *store, struct segment *old, struct segment 
         made->quarantined_frames += index_part_at(&made->index, n)->is_quarantined;
 }
 
+/* Somebody may have asked for it to stay meanwhile. */
+static bool may_swap(const struct segment_age *age)
+{
+    return age->stream->deletion == NULL && (age->transform.forgets || segment_held(age->segment) == NULL);
+}
+
 /* False: no memory. */
 static bool swap(struct segment_age *age)
 {
@@ -342,7 +349,7 @@ static void written(struct work *work)
     age->is_running = false;
     if (age->ok) {
         age->ok = false;
-        age->is_cancelled = age->job->is_sealed && (age->stream->deletion != NULL || !swap(age));
+        age->is_cancelled = age->job->is_sealed && (!may_swap(age) || !swap(age));
         segment_age_pump(age->store);
         return;
     }

@@ -256,6 +256,7 @@ void store_close(struct store *store)
         return;
     store->is_closing = true;
     keys_retry(store); /* who waits is told */
+    store_ageing_stop(store);
     if (store->writing != NULL) {
         for (struct stream *stream = store->streams; stream != NULL; stream = stream->next)
             for (uint32_t i = 0; i < stream->segment_count; i++)

@@ -26,6 +26,7 @@
 #include "kvstore/keys_later.h"
 #include "kvstore/ram_arena.h"
 #include "kvstore/segment.h"
+#include "kvstore/store_ageing.h"
 #include "kvstore/stream.h"
 #include "loop/loop.h"
 #include "loop/work_pool.h"
@@ -38,6 +39,7 @@ struct store_options {
     uint32_t commit_ms; /* at most this long from RAM to disk */
     uint32_t reading_threads, writing_threads;
     uint32_t computing_threads;  /* 0: as many as there are processors */
+    const char *ageing;          /* ageing_policy.h; NULL: "" */
     const struct file_ops *disk; /* NULL: the real one */
 };
 
@@ -81,6 +83,7 @@ struct store {
     uint64_t remove_at_ns;    /* the next one not before: the last one failed */
     struct segment_age *ages; /* the segment being rewritten, and those that wait for their turn */
     struct loop_timer age_timer;
+    struct store_ageing ageing_state;
     struct slice_read *read_waiters, **read_waiters_end;
     struct ram_waiter *ram_waiters, **ram_waiters_end;
     struct loop_timer commit_timer;
@@ -137,6 +140,8 @@ bool store_age_loaded(struct store *store, struct status *st);           /* the 
 void store_segment_gone(struct store *store, struct segment *segment);   /* its file is no more */
 /* The new one has been counted. */
 void store_replace_segment(struct store *store, struct segment *old, struct segment *made);
+/* Starts to remove it, with its history. False: another is being removed, or it is in use. */
+bool store_remove_segment(struct store *store, struct segment *segment);
 /* makes_room: when there is not, old segments start to go. */
 bool store_has_disk_room(struct store *store, uint64_t bytes, bool makes_room);
 /* At start: removes what is beyond the disk's budget, and what damage that was found takes beyond the index's; turns the

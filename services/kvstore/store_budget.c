@@ -307,6 +307,12 @@ static bool start_removal(struct store *store, struct segment *segment)
     return true;
 }
 
+bool store_remove_segment(struct store *store, struct segment *segment)
+{
+    return store->removal == NULL && clock_mono_ns() >= store->remove_at_ns && !segment->is_leaving &&
+           !segment_is_busy(segment) && start_removal(store, segment);
+}
+
 /* Writers that reserved more than new ones get now are asked to seal, and give the rest back. */
 static bool close_large_segments(struct store *store)
 {

@@ -341,7 +341,10 @@ bool store_open(struct store **store_p, struct loop *loop, const struct store_op
     store->index_memory.limit_bytes = options->ram_bytes / 4;
     store->read_waiters_end = &store->read_waiters;
     store->ram_waiters_end = &store->ram_waiters;
-    if (!check_budgets(options, st) || !take_lock(store, st) ||
+    if (!check_budgets(options, st) ||
+        !ageing_policy_parse(&store->ageing_state.policy, options->ageing == NULL ? "" : options->ageing,
+                             st) ||
+        !take_lock(store, st) ||
         !ram_arena_create(&store->arena, options->ram_bytes - options->ram_bytes / 4, st) ||
         !start_pools(store, st) || !load_all(store, st) || !store_fit_budget(store, st)) {
         store_close(store);
@@ -352,6 +355,7 @@ bool store_open(struct store **store_p, struct loop *loop, const struct store_op
         keys_start(store);
     for (struct stream *stream = store->streams; stream != NULL; stream = stream->next)
         stream_forget_resume(stream);
+    store_ageing_start(store);
     log_info(NULL, "store_opened", "%s: %u streams, %llu frames, %llu bytes, in %llu ms", options->root,
              store->stream_count, (unsigned long long)store_frames(store),
              (unsigned long long)store->disk_used_bytes,

@@ -34,6 +34,7 @@ struct stream_definition {
     double sample_fps;
     int64_t start_time_ns;
     int64_t created_ns;
+    char class[LIMIT_NAME_BYTES + 1]; /* of --ageing; "": default */
 };
 
 struct store;

@@ -76,6 +76,7 @@ static char *text_of(const struct stream *stream)
     json_set_f64(object, "sample_fps", definition->sample_fps);
     json_set_i64(object, "start_time_ns", definition->start_time_ns);
     json_set_i64(object, "created_ns", definition->created_ns);
+    json_set_str(object, "class", definition->class);
     json_set_u64(object, "epoch", stream->epoch);
     json_set_u64(object, "next_seq", stream_durable_seq(stream));
     json_set_str(object, "writer", stream->writer_name);
@@ -277,7 +278,7 @@ bool stream_open(struct stream *stream, const struct stream_open_request *reques
 static bool read_fields(struct stream *stream, const struct json *object, struct status *st)
 {
     struct stream_definition *definition = &stream->definition;
-    const char *ns, *name, *source, *kind, *writer, *trouble;
+    const char *ns, *name, *source, *kind, *writer, *trouble, *class;
 
     if (!json_read_str(object, "namespace", &ns, st) || !json_read_str(object, "name", &name, st) ||
         !json_read_str(object, "source", &source, st) || !json_read_str(object, "kind", &kind, st) ||
@@ -295,6 +296,9 @@ static bool read_fields(struct stream *stream, const struct json *object, struct
         return false;
     if (stream->saved_seq > STREAM_NUMBER_MAX || stream->epoch > STREAM_NUMBER_MAX)
         return status_fail(st, STATUS_DATA_LOSS, "its numbers make no sense");
+    if (json_get(object, "class") != NULL && (!json_read_str(object, "class", &class, st) ||
+                                              !text_copy(definition->class, sizeof definition->class, class)))
+        return status_fail(st, STATUS_DATA_LOSS, "its class is no name");
     if (!text_copy(definition->source, sizeof definition->source, source))
         return status_fail(st, STATUS_DATA_LOSS, "its source is too long");
     definition->kind = strcmp(kind, "file") == 0 ? STREAM_FILE : STREAM_LIVE;

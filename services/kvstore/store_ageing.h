@@ -1,0 +1,37 @@
+/* store_ageing.h - when which segment ages: by its class's policy, or earlier when the disk fills; and how far back the store
+ * will remember.
+ *
+ * A segment is as old as its newest frame, but not older than it has been here: a film of last year begins to age when it is
+ * read. It ages as a whole, the oldest first, one at a time (segment_age.h). Above STORE_PRESSED_PERCENT of the disk's budget
+ * segments go one step further than their age says; what that does not free, the budget's removal does (store_budget.c).
+ *
+ * Owner:  the store. Thread: loop. */
+#ifndef REELKV_KVSTORE_STORE_AGEING_H
+#define REELKV_KVSTORE_STORE_AGEING_H
+
+#include "kvstore/ageing_policy.h"
+#include "kvstore/segment_age.h"
+#include "loop/loop.h"
+
+enum { STORE_PRESSED_PERCENT = 80 };
+
+struct store_ageing {
+    struct ageing_policy policy;
+    struct segment_age age;
+    struct loop_timer timer;
+    uint64_t rewritten_segments;
+    /* how far back, when everything goes on as it does: asked for often, found now and then */
+    int64_t horizon_ns;
+    uint64_t horizon_at_ns;
+};
+
+void store_ageing_start(struct store *store);
+void store_ageing_stop(struct store *store);
+
+/* That of the stream's definition; default, when the policy does not know it (any more). */
+const struct ageing_class *store_class_of(const struct stream *stream);
+
+/* For how long the stream's frames will be there, in whatever step; 0: nobody can tell, for nothing is being written to it. */
+int64_t store_remembers_ns(struct store *store, const struct stream *stream);
+
+#endif
