@@ -6,7 +6,7 @@
 #include "kvstore/store.h"
 #include "kvstore/stream_hold.h"
 
-enum { LOOK_MS_MIN = 20, LOOK_MS_MAX = 10000, LOOKS_A_STEP = 20, AGAIN_S = 10 };
+enum { LOOK_MS_MIN = 20, LOOK_MS_MAX = 1000, LOOKS_A_STEP = 20, AGAIN_S = 10 };
 
 static bool is_pressed(const struct store *store)
 {
