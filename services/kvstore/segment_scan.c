@@ -323,21 +323,44 @@ static uint64_t look_for_end(struct segment_scan *scan, uint64_t at, uint64_t sa
     return found.record_bytes;
 }
 
-/* The superblock may be what does not fit, is another file's, or is not read now: then a mark alone can say that not all was synced. */
-static bool find_synced_anyhow(struct segment_scan *scan, uint64_t salt, struct status *st)
+/* The superblock may be what does not fit, is another file's, or is not read now: then a mark alone can say that not all was
+ * synced. */
+static bool find_synced_anyhow(struct segment_scan *scan, uint64_t salt, struct kv_super *super,
+                               struct status *st)
 {
-    struct kv_super super;
     struct status why;
 
     if (!make_image(scan, KV_HEADER_BYTES_MAX, st))
         return false;
     scan->synced = UINT64_MAX;
     if (!disk_read(scan->disk, scan->fd, scan->image, KV_PAGE_BYTES, 0, &why) ||
-        !kv_super_get(&super, scan->image, &why) || super.salt != salt || !find_synced(scan, &super, &why)) {
+        !kv_super_get(super, scan->image, &why) || super->salt != salt || !find_synced(scan, super, &why)) {
         scan->synced = UINT64_MAX;
         read_mark(scan, salt, &scan->synced, &why);
     }
     return true;
+}
+
+/* What fits behind what was synced for sure counts for a start that can read the file (segment_scan_run()): a sealed file whose
+ * new name was lost has no mark. */
+static bool hear_what_fits(struct segment_scan *scan, const struct kv_super *super, uint64_t at,
+                           struct segment_scan_end *end, struct status *st)
+{
+    struct segment segment = { .super = *super, .end_seq = end->seq };
+
+    for (;;) {
+        enum finding finding = look_at(scan, &segment, at, st);
+        struct kv_layout layout;
+
+        if (finding == FOUND_RECORD)
+            finding = check_record(scan, at, st);
+        if (finding != FOUND_RECORD)
+            return finding != FOUND_FAILURE;
+        segment.end_seq = scan->record.end_seq;
+        hear(end, scan->record.end_seq, scan->record.token_index + scan->record.tokens);
+        kv_record_layout(&scan->record, &layout);
+        at += layout.record_bytes;
+    }
 }
 
 bool segment_scan_end(const struct file_ops *disk, const char *path, uint64_t salt,
@@ -347,13 +370,16 @@ bool segment_scan_end(const struct file_ops *disk, const char *path, uint64_t sa
     struct segment_scan scan = { .disk = disk,
                                  .fd = disk_open(disk, path, O_RDONLY, st),
                                  .is_open = strcmp(strrchr(path, '.'), ".open") == 0 };
+    struct kv_super super = { 0 };
     bool ok = scan.fd >= 0 && disk_length(disk, scan.fd, &scan.file_bytes, st) &&
-              find_synced_anyhow(&scan, salt, st);
+              find_synced_anyhow(&scan, salt, &super, st);
     struct status unread = { 0 };
+    uint64_t at = KV_PAGE_BYTES;
 
-    for (uint64_t at = KV_PAGE_BYTES; ok && at < scan.synced && at + KV_PAGE_BYTES <= scan.file_bytes;
-         at = skip_hole(&scan, at))
+    for (; ok && at < scan.synced && at + KV_PAGE_BYTES <= scan.file_bytes; at = skip_hole(&scan, at))
         at += look_for_end(&scan, at, salt, &end, &unread);
+    if (ok && super.salt == salt && scan.synced != UINT64_MAX)
+        ok = hear_what_fits(&scan, &super, at, &end, st);
     if (unread.code != STATUS_OK) {
         *st = unread;
         ok = status_wrap(st, "%s", path);

@@ -193,4 +193,34 @@ TEST(unusable_file_keeps_its_numbers)
     }
 }
 
+/* A power cut took back the name that sealing gave: the file has no mark any more, and all of it was acked. The start after
+ * next finds what this one cannot read. */
+TEST(unusable_sealed_file_under_its_old_name_keeps_its_numbers)
+{
+    char base[PATH_MAX], from[PATH_MAX + 8], to[PATH_MAX + 8];
+    struct fixture_writer writer;
+    struct fixture fixture;
+    struct stream *stream;
+
+    fixture_start(&fixture);
+    stream = fixture_write(&fixture, "cam-1", &writer, 10);
+    stream_detach(stream, &writer.base);
+    fixture_wait_sealed(&fixture, stream);
+    snprintf(base, sizeof base, "%s", stream->segments[0]->base);
+    fixture_stop(&fixture);
+    snprintf(from, sizeof from, "%s.seg", base);
+    snprintf(to, sizeof to, "%s.open", base);
+    CHECK_EQ(rename(from, to), 0);
+    fixture.options.disk = faulty_disk();
+    plan_fault(FAULT_READ, ENOMEM, 1, 1);
+    fixture_open(&fixture);
+    CHECK_EQ(fault.failed, 1);
+    CHECK_EQ(store_find(fixture.store, "default", "cam-1")->next_seq, 10);
+    fixture_stop(&fixture);
+    plan_fault(0, 0, 0, 0);
+    fixture_open(&fixture);
+    fixture_check_all(&fixture, store_find(fixture.store, "default", "cam-1"), 0, 10);
+    fixture_stop(&fixture);
+}
+
 TEST_MAIN()
