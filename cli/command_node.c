@@ -123,8 +123,8 @@ static const struct option_row mem_rows[] = {
 #undef ROW
 };
 
-static const char *const store_titles[] = { "STORE",    ">MEMORY", ">OF",      ">DISK",   ">OF",
-                                            ">CAMERAS", ">FRAMES", ">DAMAGED", ">GUESSED" };
+static const char *const store_titles[] = { "STORE",    ">MEMORY", ">OF",      ">DISK",    ">OF",
+                                            ">CAMERAS", ">FRAMES", ">DAMAGED", ">GUESSED", "SCRUBBED" };
 static const char *const camera_titles[] = { "CAMERA", "STORE", ">FRAMES", ">GONE", ">DAMAGED",
                                              ">GAPS",  ">DISK", "OLDEST",  "NEWEST" };
 
@@ -136,6 +136,14 @@ static void guessed_cell(struct cli_table *table, const Reelkv__V1__ServerInfo *
     else
         cli_table_cell(table, "%.0f %%",
                        100.0 * (double)info->read_ahead_used / (double)info->read_ahead_slices);
+}
+
+/* When all of it was last read again. */
+static const char *scrubbed_text(const Reelkv__V1__ServerInfo *info)
+{
+    if (info->full_scrub_ns != 0)
+        return cli_time(info->full_scrub_ns);
+    return info->scrub_bytes_per_second == 0 ? "off" : "not yet";
 }
 
 static void store_row(const char *name, const Reelkv__V1__ServerInfo *info, struct cli_table *table,
@@ -153,6 +161,9 @@ static void store_row(const char *name, const Reelkv__V1__ServerInfo *info, stru
     json_set_u64(row, "quarantined_frames", info->quarantined_frames);
     json_set_u64(row, "read_ahead_slices", info->read_ahead_slices);
     json_set_u64(row, "read_ahead_used", info->read_ahead_used);
+    json_set_u64(row, "scrub_bytes_per_second", info->scrub_bytes_per_second);
+    json_set_i64(row, "full_scrub_ns", info->full_scrub_ns);
+    json_set_u64(row, "scrubbed_bytes", info->scrubbed_bytes);
     json_append(stores, row);
     cli_table_cell(table, "%s", name);
     cli_table_cell(table, "%s", cli_bytes(info->ram_used_bytes));
@@ -163,6 +174,7 @@ static void store_row(const char *name, const Reelkv__V1__ServerInfo *info, stru
     cli_table_cell(table, "%llu", (unsigned long long)info->frames);
     cli_table_cell(table, "%llu", (unsigned long long)info->quarantined_frames);
     guessed_cell(table, info);
+    cli_table_cell(table, "%s", scrubbed_text(info));
 }
 
 /* Stores that do not answer are left out here as camera_list_read() leaves out their cameras. */

@@ -47,6 +47,9 @@ static void get_server_info(struct rpc_call *call, void *state)
     info.read_ahead_used = store->ahead.used;
     info.pressure = (Reelkv__V1__Pressure)store_pressure(store);
     info.rewritten_segments = store->ageing_state.rewritten_segments;
+    info.scrub_bytes_per_second = store->options.scrub_bytes_per_second;
+    info.full_scrub_ns = store->scrub.full_ns;
+    info.scrubbed_bytes = store->scrub.read_bytes;
     if (kvstore->shm != NULL)
         info.shm_socket = (char *)(uintptr_t)kvstore_shm_path(kvstore->shm);
     rpc_call_reply(call, &info.base, NULL);
@@ -109,7 +112,8 @@ static bool open_store(struct kvstore *kvstore, struct status *st)
                                          .commit_ms = options->commit_ms,
                                          .reading_threads = options->reading_threads,
                                          .writing_threads = options->writing_threads,
-                                         .ageing = options->ageing };
+                                         .ageing = options->ageing,
+                                         .scrub_bytes_per_second = options->scrub_bytes_per_second };
 
     if (options->path[0] == '\0')
         return status_fail(st, STATUS_INVALID, "--path must name the data folder");

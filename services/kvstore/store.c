@@ -205,7 +205,7 @@ void store_start_commits(struct store *store)
 
 static bool is_quiet(const struct store *store)
 {
-    if (store->removal != NULL || store->ages != NULL || store->warm_up != NULL)
+    if (store->removal != NULL || store->ages != NULL || store->warm_up != NULL || store->scrub.job != NULL)
         return false;
     for (const struct stream *stream = store->streams; stream != NULL; stream = stream->next) {
         if (stream->saves != NULL || stream->deletion != NULL)
@@ -257,6 +257,7 @@ void store_close(struct store *store)
     store->is_closing = true;
     keys_retry(store); /* who waits is told */
     store_ageing_stop(store);
+    scrub_stop(store);
     if (store->writing != NULL) {
         for (struct stream *stream = store->streams; stream != NULL; stream = stream->next)
             for (uint32_t i = 0; i < stream->segment_count; i++)
@@ -267,6 +268,7 @@ void store_close(struct store *store)
     loop_timer_stop(&store->retry_timer);
     loop_timer_stop(&store->age_timer);
     work_pool_destroy(store->reading_ahead);
+    scrub_close(store);
     work_pool_destroy(store->reading);
     work_pool_destroy(store->computing);
     work_pool_destroy(store->ageing);

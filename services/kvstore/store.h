@@ -25,6 +25,7 @@
 #include "kvstore/index.h"
 #include "kvstore/keys_later.h"
 #include "kvstore/ram_arena.h"
+#include "kvstore/scrub.h"
 #include "kvstore/segment.h"
 #include "kvstore/store_ageing.h"
 #include "kvstore/stream.h"
@@ -38,9 +39,10 @@ struct store_options {
     uint64_t segment_bytes_max;
     uint32_t commit_ms; /* at most this long from RAM to disk */
     uint32_t reading_threads, writing_threads;
-    uint32_t computing_threads;  /* 0: as many as there are processors */
-    const char *ageing;          /* ageing_policy.h; NULL: "" */
-    const struct file_ops *disk; /* NULL: the real one */
+    uint32_t computing_threads;      /* 0: as many as there are processors */
+    const char *ageing;              /* ageing_policy.h; NULL: "" */
+    uint64_t scrub_bytes_per_second; /* 0: off */
+    const struct file_ops *disk;     /* NULL: the real one */
 };
 
 #define STORE_VERSION "0.1.0" /* of the release, for receipts and whoever asks */
@@ -79,6 +81,7 @@ struct store {
     uint64_t disk_used_bytes;
     struct segment *oldest, *newest; /* sealed segments by age */
     struct keys_later keys_later;
+    struct scrub scrub;
     struct removal *removal;  /* the one running */
     uint64_t remove_at_ns;    /* the next one not before: the last one failed */
     struct segment_age *ages; /* the segment being rewritten, and those that wait for their turn */

@@ -256,16 +256,22 @@ bool store_is_removing_from(const struct store *store, const struct stream *stre
 }
 
 /* *held_p: when there is none, a hold of one that could go but for it; NULL: there is none of these either. */
-static struct segment *oldest_removable(const struct store *store, const struct stream_hold **held_p)
+static struct segment *oldest_removable(struct store *store, const struct stream_hold **held_p)
 {
     struct segment *segment = store->oldest;
 
     for (*held_p = NULL; segment != NULL; segment = segment->age_next) {
         const struct stream_hold *hold;
 
-        if (segment->is_leaving || segment_is_busy(segment))
+        if (segment->is_leaving)
             continue;
         hold = segment_held(segment);
+        if (segment_is_busy(segment)) {
+            if (hold != NULL || !scrub_yield(store, segment))
+                continue;
+            *held_p = NULL;
+            return NULL; /* it is asked again in a moment, and no younger one goes for it */
+        }
         if (hold == NULL)
             return segment;
         if (*held_p == NULL)

@@ -346,7 +346,8 @@ bool store_open(struct store **store_p, struct loop *loop, const struct store_op
                              st) ||
         !take_lock(store, st) ||
         !ram_arena_create(&store->arena, options->ram_bytes - options->ram_bytes / 4, st) ||
-        !start_pools(store, st) || !load_all(store, st) || !store_fit_budget(store, st)) {
+        !start_pools(store, st) || !load_all(store, st) || !scrub_open(store, st) ||
+        !store_fit_budget(store, st)) {
         store_close(store);
         return status_wrap(st, "open store");
     }

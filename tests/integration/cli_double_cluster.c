@@ -279,6 +279,8 @@ static void get_server_info(struct rpc_call *call, void *state)
     info.quarantined_frames = 2;
     info.read_ahead_slices = 400;
     info.read_ahead_used = 300;
+    info.scrub_bytes_per_second = 50 << 20;
+    info.full_scrub_ns = 1700000000000000000ll;
     rpc_call_reply(call, &info.base, NULL);
 }
 

@@ -503,6 +503,8 @@ TEST(memory_and_workers_are_shown)
     CHECK_EQ(RUN(&verb, "mem", "ls"), 0);
     CHECK_HAS(process_log(&verb), "512 MiB");
     CHECK_HAS(process_log(&verb), "75 %");
+    CHECK_HAS(process_log(&verb), "SCRUBBED");
+    CHECK_HAS(process_log(&verb), "2023-11-1"); /* of whatever time zone */
     CHECK_EQ(RUN(&verb, "mem", "ls", "--json"), 0);
     value = printed(&verb);
     store = json_at(json_get(value, "stores"), 0);
@@ -510,6 +512,7 @@ TEST(memory_and_workers_are_shown)
     CHECK_EQ(json_number(json_get(store, "quarantined_frames")), 2);
     CHECK_EQ(json_number(json_get(store, "read_ahead_slices")), 400);
     CHECK_EQ(json_number(json_get(store, "read_ahead_used")), 300);
+    CHECK_EQ(json_number(json_get(store, "full_scrub_ns")), 1700000000000000000ll);
     json_free(value);
     CHECK_EQ(RUN(&verb, "node", "ls", "--json"), 0);
     value = printed(&verb);

@@ -1,0 +1,183 @@
+/* The scrub: every sealed segment is read again, at no more than its rate; frames that no longer fit are quarantined before
+ * anybody asks, everything else stays as it was; how far it came outlives the store. */
+#include "kvstore_faulty_disk.h"
+#include "kvstore_picture.h"
+
+enum { FRAMES = 200 };
+
+/* Turns the loop until the pass has ended and is saved. */
+static void scrub_all(struct fixture *fixture)
+{
+    int64_t before_ns = fixture->store->scrub.full_ns;
+
+    fixture_wait_keys(fixture);
+    scrub_begin(fixture->store);
+    FIXTURE_TURN_UNTIL(fixture,
+                       fixture->store->scrub.full_ns != before_ns && fixture->store->scrub.job == NULL);
+}
+
+static struct stream *write_many(struct fixture *fixture)
+{
+    struct fixture_writer writer;
+    struct stream *stream;
+
+    fixture_start(fixture);
+    fixture_stop(fixture);
+    fixture->options.scrub_bytes_per_second = 1 << 30;
+    fixture_open(fixture);
+    stream = fixture_write(fixture, "cam-1", &writer, FRAMES);
+    stream_detach(stream, &writer.base);
+    fixture_wait_sealed(fixture, stream);
+    CHECK(stream->segment_count >= 3);
+    return stream;
+}
+
+static uint64_t sealed_bytes(const struct stream *stream)
+{
+    uint64_t bytes = 0;
+
+    for (uint32_t i = 0; i < stream->segment_count; i++) {
+        struct stat info;
+        char path[PATH_MAX + 8];
+
+        snprintf(path, sizeof path, "%s.seg", stream->segments[i]->base);
+        CHECK_EQ(stat(path, &info), 0);
+        bytes += (uint64_t)info.st_size;
+    }
+    return bytes;
+}
+
+TEST(scrub_reads_every_byte_of_what_is_sealed_and_remembers_it)
+{
+    struct fixture fixture;
+    struct stream *stream = write_many(&fixture);
+    uint64_t bytes = sealed_bytes(stream);
+    int64_t full_ns;
+
+    scrub_all(&fixture);
+    CHECK_EQ(fixture.store->scrub.read_bytes, bytes);
+    CHECK_EQ(fixture.store->scrub.damaged, 0);
+    full_ns = fixture.store->scrub.full_ns;
+    CHECK(full_ns > 0 && full_ns <= clock_utc_ns());
+    fixture_check_all(&fixture, stream, 0, FRAMES);
+    fixture_stop(&fixture);
+    fixture_open(&fixture);
+    CHECK_EQ(fixture.store->scrub.full_ns, full_ns);
+    fixture_stop(&fixture);
+}
+
+/* One bit of a frame, then also of a column of keys. */
+TEST(scrub_quarantines_what_is_damaged_and_nothing_else)
+{
+    struct picture picture;
+
+    picture_take(&picture, false);
+    picture.fixture.options.scrub_bytes_per_second = 1 << 30;
+    for (unsigned round = 0; round < 3; round++) {
+        struct stream *stream = picture_restore(&picture, picture.segment.data, picture.segment.len);
+        struct fixture *fixture = &picture.fixture;
+        char byte = picture.segment.data[picture_offset(4) + 5000];
+        bool is_footer = round == 2;
+        uint64_t at = is_footer ? picture.segment.len - KV_PAGE_BYTES - 1 : picture_offset(4) + 5000;
+        int fd = open(picture.path, O_WRONLY | O_CLOEXEC);
+
+        fixture_wait_keys(fixture);
+        CHECK_EQ(picture_count(&picture, stream).right, PICTURE_FRAMES);
+        CHECK(fd >= 0);
+        byte = (char)(picture.segment.data[at] ^ 16);
+        if (round > 0)
+            CHECK_EQ(pwrite(fd, &byte, 1, (off_t)at), 1);
+        close(fd);
+        scrub_all(fixture);
+        CHECK_EQ(fixture->store->scrub.damaged > 0, round > 0);
+        CHECK_EQ(fixture->store->quarantined_frames, round == 1);
+        CHECK_EQ(stream_damaged_frames(stream), round == 1);
+        for (uint64_t seq = 0; seq < PICTURE_FRAMES; seq++)
+            CHECK_EQ(stream_find(stream, seq)->is_quarantined, round == 1 && seq == 4);
+        fixture_stop(fixture);
+    }
+    picture_drop(&picture);
+}
+
+/* What cannot be read now is not damage. */
+TEST(scrub_marks_nothing_that_the_disk_does_not_read)
+{
+    struct fixture fixture;
+    struct stream *stream = write_many(&fixture);
+
+    fixture_stop(&fixture);
+    fixture.options.disk = faulty_disk();
+    fixture_open(&fixture);
+    stream = store_find(fixture.store, "default", "cam-1");
+    fixture_wait_keys(&fixture);
+    plan_fault(FAULT_READ, EIO, 1, 100000);
+    scrub_all(&fixture);
+    plan_fault(0, 0, 0, 0);
+    CHECK_EQ(fixture.store->quarantined_frames, 0);
+    fixture_check_all(&fixture, stream, 0, FRAMES);
+    fixture_stop(&fixture);
+}
+
+/* It has a byte a second: whoever wants the segment, or the end of the store, does not wait for that. */
+TEST(scrub_makes_way)
+{
+    for (unsigned round = 0; round < 3; round++) {
+        struct fixture fixture;
+        struct stream *stream = write_many(&fixture);
+
+        fixture_stop(&fixture);
+        fixture.options.scrub_bytes_per_second = 1;
+        fixture_open(&fixture);
+        stream = store_find(fixture.store, "default", "cam-1");
+        fixture_wait_keys(&fixture);
+        scrub_begin(fixture.store);
+        CHECK(fixture.store->scrub.job != NULL);
+        if (round == 0) {
+            fixture_remove(&fixture, stream);
+        } else if (round == 1) { /* the oldest goes for others */
+            struct segment *oldest = stream->segments[0];
+
+            CHECK_EQ(oldest->reads, 1);
+            while (stream->segments[0] == oldest) {
+                struct segment wanted = { .stream = stream };
+
+                CHECK(!store_reserve_disk(fixture.store, &wanted, fixture.options.disk_bytes));
+                loop_run_once(fixture.loop);
+            }
+        }
+        fixture_stop(&fixture);
+        CHECK_OK(file_remove_tree(fixture.root, &fixture.st), fixture.st);
+    }
+}
+
+/* Half a pass goes on where it was. */
+TEST(scrub_goes_on_where_the_store_ended)
+{
+    struct fixture fixture;
+    struct stream *stream = write_many(&fixture);
+    uint64_t bytes = sealed_bytes(stream);
+    struct segment *first = stream->segments[0];
+    struct scrub *scrub = &fixture.store->scrub;
+    char text[200], path[600];
+    struct stat info;
+
+    snprintf(path, sizeof path, "%s.seg", first->base);
+    CHECK_EQ(stat(path, &info), 0);
+    snprintf(text, sizeof text, "{ \"full_ns\": 0, \"pass_ns\": %lld, \"cursor_ns\": %lld }",
+             (long long)clock_utc_ns(), (long long)first->super.created_ns + 1);
+    CHECK_EQ(scrub->pass_ns, 0);
+    fixture_stop(&fixture);
+    snprintf(path, sizeof path, "%s/scrub.json", fixture.root);
+    CHECK_OK(file_write_durable(path, text, strlen(text), &fixture.st), fixture.st);
+    fixture_open(&fixture);
+    scrub_all(&fixture);
+    CHECK_EQ(fixture.store->scrub.read_bytes, bytes - (uint64_t)info.st_size);
+    fixture_stop(&fixture);
+    CHECK_OK(file_write_durable(path, "{ \"full", 7, &fixture.st), fixture.st);
+    fixture_open(&fixture); /* damaged: as none */
+    scrub_all(&fixture);
+    CHECK_EQ(fixture.store->scrub.read_bytes, bytes);
+    fixture_stop(&fixture);
+}
+
+TEST_MAIN()
