@@ -340,6 +340,22 @@ static bool look_for_keys(struct view_score *score)
     return true;
 }
 
+/* Those behind it too, so that they are read beside each other. */
+static void want_the_rest(const struct view_score *score)
+{
+    const struct view *view = score->view;
+    const struct segment *last = NULL;
+
+    for (uint32_t i = view->entry_count; i-- > score->keys_seen;) {
+        const struct index_chunk *chunk = view->entries[i].chunk;
+
+        if (chunk->is_blank && chunk->segment != NULL && !chunk->segment->is_leaving &&
+            chunk->segment != last)
+            keys_want(chunk->segment);
+        last = chunk->segment;
+    }
+}
+
 static bool retry_score(struct keys_waiter *waiter)
 {
     struct view_score *score = container_of(waiter, struct view_score, keys);
@@ -363,10 +379,12 @@ bool view_score_start(struct view_score *score)
     score->work = (struct work){ .run = score_run, .done = score_done };
     score->keys = (struct keys_waiter){ .retry = retry_score };
     score->keys_seen = score->query == NULL ? score->view->entry_count : 0;
-    if (!look_for_keys(score) || score->keys_seen < score->view->entry_count)
+    if (!look_for_keys(score) || score->keys_seen < score->view->entry_count) {
+        want_the_rest(score);
         keys_wait(score->view->store, &score->keys); /* a failure is told there, not before this returns */
-    else if (!work_pool_submit(score->view->store->computing, &score->work))
+    } else if (!work_pool_submit(score->view->store->computing, &score->work)) {
         return false;
+    }
     view_ref(score->view);
     return true;
 }
