@@ -219,7 +219,8 @@ bool kv_record_verify(const struct kv_record *record, const uint8_t *image, stru
     while (kv_record_next_part(record, &part)) {
         uint64_t end = part.at + part.bytes;
 
-        if (kv_crc(0, image + part.at, part.bytes) != part.crc || !bytes_are_zero(image + end, part.zeros_end - end))
+        if (kv_crc(0, image + part.at, part.bytes) != part.crc ||
+            !bytes_are_zero(image + end, part.zeros_end - end))
             return status_fail(st, STATUS_DATA_LOSS, "record %llu: checksum of its %s does not fit",
                                (unsigned long long)record->seq, part.what);
     }

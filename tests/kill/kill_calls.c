@@ -90,6 +90,24 @@ static void add_bytes(struct slice *slice, const struct rpc_payload *payload)
         end_slice(slice);
 }
 
+/* What a message brings: heads of the frames `seqs`, and bytes of the last one. Returns how many heads. */
+static uint32_t take_message(struct slice *slice, const Reelkv__V1__SliceReply *reply,
+                             const struct rpc_payload *payload, const uint64_t *seqs, size_t count,
+                             struct kv_shm_peer *peer)
+{
+    uint32_t heads = reply->head == NULL ? 0 : 1 + (uint32_t)reply->n_more;
+
+    for (uint32_t i = 0; i < heads; i++) {
+        const Reelkv__V1__SliceHead *head = i == 0 ? reply->head : reply->more[i - 1];
+
+        CHECK(head->index < count);
+        slice->seq = seqs[head->index];
+        begin_slice(slice, head, peer);
+    }
+    add_bytes(slice, payload);
+    return heads;
+}
+
 /* --- fetch --- */
 
 bool kill_fetch(struct server *server, struct kill_stream *stream, const uint64_t *seqs, uint32_t count,
@@ -124,17 +142,9 @@ bool kill_fetch(struct server *server, struct kill_stream *stream, const uint64_
     if (!rpc_sync_open(&fetch, server->client, &api_fetch, &options, st))
         return false;
     ok = rpc_sync_write(fetch, &request.base, NULL, st) && rpc_sync_half_close(fetch, st);
-    while (ok && (ok = rpc_sync_read(fetch, &message, st)) && message != NULL) {
-        const Reelkv__V1__SliceHead *head = ((const Reelkv__V1__SliceReply *)message->body)->head;
-
-        if (head != NULL) {
-            CHECK(head->index < count);
-            slice.seq = seqs[head->index];
-            begin_slice(&slice, head, peer);
-            heads++;
-        }
-        add_bytes(&slice, &message->payload);
-    }
+    while (ok && (ok = rpc_sync_read(fetch, &message, st)) && message != NULL)
+        heads += take_message(&slice, (const Reelkv__V1__SliceReply *)message->body, &message->payload, seqs,
+                              count, peer);
     ok = ok && rpc_sync_finish(fetch, st);
     rpc_sync_stream_destroy(fetch);
     if (ok)
@@ -187,12 +197,7 @@ static bool read_layer(struct retrieval *retrieval, struct slice *slice)
             take_hits(&hits, reply->hits);
         if (reply->item_case != REELKV__V1__RETRIEVE_REPLY__ITEM_SLICE)
             continue;
-        if (reply->slice->head != NULL) {
-            CHECK(reply->slice->head->index < hits.count);
-            slice->seq = hits.seqs[reply->slice->head->index];
-            begin_slice(slice, reply->slice->head, NULL);
-        }
-        add_bytes(slice, &message->payload);
+        take_message(slice, reply->slice, &message->payload, hits.seqs, hits.count, NULL);
     }
     return false;
 }
