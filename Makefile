@@ -21,6 +21,8 @@ demo-score: build ## score the demo model on cameras that know the truth (long)
 bench: build ## kernels, model steps, a store's start: as shares of what this machine can do
 	@build/$(PRESET)/bench/micro/tensor_bench && build/$(PRESET)/bench/micro/model_bench
 	@REELKV_SCALE_STREAMS=1000 build/$(PRESET)/tests/scale/store_scale_test
+bench-store: build ## the store as shares of what this machine can do (some minutes, 8 GiB of RAM, 8 of disk)
+	@build/$(PRESET)/bench/load/kv
 soak: build ## 100,000 power cuts of a simulated disk, a million damages, 10,000 kills (an hour or more; the kills resume)
 	@build/$(PRESET)/tests/simulation/store_simulation --seeds 100000
 	@build/$(PRESET)/tests/damage/damage --samples 1000000
@@ -38,4 +40,4 @@ install: build ## install PRESET under /usr/local, or DESTDIR
 clean: ## remove every build
 	@rm -rf build
 
-.PHONY: help setup build demo check tsan demo-score bench soak fuzz fresh deploy-check format install clean
+.PHONY: help setup build demo check tsan demo-score bench bench-store soak fuzz fresh deploy-check format install clean

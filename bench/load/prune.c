@@ -2,7 +2,7 @@
  * keys and queries: a truth camera is watched, questions about it are asked, and for each layer's query it is counted how
  * many chunks could hold one of the best.
  *
- *   prune [--frames 4096] [--questions 64]
+ *   prune [--frames 4096] [--questions 64] [--busy]
  *
  * Two bounds of a chunk's best score: a box, the least and greatest of each of the keys' numbers, and a ball, their mean
  * and the greatest distance from it. A chunk has to be scanned when its bound is not below the worst of the best scores;
@@ -26,12 +26,15 @@ static const char *const bound_names[BOUNDS] = { "box", "ball", "both" };
 
 struct prune_options {
     uint32_t frames, questions, seed;
+    bool busy;
 };
 
 static const struct option_row rows[] = {
     OPTION_ROW(prune_options, frames, U32, "4096", "1024", "40000", "frames that the camera was watched"),
     OPTION_ROW(prune_options, questions, U32, "64", "1", "1024", "questions about it"),
     OPTION_ROW(prune_options, seed, U32, "7", "0", "4294967295", "which world the camera sees"),
+    OPTION_ROW(prune_options, busy, BOOL, "false", "", "",
+               "something is always in view, rather than now and then"),
 };
 
 struct pruning {
@@ -254,7 +257,8 @@ static void run(struct pruning *pruning)
     static struct question questions[QUESTIONS_ASKED_MAX];
     uint32_t count;
 
-    world_make(&world, pruning->options.seed, pruning->options.frames / 2 + 1, PROFILE_LONG);
+    world_make(&world, pruning->options.seed, pruning->options.frames / 2 + 1,
+               pruning->options.busy ? PROFILE_DEMO : PROFILE_LONG);
     count = questions_make(&world, pruning->options.questions, questions);
     pruning->payloads = memory(pruning->options.frames * sizeof *pruning->payloads);
     pruning->scores = memory(pruning->options.frames * sizeof *pruning->scores);
