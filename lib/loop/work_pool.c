@@ -161,9 +161,9 @@ bool work_pool_submit(struct work_pool *pool, struct work *work)
         pool->waiting++;
     }
     pthread_mutex_unlock(&pool->lock);
+    /* Not before: a thread that wakes would wait for the lock at once. */
     if (taken)
-        pthread_cond_signal(
-            &pool->more); /* not before: a thread that wakes would wait for the lock at once */
+        pthread_cond_signal(&pool->more);
     return taken;
 }
 
