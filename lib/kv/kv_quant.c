@@ -7,6 +7,7 @@
 #include "base/bytes.h"
 #include "base/number.h"
 #include "base/require.h"
+#include "kv/kv_quant_simd.h"
 
 static int code_max(uint16_t bits)
 {
@@ -151,12 +152,18 @@ void kv_quant_decode(const struct kv_geometry *geometry, struct kv_encoding enco
 {
     uint64_t numbers = numbers_of(geometry, tokens), groups = numbers / encoding.group;
     const uint8_t *codes = (const uint8_t *)from + groups * sizeof(float);
+    bool can_many =
+        encoding.bits == 8 && geometry->dtype != KV_DTYPE_F32 && encoding.group % KV_QUANT_LANES == 0;
 
     REQUIRE(encoding.bits != 0 && kv_encoding_fits(geometry, encoding));
     for (uint64_t g = 0; g < groups; g++) {
         float scale = number_f32_of_bits(get_u32((const uint8_t *)from + g * sizeof scale));
+        uint64_t first = g * encoding.group;
 
-        for (uint64_t at = g * encoding.group; at < (g + 1) * encoding.group; at++)
+        if (can_many && kv_quant_decode_avx2(geometry->dtype, codes + first, scale, encoding.group,
+                                             (uint8_t *)to + first * sizeof(uint16_t)))
+            continue;
+        for (uint64_t at = first; at < first + encoding.group; at++)
             number_put(geometry->dtype, to, at, (float)get_code(codes, encoding.bits, at) * scale);
     }
 }
