@@ -74,7 +74,7 @@ static void take_notes(const struct question *question, struct notes *notes)
     uint32_t unseen = model_question_unseen_blocks(question->model_question);
 
     if (question->view.evicted_frames > 0)
-        note(notes, "%llu frames of this time have been evicted to keep the disk budget",
+        note(notes, "%llu frames of this time are gone: for the disk budget, with age, or forgotten",
              (unsigned long long)question->view.evicted_frames);
     if (question->view.gap_frames > 0)
         note(notes, "%llu frames of this time were never seen (gaps)",
@@ -271,8 +271,9 @@ static bool open_view(struct question *question)
                            (unsigned long long)damaged);
     if (question->view.frames == 0 && needs_frames(question))
         return status_fail(st, STATUS_OUT_OF_RANGE, "nothing is stored for that time%s",
-                           question->view.evicted_frames > 0 ? " any more (evicted to keep the disk budget)"
-                                                             : "");
+                           question->view.evicted_frames > 0
+                               ? " any more (it went for the disk budget, with age, or was forgotten)"
+                               : "");
     return true;
 }
 
