@@ -153,6 +153,7 @@ TEST(a_camera_from_add_to_rm)
     REFUSED(2, "not valid", "cam", "add", "Dock!", video);
     REFUSED(3, "No such file", "cam", "add", "gate", "/no/such/video.mp4");
     REFUSED(2, "is a folder", "cam", "add", "gate", test_folder());
+    REFUSED(2, "has no class night", "cam", "add", "gate", video, "--class", "night");
     REFUSED(3, "cam ls", "cam", "show", "nobody");
     REFUSED(3, "nobody", "ask", QUESTION, "--cam", "nobody");
     REFUSED(2, "empty", "ask", "  ", "--cam", "dock");
