@@ -305,8 +305,13 @@ static bool swap(struct segment_age *age)
     store_replace_segment(store, old, age->made);
     move_index(store, old, age->made);
     old->is_leaving = true;
-    old->reads--;
-    age->made->reads++; /* it stays until done() */
+    for (struct segment_age *other = age; other != NULL; other = other->next)
+        if (other->segment == old) { /* those that wait for their turn rewrite what was made */
+            old->reads--;
+            age->made->reads++; /* it stays until done() */
+            if (other != age)
+                other->segment = age->made;
+        }
     age->step = AGE_LEAVING;
     return true;
 }

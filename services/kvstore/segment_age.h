@@ -30,7 +30,7 @@ enum segment_age_step { AGE_WAITING, AGE_WRITING, AGE_LEAVING, AGE_UNLINKING };
 
 struct segment_age {
     /* asked for */
-    struct segment *segment; /* sealed, or failed; not leaving */
+    struct segment *segment; /* sealed, or failed; not leaving. If another is rewriting it: what that makes */
     struct segment_transform transform;
     bool makes_room; /* without room others go for it, and it waits; else it fails */
     void (*done)(struct segment_age *age);

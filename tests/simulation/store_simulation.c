@@ -49,10 +49,11 @@ static void run(uint64_t from, uint64_t count)
     }
     if (!is_quiet)
         printf("%llu seeds: %llu crashes, %llu failed calls, %llu frames written, %llu segments rewritten, "
-               "%llu answers of evicted ones\n",
+               "%llu ranges forgotten, %llu answers of evicted ones\n",
                (unsigned long long)count, (unsigned long long)story.crashes,
                (unsigned long long)story.failed_calls, (unsigned long long)story.frames,
-               (unsigned long long)story.rewritten, (unsigned long long)story.evicted);
+               (unsigned long long)story.rewritten, (unsigned long long)story.forgotten,
+               (unsigned long long)story.evicted);
 }
 
 static bool fails_without(const char *kind, uint64_t from, uint64_t count)

@@ -3,6 +3,8 @@
 #include <errno.h>
 
 #include "kvstore/segment_age.h"
+#include "kvstore/stream_forget.h"
+#include "kvstore/stream_hold.h"
 #include "sim_disk.h"
 #include "sim_loop.h"
 #include "unit/kvstore_fixture.h"
@@ -29,6 +31,12 @@ struct cast {
     bool may_be_there; /* its definition failed: what is on the disk nobody knows */
     struct fixture_answer defined, removed, opened;
     bool is_opening;
+    bool is_forgetting, is_holding, is_releasing;
+    struct fixture_answer forgotten, held, released;
+    uint64_t forget_from, forget_to;
+    struct stream_hold hold; /* asked for */
+    uint64_t hold_number;    /* acked; 0: none */
+    bool may_be_held;        /* a change failed: what is on the disk nobody knows */
     struct fixture_writer writer;
     uint64_t epoch;               /* acked */
     uint64_t durable_seq;         /* acked */
@@ -44,6 +52,7 @@ struct scene {
     struct cast cast[STREAMS];
     struct ageing ageing;
     bool is_cut; /* the power goes in this life */
+    bool keeps;  /* ranges are held and forgotten; then no call fails */
     bool ages;   /* segments are rewritten: one that is does not go, others go before it */
     bool only_cuts;
     bool is_long; /* enough is written for old segments to go */
@@ -77,6 +86,31 @@ static void check_answer(const struct fixture_answer *answer)
         test_fail(__FILE__, __LINE__, "without a failed call: %s", answer->st.text);
 }
 
+/* What was forgotten does not come back; what was held is, until it is released. */
+static void hear_retention(struct cast *cast)
+{
+    if (cast->is_forgetting && cast->forgotten.came) {
+        cast->is_forgetting = false;
+        for (uint64_t seq = cast->forget_from; cast->forgotten.ok && seq < cast->forget_to; seq++)
+            if (cast->offers[seq] == OFFER_FRAME)
+                cast->fates[seq] |= FATE_WENT;
+    }
+    if (cast->is_holding && cast->held.came) {
+        check_answer(&cast->held);
+        cast->is_holding = false;
+        if (cast->held.ok)
+            cast->hold_number = cast->hold.number;
+        cast->may_be_held |= !cast->held.ok;
+    }
+    if (cast->is_releasing && cast->released.came) {
+        check_answer(&cast->released);
+        cast->is_releasing = false;
+        if (cast->released.ok)
+            cast->hold_number = 0;
+        cast->may_be_held |= !cast->released.ok;
+    }
+}
+
 /* Takes note of what the store said while the power was on. */
 static void hear(struct scene *scene)
 {
@@ -106,6 +140,7 @@ static void hear(struct scene *scene)
             if (cast->opened.ok)
                 cast->epoch = stream->epoch;
         }
+        hear_retention(cast);
         if (!scene->is_unread) /* else it counts what is taken, and may not be there */
             cast->durable_seq = stream_durable_seq(stream);
     }
@@ -158,9 +193,11 @@ static void remove_stream(struct scene *scene, struct cast *cast, struct stream 
     struct stream_removed removed;
 
     cast->removed = (struct fixture_answer){ 0 };
-    cast->is_removing = true;
-    CHECK_OK(stream_delete(stream, &removed, fixture_done, &cast->removed, &scene->fixture.st),
-             scene->fixture.st);
+    cast->is_removing = stream_delete(stream, &removed, fixture_done, &cast->removed, &scene->fixture.st);
+    if (!cast->is_removing) {
+        CHECK_EQ(scene->fixture.st.code, STATUS_PRECONDITION);
+        CHECK(cast->is_holding || cast->is_releasing || cast->may_be_held || cast->hold_number != 0);
+    }
 }
 
 static void open_stream(struct scene *scene, struct cast *cast, struct stream *stream)
@@ -262,6 +299,48 @@ static void age(struct scene *scene, struct cast *cast, const struct stream *str
     segment_age_submit(scene->fixture.store, &ageing->age);
 }
 
+/* --- holding and forgetting --- */
+
+static void forget_some(struct scene *scene, struct cast *cast, struct stream *stream)
+{
+    uint64_t from, to;
+
+    if (cast->is_forgetting || stream->next_seq == 0)
+        return;
+    from = sim_pick(sim_random(), (uint32_t)stream->next_seq);
+    to = from + 1 + sim_pick(sim_random(), 20);
+    cast->forgotten = (struct fixture_answer){ 0 };
+    if (!stream_forget(stream, fixture_pts(from), fixture_pts(to), fixture_done, &cast->forgotten,
+                       &scene->fixture.st))
+        return;
+    cast->is_forgetting = true;
+    cast->forget_from = from;
+    cast->forget_to = to < stream->next_seq ? to : stream->next_seq;
+    for (uint64_t seq = cast->forget_from; seq < cast->forget_to; seq++)
+        cast->fates[seq] |= FATE_MAY_GO;
+    scene->story->forgotten++;
+}
+
+static void hold_some(struct scene *scene, struct cast *cast, struct stream *stream)
+{
+    uint64_t from = sim_pick(sim_random(), (uint32_t)stream->next_seq + 1);
+
+    if (cast->is_holding || cast->is_releasing || cast->may_be_held)
+        return;
+    if (cast->hold_number != 0) {
+        cast->released = (struct fixture_answer){ 0 };
+        cast->is_releasing =
+            stream_hold_release(stream, cast->hold_number, fixture_done, &cast->released, &scene->fixture.st);
+        return;
+    }
+    cast->held = (struct fixture_answer){ 0 };
+    cast->hold = (struct stream_hold){ .from_ns = fixture_pts(from),
+                                       .to_ns = fixture_pts(from + 1 + sim_pick(sim_random(), 8)),
+                                       .owner = "police",
+                                       .reason = "case 17" };
+    cast->is_holding = stream_hold_add(stream, &cast->hold, fixture_done, &cast->held, &scene->fixture.st);
+}
+
 static void offer(struct cast *cast, uint64_t from, uint64_t to, enum offer what)
 {
     for (uint64_t seq = from; seq < to; seq++) {
@@ -303,6 +382,10 @@ static void act_on(struct scene *scene, struct cast *cast, struct stream *stream
 
     if (scene->ages && sim_chance(sim_random(), 20))
         age(scene, cast, stream);
+    if (scene->keeps && sim_chance(sim_random(), 10))
+        forget_some(scene, cast, stream);
+    if (scene->keeps && sim_chance(sim_random(), 10))
+        hold_some(scene, cast, stream);
     if (stream->writer != NULL) {
         if (dice < 75)
             append(scene, cast, stream);
@@ -369,6 +452,21 @@ static bool check_number(struct scene *scene, const struct cast *cast, struct st
               (unsigned long long)cast->durable_seq, offered, (int)result);
 }
 
+/* One that was asked for, or to be released, may be there or not; nobody was told. */
+static void check_hold(struct cast *cast, const struct stream *stream)
+{
+    bool is_known = !cast->is_holding && !cast->is_releasing && !cast->may_be_held;
+    const struct stream_hold *hold = stream_hold_at(stream, 0);
+
+    if (is_known && cast->hold_number != 0 && (hold == NULL || hold->number != cast->hold_number))
+        test_fail(__FILE__, __LINE__, "%s: hold %llu is lost", cast->name,
+                  (unsigned long long)cast->hold_number);
+    if (is_known && cast->hold_number == 0 && hold != NULL)
+        test_fail(__FILE__, __LINE__, "%s: hold %llu is back", cast->name, (unsigned long long)hold->number);
+    cast->hold_number = hold == NULL ? 0 : hold->number;
+    cast->is_forgetting = cast->is_holding = cast->is_releasing = cast->may_be_held = false;
+}
+
 static void check_stream(struct scene *scene, struct cast *cast)
 {
     struct stream *stream = find(scene, cast);
@@ -387,6 +485,7 @@ static void check_stream(struct scene *scene, struct cast *cast)
     CHECK(stream->next_seq >= cast->durable_seq);
     CHECK(stream->next_seq <= cast->offered_seq);
     CHECK_EQ(stream->damaged_frames, 0);
+    check_hold(cast, stream);
     for (uint64_t seq = 0; seq < stream->next_seq; seq++)
         has_begun |= !check_number(scene, cast, stream, seq, has_begun);
     if (sim_disk_is_off())
@@ -423,6 +522,7 @@ static void hear_the_end(struct cast *cast, bool is_unread)
     cast->is_defined |= cast->is_defining && cast->defined.ok;
     cast->may_be_there |= cast->is_defining && !cast->defined.ok;
     cast->is_defining = false;
+    hear_retention(cast);
     if (cast->is_removing && cast->removed.ok)
         forget(cast);
 }
@@ -483,7 +583,7 @@ static void go_on_unchecked(struct scene *scene)
 
 static void live(struct scene *scene)
 {
-    bool calls_fail = !scene->only_cuts && sim_chance(sim_random(), 30);
+    bool calls_fail = !scene->only_cuts && !scene->keeps && sim_chance(sim_random(), 30);
     bool at_start = sim_chance(sim_random(), 30);
     bool is_open;
 
@@ -516,6 +616,7 @@ void store_story_run(uint64_t seed, bool only_cuts, struct store_story *story)
     sim_disk_start(sim_random());
     scene = (struct scene){ .only_cuts = only_cuts, .is_long = sim_chance(sim_random(), 10), .story = story };
     scene.ages = sim_chance(sim_random(), 50);
+    scene.keeps = scene.ages && sim_chance(sim_random(), 40);
     scene.fixture.options = (struct store_options){ .name = "kv-a",
                                                     .root = "/data",
                                                     .ram_bytes = 8 << 20,

@@ -13,7 +13,7 @@
 
 /* What happened: so that stories in which nothing does are seen. */
 struct store_story {
-    uint64_t crashes, failed_calls, frames, rewritten, evicted;
+    uint64_t crashes, failed_calls, frames, rewritten, evicted, forgotten;
 };
 
 /* Fails the running test (support/test.h) when something does not hold. `only_cuts`: no call fails while there is power. */
