@@ -83,7 +83,7 @@ static char *text_of(const struct stream *stream)
     json_set_u64(object, "expected_frames", stream->expected_frames);
     json_set_bool(object, "ended", stream->has_ended);
     json_set_str(object, "trouble", stream->trouble);
-    if (stream->is_importing)
+    if (stream->is_importing && !stream->is_finishing)
         json_set_bool(object, "importing", true);
     text = json_text(object, 2);
     json_free(object);

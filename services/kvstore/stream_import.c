@@ -62,9 +62,8 @@ bool stream_finish_import(struct stream *stream, stream_done_fn *done, void *use
     if (finishing == NULL)
         return status_fail(st, STATUS_EXHAUSTED, "no memory to end the import of stream %s", stream->name);
     *finishing = (struct finishing){ stream, done, user };
-    stream->is_importing = false; /* as it is written */
+    stream->is_finishing = true; /* from now on every stream.json that is written is of a whole one */
     ok = stream_save(stream, finished, finishing, st);
-    stream->is_importing = true; /* until it is on the disk */
     stream->is_finishing = ok;
     if (!ok)
         free(finishing);
