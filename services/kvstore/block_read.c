@@ -31,6 +31,35 @@ static bool take_header(struct block_read *read)
     return true;
 }
 
+static void move_part(struct block_read *read, uint64_t to, uint64_t from, uint64_t bytes)
+{
+    memcpy(read->buffer + to, read->image + from, bytes);
+}
+
+/* The block as if it had come with the numbers that are read from it now. */
+static void decode(struct block_read *read)
+{
+    const struct kv_geometry *geometry = &read->chunk->geometry;
+    struct kv_record_part part = { 0 }, plain_part = { 0 };
+    struct kv_record plain = read->record;
+    struct kv_layout from, to;
+
+    kv_record_encode(&plain, geometry, (struct kv_encoding){ 0 });
+    kv_record_layout(&read->record, &from);
+    kv_record_layout(&plain, &to);
+    move_part(read, to.note, from.note, plain.note_bytes);
+    move_part(read, to.thumbnail, from.thumbnail, plain.thumbnail_bytes);
+    move_part(read, to.embedding, from.embedding, plain.embedding_bytes);
+    move_part(read, to.keys, from.keys, plain.keys_bytes);
+    while (kv_record_next_part(&read->record, &part) && kv_record_next_part(&plain, &plain_part))
+        if (part.slice >= 0)
+            kv_quant_decode(geometry, read->frame->encoding, plain.tokens, read->image + part.at,
+                            read->buffer + plain_part.at);
+    kv_record_checksum(&plain, read->buffer);
+    read->record = plain;
+    read->image = read->buffer;
+}
+
 static void block_run(struct work *work)
 {
     struct block_read *read = container_of(work, struct block_read, work);
@@ -41,6 +70,8 @@ static void block_run(struct work *work)
                                     read->bytes, read->offset, &read->st) &&
                    take_header(read);
     read->ok = read->ok && kv_record_verify(&read->record, read->image, &read->st);
+    if (read->ok && read->is_reduced)
+        decode(read);
 }
 
 /* --- on the loop --- */
@@ -73,9 +104,9 @@ static void block_done(struct work *work)
     if (!read->ok) {
         fail(read);
     } else {
-        answer(read, FRAME_OK);
-        if (read->is_from_disk && frame != NULL && frame->image == NULL && read->chunk->segment != NULL &&
-            !read->segment->is_leaving && !frame->is_moved)
+        answer(read, read->is_reduced ? FRAME_DERIVED : FRAME_OK);
+        if (!read->is_reduced && read->is_from_disk && frame != NULL && frame->image == NULL &&
+            read->chunk->segment != NULL && !read->segment->is_leaving && !frame->is_moved)
             ram_publish(read->store->arena, read->slot, &frame->image, NULL);
     }
     stream_progress(stream);
@@ -110,6 +141,22 @@ static bool retry(struct ram_waiter *waiter)
     return false;
 }
 
+static bool make_buffer(struct block_read *read)
+{
+    struct kv_record plain;
+    struct kv_layout layout;
+
+    if (read->buffer != NULL)
+        return true;
+    kv_record_init_block(&plain, KV_RECORD_FRAME, &read->chunk->geometry, read->frame->tokens);
+    plain.note_bytes = KV_NOTE_BYTES_MAX; /* these are not known yet */
+    plain.embedding_bytes = KV_EMBEDDING_BYTES_MAX;
+    plain.thumbnail_bytes = read->frame->thumbnail_bytes;
+    kv_record_layout(&plain, &layout);
+    read->buffer = disk_buffer(layout.record_bytes);
+    return read->buffer != NULL;
+}
+
 static bool start_frame(struct block_read *read)
 {
     struct index_frame *frame = read->frame;
@@ -125,8 +172,11 @@ static bool start_frame(struct block_read *read)
         return answer(read, FRAME_EVICTED);
     if (frame->is_quarantined)
         return answer(read, FRAME_QUARANTINED);
-    if (frame->encoding.bits != 0 || !frame->has_slices) /* it is no more what came */
+    read->is_reduced = frame->encoding.bits != 0;
+    if (!frame->has_slices || (read->is_reduced && !read->takes_reduced)) /* it is no more what came */
         return answer(read, FRAME_EVICTED);
+    if (read->is_reduced && !make_buffer(read))
+        return answer(read, FRAME_UNAVAILABLE);
     read->offset = frame->offset;
     read->bytes = frame->record_bytes;
     if (read->slot == NULL && frame->image != NULL) {

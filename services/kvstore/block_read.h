@@ -12,6 +12,7 @@ struct block_read {
     struct store *store;
     const struct stream *stream; /* for INIT, until start returns */
     struct index_frame *frame;   /* NULL: the INIT block, the newest that came */
+    bool takes_reduced;          /* one of fewer bits too: decoded, and answered as DERIVED */
     void (*done)(struct block_read *read);
     /* answered */
     enum frame_result result;
@@ -23,9 +24,9 @@ struct block_read {
     struct index_chunk *chunk;
     struct segment *segment;
     struct ram_slot *slot;
-    uint8_t *buffer;
+    uint8_t *buffer; /* of INIT; or what is decoded to */
     uint64_t offset, bytes;
-    bool is_from_disk, is_running, ok;
+    bool is_from_disk, is_reduced, is_running, ok;
     struct status st;
 };
 

@@ -45,6 +45,7 @@ bool block_sender_begin(struct block_sender *sender, const struct stream *stream
     block->read.store = sender->kvstore->store;
     block->read.stream = stream;
     block->read.frame = frame;
+    block->read.takes_reduced = sender->takes_reduced;
     block->read.done = block_done;
     sender->block = block;
     sender->is_head_sent = false;

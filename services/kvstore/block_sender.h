@@ -16,6 +16,7 @@ struct block_sender {
     struct kvstore *kvstore;
     struct rpc_call *call;
     bool with_thumbnails;
+    bool takes_reduced; /* blocks of fewer bits too, decoded */
     /* Writes a message of the call's own type that has the block, or the chunk. False: the call takes nothing now. */
     bool (*write_block)(struct rpc_call *call, Reelkv__V1__Block *block);
     bool (*write_chunk)(struct rpc_call *call, Reelkv__V1__Chunk *chunk, const struct rpc_attachment *bytes);

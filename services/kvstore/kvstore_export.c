@@ -275,21 +275,28 @@ static enum progress send_block(struct export *export)
 {
     enum frame_result result = block_sender_result(&export->sender);
     const struct index_frame *frame = export->step == EXPORT_INIT ? NULL : frame_at(export);
+    bool has_bytes;
 
     if (result == 0)
         return WAITS;
-    if (result == FRAME_UNAVAILABLE || (result != FRAME_OK && frame == NULL && result != FRAME_NOT_FOUND)) {
+    if (result == FRAME_UNAVAILABLE && frame != NULL &&
+        frame->is_moved) { /* its file was rewritten meanwhile */
+        block_sender_end(&export->sender);
+        return WENT_ON;
+    }
+    has_bytes = frame_result_has_bytes(result);
+    if (result == FRAME_UNAVAILABLE || (!has_bytes && frame == NULL && result != FRAME_NOT_FOUND)) {
         fail(export, STATUS_UNAVAILABLE, "a block cannot be read now");
         return WAITS;
     }
-    if (result == FRAME_OK && !block_sender_send(&export->sender))
+    if (has_bytes && !block_sender_send(&export->sender))
         return WAITS;
     block_sender_end(&export->sender);
     if (frame == NULL) {
         export->step = EXPORT_ITEMS;
         return WENT_ON;
     }
-    if (result == FRAME_OK) {
+    if (has_bytes) {
         export->next_seq = frame->seq + 1;
         export->last_pts_ns = frame->pts_ns;
     }
@@ -299,7 +306,7 @@ static enum progress send_block(struct export *export)
 
 static enum progress send_item(struct export *export)
 {
-    struct index_frame *frame = frame_at(export);
+    struct index_frame *frame = frame_at(export), *moved = frame;
     const struct export_gap *gap =
         export->next_gap < export->gap_count ? &export->gaps[export->next_gap] : NULL;
     bool is_gap = gap != NULL && (frame == NULL || gap->from_seq < frame->seq);
@@ -320,7 +327,12 @@ static enum progress send_item(struct export *export)
     }
     if (frame->seq > export->next_seq)
         return write_hole(export, frame->seq, frame->pts_ns) ? WENT_ON : WAITS;
-    return begin_block(export, frame);
+    if (frame->is_moved)
+        moved = stream_find(export->stream, frame->seq);
+    if (moved != NULL)
+        return begin_block(export, moved);
+    next_frame(export); /* it went with the file that it was in */
+    return WENT_ON;
 }
 
 static enum progress step(struct export *export)
@@ -427,6 +439,7 @@ void kvstore_export(struct rpc_call *call, void *state)
     export->sender = (struct block_sender){ .kvstore = state,
                                             .call = call,
                                             .with_thumbnails = true,
+                                            .takes_reduced = true,
                                             .write_block = write_block,
                                             .write_chunk = write_chunk,
                                             .go_on = block_came };

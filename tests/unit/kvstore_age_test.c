@@ -363,4 +363,50 @@ TEST(age_ends_with_its_stream_and_its_store)
     fixture_stop(&fixture);
 }
 
+/* An export takes blocks of fewer bits as they are read: what questions get layer by layer, in one piece. */
+TEST(a_reduced_block_is_what_its_layers_are)
+{
+    const struct segment_transform transform = { .aged = { .bits = 8 } };
+    struct fixture_block_read block = { .read = { .takes_reduced = true, .done = fixture_block_done } };
+    struct fixture_writer writer;
+    struct fixture fixture;
+    struct stream *stream;
+
+    fixture_start(&fixture);
+    stream = write_sealed(&fixture, &writer, FEW_FRAMES);
+    age_all(&fixture, stream, &transform);
+    block.read.store = fixture.store;
+    block.read.stream = stream;
+    block.read.frame = stream_find(stream, 2);
+    if (!block_read_start(&block.read))
+        FIXTURE_TURN_UNTIL(&fixture, block.came);
+    CHECK_EQ(block.read.result, FRAME_DERIVED);
+    CHECK_EQ(kv_record_payload_bytes(&block.read.record),
+             kv_payload_bytes(&fixture_geometry, FIXTURE_TOKENS));
+    for (uint32_t layer = 0; layer < fixture_geometry.layers; layer++) {
+        uint64_t at = payload_layer_offset(&fixture_geometry, FIXTURE_TOKENS, layer);
+        struct kv_run run = kv_record_run(&block.read.record, at);
+        struct fixture_read reading = { .read = { .store = fixture.store,
+                                                  .frame = stream_find(stream, 2),
+                                                  .layer = layer,
+                                                  .done = fixture_read_done } };
+
+        if (!slice_read_start(&reading.read))
+            FIXTURE_TURN_UNTIL(&fixture, reading.came);
+        CHECK_EQ(reading.read.result, FRAME_DERIVED);
+        CHECK_MEM(block.read.image + run.image, reading.read.bytes, reading.read.length);
+        slice_read_release(&reading.read);
+    }
+    CHECK_OK(kv_record_verify(&block.read.record, block.read.image, &fixture.st), fixture.st);
+    block_read_release(&block.read);
+    block = (struct fixture_block_read){ .read = { .store = fixture.store,
+                                                   .stream = stream,
+                                                   .frame = stream_find(stream, 2),
+                                                   .done = fixture_block_done } };
+    CHECK(block_read_start(&block.read)); /* a writer's window is only what came */
+    CHECK_EQ(block.read.result, FRAME_EVICTED);
+    block_read_release(&block.read);
+    fixture_stop(&fixture);
+}
+
 TEST_MAIN()
