@@ -278,7 +278,8 @@ static bool send_message(struct slice_sender *sender, struct slice_item *item)
         reply.n_more = fill_more(item, &heads);
         reply.more = heads.list;
     }
-    attachment.data = item->slice.bytes + item->sent_bytes;
+    if (left > 0)
+        attachment.data = item->slice.bytes + item->sent_bytes;
     attachment.len = left < LIMIT_CHUNK_BYTES ? left : LIMIT_CHUNK_BYTES;
     item->refs += left > 0;
     if (!sender->write(sender, &reply, left > 0 ? &attachment : NULL)) {

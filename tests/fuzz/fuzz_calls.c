@@ -36,6 +36,10 @@ static const struct rpc_handler handlers[] = {
     { &api_fetch, kvstore_fetch },
     { &api_retrieve, kvstore_retrieve },
     { &api_timeline, kvstore_timeline },
+    { &api_watch_stream, kvstore_watch_stream },
+    { &api_export, kvstore_export },
+    { &api_list_holds, kvstore_list_holds },
+    { &api_list_receipts, kvstore_list_receipts },
 };
 
 /* --- the store --- */

@@ -15,9 +15,11 @@
 enum { PIECES_MAX = 64 };
 
 static const struct rpc_method *const methods[] = {
-    &api_create_stream, &api_get_stream,      &api_list_streams, &api_delete_stream, &api_report_trouble,
-    &api_push,          &api_get_server_info, &api_open_stream,  &api_append,        &api_load_window,
-    &api_score,         &api_fetch,           &api_retrieve,     &api_timeline,      &api_ask,
+    &api_create_stream, &api_get_stream,      &api_list_streams,    &api_delete_stream, &api_report_trouble,
+    &api_push,          &api_get_server_info, &api_open_stream,     &api_append,        &api_load_window,
+    &api_score,         &api_fetch,           &api_retrieve,        &api_timeline,      &api_ask,
+    &api_watch_stream,  &api_prefetch,        &api_cancel_prefetch, &api_export,        &api_hold,
+    &api_list_holds,    &api_release_hold,    &api_forget,          &api_list_receipts,
 };
 
 static uint32_t split(const uint8_t *data, size_t len, size_t piece_bytes, struct bytes pieces[PIECES_MAX])
