@@ -129,7 +129,8 @@ static bool list_namespace(struct store_loading *all, const char *folder, const 
 
         if (strncmp(names.list[i], ".gone-", 6) == 0 &&
             snprintf(gone, sizeof gone, "%s/%s", folder, names.list[i]) < PATH_MAX)
-            ok = file_remove_tree_on(disk, gone, st);
+            ok = file_remove_tree_on(disk, gone, st) &&
+                 file_sync_folder_on(disk, folder, st); /* its bytes are given to others */
         else if (name_check("stream", names.list[i], NULL))
             ok = list_stream(all, ns, names.list[i], st);
     }

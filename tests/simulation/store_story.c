@@ -9,7 +9,7 @@
 #include "sim_loop.h"
 #include "unit/kvstore_fixture.h"
 
-enum { STREAMS = 3, SEQ_MAX = 2048, LIVES = 3 };
+enum { STREAMS = 3, SEQ_MAX = 2048, LIVES = 3, SWAP_ACTS = 60 };
 
 enum offer { OFFER_NONE, OFFER_FRAME, OFFER_GAP };
 
@@ -51,11 +51,14 @@ struct scene {
     struct fixture fixture;
     struct cast cast[STREAMS];
     struct ageing ageing;
-    bool is_cut; /* the power goes in this life */
     bool keeps;  /* ranges are held and forgotten; then no call fails */
     bool ages;   /* segments are rewritten: one that is does not go, others go before it */
     bool only_cuts;
-    bool is_long; /* enough is written for old segments to go */
+    bool is_long;           /* enough is written for old segments to go */
+    uint32_t gone_percent;  /* of what is done to a stream: it is removed */
+    uint32_t taken_percent; /* of what is done to one that is written: another analyzer takes it */
+    bool is_cut;            /* in this life the power goes, no call fails */
+    bool is_cut_last;       /* when all is played, if not before */
     /* A call failed in some life: a segment that could not be removed stays, others go before it. */
     bool has_failed;
     /* A file was not read, in this life or in some: its numbers are taken; what was never durable of it may be back. */
@@ -198,6 +201,8 @@ static void remove_stream(struct scene *scene, struct cast *cast, struct stream 
         CHECK_EQ(scene->fixture.st.code, STATUS_PRECONDITION);
         CHECK(cast->is_holding || cast->is_releasing || cast->may_be_held || cast->hold_number != 0);
     }
+    if (scene->is_cut && sim_chance(sim_random(), 25))
+        sim_disk_crash_at(1 + sim_pick(sim_random(), 64)); /* in the midst of it */
 }
 
 static void open_stream(struct scene *scene, struct cast *cast, struct stream *stream)
@@ -356,7 +361,8 @@ static void offer(struct cast *cast, uint64_t from, uint64_t to, enum offer what
 static void append(struct scene *scene, struct cast *cast, struct stream *stream)
 {
     struct sim_random *random = sim_random();
-    uint32_t count = 1 + sim_pick(random, scene->is_long || sim_chance(random, 20) ? 60 : 6);
+    bool is_burst = scene->is_long || sim_chance(random, 20);
+    uint32_t count = 1 + sim_pick(random, is_burst ? 60 : 6);
 
     for (uint32_t i = 0; i < count && stream->next_seq + 8 < SEQ_MAX; i++) {
         struct stream_block block = fixture_block(stream, stream->next_seq);
@@ -386,7 +392,9 @@ static void act_on(struct scene *scene, struct cast *cast, struct stream *stream
         forget_some(scene, cast, stream);
     if (scene->keeps && sim_chance(sim_random(), 10))
         hold_some(scene, cast, stream);
-    if (stream->writer != NULL) {
+    if (sim_chance(sim_random(), scene->gone_percent)) {
+        remove_stream(scene, cast, stream);
+    } else if (stream->writer != NULL) {
         if (dice < 75)
             append(scene, cast, stream);
         else if (dice < 80)
@@ -395,10 +403,8 @@ static void act_on(struct scene *scene, struct cast *cast, struct stream *stream
             stream_detach(stream, &cast->writer.base);
         else if (dice < 92 && stream_end(stream, "", &scene->fixture.st))
             stream_detach(stream, &cast->writer.base);
-        else if (dice < 95)
+        else if (dice < 92 + scene->taken_percent)
             open_stream(scene, cast, stream); /* another analyzer takes it */
-        else if (dice < 97)
-            remove_stream(scene, cast, stream);
     } else if (!cast->is_opening && cast->epoch == stream->epoch && cast->epoch > 0 && dice < 60) {
         attach(scene, cast, stream);
     } else if (!cast->is_opening && dice < 80) {
@@ -527,6 +533,40 @@ static void hear_the_end(struct cast *cast, bool is_unread)
         forget(cast);
 }
 
+static struct cast *largest(struct scene *scene)
+{
+    struct cast *largest = NULL;
+    uint64_t most = 0;
+
+    for (uint32_t i = 0; i < STREAMS; i++) {
+        const struct stream *stream = find(scene, &scene->cast[i]);
+
+        if (stream != NULL && !scene->cast[i].is_removing && stream_disk_bytes(stream) > most) {
+            largest = &scene->cast[i];
+            most = stream_disk_bytes(stream);
+        }
+    }
+    return largest;
+}
+
+/* The largest stream goes, and the others take its room: if the power brought it back, there would be too much. */
+static void swap(struct scene *scene)
+{
+    struct cast *goes = largest(scene);
+
+    if (goes == NULL)
+        return;
+    remove_stream(scene, goes, find(scene, goes));
+    for (uint32_t i = 0; i < SWAP_ACTS && !sim_disk_is_off(); i++) {
+        struct cast *cast = &scene->cast[sim_pick(sim_random(), STREAMS)];
+        struct stream *stream = find(scene, cast);
+
+        if (stream != NULL && !cast->is_removing)
+            act_on(scene, cast, stream);
+        turn(scene, sim_pick(sim_random(), 12));
+    }
+}
+
 /* Until the power goes, or the scene is played. */
 static void play(struct scene *scene)
 {
@@ -534,6 +574,10 @@ static void play(struct scene *scene)
 
     for (uint32_t i = 0; i < acts && !sim_disk_is_off(); i++)
         act(scene);
+    if (scene->is_long && scene->is_cut_last)
+        swap(scene);
+    if (scene->is_cut_last)
+        sim_disk_crash_at(1);
     leave_writers(scene);
     fixture_stop(&scene->fixture);
     for (uint32_t i = 0; i < STREAMS && !sim_disk_is_off(); i++)
@@ -593,6 +637,7 @@ static void live(struct scene *scene)
         sim_disk_crash_at(some_call());
     scene->is_unread = false;
     scene->is_cut = !calls_fail;
+    scene->is_cut_last = scene->is_cut && sim_chance(sim_random(), 30);
     is_open = open_store(scene);
     if (is_open && sim_disk_failed() == 0)
         check_all(scene);
@@ -617,6 +662,8 @@ void store_story_run(uint64_t seed, bool only_cuts, struct store_story *story)
     scene = (struct scene){ .only_cuts = only_cuts, .is_long = sim_chance(sim_random(), 10), .story = story };
     scene.ages = sim_chance(sim_random(), 50);
     scene.keeps = scene.ages && sim_chance(sim_random(), 40);
+    scene.gone_percent = !scene.is_long && sim_chance(sim_random(), 20) ? 10 : 1;
+    scene.taken_percent = sim_chance(sim_random(), 30) ? 8 : 2;
     scene.fixture.options = (struct store_options){ .name = "kv-a",
                                                     .root = "/data",
                                                     .ram_bytes = 8 << 20,
