@@ -19,11 +19,43 @@ static struct json *cooked(json_t *value)
     return (struct json *)value;
 }
 
+/* Whether this thread had no memory for something since it last asked. jansson does not always notice: of a number it would
+ * go on with the first half. */
+static _Thread_local bool is_short_of_memory;
+
+static void *allocate(size_t bytes)
+{
+    void *memory = malloc(bytes);
+
+    is_short_of_memory |= memory == NULL;
+    return memory;
+}
+
+__attribute__((constructor)) static void watch_memory(void)
+{
+    json_set_alloc_funcs(allocate, free);
+}
+
+static bool was_short_of_memory(void)
+{
+    bool was_short = is_short_of_memory;
+
+    is_short_of_memory = false;
+    return was_short;
+}
+
 struct json *json_parse(struct bytes text, struct status *st)
 {
     json_error_t error;
-    json_t *value = json_loadb((const char *)text.data, text.len, JSON_REJECT_DUPLICATES, &error);
+    json_t *value;
 
+    is_short_of_memory = false;
+    value = json_loadb((const char *)text.data, text.len, JSON_REJECT_DUPLICATES, &error);
+    if (was_short_of_memory()) {
+        json_decref(value);
+        status_fail(st, STATUS_EXHAUSTED, "no memory for JSON of %zu bytes", text.len);
+        return NULL;
+    }
     if (value == NULL)
         status_fail(st, STATUS_INVALID, "malformed JSON at line %d column %d: %s", error.line, error.column,
                     error.text);
@@ -210,10 +242,10 @@ bool json_read_f64(const struct json *object, const char *key, double *value_p, 
     return true;
 }
 
-/* The builder's allocations are small; when one fails the process is out of memory and says so. */
+/* What there is no memory for is left out; whoever asks for the text is told. */
 static json_t *made(json_t *value)
 {
-    REQUIRE(value != NULL);
+    REQUIRE(value != NULL || is_short_of_memory);
     return value;
 }
 
@@ -229,7 +261,7 @@ struct json *json_make_array(void)
 
 void json_set(struct json *object, const char *key, struct json *child)
 {
-    REQUIRE(json_object_set_new(raw(object), key, raw(child)) == 0);
+    REQUIRE(json_object_set_new(raw(object), key, raw(child)) == 0 || is_short_of_memory);
 }
 
 /* Text that is not UTF-8 (a file name, say) is shown with '?' rather than lost. */
@@ -244,8 +276,9 @@ static json_t *string_value(const char *text)
     if (value != NULL)
         return value;
     copy = strdup(text);
-    REQUIRE(copy != NULL);
-    utf8_repair(copy);
+    is_short_of_memory |= copy == NULL;
+    if (copy != NULL)
+        utf8_repair(copy);
     value = json_string(copy);
     free(copy);
     return made(value);
@@ -278,7 +311,7 @@ void json_set_bool(struct json *object, const char *key, bool value)
 
 void json_append(struct json *array, struct json *child)
 {
-    REQUIRE(json_array_append_new(raw(array), raw(child)) == 0);
+    REQUIRE(json_array_append_new(raw(array), raw(child)) == 0 || is_short_of_memory);
 }
 
 void json_append_str(struct json *array, const char *text)
@@ -296,11 +329,22 @@ void json_append_f64(struct json *array, double value)
     json_append(array, cooked(made(isfinite(value) ? json_real(value) : json_null())));
 }
 
+char *json_try_text(const struct json *value, unsigned indent)
+{
+    char *text = NULL;
+
+    if (!is_short_of_memory)
+        text = json_dumps(raw(value), JSON_PRESERVE_ORDER | JSON_ENCODE_ANY | JSON_REAL_PRECISION(9) |
+                                          (indent > 0 ? JSON_INDENT(indent > 8 ? 8 : indent) : JSON_COMPACT));
+    if (!was_short_of_memory())
+        return text;
+    free(text);
+    return NULL;
+}
+
 char *json_text(const struct json *value, unsigned indent)
 {
-    char *text =
-        json_dumps(raw(value), JSON_PRESERVE_ORDER | JSON_ENCODE_ANY | JSON_REAL_PRECISION(9) |
-                                   (indent > 0 ? JSON_INDENT(indent > 8 ? 8 : indent) : JSON_COMPACT));
+    char *text = json_try_text(value, indent);
 
     REQUIRE(text != NULL);
     return text;

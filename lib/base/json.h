@@ -4,7 +4,8 @@
  *         (json_text: free()). json_get() and json_at() borrow from their parent. json_set() and
  *         json_append() take the child.
  * Thread: a value belongs to one thread at a time.
- * Fails:  malformed text is INVALID with line and column; a missing or wrong field is INVALID with its name.
+ * Fails:  malformed text is INVALID with line and column; a missing or wrong field is INVALID with its name; EXHAUSTED
+ *         without memory.
  * Bounds: the caller's byte limit; nesting at most 2048 (the parser's own). */
 #ifndef REELKV_BASE_JSON_H
 #define REELKV_BASE_JSON_H
@@ -51,7 +52,7 @@ bool json_read_u64(const struct json *object, const char *key, uint64_t *value_p
 bool json_read_i64(const struct json *object, const char *key, int64_t *value_p, struct status *st);
 bool json_read_f64(const struct json *object, const char *key, double *value_p, struct status *st);
 
-/* Writing never fails: a process that has no memory for a small document ends. */
+/* Writing: what there is no memory for is left out, and the thread's next text is not given. */
 struct json *json_make_object(void);
 struct json *json_make_array(void);
 void json_set(struct json *object, const char *key, struct json *child);
@@ -65,7 +66,9 @@ void json_append_str(struct json *array, const char *text);
 void json_append_u64(struct json *array, uint64_t value);
 void json_append_f64(struct json *array, double value);
 
-/* malloc'd text; indent 0 is one line. Keys keep the order they were set in. */
+/* malloc'd text; indent 0 is one line. Keys keep the order they were set in. json_try_text(): NULL without memory for all
+ * of it; json_text(): then the process ends. */
+char *json_try_text(const struct json *value, unsigned indent);
 char *json_text(const struct json *value, unsigned indent);
 
 #endif

@@ -176,7 +176,7 @@ char *history_text(const struct history *history)
         json_append(spans, row);
     }
     json_set(object, "spans", spans);
-    text = json_text(object, 0);
+    text = json_try_text(object, 0);
     json_free(object);
     return text;
 }

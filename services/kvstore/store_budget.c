@@ -292,6 +292,7 @@ static void tell_held(struct store *store, const struct stream_hold *hold)
             text_copy(stream->waits_because, sizeof stream->waits_because, st.text);
 }
 
+/* False: no memory. */
 static bool start_removal(struct store *store, struct segment *segment)
 {
     struct removal *removal = calloc(1, sizeof *removal);
@@ -300,13 +301,17 @@ static bool start_removal(struct store *store, struct segment *segment)
 
     if (removal == NULL)
         return false;
+    stream_add_to_history(&history, segment);
+    removal->history = history_text(&history);
+    if (removal->history == NULL) {
+        free(removal);
+        return false;
+    }
     segment->is_leaving = true;
     log_debug(&context, "segment_leaves", "%s with %llu frames makes room", segment->base,
               (unsigned long long)segment->index.frame_count);
-    stream_add_to_history(&history, segment);
     removal->store = store;
     removal->segment = segment;
-    removal->history = history_text(&history);
     removal->work = (struct work){ .run = removal_run, .done = removal_done };
     store->removal = removal;
     REQUIRE(work_pool_submit(store->writing, &removal->work));
@@ -440,7 +445,9 @@ bool store_fit_budget(struct store *store, struct status *st)
         struct segment *segment = oldest_removable(store, &held);
         uint64_t used_bytes = store->disk_used_bytes;
 
-        if (segment == NULL || segment == kept || !start_removal(store, segment))
+        if (segment != NULL && segment != kept && !start_removal(store, segment))
+            return status_fail(st, STATUS_EXHAUSTED, "no memory to remove %s", segment->base);
+        if (segment == NULL || segment == kept)
             return status_fail(
                 st, STATUS_PRECONDITION,
                 "what cannot be removed%s takes %llu bytes of disk_budget_bytes %llu, and its index "

@@ -85,7 +85,7 @@ static char *text_of(const struct stream *stream)
     json_set_str(object, "trouble", stream->trouble);
     if (stream->is_importing && !stream->is_finishing)
         json_set_bool(object, "importing", true);
-    text = json_text(object, 2);
+    text = json_try_text(object, 2);
     json_free(object);
     return text;
 }
@@ -170,17 +170,21 @@ bool stream_save_text(struct stream *stream, const char *name, char *text, strea
                       struct status *st)
 {
     struct stream_save *save = calloc(1, sizeof *save);
+    bool is_first = !stream->is_ready && stream->saves == NULL,
+         has_history = is_first && stream->is_importing;
+    char *history = has_history ? history_text(&stream->history) : NULL;
 
-    if (save == NULL) {
+    if (save == NULL || text == NULL || (has_history && history == NULL)) {
+        free(save);
         free(text);
+        free(history);
         return status_fail(st, STATUS_EXHAUSTED, "no memory to save stream %s", stream->name);
     }
     save->stream = stream;
     save->name = name;
     save->text = text;
-    save->is_first = !stream->is_ready && stream->saves == NULL;
-    if (save->is_first && stream->is_importing)
-        save->history = history_text(&stream->history);
+    save->history = history;
+    save->is_first = is_first;
     save->done = done;
     save->user = user;
     *stream->saves_end = save;
