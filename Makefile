@@ -21,10 +21,9 @@ demo-score: build ## score the demo model on cameras that know the truth (long)
 bench: build ## kernels, model steps, a store's start: as shares of what this machine can do
 	@build/$(PRESET)/bench/micro/tensor_bench && build/$(PRESET)/bench/micro/model_bench
 	@REELKV_SCALE_STREAMS=1000 build/$(PRESET)/tests/scale/store_scale_test
-bench-store: build ## the store as shares of what this machine can do (some minutes, 8 GiB of RAM, 8 of disk)
-	@build/$(PRESET)/bench/load/kv
-soak: build ## 100,000 power cuts of a simulated disk, a million damages, 10,000 kills (an hour or more; the kills resume)
+soak: build ## 100,000 simulated seeds, each failure of 20, a million damages, 10,000 kills (hours; the kills resume)
 	@build/$(PRESET)/tests/simulation/store_simulation --seeds 100000
+	@build/$(PRESET)/tests/simulation/store_simulation --walk --seeds 20
 	@build/$(PRESET)/tests/damage/damage --samples 1000000
 	@build/$(PRESET)/tests/kill/store_kill --cycles 10000 --state build/$(PRESET)/store_kill.state
 fuzz: ## libFuzzer on each target of tests/fuzz, a minute each or FUZZ_SECONDS (clang)

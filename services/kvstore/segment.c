@@ -233,6 +233,19 @@ static void job_run(struct work *work)
 
 /* --- what follows, on the loop --- */
 
+/* Without memory now, again later: the next pump is one. */
+static void write_again(struct segment *segment)
+{
+    struct store *store = segment->stream->store;
+
+    if (!stream_segment_failed(segment->stream, segment)) {
+        store_retry_later(store);
+        return;
+    }
+    writer_free(segment);
+    store_segment_sealed(store, segment);
+}
+
 static void fail(struct segment *segment, const char *deed)
 {
     const struct log_context context = { .stream = segment->super.stream };
@@ -240,9 +253,7 @@ static void fail(struct segment *segment, const char *deed)
     log_error(&context, "segment_failed", "%s%s: %s; it keeps what was durable, the rest is written again",
               deed, segment->base, segment->writer->st.text);
     segment->state = SEGMENT_FAILED;
-    stream_segment_failed(segment->stream, segment);
-    writer_free(segment);
-    store_segment_sealed(segment->stream->store, segment);
+    write_again(segment);
 }
 
 static void created(struct segment *segment)
@@ -391,8 +402,12 @@ void segment_pump(struct segment *segment)
     struct segment_writer *writer = segment->writer;
     bool wants_sync;
 
-    if (writer == NULL || writer->job != JOB_NONE || writer->is_abandoned || segment->state == SEGMENT_FAILED)
+    if (writer == NULL || writer->job != JOB_NONE || writer->is_abandoned)
         return;
+    if (segment->state == SEGMENT_FAILED) {
+        write_again(segment);
+        return;
+    }
     if (segment->state == SEGMENT_CREATING) {
         make(segment);
         return;
@@ -466,4 +481,31 @@ struct segment_record *segment_take_undurable(struct segment *segment)
     link = append_queue(link, &writer->unwritten);
     *link = NULL;
     return first;
+}
+
+void segment_put_back(struct segment *segment, struct segment_record *record)
+{
+    struct segment_record *next;
+
+    for (; record != NULL; record = next) {
+        next = record->next;
+        segment_queue_add(&segment->writer->unwritten, record);
+    }
+}
+
+void segment_give_back(struct segment *segment, const struct kv_super *super)
+{
+    for (struct segment_record *queued = segment->writer->unwritten.first; queued != NULL;
+         queued = queued->next) {
+        uint8_t *image = queued->slot != NULL ? ram_bytes(arena_of(segment), queued->slot) : queued->buffer;
+        struct kv_record record;
+        uint32_t crc;
+        struct status st;
+
+        if (queued->entry.type == KV_RECORD_INIT) /* a copy of its own */
+            continue;
+        REQUIRE(kv_record_get(&record, &crc, &segment->super, image, &st));
+        kv_record_put(&record, super, image);
+        queued->buffer = NULL;
+    }
 }

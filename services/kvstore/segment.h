@@ -142,6 +142,12 @@ void segment_abandon(struct segment *segment);
 /* Takes the records that are not durable off a failed segment; the caller appends them elsewhere. */
 struct segment_record *segment_take_undurable(struct segment *segment);
 
+/* All of them again, when they could not be appended there. */
+void segment_put_back(struct segment *segment, struct segment_record *record);
+/* Of a segment that took over records and goes before anything of it was written: their images are again as they were in
+ * the file of `super`, and the buffers belong to the records there. */
+void segment_give_back(struct segment *segment, const struct kv_super *super);
+
 /* Frees a record, with its reference, pin and buffer. */
 void segment_record_free(struct ram_arena *arena, struct segment_record *record);
 

@@ -33,6 +33,7 @@ bool segment_add_mark(struct segment *segment, const struct kv_entry *entry, con
 {
     uint32_t room = segment->mark_room == 0 ? 8 : segment->mark_room * 2;
     struct segment_mark *marks, *mark;
+    char *text = NULL;
 
     if (segment->mark_count == segment->mark_room) {
         marks = realloc(segment->marks, room * sizeof *marks);
@@ -40,6 +41,11 @@ bool segment_add_mark(struct segment *segment, const struct kv_entry *entry, con
             return false;
         segment->marks = marks;
         segment->mark_room = room;
+    }
+    if (entry->note_bytes > 0) {
+        text = strndup(note, entry->note_bytes);
+        if (text == NULL)
+            return false;
     }
     mark = &segment->marks[segment->mark_count++];
     *mark = (struct segment_mark){ .type = entry->type,
@@ -50,7 +56,7 @@ bool segment_add_mark(struct segment *segment, const struct kv_entry *entry, con
                                    .pts_ns = entry->pts_ns,
                                    .end_pts_ns = entry->end_pts_ns,
                                    .end_token_index = entry->token_index,
-                                   .note = entry->note_bytes == 0 ? NULL : strndup(note, entry->note_bytes) };
+                                   .note = text };
     segment->stream->store->index_memory.used_bytes += bytes_of(mark);
     return true;
 }

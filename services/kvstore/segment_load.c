@@ -268,10 +268,12 @@ static bool is_unborn(struct loader *loader)
 {
     uint64_t bytes = loader->file_bytes < KV_HEADER_BYTES_MAX ? loader->file_bytes : KV_HEADER_BYTES_MAX;
     uint8_t *pages = disk_buffer(KV_HEADER_BYTES_MAX);
-    bool is_unborn = pages != NULL;
+    bool is_unborn = true;
 
+    if (pages == NULL)
+        return status_fail(loader->st, STATUS_EXHAUSTED, "no memory for a superblock");
     bytes = round_down(bytes, KV_PAGE_BYTES);
-    if (is_unborn && bytes > 0)
+    if (bytes > 0)
         is_unborn = disk_read(loader->disk, loader->fd, pages, bytes, 0, loader->st);
     if (is_unborn && bytes > KV_PAGE_BYTES)
         is_unborn = bytes_are_zero(pages + KV_PAGE_BYTES, bytes - KV_PAGE_BYTES);

@@ -147,18 +147,24 @@ static bool append_init(struct stream *stream, struct kv_record *record, const s
     return true;
 }
 
-/* More came: what was said of its end, or of what keeps it, holds no more. */
-static void goes_on(struct stream *stream)
+/* What its segments say counts more. */
+static void save_state(struct stream *stream)
 {
     struct status st;
 
+    if (!stream_save(stream, NULL, NULL, &st))
+        log_error(NULL, "stream_not_saved", "%s/%s: %s", stream->ns, stream->name, st.text);
+}
+
+/* More came: what was said of its end, or of what keeps it, holds no more. */
+static void goes_on(struct stream *stream)
+{
     stream->encoder_says[0] = '\0';
     if (!stream->has_ended)
         return;
     stream->has_ended = false;
     stream->trouble[0] = '\0';
-    if (!stream_save(stream, NULL, NULL, &st))
-        log_error(NULL, "stream_not_saved", "%s/%s: %s", stream->ns, stream->name, st.text);
+    save_state(stream);
 }
 
 static bool check_index_room(const struct stream *stream, uint64_t bytes, struct status *st)
@@ -282,7 +288,8 @@ bool stream_end(struct stream *stream, const char *trouble, struct status *st)
     stream_set_trouble(stream, trouble);
     stream->init_goes = true;
     segment_close(stream_last_segment(stream));
-    return stream_save(stream, NULL, NULL, st);
+    save_state(stream);
+    return true;
 }
 
 /* --- writers --- */

@@ -192,8 +192,9 @@ enum stream_absence stream_absence_of(const struct stream *stream, uint64_t seq)
 uint64_t stream_damaged_frames(const struct stream *stream);
 /* Of these, without those a reader found, how many lie in [from, to): their times follow from those around them. */
 uint64_t stream_damaged_in_range(const struct stream *stream, int64_t from_ns, int64_t to_ns);
-/* At start, behind the segments: the numbers below next_seq that nothing of the stream accounts for. */
-void stream_find_lost(struct stream *stream);
+/* At start, behind the segments: the numbers below next_seq that nothing of the stream accounts for. EXHAUSTED without
+ * memory. */
+bool stream_find_lost(struct stream *stream, struct status *st);
 /* A reader has found that the frame is not what was written: it is not served again. */
 void stream_quarantine(struct segment *segment, struct index_frame *frame);
 
@@ -241,7 +242,8 @@ bool stream_push_segment(struct stream *stream, struct segment *segment);
 void stream_pump(struct stream *stream);
 void stream_commit(struct stream *stream);
 void stream_progress(struct stream *stream); /* something became durable, or a segment is quiet */
-void stream_segment_failed(struct stream *stream, struct segment *segment);
+/* What was not durable goes to a new segment. False: no memory, and nothing has changed. */
+bool stream_segment_failed(struct stream *stream, struct segment *segment);
 
 /* A file made from a segment stands for it now. */
 void stream_replace_segment(struct stream *stream, struct segment *old, struct segment *made);

@@ -50,7 +50,7 @@ static int64_t time_of(const struct stream *stream, uint64_t seq)
                     seq);
 }
 
-static void lose(struct stream *stream, uint64_t from_seq, uint64_t to_seq)
+static bool lose(struct stream *stream, uint64_t from_seq, uint64_t to_seq)
 {
     const struct history_span span = { .from_seq = from_seq,
                                        .to_seq = to_seq,
@@ -63,13 +63,15 @@ static void lose(struct stream *stream, uint64_t from_seq, uint64_t to_seq)
               (unsigned long long)from_seq, (unsigned long long)to_seq - 1);
     if (stream->lost == NULL)
         stream->lost = calloc(1, sizeof *stream->lost);
-    REQUIRE(stream->lost != NULL); /* at start: without memory there is no store */
+    if (stream->lost == NULL)
+        return false;
     history_add(stream->lost, &span);
     stream->damaged_frames += span.frames;
+    return true;
 }
 
 /* What of [from, to) has not been removed either. */
-static void lose_unless_removed(struct stream *stream, uint64_t from_seq, uint64_t to_seq)
+static bool lose_unless_removed(struct stream *stream, uint64_t from_seq, uint64_t to_seq)
 {
     for (uint32_t i = 0; i < stream->history.count && from_seq < to_seq; i++) {
         const struct history_span *gone = &stream->history.spans[i];
@@ -77,26 +79,27 @@ static void lose_unless_removed(struct stream *stream, uint64_t from_seq, uint64
 
         if (gone->to_seq <= from_seq)
             continue;
-        if (from_seq < end_seq)
-            lose(stream, from_seq, end_seq);
+        if (from_seq < end_seq && !lose(stream, from_seq, end_seq))
+            return false;
         from_seq = gone->to_seq;
     }
-    if (from_seq < to_seq)
-        lose(stream, from_seq, to_seq);
+    return from_seq >= to_seq || lose(stream, from_seq, to_seq);
 }
 
-void stream_find_lost(struct stream *stream)
+bool stream_find_lost(struct stream *stream, struct status *st)
 {
     uint64_t at = 0;
+    bool ok = true;
 
-    for (uint32_t i = 0; i < stream->segment_count; i++) {
+    for (uint32_t i = 0; ok && i < stream->segment_count; i++) {
         const struct segment *segment = stream->segments[i];
 
-        lose_unless_removed(stream, at, segment->super.first_seq);
+        ok = lose_unless_removed(stream, at, segment->super.first_seq);
         if (segment->end_seq > at)
             at = segment->end_seq;
     }
-    lose_unless_removed(stream, at, stream->next_seq);
+    ok = ok && lose_unless_removed(stream, at, stream->next_seq);
+    return ok || status_fail(st, STATUS_EXHAUSTED, "no memory for what stream %s has lost", stream->name);
 }
 
 uint64_t stream_damaged_frames(const struct stream *stream)

@@ -71,7 +71,7 @@ static char *text_of(const struct stream_forgets *forgets)
         json_append(rows, row);
     }
     json_set(object, "receipts", rows);
-    text = json_text(object, 0);
+    text = json_try_text(object, 0);
     json_free(object);
     return text;
 }

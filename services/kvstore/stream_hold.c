@@ -91,7 +91,7 @@ static char *text_of(const struct stream_holds *holds)
         json_append(rows, row);
     }
     json_set(object, "holds", rows);
-    text = json_text(object, 0);
+    text = json_try_text(object, 0);
     json_free(object);
     return text;
 }

@@ -7,7 +7,6 @@
 
 #include "base/file.h"
 #include "base/log.h"
-#include "base/require.h"
 #include "kvstore/segment_load.h"
 #include "kvstore/segment_replaced.h"
 #include "kvstore/segment_scan.h"
@@ -76,11 +75,12 @@ static void cut_overlaps(struct stream *stream)
 }
 
 /* Names come in the order of first numbers; those that share one go by when they were begun. */
-static void push_in_order(struct stream *stream, struct segment *segment)
+static bool push_in_order(struct stream *stream, struct segment *segment)
 {
     uint32_t at = stream->segment_count;
 
-    REQUIRE(stream_push_segment(stream, segment));
+    if (!stream_push_segment(stream, segment))
+        return false;
     for (; at > 0; at--) {
         const struct kv_super *before = &stream->segments[at - 1]->super;
 
@@ -89,6 +89,7 @@ static void push_in_order(struct stream *stream, struct segment *segment)
         stream->segments[at] = stream->segments[at - 1];
         stream->segments[at - 1] = segment;
     }
+    return true;
 }
 
 static void report(const struct stream *stream, const char *base, const struct segment_load *load)
@@ -128,7 +129,10 @@ static bool load_segment(struct stream *stream, const char *folder, const char *
         return true;
     if (segment->super.first_seq > lost->unknown_from_seq)
         lost->unknown.code = STATUS_OK;
-    push_in_order(stream, segment);
+    if (!push_in_order(stream, segment)) {
+        segment_destroy(segment);
+        return status_fail(st, STATUS_EXHAUSTED, "no memory for the segments of stream %s", stream->name);
+    }
     lost->disk_bytes += segment->disk_bytes;
     return true;
 }
@@ -156,7 +160,7 @@ static bool load_epochs(struct stream *stream, struct lost *lost, struct status 
 
 /* What follows from the segments, and behind them from files that cannot be used. The history may count one whose file
  * could not be removed any more. */
-static void sum_up(struct stream *stream, const struct lost *lost)
+static bool sum_up(struct stream *stream, const struct lost *lost, struct status *st)
 {
     stream->next_seq = stream->history.next_seq;
     stream->next_token_index = stream->history.next_token_index;
@@ -187,23 +191,24 @@ static void sum_up(struct stream *stream, const struct lost *lost)
         stream->next_seq = stream->saved_seq;
     if (lost->end.token_index > stream->next_token_index)
         stream->next_token_index = lost->end.token_index;
-    stream_find_lost(stream);
+    return stream_find_lost(stream, st);
 }
 
-/* The writer of this epoch may come back; the system prompt's block must open its next segments too. */
-static void find_init(struct stream *stream)
+/* The writer of this epoch may come back; the system prompt's block must open its next segments too. False when memory or
+ * descriptors are short. */
+static bool find_init(struct stream *stream, struct status *st)
 {
     const struct segment *last = stream_last_segment(stream);
     const struct log_context context = { .stream = stream->name };
-    struct status st;
 
     if (last == NULL || last->super.epoch != stream->epoch || last->init_offset == 0 || stream->has_ended)
-        return;
-    stream->init_image = segment_load_init(last, &stream->init_record, &st);
-    if (stream->init_image == NULL) {
-        stream->init_record.layers = 0;
-        log_error(&context, "init_unusable", "%s", st.text);
-    }
+        return true;
+    stream->init_image = segment_load_init(last, &stream->init_record, st);
+    if (stream->init_image != NULL)
+        return true;
+    stream->init_record.layers = 0;
+    log_error(&context, "init_unusable", "%s", st->text);
+    return st->code != STATUS_EXHAUSTED;
 }
 
 /* The end may be in the last segment and not in stream.json. */
@@ -231,9 +236,11 @@ bool stream_load(struct stream *stream, uint64_t *disk_bytes_p, struct status *s
         return false;
     }
     cut_overlaps(stream);
-    sum_up(stream, &lost);
+    if (!sum_up(stream, &lost, st))
+        return false;
     find_end(stream);
-    find_init(stream);
+    if (!find_init(stream, st))
+        return false;
     *disk_bytes_p = lost.disk_bytes;
     return true;
 }

@@ -1,7 +1,6 @@
 /* After a failed write or sync: what was not durable is written again, from RAM, to a new segment right behind the one
- * that failed. Without memory for that the process ends: its writers were told of none of it that it is durable,
- * and send it again. */
-#include <stdlib.h>
+ * that failed. All of it or, without memory for that, nothing: then it is tried again later, and waits in RAM. */
+#include <string.h>
 
 #include "base/bytes.h"
 #include "base/require.h"
@@ -25,39 +24,33 @@ static uint64_t bytes_for(const struct stream *stream, const struct segment_reco
     return bytes > wanted ? bytes : round_down(wanted, KV_PAGE_BYTES);
 }
 
-/* One record of the failed segment into the new one; its image stays where it is in RAM. Others read it meanwhile: its
- * header, which alone changes, on this loop only. */
-static void append_again(struct segment *failed, struct segment *segment, struct segment_record *queued)
+/* One record of the failed segment into the new one; its image stays where it is in RAM, and is in both. Others read it
+ * meanwhile: its header, which alone changes, on this loop only. */
+static bool append_again(const struct segment *failed, struct segment *segment,
+                         const struct segment_record *queued)
 {
-    struct ram_arena *arena = segment->stream->store->arena;
-    struct segment_append append = { .slot = queued->slot, .buffer = queued->buffer };
-    const uint8_t *image =
-        queued->slot != NULL ? ram_bytes(arena, queued->slot) : (const uint8_t *)queued->buffer;
-    struct index_frame *frame = NULL, *old;
     struct kv_record record;
+    struct segment_append append = { .record = &record, .slot = queued->slot, .buffer = queued->buffer };
+    const uint8_t *image = queued->slot != NULL ? ram_bytes(segment->stream->store->arena, queued->slot)
+                                                : (const uint8_t *)queued->buffer;
     uint32_t crc;
     struct status st;
 
     REQUIRE(kv_record_get(&record, &crc, &failed->super, image, &st));
-    append.record = &record;
-    old = record.type == KV_RECORD_FRAME ? index_part_find(&failed->index, record.seq) : NULL;
-    REQUIRE(segment_append(segment, &append, &frame, &st));
-    queued->buffer = NULL;
-    if (frame != NULL && old != NULL && old->image != NULL)
-        ram_move_owner(old->image, &frame->image);
+    return segment_append(segment, &append, NULL, &st);
 }
 
-static void forget_marks(struct segment *segment, const struct segment_record *record)
+static uint32_t place_of(const struct stream *stream, const struct segment *segment)
 {
-    uint32_t keep = segment->mark_count;
+    uint32_t at = 0;
 
-    for (; record != NULL; record = record->next)
-        keep -= record->entry.type == KV_RECORD_GAP || record->entry.type == KV_RECORD_EVENT;
-    segment_drop_marks(segment, keep);
+    while (stream->segments[at] != segment)
+        at++;
+    return at;
 }
 
 /* Right behind the one it continues, also for the next start: segments are in the order of their numbers, and one that was
- * begun meanwhile may have the same first one, when only an end is written again. */
+ * begun meanwhile may have the same first one, when only an end is written again. NULL: no memory. */
 static struct segment *begin_segment_behind(struct stream *stream, const struct segment *failed,
                                             const struct segment_record *records)
 {
@@ -66,39 +59,95 @@ static struct segment *begin_segment_behind(struct stream *stream, const struct 
 
     segment = stream_begin_segment(stream, failed->super.epoch, failed->durable_end_seq,
                                    bytes_for(stream, records), failed->super.created_ns + 1);
-    REQUIRE(segment != NULL);
+    if (segment == NULL)
+        return NULL;
     for (; stream->segments[at - 1] != failed; at--)
         stream->segments[at] = stream->segments[at - 1];
     stream->segments[at] = segment;
     return segment;
 }
 
-void stream_segment_failed(struct stream *stream, struct segment *failed)
+static void drop_segment(struct stream *stream, struct segment *segment)
+{
+    uint32_t at = place_of(stream, segment);
+
+    stream->segment_count--;
+    memmove(&stream->segments[at], &stream->segments[at + 1], (stream->segment_count - at) * sizeof segment);
+    segment_destroy(segment);
+}
+
+/* NULL: no memory, and nothing has changed. */
+static struct segment *append_all_again(struct stream *stream, const struct segment *failed,
+                                        const struct segment_record *records)
+{
+    struct segment *segment = begin_segment_behind(stream, failed, records);
+    struct status st;
+    bool ok;
+
+    if (segment == NULL)
+        return NULL;
+    ok = stream_append_init_copy(stream, segment, &st);
+    for (const struct segment_record *record = records; ok && record != NULL; record = record->next)
+        if (record->entry.type != KV_RECORD_INIT)
+            ok = append_again(failed, segment, record);
+    if (ok)
+        return segment;
+    segment_give_back(segment, &failed->super);
+    drop_segment(stream, segment);
+    return NULL;
+}
+
+static void move_image(const struct segment *failed, const struct segment *segment, uint64_t seq)
+{
+    struct index_frame *old = index_part_find(&failed->index, seq);
+    struct index_frame *frame = index_part_find(&segment->index, seq);
+
+    if (old != NULL && old->image != NULL)
+        ram_move_owner(old->image, &frame->image);
+}
+
+/* The records are the new segment's. */
+static void let_go(struct segment *failed, const struct segment *segment, struct segment_record *record)
+{
+    uint32_t marks = failed->mark_count;
+    uint64_t frames = failed->index.frame_count;
+    struct segment_record *next;
+
+    for (; record != NULL; record = next) {
+        next = record->next;
+        if (record->entry.type == KV_RECORD_INIT) {
+            failed->init_offset = 0;
+        } else {
+            record->buffer = NULL;
+            marks -= record->entry.type != KV_RECORD_FRAME;
+        }
+        if (record->entry.type == KV_RECORD_FRAME) {
+            move_image(failed, segment, record->entry.seq);
+            frames--;
+        }
+        segment_record_free(failed->stream->store->arena, record);
+    }
+    segment_drop_marks(failed, marks);
+    failed->end_seq = failed->durable_end_seq;
+    index_part_cut(&failed->index, frames);
+}
+
+bool stream_segment_failed(struct stream *stream, struct segment *failed)
 {
     bool is_written = stream_last_segment(stream) == failed && stream->writer != NULL &&
                       failed->super.epoch == stream->epoch;
-    struct segment_record *record = segment_take_undurable(failed), *next;
+    struct segment_record *records = segment_take_undurable(failed);
     struct segment *segment = NULL;
-    uint64_t frames = 0;
-    struct status st;
 
-    forget_marks(failed, record);
-    if (record != NULL) {
-        segment = begin_segment_behind(stream, failed, record);
-        REQUIRE(stream_append_init_copy(stream, segment, &st));
+    if (records != NULL) {
+        segment = append_all_again(stream, failed, records);
+        if (segment == NULL) {
+            segment_put_back(failed, records);
+            return false;
+        }
     }
-    for (; record != NULL; record = next) {
-        next = record->next;
-        frames += record->entry.type == KV_RECORD_FRAME;
-        if (record->entry.type == KV_RECORD_INIT)
-            failed->init_offset = 0;
-        else
-            append_again(failed, segment, record);
-        segment_record_free(stream->store->arena, record);
-    }
-    failed->end_seq = failed->durable_end_seq;
-    index_part_cut(&failed->index, failed->index.frame_count - frames);
+    let_go(failed, segment, records);
     if (segment != NULL && !is_written)
         segment_close(segment); /* nothing more will come */
-    stream_pump(stream);
+    return true;
 }

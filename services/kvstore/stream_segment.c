@@ -107,18 +107,32 @@ static uint64_t wanted_bytes(const struct stream *stream, const struct kv_record
     return bytes < most ? bytes : most;
 }
 
+/* The last segment when it takes the record; else it is closed. One that failed may then be followed by another. */
+static struct segment *last_with_room(struct stream *stream, const struct kv_record *record,
+                                      const struct kv_layout *layout)
+{
+    struct segment *segment, *closed = NULL;
+
+    while ((segment = stream_last_segment(stream)) != closed) {
+        if (segment_is_open(segment) && segment->super.epoch == stream->epoch &&
+            segment_has_room(segment, layout, record->note_bytes, record->type == KV_RECORD_FRAME))
+            return segment;
+        segment_close(segment);
+        closed = segment;
+    }
+    return NULL;
+}
+
 struct segment *stream_segment_for(struct stream *stream, const struct kv_record *record, struct status *st)
 {
-    struct segment *segment = stream_last_segment(stream);
     uint64_t wanted = wanted_bytes(stream, record), least;
     struct kv_layout layout;
+    struct segment *segment;
 
     kv_record_layout(record, &layout);
-    if (segment != NULL && segment_is_open(segment) && segment->super.epoch == stream->epoch &&
-        segment_has_room(segment, &layout, record->note_bytes, record->type == KV_RECORD_FRAME))
-        return segment;
+    segment = last_with_room(stream, record, &layout);
     if (segment != NULL)
-        segment_close(segment);
+        return segment;
     least = segment_bytes_min(&stream->geometry, layout.record_bytes, stream_init_bytes(stream));
     if (least + STORE_FILE_SLACK_BYTES > stream->store->options.disk_bytes / 2) {
         status_fail(st, STATUS_PRECONDITION,

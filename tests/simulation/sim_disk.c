@@ -16,9 +16,10 @@ static struct {
     struct sim_node *root;
     struct sim_node *open[FDS_MAX];
     uint64_t crash_in, bytes_max;
-    uint64_t fail_in, fail_times, failed;
-    int error;
-    bool is_off;
+    uint64_t fail_in, fail_times, failed, calls;
+    int error; /* 0: a part only */
+    uint32_t part_percent;
+    bool is_off, is_part; /* of what this call could move */
     const char *left_out;
 } disk;
 
@@ -33,7 +34,8 @@ void sim_disk_start(struct sim_random *random)
 {
     disk.random = random;
     disk.root = sim_node_new(disk.root, true, "root");
-    disk.crash_in = disk.bytes_max = disk.fail_in = disk.failed = 0;
+    disk.crash_in = disk.bytes_max = disk.fail_in = disk.failed = disk.calls = 0;
+    disk.part_percent = 0;
     disk.is_off = false;
 }
 
@@ -63,7 +65,7 @@ void sim_disk_boot(void)
     sim_tree_free(disk.root);
     disk.root = root;
     disk.is_off = false;
-    disk.crash_in = disk.fail_in = disk.failed = 0;
+    disk.crash_in = disk.fail_in = disk.failed = disk.calls = 0;
 }
 
 void sim_disk_fail_at(uint64_t n, uint64_t times, int error)
@@ -76,6 +78,16 @@ void sim_disk_fail_at(uint64_t n, uint64_t times, int error)
 uint64_t sim_disk_failed(void)
 {
     return disk.failed;
+}
+
+uint64_t sim_disk_calls(void)
+{
+    return disk.calls;
+}
+
+void sim_disk_move_parts(uint32_t percent)
+{
+    disk.part_percent = percent;
 }
 
 void sim_disk_leave_out(const char *sync_kind)
@@ -106,12 +118,25 @@ static bool fails(void)
         errno = EIO;
         return true;
     }
+    disk.calls++;
+    disk.is_part = disk.part_percent > 0 && sim_chance(disk.random, disk.part_percent);
     if (disk.fail_in == 0 || --disk.fail_in > 0)
         return false;
     disk.fail_in = --disk.fail_times > 0;
-    disk.failed++;
+    disk.is_part |= disk.error == 0;
+    disk.failed += disk.error != 0;
     errno = disk.error;
-    return true;
+    return disk.error != 0;
+}
+
+/* What a read or write moves. Whole sectors, where there are some. */
+static size_t moved(size_t bytes)
+{
+    if (!disk.is_part || bytes < 2)
+        return bytes;
+    if (bytes <= SIM_SECTOR_BYTES)
+        return 1 + sim_pick(disk.random, (uint32_t)bytes - 1);
+    return SIM_SECTOR_BYTES * (1 + sim_pick(disk.random, (uint32_t)((bytes - 1) / SIM_SECTOR_BYTES)));
 }
 
 /* A call has done its work, and the power may go before anybody hears of it. */
@@ -271,19 +296,26 @@ static ssize_t disk_pread(int fd, void *to, size_t len, off_t offset)
 {
     if (fails() || done() != 0)
         return -1;
-    return (ssize_t)sim_file_read(node_of(fd), to, len, (uint64_t)offset);
+    return (ssize_t)sim_file_read(node_of(fd), to, moved(len), (uint64_t)offset);
 }
 
 static ssize_t disk_pwritev(int fd, const struct iovec *pieces, int count, off_t offset)
 {
     struct sim_node *node = node_of(fd);
     uint64_t at = (uint64_t)offset;
+    size_t left = 0;
 
     if (fails())
         return -1;
-    for (int i = 0; i < count; i++) {
-        sim_file_write(node, pieces[i].iov_base, pieces[i].iov_len, at);
-        at += pieces[i].iov_len;
+    for (int i = 0; i < count; i++)
+        left += pieces[i].iov_len;
+    left = moved(left);
+    for (int i = 0; i < count && left > 0; i++) {
+        size_t bytes = pieces[i].iov_len < left ? pieces[i].iov_len : left;
+
+        sim_file_write(node, pieces[i].iov_base, bytes, at);
+        at += bytes;
+        left -= bytes;
     }
     return done() == 0 ? (ssize_t)(at - (uint64_t)offset) : -1;
 }

@@ -29,9 +29,13 @@ bool sim_disk_is_off(void);
 void sim_disk_boot(void);
 
 /* The n-th call from now fails with `error`, and `times` - 1 behind it; then the disk is sound again. Of what a failed sync
- * was to make safe, no later one makes safe what the seed says. */
+ * was to make safe, no later one makes safe what the seed says. error 0: reads and writes move a part of what they could,
+ * as they may; nothing fails. */
 void sim_disk_fail_at(uint64_t n, uint64_t times, int error);
 uint64_t sim_disk_failed(void); /* calls that did, since the last boot */
+uint64_t sim_disk_calls(void);  /* all of them, since the last boot */
+/* So many of a hundred reads and writes move a part only. */
+void sim_disk_move_parts(uint32_t percent);
 
 /* Syncs of this kind do nothing from now on. NULL: all work. */
 void sim_disk_leave_out(const char *sync_kind);

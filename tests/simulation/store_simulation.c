@@ -1,12 +1,15 @@
 /* store_simulation - stories of the store on a disk whose machine loses its power, one a seed (store_story.h).
  *
  *   store_simulation [--from SEED] [--seeds COUNT]      all of them must hold; prints what happened in them
+ *   store_simulation --walk ...                         of each seed's story, every call of the disk fails once, in each
+ *                                                       way, and every allocation
  *   store_simulation --without KIND ...                 power cuts alone, with one kind of sync left out
  *   store_simulation --without-each ...                 each kind in turn: every one must make some story fail
  *
  *   --log                                               with the store's own log, on stderr
  *
  * A failing seed is printed, and fails again when it is run alone. Exit code: 0 as promised, 1 not. */
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +23,9 @@
 #include "support/test.h"
 
 static uint64_t seed;
-static bool is_quiet, only_cuts;
+static struct store_plan plan;
+static const char *way = ""; /* of a walk */
+static bool is_quiet;
 
 /* In place of the one of tests/support: a story that fails ends the program. */
 _Noreturn void test_fail(const char *file, int line, const char *format, ...)
@@ -28,7 +33,10 @@ _Noreturn void test_fail(const char *file, int line, const char *format, ...)
     va_list args;
 
     if (!is_quiet) {
-        printf("seed %llu: %s:%d: ", (unsigned long long)seed, file, line);
+        printf("seed %llu: ", (unsigned long long)seed);
+        if (plan.n > 0)
+            printf("%s %llu: ", way, (unsigned long long)plan.n);
+        printf("%s:%d: ", file, line);
         va_start(args, format);
         vprintf(format, args);
         va_end(args);
@@ -43,17 +51,61 @@ static void run(uint64_t from, uint64_t count)
     struct store_story story = { 0 };
 
     for (seed = from; seed < from + count; seed++) {
-        store_story_run(seed, only_cuts, &story);
+        store_story_run(seed, &plan, &story);
         if ((seed - from + 1) % 10000 == 0)
             printf("%llu of %llu seeds\n", (unsigned long long)(seed - from + 1), (unsigned long long)count);
     }
     if (!is_quiet)
-        printf("%llu seeds: %llu crashes, %llu failed calls, %llu frames written, %llu segments rewritten, "
-               "%llu ranges forgotten, %llu answers of evicted ones\n",
+        printf("%llu seeds: %llu crashes, %llu failed calls, %llu refused allocations, %llu frames written, "
+               "%llu segments rewritten, %llu ranges forgotten, %llu answers of evicted ones\n",
                (unsigned long long)count, (unsigned long long)story.crashes,
-               (unsigned long long)story.failed_calls, (unsigned long long)story.frames,
-               (unsigned long long)story.rewritten, (unsigned long long)story.forgotten,
-               (unsigned long long)story.evicted);
+               (unsigned long long)story.failed_calls, (unsigned long long)story.refused,
+               (unsigned long long)story.frames, (unsigned long long)story.rewritten,
+               (unsigned long long)story.forgotten, (unsigned long long)story.evicted);
+}
+
+/* Each call or allocation of the story's second life, alone. Returns how many there are. No failure may cost a frame. */
+static uint64_t walk_one_way(void)
+{
+    struct store_story story = { 0 };
+    bool has_room;
+    uint64_t total;
+
+    plan.n = 0;
+    store_story_run(seed, &plan, &story);
+    total = plan.trouble == STORE_TROUBLE_MEMORY ? story.asked : story.calls;
+    has_room = story.evicted == 0;
+    while (plan.n++ < total) {
+        store_story_run(seed, &plan, &story);
+        if (has_room && story.evicted > 0)
+            test_fail(__FILE__, __LINE__, "a frame has gone, and there was room");
+    }
+    plan.n = 0;
+    return total;
+}
+
+static void walk(uint64_t from, uint64_t count)
+{
+    static const struct {
+        const char *words;
+        struct store_plan plan;
+    } ways[] = { { "EIO of call", { STORE_TROUBLE_DISK, 0, EIO } },
+                 { "ENOSPC of call", { STORE_TROUBLE_DISK, 0, ENOSPC } },
+                 { "EMFILE of call", { STORE_TROUBLE_DISK, 0, EMFILE } },
+                 { "a part of call", { STORE_TROUBLE_DISK, 0, 0 } },
+                 { "no memory for allocation", { STORE_TROUBLE_MEMORY, 0, 0 } } };
+    uint64_t totals[ARRAY_LEN(ways)] = { 0 };
+
+    for (seed = from; seed < from + count; seed++)
+        for (size_t i = 0; i < ARRAY_LEN(ways); i++) {
+            plan = ways[i].plan;
+            way = ways[i].words;
+            totals[i] += walk_one_way();
+        }
+    printf("%llu seeds, one after the other:", (unsigned long long)count);
+    for (size_t i = 0; i < ARRAY_LEN(ways); i++)
+        printf("%s %llu times \"%s\"", i == 0 ? "" : ",", (unsigned long long)totals[i], ways[i].words);
+    printf("\n");
 }
 
 static bool fails_without(const char *kind, uint64_t from, uint64_t count)
@@ -80,7 +132,7 @@ static bool each_matters(uint64_t from, uint64_t count)
     const char *kind;
     bool ok = true;
 
-    only_cuts = true;
+    plan.trouble = STORE_TROUBLE_CUTS;
     run(from, count < 300 ? count : 300);
     for (uint32_t i = 0; (kind = sim_disk_sync_kind(i)) != NULL; i++) {
         bool fails = fails_without(kind, from, count);
@@ -95,7 +147,7 @@ int main(int argc, char **argv)
 {
     uint64_t from = 0, count = 100;
     const char *without = NULL;
-    bool each = false, with_log = false;
+    bool each = false, with_log = false, walks = false;
 
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--from") == 0 && i + 1 < argc)
@@ -106,6 +158,8 @@ int main(int argc, char **argv)
             without = argv[++i];
         else if (strcmp(argv[i], "--without-each") == 0)
             each = true;
+        else if (strcmp(argv[i], "--walk") == 0)
+            walks = true;
         else if (strcmp(argv[i], "--log") == 0)
             with_log = true;
         else
@@ -116,10 +170,14 @@ int main(int argc, char **argv)
     log_init("kvstore", LOG_ERROR);
     if (!with_log && freopen("/dev/null", "w", stderr) == NULL)
         return EXIT_FAILURE;
-    only_cuts = without != NULL;
+    if (without != NULL)
+        plan.trouble = STORE_TROUBLE_CUTS;
     sim_disk_leave_out(without);
     if (each)
         return each_matters(from, count) ? EXIT_SUCCESS : EXIT_FAILURE;
-    run(from, count);
+    if (walks)
+        walk(from, count);
+    else
+        run(from, count);
     return EXIT_SUCCESS;
 }

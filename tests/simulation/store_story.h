@@ -1,10 +1,10 @@
-/* store_story.h - one run of the store on the simulated disk: cameras are defined, written, ended and removed; the
- * power fails at some call, or some calls fail; the store starts again, and what it then says is held against what it had
- * acked.
+/* store_story.h - one run of the store on the simulated disk: cameras are defined, written, rewritten, ended and removed;
+ * the power fails at some call, or some calls or allocations fail; the store starts again, and what it then says is held
+ * against what it had acked.
  *
  * What must hold after every crash: a stream whose definition was acked is there, one whose removal was acked is not; a
  * frame or gap that was durable is there, byte for byte, or answers that it was evicted; a frame is right or is not there,
- * never damaged; numbers and epochs go on; the disk never holds more than its budget. */
+ * never damaged; numbers and epochs go on; the disk never holds more than its budget; and all memory is given back. */
 #ifndef REELKV_TEST_STORE_STORY_H
 #define REELKV_TEST_STORE_STORY_H
 
@@ -13,10 +13,25 @@
 
 /* What happened: so that stories in which nothing does are seen. */
 struct store_story {
-    uint64_t crashes, failed_calls, frames, rewritten, evicted, forgotten;
+    uint64_t crashes, failed_calls, refused, frames, rewritten, evicted, forgotten;
+    uint64_t calls, asked; /* of the life in which one thing goes wrong: calls of the disk, allocations */
 };
 
-/* Fails the running test (support/test.h) when something does not hold. `only_cuts`: no call fails while there is power. */
-void store_story_run(uint64_t seed, bool only_cuts, struct store_story *story);
+/* What goes wrong. */
+enum store_trouble {
+    STORE_TROUBLE_ANY,    /* as the seed says */
+    STORE_TROUBLE_CUTS,   /* the power alone */
+    STORE_TROUBLE_DISK,   /* in the second life, one call: the n-th */
+    STORE_TROUBLE_MEMORY, /* in the second life, one allocation: the n-th */
+};
+
+struct store_plan {
+    enum store_trouble trouble;
+    uint64_t n; /* 0: nothing goes wrong */
+    int error;  /* of a call; 0: it moves a part of what it could */
+};
+
+/* Fails the running test (support/test.h) when something does not hold. */
+void store_story_run(uint64_t seed, const struct store_plan *plan, struct store_story *story);
 
 #endif
