@@ -155,7 +155,8 @@ static void swap(struct scene *scene)
 /* Until the power goes, or the scene is played. */
 static void play(struct scene *scene)
 {
-    uint32_t acts = (5 + sim_pick(sim_random(), 60)) * (scene->is_long ? 4 : 1);
+    uint32_t most = scene->plan->trouble <= STORE_TROUBLE_CUTS ? 60 : 20;
+    uint32_t acts = (5 + sim_pick(sim_random(), most)) * (scene->is_long ? 4 : 1);
 
     for (uint32_t i = 0; i < acts && !sim_disk_is_off(); i++)
         scene_act(scene);
