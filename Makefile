@@ -16,11 +16,15 @@ check: setup ## every test, then again under the address and undefined-behaviour
 	@tools/build dev && $(CTEST) --preset dev && tools/build asan && $(CTEST) --preset asan -LE once
 tsan: setup ## every test under the thread sanitizer
 	@tools/build tsan && $(CTEST) --preset tsan -LE once
+coverage: setup ## which lines and branches of the storage core its tests and its simulation run
+	@tools/build coverage && tools/coverage
 demo-score: build ## score the demo model on cameras that know the truth (long)
 	@bench/demo-score build/$(PRESET)
 bench: build ## kernels, model steps, a store's start: as shares of what this machine can do
 	@build/$(PRESET)/bench/micro/tensor_bench && build/$(PRESET)/bench/micro/model_bench
 	@REELKV_SCALE_STREAMS=1000 build/$(PRESET)/tests/scale/store_scale_test
+bench-store: build ## the store as shares of what this machine can do (some minutes, 8 GiB of RAM, 8 of disk)
+	@build/$(PRESET)/bench/load/kv
 soak: build ## 100,000 simulated seeds, each failure of 20, a million damages, 10,000 kills (hours; the kills resume)
 	@build/$(PRESET)/tests/simulation/store_simulation --seeds 100000
 	@build/$(PRESET)/tests/simulation/store_simulation --walk --seeds 20
@@ -39,4 +43,5 @@ install: build ## install PRESET under /usr/local, or DESTDIR
 clean: ## remove every build
 	@rm -rf build
 
-.PHONY: help setup build demo check tsan demo-score bench bench-store soak fuzz fresh deploy-check format install clean
+.PHONY: help setup build demo check tsan coverage demo-score bench bench-store soak fuzz fresh deploy-check format install \
+  clean

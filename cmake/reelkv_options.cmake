@@ -2,6 +2,7 @@
 set(REELKV_SANITIZE "" CACHE STRING "Sanitizers to build with, e.g. address,undefined or thread")
 option(REELKV_WERROR "Treat warnings as errors (the developer presets do)" OFF)
 option(REELKV_FUZZ "Build the targets of tests/fuzz with libFuzzer (needs clang)" OFF)
+option(REELKV_COVERAGE "Count which lines and branches run (gcc's gcov)" OFF)
 option(REELKV_CUDA "Build the CUDA tensor backend (needs nvcc)" OFF)
 
 if(NOT CMAKE_BUILD_TYPE)

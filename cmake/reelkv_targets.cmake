@@ -8,6 +8,10 @@ target_compile_options(reelkv_flags INTERFACE
 if(REELKV_WERROR)
   target_compile_options(reelkv_flags INTERFACE -Werror)
 endif()
+if(REELKV_COVERAGE)
+  target_compile_options(reelkv_flags INTERFACE --coverage -fprofile-update=atomic)
+  target_link_options(reelkv_flags INTERFACE --coverage)
+endif()
 if(REELKV_SANITIZE)
   if(CMAKE_C_COMPILER_ID STREQUAL "GNU")
     # GCC 12's flow-based warnings misread instrumented code; the uninstrumented presets have them as errors.
