@@ -160,7 +160,7 @@ static void play(struct scene *scene)
 
     for (uint32_t i = 0; i < acts && !sim_disk_is_off(); i++)
         scene_act(scene);
-    if (scene->is_long && scene->is_cut_last)
+    if (scene->is_long && scene->is_cut_last && sim_chance(sim_random(), 40))
         swap(scene);
     if (scene->is_cut_last)
         sim_disk_crash_at(1);
@@ -222,7 +222,7 @@ static bool prepare(struct scene *scene, uint32_t life)
     bool at_start = sim_chance(sim_random(), 30);
 
     scene->is_cut = !calls_fail && plan->trouble <= STORE_TROUBLE_CUTS;
-    scene->is_cut_last = scene->is_cut && sim_chance(sim_random(), 30);
+    scene->is_cut_last = scene->is_cut && sim_chance(sim_random(), scene->is_long ? 60 : 30);
     if (scene->is_cut)
         sim_disk_crash_at(some_call());
     if (calls_fail && at_start)
@@ -280,7 +280,7 @@ void store_story_run(uint64_t seed, const struct store_plan *plan, struct store_
     scene.ages = sim_chance(sim_random(), 50);
     scene.keeps = plan->trouble <= STORE_TROUBLE_CUTS && scene.ages && sim_chance(sim_random(), 40);
     scene.gone_percent = !scene.is_long && sim_chance(sim_random(), 20) ? 10 : 1;
-    scene.taken_percent = sim_chance(sim_random(), 30) ? 8 : 2;
+    scene.taken_percent = scene.is_long || sim_chance(sim_random(), 30) ? 8 : 2;
     scene.fixture.options = (struct store_options){ .name = "kv-a",
                                                     .root = "/data",
                                                     .ram_bytes = 8 << 20,
