@@ -252,6 +252,7 @@ bool kv_record_get(struct kv_record *record, uint32_t *header_crc_p, const struc
 
 /* What a header tells though its segment's SUPER is lost: by its own checksum and the salt, which the file's name has too. */
 struct kv_record_end {
+    enum kv_record_type type;
     uint64_t seq, token_index; /* exclusive */
     uint64_t record_bytes;     /* a multiple of KV_PAGE_BYTES */
 };

@@ -462,7 +462,8 @@ bool kv_record_get_end(struct kv_record_end *end, uint64_t salt, const uint8_t *
     if (record_bytes == 0 || record_bytes % KV_PAGE_BYTES != 0 || record_bytes > UINT32_MAX)
         return status_fail(st, STATUS_DATA_LOSS, "record %llu: its length makes no sense",
                            (unsigned long long)record.seq);
-    *end = (struct kv_record_end){ .seq = record.end_seq,
+    *end = (struct kv_record_end){ .type = record.type,
+                                   .seq = record.end_seq,
                                    .token_index = record.token_index + record.tokens,
                                    .record_bytes = record_bytes };
     return true;

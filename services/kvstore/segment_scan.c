@@ -118,8 +118,9 @@ static bool make_image(struct segment_scan *scan, uint64_t bytes, struct status 
     return true;
 }
 
-static void hear(struct segment_scan_end *told, uint64_t seq, uint64_t token_index)
+static void hear(struct segment_scan_end *told, enum kv_record_type type, uint64_t seq, uint64_t token_index)
 {
+    told->is_told |= type != KV_RECORD_INIT;
     if (seq > told->seq)
         told->seq = seq;
     if (token_index > told->token_index)
@@ -150,7 +151,8 @@ static enum finding look_at(struct segment_scan *scan, const struct segment *seg
     if (!kv_record_get(&scan->record, &scan->header_crc, &segment->super, scan->image, &why) ||
         scan->record.seq < segment->end_seq)
         return FOUND_NOTHING;
-    hear(&scan->told, scan->record.end_seq, scan->record.token_index + scan->record.tokens);
+    hear(&scan->told, scan->record.type, scan->record.end_seq,
+         scan->record.token_index + scan->record.tokens);
     kv_record_layout(&scan->record, &layout);
     scan->told_bytes = at + layout.record_bytes;
     return layout.record_bytes > scan->file_bytes - at ? FOUND_NOTHING : FOUND_RECORD;
@@ -318,7 +320,7 @@ static uint64_t look_for_end(struct segment_scan *scan, uint64_t at, uint64_t sa
     }
     if (kv_record_header_bytes(scan->image) > bytes || !kv_record_get_end(&found, salt, scan->image, &st))
         return KV_PAGE_BYTES;
-    hear(end, found.seq, found.token_index);
+    hear(end, found.type, found.seq, found.token_index);
     unread->code = STATUS_OK;
     return found.record_bytes;
 }
@@ -357,7 +359,7 @@ static bool hear_what_fits(struct segment_scan *scan, const struct kv_super *sup
         if (finding != FOUND_RECORD)
             return finding != FOUND_FAILURE;
         segment.end_seq = scan->record.end_seq;
-        hear(end, scan->record.end_seq, scan->record.token_index + scan->record.tokens);
+        hear(end, scan->record.type, scan->record.end_seq, scan->record.token_index + scan->record.tokens);
         kv_record_layout(&scan->record, &layout);
         at += layout.record_bytes;
     }

@@ -9,6 +9,7 @@
 /* Where numbers and tokens end, as far as headers of records tell; zeros when none of them does. */
 struct segment_scan_end {
     uint64_t seq, token_index;
+    bool is_told; /* by a record that has a number: not by INIT alone */
 };
 
 struct segment_scan {

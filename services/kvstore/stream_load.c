@@ -31,7 +31,7 @@ static void count_unusable(struct stream *stream, const char *path, const struct
     log_error(&context, "segment_unusable", "%s; it stays where it is and is not served", why->text);
     if (!segment_scan_end(stream->store->disk, path, file->salt, &end, &lost->unknown))
         lost->unknown_from_seq = file->first_seq;
-    if (!file->is_open && end.seq == 0 && lost->unknown.code == STATUS_OK)
+    if (!file->is_open && !end.is_told && end.seq <= file->first_seq && lost->unknown.code == STATUS_OK)
         end.seq = file->first_seq + 1; /* no header of it fits: what it had began with this number */
     lost->disk_bytes += stream->store->disk->stat(path, &info) == 0
                             ? (uint64_t)info.st_blocks * 512

@@ -223,4 +223,36 @@ TEST(unusable_sealed_file_under_its_old_name_keeps_its_numbers)
     fixture_stop(&fixture);
 }
 
+/* The stream ended without a frame. A start that could not read the file took it for one of frames, and by the next, sound
+ * start a frame that never was counted as lost. */
+TEST(unusable_sealed_file_of_an_end_alone_takes_no_number)
+{
+    struct fixture_writer writer;
+    struct fixture fixture;
+    struct stream *stream;
+
+    fixture_start(&fixture);
+    stream = fixture_define(&fixture, "cam-1");
+    fixture_attach(&fixture, stream, &writer);
+    CHECK_OK(stream_end(stream, "it is no video", &fixture.st), fixture.st);
+    stream_detach(stream, &writer.base);
+    fixture_wait_sealed(&fixture, stream);
+    fixture_stop(&fixture);
+    fixture.options.disk = faulty_disk();
+    plan_fault(FAULT_READ, EIO, 1, 1); /* the superblock */
+    fixture_open(&fixture);
+    CHECK_EQ(fault.failed, 1);
+    stream = store_find(fixture.store, "default", "cam-1");
+    CHECK_EQ(stream->segment_count, 0);
+    CHECK_EQ(stream->next_seq, 0);
+    CHECK_OK(fixture_take(&fixture, stream, &fixture.st), fixture.st); /* writes stream.json */
+    fixture_stop(&fixture);
+    plan_fault(0, 0, 0, 0);
+    fixture_open(&fixture);
+    stream = store_find(fixture.store, "default", "cam-1");
+    CHECK_EQ(stream->next_seq, 0);
+    CHECK_EQ(stream->damaged_frames, 0);
+    fixture_stop(&fixture);
+}
+
 TEST_MAIN()
