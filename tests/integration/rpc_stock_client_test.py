@@ -121,7 +121,9 @@ def test_reflection_lists_and_describes_every_service():
                 service = pool.FindServiceByName(name)
                 assert all(method.input_type.full_name for method in service.methods)
             method = reflect(server, version, module, file_containing_symbol="reelkv.v1.KvStore.Append")
-            assert len(method.file_descriptor_response.file_descriptor_proto) == 2
+            names = sorted(descriptor_pb2.FileDescriptorProto.FromString(raw).name
+                           for raw in method.file_descriptor_response.file_descriptor_proto)
+            assert names == ["reelkv/v1/catalog.proto", "reelkv/v1/common.proto", "reelkv/v1/kvstore.proto"], names
             by_name = reflect(server, version, module, file_by_filename="reelkv/v1/common.proto")
             assert len(by_name.file_descriptor_response.file_descriptor_proto) == 1
 
