@@ -23,6 +23,7 @@ enum {
     STREAM_TROUBLE_BYTES = 512,
     STREAM_WRITER_BYTES = 128,
     STREAM_FOLDER_BYTES = PATH_MAX - 256,
+    STREAM_FILE_BYTES = 80,     /* of a segment's path in the stream's folder */
     STREAM_NOTES_WAITING = 128, /* gaps and ends in memory that are not durable */
 };
 
@@ -66,6 +67,9 @@ struct stream {
     uint64_t stored_frames, gap_frames, damaged_frames; /* held now; what has gone is in history */
     uint64_t evicted_frames;                            /* gone from between those that are held */
     struct history *lost; /* of the damaged ones, those no segment has a mark of; NULL: none */
+    char unusable
+        [STREAM_FILE_BYTES]; /* in its folder, a file that this start could not use: nobody knows what is in it; "":
+                                         there is none */
     int64_t last_pts_ns;
     uint64_t expected_frames;
     bool has_ended;

@@ -340,6 +340,17 @@ static void intended(void *user, struct stream *stream, const struct status *fai
         done(forgets->user, NULL, failure);
 }
 
+/* What is in such a file would be back with a start that can use it. */
+static bool knows_all(const struct stream *stream, struct status *st)
+{
+    return stream->unusable[0] == '\0' ||
+           status_fail(
+               st, STATUS_PRECONDITION,
+               "nothing of stream %s can be forgotten: the store could not use %s, so nobody knows what is in it; start "
+               "it again when the disk can be read, or without that file",
+               stream->name, stream->unusable);
+}
+
 static bool check(struct stream *stream, int64_t from_ns, int64_t to_ns, struct status *st)
 {
     const struct stream_hold *hold = stream_held(stream, from_ns, to_ns);
@@ -352,6 +363,8 @@ static bool check(struct stream *stream, int64_t from_ns, int64_t to_ns, struct 
         return status_fail(st, STATUS_PRECONDITION,
                            "stream %s is held in that range by %s (%s): release the hold first", stream->name,
                            hold->owner, hold->reason);
+    if (!knows_all(stream, st))
+        return false;
     return stream->forgets == NULL || !stream->forgets->is_pending ||
            status_fail(st, STATUS_ABORTED,
                        "stream %s: another range is being forgotten; ask again when it is", stream->name);
@@ -396,10 +409,16 @@ bool stream_forget(struct stream *stream, int64_t from_ns, int64_t to_ns, stream
 
 void stream_forget_resume(struct stream *stream)
 {
+    const struct log_context context = { .stream = stream->name };
+    struct status st;
+
     if (stream->forgets == NULL || !stream->forgets->is_pending)
         return;
     mark_frames(stream->forgets, false);
-    step_in(stream->forgets, SOON_MS);
+    if (knows_all(stream, &st))
+        step_in(stream->forgets, SOON_MS);
+    else
+        log_error(&context, "forget_waits", "%s", st.text);
 }
 
 void stream_forget_leave(struct stream *stream, const struct status *why)

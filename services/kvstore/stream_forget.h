@@ -12,8 +12,9 @@
  * What comes after it was asked for stays, whatever its time.
  *
  * Owner:  the stream. Thread: loop.
- * Fails:  PRECONDITION for what is held, ABORTED while another is under way; else as the disk says. A disk that fails is
- *         asked again for ever: the intent stays.
+ * Fails:  PRECONDITION for what is held, and while a file of the stream cannot be used (one that was begun waits for the start
+ *         that can); ABORTED while another is under way; else as the disk says. A disk that fails is asked again for ever:
+ *         the intent stays.
  * Bounds: one at a time for each stream. */
 #ifndef REELKV_KVSTORE_STREAM_FORGET_H
 #define REELKV_KVSTORE_STREAM_FORGET_H

@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "base/name.h"
 #include "kvstore/segment_load.h"
 #include "kvstore/segment_replaced.h"
 #include "kvstore/segment_scan.h"
@@ -29,6 +30,7 @@ static void count_unusable(struct stream *stream, const char *path, const struct
     struct stat info;
 
     log_error(&context, "segment_unusable", "%s; it stays where it is and is not served", why->text);
+    text_copy(stream->unusable, sizeof stream->unusable, path + strlen(stream->folder) + 1);
     if (!segment_scan_end(stream->store->disk, path, file->salt, &end, &lost->unknown))
         lost->unknown_from_seq = file->first_seq;
     if (!file->is_open && !end.is_told && end.seq <= file->first_seq && lost->unknown.code == STATUS_OK)

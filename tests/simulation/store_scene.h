@@ -52,7 +52,7 @@ struct scene {
     struct fixture fixture;
     struct scene_cast cast[SCENE_STREAMS];
     struct scene_ageing ageing;
-    bool keeps; /* ranges are held and forgotten; then no call fails */
+    bool keeps; /* ranges are held and forgotten */
     bool ages;  /* segments are rewritten: one that is does not go, others go before it */
     const struct store_plan *plan;
     bool is_long;           /* enough is written for old segments to go */

@@ -218,7 +218,7 @@ static void go_on_unchecked(struct scene *scene)
 static bool prepare(struct scene *scene, uint32_t life)
 {
     const struct store_plan *plan = scene->plan;
-    bool calls_fail = plan->trouble == STORE_TROUBLE_ANY && !scene->keeps && sim_chance(sim_random(), 40);
+    bool calls_fail = plan->trouble == STORE_TROUBLE_ANY && sim_chance(sim_random(), 40);
     bool at_start = sim_chance(sim_random(), 30);
 
     scene->is_cut = !calls_fail && plan->trouble <= STORE_TROUBLE_CUTS;

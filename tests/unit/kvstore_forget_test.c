@@ -5,7 +5,7 @@
 #include "kvstore/stream_hold.h"
 
 #include "base/file.h"
-#include "kvstore_fixture.h"
+#include "kvstore_faulty_disk.h"
 
 enum { FRAMES = 120, SAMPLE_BYTES = 160 };
 
@@ -98,6 +98,18 @@ static void forget(struct fixture *fixture, struct stream *stream, uint64_t from
     CHECK_OK(answer.ok, answer.st);
 }
 
+/* Much longer than what was asked takes, when nothing keeps it. */
+static void turn_for_a_while(struct fixture *fixture)
+{
+    struct loop_timer tick = { 0 };
+
+    for (unsigned i = 0; i < 50; i++) {
+        loop_timer_start(fixture->loop, &tick, 5, fixture_tick);
+        loop_run_once(fixture->loop);
+    }
+    loop_timer_stop(&tick);
+}
+
 /* While its writer writes on; from RAM, from sealed files, from the one that is being written. */
 TEST(what_was_forgotten_is_nowhere)
 {
@@ -148,7 +160,6 @@ TEST(a_receipt_waits_for_those_who_read)
     struct fixture_writer writer;
     struct fixture fixture;
     struct stream *stream;
-    struct loop_timer tick = { 0 };
 
     fixture_start(&fixture);
     stream = fixture_write(&fixture, "cam-1", &writer, 20);
@@ -165,11 +176,7 @@ TEST(a_receipt_waits_for_those_who_read)
     CHECK_EQ(fixture_read_layer(&fixture, stream, 4, 0), FRAME_OK);
     CHECK(!stream_forget(stream, 0, 1, fixture_done, &answer, &st));
     CHECK_EQ(st.code, STATUS_ABORTED);
-    for (unsigned i = 0; i < 50; i++) {
-        loop_timer_start(fixture.loop, &tick, 5, fixture_tick);
-        loop_run_once(fixture.loop);
-    }
-    loop_timer_stop(&tick);
+    turn_for_a_while(&fixture);
     CHECK(!answer.came);
     block_read_release(&reading.read);
     FIXTURE_TURN_UNTIL(&fixture, answer.came);
@@ -228,6 +235,43 @@ TEST(what_is_held_is_not_forgotten)
     forget(&fixture, stream, 4, 9);
     fixture_check_all(&fixture, stream, 0, 4);
     stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+}
+
+/* A start could not read a file. A receipt was given for what the next start had again. */
+TEST(nothing_is_forgotten_while_a_file_cannot_be_used)
+{
+    struct fixture_writer writer;
+    struct fixture fixture;
+    struct stream *stream;
+
+    fixture_start(&fixture);
+    stream = fixture_write(&fixture, "cam-1", &writer, 60);
+    fixture_wait_durable(&fixture, stream);
+    ask(stream, 10, 50);
+    FIXTURE_TURN_UNTIL(&fixture, stream->saves == NULL); /* the intent is durable */
+    status_fail(&st, STATUS_UNAVAILABLE, "it stops");
+    stream_forget_leave(stream, &st);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+    fixture.options.disk = faulty_disk();
+    plan_fault(FAULT_READ, EIO, 1, 1);
+    fixture_open(&fixture);
+    CHECK_EQ(fault.failed, 1);
+    stream = store_find(fixture.store, "default", "cam-1");
+    CHECK(!stream_forget(stream, fixture_pts(0), fixture_pts(5), fixture_done, &answer, &st));
+    CHECK_EQ(st.code, STATUS_PRECONDITION);
+    CHECK_HAS(st.text, "the store could not use 00000000000000000001/00000000000000000000-");
+    turn_for_a_while(&fixture);
+    CHECK_EQ(stream_receipt_at(stream, 0)->done_ns, 0);
+    fixture_stop(&fixture);
+    plan_fault(0, 0, 0, 0);
+    fixture_open(&fixture);
+    stream = store_find(fixture.store, "default", "cam-1");
+    FIXTURE_TURN_UNTIL(&fixture, stream_receipt_at(stream, 0)->done_ns != 0 && stream->saves == NULL);
+    check_nowhere(&fixture, stream, 10, 50);
+    fixture_check_all(&fixture, stream, 0, 10);
+    fixture_check_all(&fixture, stream, 50, 60);
     fixture_stop(&fixture);
 }
 
