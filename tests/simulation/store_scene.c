@@ -46,6 +46,8 @@ void scene_hear_retention(struct scene_cast *cast)
 {
     if (cast->is_forgetting && cast->forgotten.came) {
         cast->is_forgetting = false;
+        if (cast->forgotten.ok)
+            cast->receipt_number = cast->forget_number;
         for (uint64_t seq = cast->forget_from; cast->forgotten.ok && seq < cast->forget_to; seq++)
             if (cast->offers[seq] == OFFER_FRAME)
                 cast->fates[seq] |= FATE_WENT;
@@ -293,6 +295,15 @@ static void append(struct scene *scene, struct scene_cast *cast, struct stream *
 
 /* --- holding and forgetting --- */
 
+static const struct forget_receipt *newest_receipt(const struct stream *stream)
+{
+    const struct forget_receipt *newest = NULL;
+
+    for (uint32_t n = 0; stream_receipt_at(stream, n) != NULL; n++)
+        newest = stream_receipt_at(stream, n);
+    return newest;
+}
+
 static void forget_some(struct scene *scene, struct scene_cast *cast, struct stream *stream)
 {
     uint64_t from, to;
@@ -306,6 +317,7 @@ static void forget_some(struct scene *scene, struct scene_cast *cast, struct str
                        &scene->fixture.st))
         return;
     cast->is_forgetting = true;
+    cast->forget_number = newest_receipt(stream)->number;
     cast->forget_from = from;
     cast->forget_to = to < stream->next_seq ? to : stream->next_seq;
     for (uint64_t seq = cast->forget_from; seq < cast->forget_to; seq++)

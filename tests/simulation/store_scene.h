@@ -34,7 +34,8 @@ struct scene_cast {
     bool is_opening;
     bool is_forgetting, is_holding, is_releasing;
     struct fixture_answer forgotten, held, released;
-    uint64_t forget_from, forget_to;
+    uint64_t forget_from, forget_to, forget_number;
+    uint64_t receipt_number; /* acked; 0: none */
     struct stream_hold hold; /* asked for */
     uint64_t hold_number;    /* acked; 0: none */
     bool may_be_held;        /* a change failed: what is on the disk nobody knows */

@@ -58,6 +58,19 @@ static void check_hold(struct scene_cast *cast, const struct stream *stream)
     cast->is_forgetting = cast->is_holding = cast->is_releasing = cast->may_be_held = false;
 }
 
+static void check_receipt(const struct scene_cast *cast, const struct stream *stream)
+{
+    for (uint32_t n = 0; cast->receipt_number != 0; n++) {
+        const struct forget_receipt *receipt = stream_receipt_at(stream, n);
+
+        if (receipt == NULL || (receipt->number == cast->receipt_number && receipt->done_ns == 0))
+            test_fail(__FILE__, __LINE__, "%s: receipt %llu is lost", cast->name,
+                      (unsigned long long)cast->receipt_number);
+        if (receipt->number == cast->receipt_number)
+            break;
+    }
+}
+
 static void check_stream(struct scene *scene, struct scene_cast *cast)
 {
     struct stream *stream = scene_find(scene, cast);
@@ -77,6 +90,7 @@ static void check_stream(struct scene *scene, struct scene_cast *cast)
     CHECK(stream->next_seq <= cast->offered_seq);
     CHECK_EQ(stream->damaged_frames, 0);
     check_hold(cast, stream);
+    check_receipt(cast, stream);
     for (uint64_t seq = 0; seq < stream->next_seq; seq++)
         has_begun |= !check_number(scene, cast, stream, seq, has_begun);
     if (sim_disk_is_off())
