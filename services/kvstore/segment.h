@@ -80,9 +80,13 @@ struct segment {
     struct segment_mark *marks;
     uint32_t mark_count, mark_room;
     uint64_t quarantined_frames; /* of the index, found damaged by readers */
-    uint32_t reads;              /* in flight: the file must stay */
-    bool is_leaving;             /* chosen to go; no new reads */
-    bool has_rival; /* a file made from it is there too: it is not rewritten before the next start */
+    /* Its file failed: of frames that were written again elsewhere it may have bytes behind its end, until the next start
+     * cuts them. How many, and when they were seen. */
+    uint64_t left_frames;
+    int64_t left_from_ns, left_to_ns;
+    uint32_t reads;  /* in flight: the file must stay */
+    bool is_leaving; /* chosen to go; no new reads */
+    bool has_rival;  /* a file made from it is there too: it is not rewritten before the next start */
     struct segment_blank *blank; /* its chunks are (keys_later.h); NULL: they are not */
     uint64_t age_not_before_ns;  /* could not be rewritten: tried again then */
     struct segment_writer *writer;

@@ -167,7 +167,8 @@ static bool has_something(const struct forget_receipt *receipt, const struct seg
     for (uint32_t i = 0; i < segment->mark_count; i++)
         if (mark_goes(receipt, &segment->marks[i]))
             return true;
-    return false;
+    return segment->left_frames > 0 && segment->left_from_ns < receipt->to_ns &&
+           segment->left_to_ns >= receipt->from_ns;
 }
 
 /* From now on the frames answer EVICTED. */

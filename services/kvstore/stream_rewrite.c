@@ -97,13 +97,25 @@ static struct segment *append_all_again(struct stream *stream, const struct segm
     return NULL;
 }
 
-static void move_image(const struct segment *failed, const struct segment *segment, uint64_t seq)
+static void move_frame(const struct segment *failed, const struct segment *segment, uint64_t seq)
 {
     struct index_frame *old = index_part_find(&failed->index, seq);
     struct index_frame *frame = index_part_find(&segment->index, seq);
 
-    if (old != NULL && old->image != NULL)
+    if (old == NULL)
+        return;
+    frame->is_forgotten = old->is_forgotten;
+    if (old->image != NULL)
         ram_move_owner(old->image, &frame->image);
+}
+
+static void leave_bytes(struct segment *failed, int64_t pts_ns)
+{
+    if (failed->left_frames == 0 || pts_ns < failed->left_from_ns)
+        failed->left_from_ns = pts_ns;
+    if (failed->left_frames == 0 || pts_ns > failed->left_to_ns)
+        failed->left_to_ns = pts_ns;
+    failed->left_frames++;
 }
 
 /* The records are the new segment's. */
@@ -122,7 +134,8 @@ static void let_go(struct segment *failed, const struct segment *segment, struct
             marks -= record->entry.type != KV_RECORD_FRAME;
         }
         if (record->entry.type == KV_RECORD_FRAME) {
-            move_image(failed, segment, record->entry.seq);
+            move_frame(failed, segment, record->entry.seq);
+            leave_bytes(failed, record->entry.pts_ns);
             frames--;
         }
         segment_record_free(failed->stream->store->arena, record);

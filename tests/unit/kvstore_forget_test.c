@@ -238,6 +238,33 @@ TEST(what_is_held_is_not_forgotten)
     fixture_stop(&fixture);
 }
 
+/* The file breaks while it is sealed for that, and what it had is written again: what is to go went unseen then. */
+TEST(what_is_written_again_meanwhile_is_forgotten_too)
+{
+    struct fixture_writer writer;
+    struct fixture fixture;
+    struct stream *stream;
+
+    fixture_start(&fixture);
+    fixture_stop(&fixture);
+    fixture.options.disk = faulty_disk();
+    fixture.options.commit_ms = 60000;
+    plan_fault(0, 0, 0, 0);
+    fixture_open(&fixture);
+    stream = fixture_write(&fixture, "cam-1", &writer, 5);
+    stream_commit(stream);
+    fixture_wait_durable(&fixture, stream);
+    fixture_append(&fixture, stream, 15);
+    plan_fault(FAULT_SYNC, EIO, 1, 1);
+    forget(&fixture, stream, 8, 12);
+    CHECK_EQ(fault.failed, 1);
+    check_nowhere(&fixture, stream, 8, 12);
+    fixture_check_all(&fixture, stream, 0, 8);
+    fixture_check_all(&fixture, stream, 12, 20);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+}
+
 /* A start could not read a file. A receipt was given for what the next start had again. */
 TEST(nothing_is_forgotten_while_a_file_cannot_be_used)
 {
