@@ -43,9 +43,11 @@ bool segment_add_mark(struct segment *segment, const struct kv_entry *entry, con
         segment->mark_room = room;
     }
     if (entry->note_bytes > 0) {
-        text = strndup(note, entry->note_bytes);
+        text = malloc(entry->note_bytes + 1);
         if (text == NULL)
             return false;
+        memcpy(text, note, entry->note_bytes); /* no NUL ends it there, nor may one be looked for */
+        text[entry->note_bytes] = '\0';
     }
     mark = &segment->marks[segment->mark_count++];
     *mark = (struct segment_mark){ .type = entry->type,
