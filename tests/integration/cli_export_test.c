@@ -272,8 +272,9 @@ TEST(half_an_import_is_none)
     CHECK_HAS(writer.st.text, "no end");
     wait_disk(before);
     begin_import(&writer, head, 20);
-    server_kill(&store);
+    process_stop(&store.process, SIGKILL, 10000);
     rpc_sync_stream_destroy(writer.call);
+    rpc_sync_destroy(store.client);
     snprintf(folder, sizeof folder, "%s/v1/default/half-1", store.path);
     CHECK_EQ(access(folder, F_OK), 0);
     start_store(NULL);
