@@ -18,7 +18,7 @@ struct kill_stream {
     char name[32];
     uint64_t seed;
     atomic_uint life;
-    bool is_there;               /* its definition was acked, its removal was not asked for */
+    atomic_bool is_there;        /* its definition was acked, its removal was not asked for */
     bool is_making;              /* nobody knows: the call was cut */
     atomic_bool is_removing;     /* nobody knows since the call began */
     uint64_t epoch;              /* acked */
