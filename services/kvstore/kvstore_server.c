@@ -35,7 +35,7 @@ static void get_server_info(struct rpc_call *call, void *state)
     Reelkv__V1__ServerInfo info = REELKV__V1__SERVER_INFO__INIT;
 
     info.name = (char *)(uintptr_t)kvstore->options->name;
-    info.version = (char *)STORE_VERSION;
+    info.version = (char *)REELKV_VERSION;
     info.ram_budget_bytes = kvstore->options->ram_budget_bytes;
     info.ram_used_bytes = store_ram_used(store);
     info.disk_budget_bytes = kvstore->options->disk_budget_bytes;

@@ -45,8 +45,6 @@ struct store_options {
     const struct file_ops *disk;     /* NULL: the real one */
 };
 
-#define STORE_VERSION "0.1.0" /* of the release, for receipts and whoever asks */
-
 enum {
     STORE_STREAM_DISK_BYTES = 64 << 10, /* folders and small files of a stream, counted for each */
     STORE_FILE_SLACK_BYTES = 64 << 10,  /* what a file system may add to a segment (extents, its folder) */

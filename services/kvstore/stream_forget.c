@@ -392,7 +392,7 @@ bool stream_forget(struct stream *stream, int64_t from_ns, int64_t to_ns, stream
                                                                .to_ns = to_ns,
                                                                .asked_ns = clock_utc_ns() };
     snprintf(newest(forgets)->store, sizeof newest(forgets)->store, "%s", stream->store->options.name);
-    snprintf(newest(forgets)->version, sizeof newest(forgets)->version, "%s", STORE_VERSION);
+    snprintf(newest(forgets)->version, sizeof newest(forgets)->version, "%s", REELKV_VERSION);
     forgets->is_pending = true;
     forgets->wipe = (struct ram_wipe){ 0 };
     mark_frames(forgets, true);
