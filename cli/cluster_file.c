@@ -124,6 +124,7 @@ static struct json *plan_to_json(const struct cluster_plan *plan)
     json_set_u64(object, "recent_window", plan->recent_window);
     json_set_u64(object, "threads", plan->threads);
     json_set_f64(object, "sample_fps", plan->sample_fps);
+    json_set_str(object, "ageing", plan->ageing);
     json_set_str(object, "fingerprint", plan->fingerprint);
     json_set_u64(object, "ram_bytes", plan->ram_bytes);
     json_set_u64(object, "disk_bytes", plan->disk_bytes);
@@ -143,6 +144,13 @@ static bool read_text(const struct json *object, const char *key, char *out, siz
     return text_copy(out, out_bytes, text) || status_fail(st, STATUS_INVALID, "%s is too long", key);
 }
 
+/* A folder of an earlier version has none. */
+static bool read_ageing(const struct json *object, struct cluster_plan *plan, struct status *st)
+{
+    return json_get(object, "ageing") == NULL ||
+           read_text(object, "ageing", plan->ageing, sizeof plan->ageing, st);
+}
+
 static bool plan_from_json(const struct json *object, struct cluster_plan *plan, struct status *st)
 {
     const struct json *counts = json_get(object, "counts");
@@ -155,7 +163,7 @@ static bool plan_from_json(const struct json *object, struct cluster_plan *plan,
         !json_read_u32(object, "top_r", &plan->top_r, st) ||
         !json_read_u32(object, "recent_window", &plan->recent_window, st) ||
         !json_read_u32(object, "threads", &plan->threads, st) ||
-        !json_read_f64(object, "sample_fps", &plan->sample_fps, st) ||
+        !json_read_f64(object, "sample_fps", &plan->sample_fps, st) || !read_ageing(object, plan, st) ||
         !read_text(object, "fingerprint", plan->fingerprint, sizeof plan->fingerprint, st) ||
         !json_read_u64(object, "ram_bytes", &plan->ram_bytes, st) ||
         !json_read_u64(object, "disk_bytes", &plan->disk_bytes, st))
@@ -399,6 +407,7 @@ bool cluster_settings_write(const char *data, const struct cluster_plan *plan, s
     json_set_u64(value, "version", FORMAT_VERSION);
     set_settings(value, plan->model, plan->dtype, plan->n_local, plan->fingerprint);
     json_set_u64(value, "kvstores", plan->counts[CLUSTER_KVSTORE]);
+    json_set_str(value, "ageing", plan->ageing);
     json_set(value, "earlier", make_earlier(data, plan->fingerprint));
     return write_json(data, "settings.json", value, st);
 }
@@ -419,12 +428,13 @@ bool cluster_settings_read(const char *data, struct cluster_plan *plan, struct s
          read_text(value, "dtype", plan->dtype, sizeof plan->dtype, st) &&
          json_read_u32(value, "n_local", &plan->n_local, st) &&
          json_read_u32(value, "kvstores", &plan->counts[CLUSTER_KVSTORE], st) &&
+         read_ageing(value, plan, st) &&
          (json_get(value, "fingerprint") == NULL ||
           read_text(value, "fingerprint", plan->fingerprint, sizeof plan->fingerprint, st));
     json_free(value);
     return ok || refuse_damaged(st, path,
                                 "remove it, and say once again what it held: --model, --dtype, --n-local, "
-                                "--kvstores");
+                                "--kvstores, --ageing");
 }
 
 /* --------------------------------------------------------------------------------------------- lock */

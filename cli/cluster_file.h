@@ -24,6 +24,7 @@ enum {
     CLUSTER_PROCESSES_MAX = 4 * CLUSTER_PER_KIND_MAX + 1,
     CLUSTER_ADDRESS_BYTES = 128,
     CLUSTER_FINGERPRINT_BYTES = 16,
+    CLUSTER_AGEING_BYTES = 4001,    /* with its NUL */
     CLUSTER_SETTINGS_EARLIER = 8,   /* remembered besides the last ones */
     CLUSTER_SOCKET_NAME_BYTES = 32, /* room kept in a socket's path for "/analyzer-15.sock.lock" */
 };
@@ -70,11 +71,12 @@ struct cluster_plan {
     char run[LIMIT_SOCKET_PATH_BYTES + 1];
     char model[CLUSTER_PATH_BYTES];
     char dtype[8];
-    uint32_t n_local;       /* 0: the services' own default */
-    uint32_t top_r;         /* 0: the qa's own default */
-    uint32_t recent_window; /* UINT32_MAX: the qa's own default */
-    uint32_t threads;       /* of each process that computes; 0: its own default */
-    double sample_fps;      /* of cameras added without --fps */
+    uint32_t n_local;                  /* 0: the services' own default */
+    uint32_t top_r;                    /* 0: the qa's own default */
+    uint32_t recent_window;            /* UINT32_MAX: the qa's own default */
+    uint32_t threads;                  /* of each process that computes; 0: its own default */
+    double sample_fps;                 /* of cameras added without --fps */
+    char ageing[CLUSTER_AGEING_BYTES]; /* the kvstores' --ageing; "": none */
     char fingerprint[2 * CLUSTER_FINGERPRINT_BYTES + 1]; /* of its blocks; "" before the model was opened */
     uint64_t ram_bytes, disk_bytes;                      /* of all kvstores together */
     uint32_t counts[CLUSTER_KINDS];
@@ -99,7 +101,7 @@ void cluster_file_remove(const char *data);
 void cluster_address(const struct cluster_plan *plan, const char *process, char out[CLUSTER_ADDRESS_BYTES]);
 
 /* What the folder was last started with; zeroed where it never was. Only model, dtype, n_local, the number
- * of kvstores and the fingerprint are kept: what decides whether stored blocks can be read again. */
+ * of kvstores and the fingerprint are kept, which decide whether stored blocks can be read again, and how blocks age. */
 bool cluster_settings_write(const char *data, const struct cluster_plan *plan, struct status *st);
 bool cluster_settings_read(const char *data, struct cluster_plan *plan, struct status *st);
 

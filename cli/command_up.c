@@ -26,6 +26,9 @@
         "checkpoint folder, as published; '': as last time, else the demo model")                           \
     OPT(ram, BYTES, "0", "0", "64T", "KV kept in memory; 0: a quarter of the memory this cgroup may use")   \
     OPT(disk, BYTES, "0", "0", "1024T", "KV kept on disk; 0: half of what the data folder's disk has free") \
+    OPT(ageing, STR, "", "0", "4000",                                                                       \
+        "what becomes of frames as they grow older, such as default=full:24h,8bit:14d (docs/ageing.md); "   \
+        "none: all is kept until --disk is full; '': as last time")                                         \
     OPT(dtype, STR, "", "0", "4", "bf16 or f32; '': as last time, else what the model advises, else bf16")  \
     OPT(n_local, U32, "0", "0", "1048576",                                                                  \
         "tokens of the window; 0: as last time, else what the model advises")                               \
@@ -75,6 +78,7 @@ static bool bring_up(const struct up_options *options, struct up *up, struct sta
         .data = up->data,
         .model = options->model,
         .dtype = options->dtype,
+        .ageing = options->ageing,
         .n_local = options->n_local,
         .top_r = options->top_r,
         .recent_window = UINT32_MAX,

@@ -77,6 +77,8 @@ static void add_service(struct args *args, const struct cluster_plan *plan, cons
         add(args, "--ram-budget-bytes=%llu", (unsigned long long)(plan->ram_bytes / stores));
         add(args, "--disk-budget-bytes=%llu", (unsigned long long)(plan->disk_bytes / stores));
         add(args, "--sample-fps=%.17g", plan->sample_fps);
+        if (plan->ageing[0] != '\0')
+            add(args, "--ageing=%s", plan->ageing);
         return;
     }
     add_model(args, plan);

@@ -239,6 +239,18 @@ static bool set_counts(const struct up_request *request, uint32_t remembered, st
     return true;
 }
 
+/* What the stores think of the text they say themselves. */
+static bool set_ageing(const char *wanted, const char *remembered, struct cluster_plan *plan,
+                       struct status *st)
+{
+    if (wanted[0] == '\0')
+        wanted = remembered;
+    else if (strcmp(wanted, "none") == 0)
+        wanted = "";
+    return text_copy(plan->ageing, sizeof plan->ageing, wanted) ||
+           status_fail(st, STATUS_INVALID, "--ageing is longer than %d bytes", CLUSTER_AGEING_BYTES - 1);
+}
+
 bool up_plan_resolve(const struct up_request *request, const struct cluster_plan *last,
                      struct cluster_plan *plan, struct status *st)
 {
@@ -263,7 +275,7 @@ bool up_plan_resolve(const struct up_request *request, const struct cluster_plan
         return false;
     if (plan->dtype[0] == '\0')
         text_copy(plan->dtype, sizeof plan->dtype, "bf16");
-    return model_dtype_read(&dtype, plan->dtype, st) &&
+    return model_dtype_read(&dtype, plan->dtype, st) && set_ageing(request->ageing, last->ageing, plan, st) &&
            set_counts(request, last->counts[CLUSTER_KVSTORE], plan, st) && set_budgets(request, plan, st);
 }
 

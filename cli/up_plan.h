@@ -1,7 +1,7 @@
 /* up_plan.h - from what was asked of `up` to a complete plan: defaults, remembered settings, budgets.
  *
  * What decides whether stored blocks can be read again (model, dtype, n_local, number of kvstores) is taken from
- * the options, else from what the folder was last started with, else from the model folder's reelkv.json
+ * the options, else from what the folder was last started with (as is how blocks age), else from the model folder's reelkv.json
  * ({"dtype","n_local","top_r","recent_window","sample_fps"}, each optional), else from the default.
  *
  * Thread: main thread. */
@@ -13,6 +13,7 @@
 struct up_request {
     const char *data;                 /* absolute; need not exist */
     const char *model, *dtype;        /* "": not said */
+    const char *ageing;               /* "": not said; "none": no ageing */
     uint32_t n_local, top_r, threads; /* 0: not said */
     uint32_t recent_window;           /* UINT32_MAX: not said */
     uint64_t ram_bytes, disk_bytes;   /* 0: not said */

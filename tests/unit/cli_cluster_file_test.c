@@ -18,6 +18,7 @@ static void fill(struct cluster_file *file)
     snprintf(file->plan.dtype, sizeof file->plan.dtype, "f32");
     snprintf(file->plan.fingerprint, sizeof file->plan.fingerprint, "%032d", 7);
     file->plan.n_local = 512;
+    snprintf(file->plan.ageing, sizeof file->plan.ageing, "default=full:24h");
     file->plan.recent_window = UINT32_MAX;
     file->plan.sample_fps = 0.5;
     file->plan.ram_bytes = 1ull << 40;
@@ -132,6 +133,7 @@ TEST(settings_of_a_fresh_folder_are_empty)
     CHECK_OK(cluster_settings_read(test_folder(), &plan, &st), st);
     CHECK_STR(plan.model, "/models/one");
     CHECK_EQ(plan.n_local, 512);
+    CHECK_STR(plan.ageing, "default=full:24h");
     CHECK_EQ(plan.counts[CLUSTER_KVSTORE], 2);
     CHECK_STR(plan.fingerprint, file.plan.fingerprint);
     write_text("settings.json", "{}");
@@ -139,6 +141,18 @@ TEST(settings_of_a_fresh_folder_are_empty)
     CHECK_EQ(st.code, STATUS_DATA_LOSS);
     CHECK_HAS(st.text, "settings.json");
     CHECK_HAS(st.text, "remove it");
+}
+
+TEST(settings_of_before_ageing_are_read)
+{
+    static struct cluster_plan plan;
+    struct status st;
+
+    write_text("settings.json",
+               "{\"version\": 1, \"model\": \"/m\", \"dtype\": \"bf16\", \"n_local\": 1, \"kvstores\": 1}");
+    CHECK_OK(cluster_settings_read(test_folder(), &plan, &st), st);
+    CHECK_STR(plan.model, "/m");
+    CHECK_STR(plan.ageing, "");
 }
 
 /* With each other model the folder forgot what its cameras had been stored with: only the last time was kept. */

@@ -17,6 +17,7 @@ static struct cluster_plan two_of_each(void)
                                  .top_r = 8,
                                  .recent_window = 1,
                                  .sample_fps = 2,
+                                 .ageing = "default=full:24h",
                                  .ram_bytes = 1000,
                                  .disk_bytes = 3000 };
 
@@ -52,6 +53,7 @@ TEST(a_plan_is_redis_and_so_many_of_each)
     CHECK(has_arg(&rows[2], "--ram-budget-bytes=500"));
     CHECK(has_arg(&rows[2], "--disk-budget-bytes=1500"));
     CHECK(has_arg(&rows[2], "--sample-fps=2"));
+    CHECK(has_arg(&rows[2], "--ageing=default=full:24h"));
     CHECK(has_arg(&rows[3], "--n-local=512"));
     CHECK(!has_arg(&rows[3], "--top-r=8"));
     CHECK(has_arg(&rows[8], "--top-r=8"));
@@ -69,12 +71,14 @@ TEST(what_is_not_said_is_left_to_the_services)
     struct status st;
 
     plan.n_local = plan.top_r = 0;
+    plan.ageing[0] = '\0';
     plan.recent_window = UINT32_MAX;
     CHECK_OK(supervisor_plan_rows(&plan, "/data", &arena, &rows, &count, &st), st);
     for (uint32_t i = 0; i < count; i++)
         for (unsigned a = 0; rows[i].argv[a] != NULL; a++)
             CHECK(strncmp(rows[i].argv[a], "--n-local", 9) != 0 &&
                   strncmp(rows[i].argv[a], "--top-r", 7) != 0 &&
+                  strncmp(rows[i].argv[a], "--ageing", 8) != 0 &&
                   strncmp(rows[i].argv[a], "--recent", 8) != 0);
     arena_reset(&arena);
 }

@@ -57,6 +57,7 @@ static bool resolve(uint64_t ram, uint64_t disk, uint32_t kvstores, struct clust
     const struct up_request request = { .data = "/not/yet",
                                         .model = REELKV_SOURCE_DIR "/tests/data/parity/tiny-a",
                                         .dtype = "",
+                                        .ageing = "",
                                         .ram_bytes = ram,
                                         .disk_bytes = disk,
                                         .counts = { [CLUSTER_KVSTORE] = kvstores } };
@@ -100,6 +101,27 @@ TEST(budgets_that_were_named_are_taken)
     CHECK_OK(resolve(6 * GIB, 90 * GIB, 0, &plan, &st), st);
     CHECK_EQ(plan.ram_bytes, 6 * GIB);
     CHECK_EQ(plan.disk_bytes, 90 * GIB);
+}
+
+TEST(ageing_is_as_last_time_until_something_else_is_said)
+{
+    static const struct {
+        const char *said, *then;
+    } cases[] = { { "", "default=full:24h" }, { "none", "" }, { "default=full:1h", "default=full:1h" } };
+    static struct cluster_plan last = { .ageing = "default=full:24h" }, plan;
+    struct status st = { 0 };
+
+    machine.memory = machine.available = 8 * GIB;
+    machine.disk_free = 100 * GIB;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        const struct up_request request = { .data = "/not/yet",
+                                            .model = REELKV_SOURCE_DIR "/tests/data/parity/tiny-a",
+                                            .dtype = "",
+                                            .ageing = cases[i].said };
+
+        CHECK_OK(up_plan_resolve(&request, &last, &plan, &st), st);
+        CHECK_STR(plan.ageing, cases[i].then);
+    }
 }
 
 /* What does not fit, or holds too little for its kvstores, is refused with the option that helps. */
