@@ -11,6 +11,7 @@
 #include "cli_output.h"
 #include "reelkv/v1/catalog.pb-c.h"
 #include "reelkv/v1/kvstore.pb-c.h"
+#include "reelkv/v1/retention.pb-c.h"
 
 enum { PAGE_STREAMS = 500, PAGE_SPANS = 1000 };
 
@@ -386,6 +387,24 @@ bool camera_last_gap(struct cluster *cluster, const struct camera *camera, struc
     if (found)
         *gap = newest;
     return found;
+}
+
+size_t camera_holds(struct cluster *cluster, const struct camera *camera)
+{
+    Reelkv__V1__StreamId id = REELKV__V1__STREAM_ID__INIT;
+    Reelkv__V1__ListHoldsRequest request = REELKV__V1__LIST_HOLDS_REQUEST__INIT;
+    const struct worker_record *store = cluster_store_of(cluster, camera->ns, camera->name, NULL);
+    struct rpc_sync_stream *call = NULL;
+    const ProtobufCMessage *reply;
+    size_t count = 0;
+
+    id.namespace_ = (char *)camera->ns;
+    id.name = (char *)camera->name;
+    request.id = &id;
+    if (store != NULL && cluster_call(cluster, store, &api_list_holds, &request.base, &call, &reply, NULL))
+        count = ((const Reelkv__V1__ListHoldsReply *)reply)->n_holds;
+    rpc_sync_stream_destroy(call);
+    return count;
 }
 
 static void set_time(struct json *object, const char *key, int64_t utc_ns)

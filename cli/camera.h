@@ -80,4 +80,7 @@ struct camera_gap {
 };
 bool camera_last_gap(struct cluster *cluster, const struct camera *camera, struct camera_gap *gap);
 
+/* How many holds count on it now, 0 when its store does not say. */
+size_t camera_holds(struct cluster *cluster, const struct camera *camera);
+
 #endif

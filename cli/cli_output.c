@@ -279,7 +279,8 @@ const char *cli_rfc3339(int64_t utc_ns)
 /* Times are nanoseconds in 64 bits, of which encoders take the lower half; and 0 says everywhere that there is none. */
 #define SECONDS_MAX 4.6e9L
 
-static bool parse_ago(const char *text, long double now, long double *utc_p)
+/* "-2h" or "+30d" from now. */
+static bool parse_relative(const char *text, long double now, long double *utc_p)
 {
     static const struct {
         char unit;
@@ -291,7 +292,7 @@ static bool parse_ago(const char *text, long double now, long double *utc_p)
     for (size_t i = 0; i < ARRAY_LEN(units); i++) {
         if (!isdigit((unsigned char)text[1]) || end[0] != units[i].unit || end[1] != '\0')
             continue;
-        *utc_p = now - amount * units[i].length;
+        *utc_p = now + (text[0] == '-' ? -amount : amount) * units[i].length;
         return true;
     }
     return false;
@@ -355,11 +356,11 @@ bool cli_parse_time(const char *text, int64_t now_ns, int64_t *utc_ns_p, struct 
         *utc_ns_p = now_ns;
         return true;
     }
-    if (!(text[0] == '-' && parse_ago(text, now, &utc)) && !parse_rfc3339(text, &utc) &&
-        !parse_epoch(text, &utc))
+    if (!((text[0] == '-' || text[0] == '+') && parse_relative(text, now, &utc)) &&
+        !parse_rfc3339(text, &utc) && !parse_epoch(text, &utc))
         return status_fail(st, STATUS_INVALID,
                            "time '%.60s' is not understood; use 2026-11-21T14:05:00Z, seconds since 1970, "
-                           "now, or -90s -5m -2h -1d",
+                           "now, -90s -5m -2h -1d, or +30d",
                            text);
     if (!(utc > 0 && utc < SECONDS_MAX))
         return status_fail(st, STATUS_INVALID, "time '%.60s' is not between 1970 and 2115", text);

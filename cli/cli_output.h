@@ -59,8 +59,8 @@ const char *cli_time(int64_t utc_ns);
 /* As cli_time(), in RFC 3339's form ("2026-11-21T14:05:00.500Z"), with the nanoseconds that are not zero. */
 const char *cli_rfc3339(int64_t utc_ns);
 
-/* RFC 3339 ("2026-11-21T14:05:00Z", "...+02:00", fractions; a space for the T), seconds since 1970, "now", or "-90s" "-5m" "-2h"
- * "-1d" before now_ns. INVALID says which forms are taken, or that the time is not between 1970 and 2115. */
+/* RFC 3339 ("2026-11-21T14:05:00Z", "...+02:00", fractions; a space for the T), seconds since 1970, "now", "-90s" "-5m" "-2h"
+ * "-1d" before now_ns, or as much after it ("+30d"). INVALID says which forms are taken, or that the time is not between 1970 and 2115. */
 bool cli_parse_time(const char *text, int64_t now_ns, int64_t *utc_ns_p, struct status *st);
 
 /* One line on stderr, redrawn in place, when stderr is a terminal that can; elsewhere a line each ten seconds. */

@@ -136,7 +136,8 @@ static void read_gaps(struct cluster *cluster, const struct camera *camera, stru
     gaps->has_last = camera_last_gap(cluster, camera, &gaps->last);
 }
 
-static void print_camera(const struct camera *camera, const struct gaps *gaps, const char *way_back)
+static void print_camera(const struct camera *camera, const struct gaps *gaps, size_t holds,
+                         const char *way_back)
 {
     printf("camera    %s (namespace %s)\n", camera->name, camera->ns);
     printf("state     %s%s%s\n", camera_state_words(camera), camera->trouble[0] != '\0' ? ": " : "",
@@ -145,7 +146,7 @@ static void print_camera(const struct camera *camera, const struct gaps *gaps, c
            camera->sample_fps);
     printf("created   %s\n", cli_time(camera->created_ns));
     if (camera->first_pts_ns != 0)
-        printf("held      %s to %s\n", cli_time(camera->first_pts_ns), cli_time(camera->last_pts_ns));
+        printf("seen      %s to %s\n", cli_time(camera->first_pts_ns), cli_time(camera->last_pts_ns));
     printf("frames    %llu offered", (unsigned long long)camera->next_seq);
     if (camera->expected_frames > 0)
         printf(" of %llu", (unsigned long long)camera->expected_frames);
@@ -166,15 +167,20 @@ static void print_camera(const struct camera *camera, const struct gaps *gaps, c
             camera->fingerprint, way_back);
     if (camera->remembers_ns > 0)
         printf("remembers about %s at this rate\n", cli_span((double)camera->remembers_ns / 1e9));
+    if (holds > 0)
+        printf("holds     %zu; `%s` tells what is kept for whom\n", holds,
+               cli_hint("mem holds %s", camera->name));
     printf("kept by   %s, %s on disk, epoch %llu\n", camera->store, cli_bytes(camera->disk_bytes),
            (unsigned long long)camera->epoch);
 }
 
-static void print_camera_json(const struct camera *camera, const struct gaps *gaps, bool has_other_settings)
+static void print_camera_json(const struct camera *camera, const struct gaps *gaps, size_t holds,
+                              bool has_other_settings)
 {
     struct json *value = camera_to_json(camera), *last;
 
     json_set_bool(value, "other_settings", has_other_settings);
+    json_set_u64(value, "holds", holds);
     json_set_str(value, "gap_reason", gaps->now[0] != '\0' ? gaps->now : NULL);
     if (gaps->has_last) {
         last = json_make_object();
@@ -195,6 +201,7 @@ static enum cli_exit run_show(const struct cli_run *run)
     struct gaps gaps;
     struct status st = { 0 };
     char way_back[4 * CLUSTER_PATH_BYTES] = "";
+    size_t holds = 0;
     bool ok;
 
     REQUIRE(camera != NULL);
@@ -202,14 +209,15 @@ static enum cli_exit run_show(const struct cli_run *run)
          camera_get(cluster, options->namespace, run->arguments[0], camera, &st);
     if (ok) {
         read_gaps(cluster, camera, &gaps);
+        holds = camera_holds(cluster, camera);
         if (camera_has_other_settings(cluster, camera))
             other_settings_way_back(cluster_data(cluster), camera->fingerprint, way_back, sizeof way_back);
     }
     cluster_close(cluster);
     if (ok && run->json)
-        print_camera_json(camera, &gaps, way_back[0] != '\0');
+        print_camera_json(camera, &gaps, holds, way_back[0] != '\0');
     else if (ok)
-        print_camera(camera, &gaps, way_back);
+        print_camera(camera, &gaps, holds, way_back);
     free(camera);
     return ok ? CLI_OK : cli_fail(&st, run->json);
 }

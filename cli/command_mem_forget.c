@@ -120,6 +120,9 @@ static bool read_range(const struct mem_forget_options *options, Reelkv__V1__Tim
         return status_wrap(st, "--from");
     if (options->to[0] != '\0' && !cli_parse_time(options->to, now, &range->to_ns, st))
         return status_wrap(st, "--to");
+    if (range->to_ns > now)
+        return status_fail(st, STATUS_INVALID,
+                           "--to lies in the future: only what was seen already can be forgotten");
     return range->from_ns < range->to_ns ||
            status_fail(st, STATUS_INVALID, "--from must be before --to, and before now");
 }

@@ -37,13 +37,13 @@ static struct json *hold_to_json(const Reelkv__V1__HoldInfo *hold)
 /* A call to the store that has the camera. *call_p, which holds the reply, is destroyed by the caller. */
 static bool call_store(struct cluster *cluster, const char *ns, const char *name,
                        const struct rpc_method *method, const ProtobufCMessage *request,
-                       struct rpc_sync_stream **call_p, const ProtobufCMessage **reply_p, struct status *st)
+                       struct camera *camera, struct rpc_sync_stream **call_p,
+                       const ProtobufCMessage **reply_p, struct status *st)
 {
     const struct worker_record *store;
-    struct camera camera;
 
     *call_p = NULL;
-    return camera_find(cluster, ns, name, &camera, &store, st) &&
+    return camera_find(cluster, ns, name, camera, &store, st) &&
            (cluster_call(cluster, store, method, request, call_p, reply_p, st) || cluster_blame(store, st));
 }
 
@@ -53,9 +53,9 @@ static bool call_store(struct cluster *cluster, const char *ns, const char *name
     CLI_STREAM_OPTIONS(OPT)                                                                  \
     OPT(from, STR, "", "0", "40", "what was seen since this time; '': since the beginning")  \
     OPT(to, STR, "", "0", "40", "what was seen before this time; '': all that will be seen") \
-    OPT(owner, STR, "", "0", "63", "who wants it kept")                                      \
-    OPT(reason, STR, "", "0", "200", "and why")                                              \
-    OPT(until, STR, "", "0", "40", "when the hold ends by itself; '': when it is released")
+    OPT(owner, STR, "", "0", "63", "who wants it kept; must be given")                       \
+    OPT(reason, STR, "", "0", "200", "why it is to be kept; must be given")                  \
+    OPT(until, STR, "", "0", "40", "when the hold ends by itself, such as +30d; '': when it is released")
 
 struct mem_hold_options {
     MEM_HOLD_OPTIONS(OPTION_FIELD)
@@ -72,6 +72,20 @@ static bool read_time(const char *flag, const char *text, int64_t *utc_ns_p, str
            status_wrap(st, "--%s", flag);
 }
 
+static void print_held(const Reelkv__V1__HoldInfo *hold, const struct camera *camera)
+{
+    bool has_to = hold->range->to_ns != INT64_MAX, has_until = hold->until_ns > 0;
+
+    printf("Camera %s is held from %s%s%s%s%s, hold %llu; `%s` releases it.\n", camera->name,
+           time_or(hold->range->from_ns, hold->range->from_ns <= 0, "the beginning"), has_to ? " to " : " on",
+           has_to ? cli_time(hold->range->to_ns) : "", has_until ? ", until " : "",
+           has_until ? cli_time(hold->until_ns) : "", (unsigned long long)hold->number,
+           cli_hint("mem release %s %llu", camera->name, (unsigned long long)hold->number));
+    if (camera->first_pts_ns == 0 || hold->range->from_ns > camera->last_pts_ns ||
+        hold->range->to_ns <= camera->first_pts_ns)
+        fprintf(stderr, "note: nothing of that range is stored now\n");
+}
+
 static enum cli_exit run_hold(const struct cli_run *run)
 {
     const struct mem_hold_options *options = run->options;
@@ -84,6 +98,7 @@ static enum cli_exit run_hold(const struct cli_run *run)
     const ProtobufCMessage *reply;
     struct cluster *cluster = NULL;
     struct status st = { 0 };
+    struct camera camera;
     bool ok;
 
     id.namespace_ = (char *)(uintptr_t)options->namespace;
@@ -100,17 +115,14 @@ static enum cli_exit run_hold(const struct cli_run *run)
          read_time("to", options->to, &range.to_ns, &st) &&
          read_time("until", options->until, &hold.until_ns, &st) &&
          cluster_open(&cluster, options->data, options->redis, &st) &&
-         call_store(cluster, options->namespace, id.name, &api_hold, &request.base, &call, &reply, &st);
+         call_store(cluster, options->namespace, id.name, &api_hold, &request.base, &camera, &call, &reply,
+                    &st);
     if (ok) {
         held = (const Reelkv__V1__HoldInfo *)reply;
         if (run->json)
             cli_print_json(hold_to_json(held));
         else
-            printf("Camera %s is held from %s to %s, hold %llu; `%s` releases it.\n", id.name,
-                   time_or(held->range->from_ns, held->range->from_ns <= 0, "the beginning"),
-                   time_or(held->range->to_ns, held->range->to_ns == INT64_MAX, "its end"),
-                   (unsigned long long)held->number,
-                   cli_hint("mem release %s %llu", id.name, (unsigned long long)held->number));
+            print_held(held, &camera);
     }
     rpc_sync_stream_destroy(call);
     cluster_close(cluster);
@@ -150,7 +162,7 @@ static void hold_cells(struct cli_table *table, const Reelkv__V1__HoldInfo *hold
     cli_table_cell(table, "%llu", (unsigned long long)hold->number);
     cli_table_cell(table, "%s", time_or(hold->range->from_ns, hold->range->from_ns <= 0, "beginning"));
     cli_table_cell(table, "%s", time_or(hold->range->to_ns, hold->range->to_ns == INT64_MAX, "end"));
-    cli_table_cell(table, "%s", time_or(hold->until_ns, hold->until_ns <= 0, "released"));
+    cli_table_cell(table, "%s", time_or(hold->until_ns, hold->until_ns <= 0, "it is released"));
     cli_table_cell(table, "%s", hold->owner);
     cli_table_cell(table, "%s", hold->reason);
 }
@@ -164,12 +176,13 @@ static bool list_camera(struct cluster *cluster, const char *ns, const char *nam
     const Reelkv__V1__ListHoldsReply *list;
     struct rpc_sync_stream *call;
     const ProtobufCMessage *reply;
+    struct camera camera;
     bool ok;
 
     id.namespace_ = (char *)(uintptr_t)ns;
     id.name = (char *)(uintptr_t)name;
     request.id = &id;
-    ok = call_store(cluster, ns, name, &api_list_holds, &request.base, &call, &reply, st);
+    ok = call_store(cluster, ns, name, &api_list_holds, &request.base, &camera, &call, &reply, st);
     if (ok) {
         list = (const Reelkv__V1__ListHoldsReply *)reply;
         for (size_t i = 0; i < list->n_holds; i++) {
@@ -275,6 +288,7 @@ static enum cli_exit run_release(const struct cli_run *run)
     const ProtobufCMessage *reply;
     struct cluster *cluster = NULL;
     struct status st = { 0 };
+    struct camera camera;
     bool ok;
 
     id.namespace_ = (char *)(uintptr_t)options->namespace;
@@ -282,8 +296,8 @@ static enum cli_exit run_release(const struct cli_run *run)
     request.id = &id;
     ok = name_check("camera", id.name, &st) && read_number(run->arguments[1], &request.number, &st) &&
          cluster_open(&cluster, options->data, options->redis, &st) &&
-         call_store(cluster, options->namespace, id.name, &api_release_hold, &request.base, &call, &reply,
-                    &st);
+         call_store(cluster, options->namespace, id.name, &api_release_hold, &request.base, &camera, &call,
+                    &reply, &st);
     if (ok) {
         hold = (const Reelkv__V1__HoldInfo *)reply;
         if (run->json)

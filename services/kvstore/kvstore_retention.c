@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/name.h"
 #include "kvstore/kvstore.h"
 #include "kvstore/stream_hold.h"
@@ -99,6 +100,8 @@ static bool read_hold(const Reelkv__V1__HoldInfo *info, struct stream_hold *hold
                                   .until_ns = info->until_ns };
     if (hold->from_ns >= hold->to_ns)
         return status_fail(st, STATUS_INVALID, "the range of a hold ends before it begins");
+    if (hold->until_ns != 0 && hold->until_ns <= clock_utc_ns())
+        return status_fail(st, STATUS_INVALID, "the hold would be over before it begins: its end has passed");
     return read_text("owner", info->owner, sizeof hold->owner, hold->owner, st) &&
            read_text("reason", info->reason, sizeof hold->reason, hold->reason, st);
 }

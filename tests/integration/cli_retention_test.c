@@ -48,6 +48,8 @@ TEST(a_hold_is_durable_and_keeps_its_camera)
                  "--owner", "police", "--reason", "case 17"),
              0);
     CHECK_HAS(process_log(&verb), "reelkv mem release cam-1 1");
+    CHECK_EQ(RUN("cam", "show", "cam-1"), 0);
+    CHECK_HAS(process_log(&verb), "holds     1");
     server_kill(&store);
     start_store(NULL);
     CHECK_EQ(RUN("mem", "holds", "--json"), 0);
@@ -68,6 +70,20 @@ TEST(a_hold_is_durable_and_keeps_its_camera)
     CHECK_EQ(RUN("mem", "holds", "cam-1"), 0);
     CHECK_HAS(process_log(&verb), "Nothing is held");
     CHECK_EQ(RUN("cam", "rm", "cam-1"), 0);
+    tear_down();
+}
+
+/* A hold whose end had passed was acknowledged, and held nothing. */
+TEST(a_hold_that_would_be_over_is_refused)
+{
+    set_up(10);
+    CHECK_EQ(RUN("mem", "hold", "cam-1", "--owner", "police", "--reason", "case 17", "--until", "-1h"), 2);
+    CHECK_HAS(process_log(&verb), "its end has passed");
+    CHECK_EQ(RUN("mem", "hold", "cam-1", "--owner", "police", "--reason", "case 17", "--until", "now"), 2);
+    CHECK_EQ(RUN("mem", "hold", "cam-1", "--owner", "police", "--reason", "case 17", "--until", "+30d"), 0);
+    CHECK_HAS(process_log(&verb), "from the beginning on, until 2");
+    CHECK_EQ(RUN("mem", "hold", "cam-1", "--owner", "police", "--reason", "case 17", "--from", "now"), 0);
+    CHECK_HAS(process_log(&verb), "nothing of that range is stored now");
     tear_down();
 }
 

@@ -28,6 +28,7 @@ TEST(times_are_read_in_every_form)
     CHECK_EQ(parsed("now"), NOON_NS);
     CHECK_EQ(parsed("-90s"), NOON_NS - 90000000000ll);
     CHECK_EQ(parsed("-2h"), NOON_NS - 7200000000000ll);
+    CHECK_EQ(parsed("+30d"), NOON_NS + 30 * 86400000000000ll);
 }
 
 TEST(other_times_are_refused_with_the_forms)
@@ -39,6 +40,8 @@ TEST(other_times_are_refused_with_the_forms)
                                        "2025-11-21T12:00:00",
                                        "-5",
                                        "-5w",
+                                       "+5",
+                                       "+-5h",
                                        "2025-11-21T12:00:00+99:00",
                                        "2025-11-21T12:00:00+-5:30",
                                        "2025-11-21T12:00:00.5e3Z",
