@@ -83,9 +83,18 @@ const char *cli_quote(const char *text)
     return quoted;
 }
 
+static struct json *error_object(const struct status *st)
+{
+    struct json *value = json_make_object(), *error = json_make_object();
+
+    json_set_str(error, "code", status_code_words(st->code));
+    json_set_str(error, "message", st->text);
+    json_set(value, "error", error);
+    return value;
+}
+
 enum cli_exit cli_fail(const struct status *st, bool as_json)
 {
-    struct json *error, *value;
     struct status shown = *st;
 
     if (!as_json) {
@@ -93,12 +102,13 @@ enum cli_exit cli_fail(const struct status *st, bool as_json)
         fprintf(stderr, "reelkv: %s\n", cli_make_safe(shown.text));
         return cli_exit_of(st->code);
     }
-    value = json_make_object();
-    error = json_make_object();
-    json_set_str(error, "code", status_code_words(st->code));
-    json_set_str(error, "message", st->text);
-    json_set(value, "error", error);
-    cli_print_json(value);
+    cli_print_json(error_object(st));
+    return cli_exit_of(st->code);
+}
+
+enum cli_exit cli_fail_line(const struct status *st)
+{
+    cli_print_json_line(error_object(st));
     return cli_exit_of(st->code);
 }
 
@@ -183,13 +193,23 @@ void cli_table_destroy(struct cli_table *table)
     free(table);
 }
 
-void cli_print_json(struct json *value)
+static void print_json(struct json *value, unsigned indent)
 {
-    char *text = json_text(value, 2);
+    char *text = json_text(value, indent);
 
     puts(text);
     free(text);
     json_free(value);
+}
+
+void cli_print_json(struct json *value)
+{
+    print_json(value, 2);
+}
+
+void cli_print_json_line(struct json *value)
+{
+    print_json(value, 0);
 }
 
 static char *text_slot(void)

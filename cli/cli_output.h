@@ -31,6 +31,9 @@ enum cli_exit cli_exit_of(enum status_code code);
  * code. */
 enum cli_exit cli_fail(const struct status *st, bool as_json);
 
+/* As with `as_json`, on one line: where objects are printed a line each. */
+enum cli_exit cli_fail_line(const struct status *st);
+
 /* In place: what others named (URLs, answers, troubles) must not move a terminal's cursor. Returns text. */
 char *cli_make_safe(char *text);
 
@@ -46,8 +49,9 @@ void cli_table_cell(struct cli_table *table, const char *format, ...) __attribut
 void cli_table_print(struct cli_table *table);   /* and frees it */
 void cli_table_destroy(struct cli_table *table); /* without printing */
 
-/* Prints value and a newline, then frees it. */
+/* Prints value, on several lines or on one, and a newline, then frees it. */
 void cli_print_json(struct json *value);
+void cli_print_json_line(struct json *value);
 
 /* Text of a size ("1.5 GiB"), a span ("3 h 12 min"), a rate ("1220"), a UTC time ("2026-11-21 14:05:00.500Z"). Static
  * storage for the last eight calls together. */

@@ -47,22 +47,11 @@ static void print_line(const struct camera *camera)
     printf("\n");
 }
 
-static void print_json_line(const struct camera *camera)
-{
-    struct json *value = camera_to_json(camera);
-    char *text = json_text(value, 0);
-
-    REQUIRE(text != NULL);
-    puts(text);
-    free(text);
-    json_free(value);
-}
-
 /* False: standard output takes no more, and the process' end says so. */
 static bool show(const struct follow *follow)
 {
     if (follow->run->json)
-        print_json_line(&follow->camera);
+        cli_print_json_line(camera_to_json(&follow->camera));
     else
         print_line(&follow->camera);
     return fflush(stdout) == 0;
@@ -152,7 +141,9 @@ static enum cli_exit run_follow(const struct cli_run *run)
 
     cluster_close(follow.cluster);
     interrupt_destroy(follow.interrupt);
-    return ok ? CLI_OK : cli_fail(&st, run->json);
+    if (ok)
+        return CLI_OK;
+    return run->json ? cli_fail_line(&st) : cli_fail(&st, false);
 }
 
 const struct cli_command cli_cam_follow = {

@@ -286,8 +286,14 @@ static bool dump_record(struct dump *dump, struct json *value, uint64_t at, stru
 
 static bool open_file(struct dump *dump, struct status *st)
 {
+    const char *slash = strrchr(dump->path, '/');
+    struct kv_file_name name;
     const uint8_t *page;
 
+    if (!kv_file_name_get(&name, slash != NULL ? slash + 1 : dump->path))
+        return status_fail(st, STATUS_INVALID,
+                           "%s is not named as a segment file is, <first number>-<salt>.seg or .open",
+                           dump->path);
     if (!kv_reader_open(&dump->reader, &file_system, dump->path, st))
         return false;
     if (dump->reader.bytes < 2 * KV_PAGE_BYTES)

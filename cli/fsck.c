@@ -26,9 +26,8 @@ struct span {
 struct fsck_stream {
     char folder[PATH_MAX];
     char ns[LIMIT_NAME_BYTES + 1], name[LIMIT_NAME_BYTES + 1];
-    uint64_t next_seq; /* as stream.json has it */
+    uint64_t next_seq; /* as stream.json has it: so many were durable */
     bool is_unknown;   /* not all of it can be read: nobody can say which numbers are missing */
-    bool is_end_lost;  /* the last file does not say where it ends */
     struct span *spans;
     size_t span_count, span_room;
 };
@@ -211,10 +210,8 @@ static bool check_file(struct fsck *fsck, const char *path, const struct kv_file
     fsck->frames += file.base.frames;
     fsck->gap_frames += file.base.gap_frames;
     fsck->damaged_frames += file.base.damaged_frames;
-    if (fsck->stream != NULL) {
+    if (fsck->stream != NULL)
         fsck->stream->is_unknown |= file.unread > 0;
-        fsck->stream->is_end_lost = !name->is_open && !file.base.has_footer;
-    }
     return cut(fsck, &file.base, st);
 }
 
@@ -323,7 +320,7 @@ static void miss(struct fsck *fsck, uint64_t from, uint64_t to)
             (unsigned long long)from, (unsigned long long)to - 1);
 }
 
-/* Every number below the last one is in a file, or in the history of what was removed. */
+/* Every number below the last one, and below that of stream.json, is in a file, or in the history of what was removed. */
 static void check_numbers(struct fsck *fsck, const struct history *history)
 {
     struct fsck_stream *stream = fsck->stream;
@@ -339,7 +336,7 @@ static void check_numbers(struct fsck *fsck, const struct history *history)
             miss(fsck, at, stream->spans[i].from);
         at = stream->spans[i].to > at ? stream->spans[i].to : at;
     }
-    if (stream->is_end_lost && stream->next_seq > at)
+    if (stream->next_seq > at)
         miss(fsck, at, stream->next_seq);
 }
 
@@ -450,7 +447,7 @@ static bool check_lone_file(struct fsck *fsck, const char *path, struct status *
     struct kv_file_name name;
 
     if (!kv_file_name_get(&name, strrchr(path, '/') + 1))
-        return status_fail(st, STATUS_NOT_FOUND,
+        return status_fail(st, STATUS_INVALID,
                            "%s is not named as a segment file is, <first number>-<salt>.seg or .open", path);
     return check_file(fsck, path, &name, 0, st);
 }

@@ -63,6 +63,11 @@ TEST(follow_of_a_live_camera_ends_with_ctrl_c_and_of_none_at_once)
     CHECK_EQ(process_stop(&verb, SIGINT, VERB_MS), 130);
     CHECK_HAS(process_log(&verb), "interrupted; the camera is read on");
     CHECK(strstr(process_log(&verb), "secret") == NULL);
+    process_start(&verb, "follow-json",
+                  PROCESS_ARGS("reelkv", "cam", "follow", "gate", "--json", "--redis", redis_address()));
+    CHECK(process_wait_text(&verb, "{\"namespace\"", VERB_MS));
+    CHECK_EQ(process_stop(&verb, SIGINT, VERB_MS), 130);
+    CHECK_HAS(process_log(&verb), "\n{\"error\":"); /* it was an object of five lines */
     tear_down();
 }
 

@@ -162,6 +162,27 @@ TEST(fsck_names_what_is_damaged)
     free(text.data);
 }
 
+/* All was well with a camera whose last file had gone, or its only one. */
+TEST(fsck_misses_the_last_file_of_a_camera)
+{
+    char sealed[1024], grown[1024], folder[600], last[1024];
+    struct file_names names;
+    struct fixture fixture;
+
+    write_store(&fixture, sealed, grown);
+    close_store(&fixture);
+    snprintf(folder, sizeof folder, "%s/v1/default/cam-1/%020d", fixture.root, 1);
+    CHECK_OK(file_list_on(&file_system, folder, &names, &st), st);
+    CHECK(names.count >= 3);
+    snprintf(last, sizeof last, "%s/%s", folder, names.list[names.count - 1]);
+    file_names_free(&names);
+    CHECK_EQ(unlink(last), 0);
+    CHECK_EQ(RUN("mem", "fsck", fixture.root), 8);
+    CHECK_HAS(process_log(&verb), "to 204 were stored, and no file has them");
+    CHECK_EQ(RUN("mem", "fsck", "/etc/passwd"), 2);
+    CHECK_HAS(process_log(&verb), "not named as a segment file");
+}
+
 /* What was written behind the mark goes, what is before it stays: the store has all its frames after it. */
 TEST(fsck_repair_cuts_a_torn_tail)
 {
