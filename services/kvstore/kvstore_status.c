@@ -13,7 +13,7 @@ enum stream_phase kvstore_phase_of(const struct stream *stream)
 
 static void fill_counts(Reelkv__V1__StreamStatus *status, const struct stream *stream)
 {
-    const struct index_frame *first = stream_first_frame(stream);
+    const struct index_frame *first = stream_first_frame(stream), *last = stream_last_frame(stream);
 
     status->epoch = stream->epoch;
     status->next_seq = stream->next_seq;
@@ -23,7 +23,7 @@ static void fill_counts(Reelkv__V1__StreamStatus *status, const struct stream *s
     status->damaged_frames = stream_damaged_frames(stream);
     status->gap_frames = stream->gap_frames + history_gap_frames(&stream->history);
     status->first_pts_ns = first == NULL ? 0 : first->pts_ns;
-    status->last_pts_ns = first == NULL ? 0 : stream->last_pts_ns;
+    status->last_pts_ns = last == NULL ? 0 : last->pts_ns;
     status->disk_bytes = stream_disk_bytes(stream);
     status->remembers_ns = store_remembers_ns(stream->store, stream);
     status->expected_frames = stream->expected_frames;

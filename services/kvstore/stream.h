@@ -180,6 +180,7 @@ uint64_t stream_disk_bytes(const struct stream *stream);
 uint64_t stream_frame_count(const struct stream *stream);
 struct index_frame *stream_find(const struct stream *stream, uint64_t seq);
 struct index_frame *stream_first_frame(const struct stream *stream); /* held; NULL: none */
+struct index_frame *stream_last_frame(const struct stream *stream);
 
 /* Why there is no frame of this number. */
 enum stream_absence {

@@ -84,6 +84,17 @@ struct index_frame *stream_first_frame(const struct stream *stream)
     return NULL;
 }
 
+struct index_frame *stream_last_frame(const struct stream *stream)
+{
+    for (uint32_t i = stream->segment_count; i > 0; i--) {
+        const struct index_part *part = &stream->segments[i - 1]->index;
+
+        if (part->frame_count > 0)
+            return index_part_at(part, part->frame_count - 1);
+    }
+    return NULL;
+}
+
 enum stream_absence stream_absence_of(const struct stream *stream, uint64_t seq)
 {
     const struct segment *segment = segment_at(stream, seq);

@@ -211,6 +211,28 @@ TEST(forgetting_gives_a_receipt)
     tear_down();
 }
 
+/* Its last frame's time was told still as that of the newest. */
+TEST(a_camera_whose_end_was_forgotten_ends_before_it)
+{
+    Reelkv__V1__GetStreamRequest request = REELKV__V1__GET_STREAM_REQUEST__INIT;
+    Reelkv__V1__StreamId id = client_id("cam-1");
+    const Reelkv__V1__StreamStatus *status;
+    struct reply reply;
+
+    set_up(FRAMES);
+    CHECK_EQ(RUN("mem", "forget", "cam-1", "--from", seconds_of(FORGET_TO), "--to", "+1h", "--yes"), 2);
+    CHECK_HAS(process_log(&verb), "lies in the future");
+    CHECK_EQ(RUN("mem", "forget", "cam-1", "--from", seconds_of(FORGET_TO), "--yes"), 0);
+    request.id = &id;
+    client_call(&store, &reply, &api_get_stream, &request.base);
+    CHECK_OK(reply.ok, reply.st);
+    status = reply.body;
+    CHECK_EQ(status->first_pts_ns, client_pts(0));
+    CHECK_EQ(status->last_pts_ns, client_pts(FORGET_TO - 1));
+    client_done(&reply);
+    tear_down();
+}
+
 /* Killed at any moment after it was asked: either nothing of it was promised, or the next start carries it on. */
 TEST(forgetting_survives_kills)
 {
