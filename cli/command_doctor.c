@@ -184,6 +184,7 @@ static void check_model(struct doctor *doctor)
     struct up_request request = { .data = doctor->data,
                                   .model = doctor->options->model,
                                   .dtype = "",
+                                  .ageing = "",
                                   .recent_window = UINT32_MAX,
                                   .counts = {
                                       [CLUSTER_ANALYZER] = 1, [CLUSTER_ENCODER] = 1, [CLUSTER_QA] = 1 } };

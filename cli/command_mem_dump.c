@@ -320,6 +320,8 @@ static enum cli_exit run_mem_dump(const struct cli_run *run)
 
     json_set_str(value, "path", dump.path);
     ok = !(has_seq && has_offset) || status_fail(&st, STATUS_INVALID, "--seq and --offset name two records");
+    ok = ok && (!options->payload || has_seq || has_offset ||
+                status_fail(&st, STATUS_INVALID, "--payload is of a record: name it with --seq or --offset"));
     ok = ok && read_number("seq", options->seq, &seq, &st) &&
          read_number("offset", options->offset, &at, &st) && open_file(&dump, &st) &&
          (!has_seq || find_seq(&dump, seq, &at, &st));

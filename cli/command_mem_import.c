@@ -10,11 +10,14 @@
 #include "cli_command.h"
 #include "export_file.h"
 #include "interrupt.h"
+#include "kv/kv_format.h"
 #include "reelkv/v1/kvstore.pb-c.h"
 
-#define MEM_IMPORT_OPTIONS(OPT) \
-    CLI_STREAM_OPTIONS(OPT)     \
-    OPT(as, STR, "", "0", "63", "its name here; '': the one it had")
+#define MEM_IMPORT_OPTIONS(OPT)                                      \
+    CLI_STREAM_OPTIONS(OPT)                                          \
+    OPT(as, STR, "", "0", "63", "its name here; '': the one it had") \
+    OPT(check, BOOL, "false", "", "",                                \
+        "import nothing: read the file to its end and tell what it has; needs no cluster")
 
 struct mem_import_options {
     MEM_IMPORT_OPTIONS(OPTION_FIELD)
@@ -31,6 +34,7 @@ struct importing {
     Reelkv__V1__ExportHead *head; /* of the file; unpacked */
     const char *name;
     const struct worker_record *store;
+    struct interrupt *interrupt;
     uint8_t *chunk;
     uint64_t frames;
     bool has_end;
@@ -58,7 +62,13 @@ static bool read_head(struct importing *importing, struct status *st)
     return true;
 }
 
-/* --- sending --- */
+/* --- sending, or only checking: without a call --- */
+
+static bool put(struct rpc_sync_stream *call, const Reelkv__V1__AppendRequest *request,
+                const struct rpc_attachment *attachment, struct status *st)
+{
+    return call == NULL || rpc_sync_write(call, &request->base, attachment, st);
+}
 
 static bool send_payload(struct importing *importing, struct rpc_sync_stream *call, uint64_t bytes,
                          struct status *st)
@@ -72,7 +82,7 @@ static bool send_payload(struct importing *importing, struct rpc_sync_stream *ca
         request.item_case = REELKV__V1__APPEND_REQUEST__ITEM_CHUNK;
         request.chunk = &chunk;
         if (!export_reader_payload(&importing->reader, importing->chunk, attachment.len, st) ||
-            !rpc_sync_write(call, &request.base, &attachment, st))
+            !put(call, &request, &attachment, st))
             return false;
         bytes -= attachment.len;
     }
@@ -94,10 +104,10 @@ static bool send_block(struct importing *importing, struct rpc_sync_stream *call
     }
     request.item_case = REELKV__V1__APPEND_REQUEST__ITEM_BLOCK;
     request.block = block;
-    ok = rpc_sync_write(call, &request.base, NULL, st) && send_payload(importing, call, payload_bytes, st);
+    ok = put(call, &request, NULL, st) && send_payload(importing, call, payload_bytes, st);
     if (block->kind == REELKV__V1__BLOCK_KIND__BLOCK_KIND_FRAME)
-        cli_progress_draw(&importing->progress, "importing, frames", ++importing->frames,
-                          importing->head->frames);
+        cli_progress_draw(&importing->progress, call == NULL ? "checking, frames" : "importing, frames",
+                          ++importing->frames, importing->head->frames);
     reelkv__v1__block__free_unpacked(block, NULL);
     return ok;
 }
@@ -112,7 +122,7 @@ static bool send_gap(struct importing *importing, struct rpc_sync_stream *call, 
         reelkv__v1__append_gap__unpack(NULL, importing->reader.message_bytes, importing->reader.message);
     if (request.gap == NULL)
         return misfits(importing, "a gap is none", st);
-    ok = rpc_sync_write(call, &request.base, NULL, st);
+    ok = put(call, &request, NULL, st);
     reelkv__v1__append_gap__free_unpacked(request.gap, NULL);
     return ok;
 }
@@ -128,7 +138,7 @@ static bool send_end(struct importing *importing, struct rpc_sync_stream *call, 
     if (request.end == NULL)
         return misfits(importing, "its end is none", st);
     importing->has_end = true;
-    ok = rpc_sync_write(call, &request.base, NULL, st);
+    ok = put(call, &request, NULL, st);
     reelkv__v1__append_end__free_unpacked(request.end, NULL);
     return ok;
 }
@@ -141,10 +151,12 @@ static bool send_all(struct importing *importing, struct rpc_sync_stream *call, 
         enum export_kind kind;
         bool ok;
 
+        if (call == NULL && interrupt_has_come(importing->interrupt))
+            return status_fail(st, STATUS_CANCELLED, "interrupted");
         if (!export_reader_item(&importing->reader, &kind, &payload_bytes, st))
             return false;
         if (kind == 0)
-            return importing->has_end ? rpc_sync_finish(call, st) : misfits(importing, "it has no end", st);
+            break;
         if (importing->has_end || (kind != EXPORT_BLOCK && payload_bytes > 0))
             return misfits(importing, "something comes where nothing may", st);
         switch (kind) {
@@ -163,6 +175,9 @@ static bool send_all(struct importing *importing, struct rpc_sync_stream *call, 
         if (!ok)
             return false;
     }
+    if (!importing->has_end)
+        return misfits(importing, "it has no end", st);
+    return call == NULL || rpc_sync_finish(call, st);
 }
 
 static bool begin(const struct importing *importing, struct rpc_sync_stream *call, const char *ns,
@@ -188,8 +203,7 @@ static void cancel(void *user)
     rpc_sync_cancel(user);
 }
 
-static bool send(struct importing *importing, struct cluster *cluster, struct interrupt *interrupt,
-                 const char *ns, struct status *st)
+static bool send(struct importing *importing, struct cluster *cluster, const char *ns, struct status *st)
 {
     const struct rpc_stream_options call_options = { .timeout_ms = RPC_NO_TIMEOUT };
     struct rpc_sync_stream *call;
@@ -200,13 +214,20 @@ static bool send(struct importing *importing, struct cluster *cluster, struct in
     sync = importing->store == NULL ? NULL : cluster_connect(cluster, importing->store->address, st);
     if (sync == NULL || !rpc_sync_open(&call, sync, &api_append, &call_options, st))
         return false;
-    interrupt_watch(interrupt, cancel, call);
+    interrupt_watch(importing->interrupt, cancel, call);
     ok = begin(importing, call, ns, st) && send_all(importing, call, st);
-    interrupt_watch(interrupt, NULL, NULL);
+    interrupt_watch(importing->interrupt, NULL, NULL);
     rpc_sync_stream_destroy(call);
-    if (!ok && interrupt_has_come(interrupt))
+    if (!ok && interrupt_has_come(importing->interrupt))
         return status_fail(st, STATUS_CANCELLED, "interrupted; nothing was imported");
     return ok || cluster_blame(importing->store, st);
+}
+
+static bool check(struct importing *importing, struct status *st)
+{
+    if (importing->head->fingerprint.len != KV_FINGERPRINT_BYTES)
+        return misfits(importing, "its fingerprint is none", st);
+    return send_all(importing, NULL, st);
 }
 
 static void print_result(const struct importing *importing, const char *ns, bool as_json)
@@ -227,11 +248,36 @@ static void print_result(const struct importing *importing, const char *ns, bool
     cli_print_json(value);
 }
 
+static void print_checked(const struct importing *importing, bool as_json)
+{
+    const Reelkv__V1__ExportHead *head = importing->head;
+    const Reelkv__V1__StreamId *id = head->definition->id;
+    char fingerprint[2 * KV_FINGERPRINT_BYTES + 1];
+    struct json *value;
+
+    if (!as_json) {
+        printf("%s is whole: %llu frames, %s, of camera %s (namespace %s), exported %s.\n",
+               importing->reader.path, (unsigned long long)importing->frames,
+               cli_bytes(importing->reader.sum.file_bytes), id->name, id->namespace_,
+               cli_time(head->exported_ns));
+        return;
+    }
+    hex_write(head->fingerprint.data, KV_FINGERPRINT_BYTES, fingerprint);
+    value = json_make_object();
+    json_set_str(value, "namespace", id->namespace_);
+    json_set_str(value, "name", id->name);
+    json_set_u64(value, "frames", importing->frames);
+    json_set_u64(value, "bytes", importing->reader.sum.payload_bytes);
+    json_set_u64(value, "file_bytes", importing->reader.sum.file_bytes);
+    json_set_str(value, "fingerprint", fingerprint);
+    json_set_str(value, "exported", cli_rfc3339(head->exported_ns));
+    cli_print_json(value);
+}
+
 static enum cli_exit run_mem_import(const struct cli_run *run)
 {
     const struct mem_import_options *options = run->options;
-    struct importing importing = { .chunk = malloc(LIMIT_CHUNK_BYTES) };
-    struct interrupt *interrupt = interrupt_create();
+    struct importing importing = { .chunk = malloc(LIMIT_CHUNK_BYTES), .interrupt = interrupt_create() };
     struct cluster *cluster = NULL;
     struct status st = { 0 };
     bool ok;
@@ -240,13 +286,18 @@ static enum cli_exit run_mem_import(const struct cli_run *run)
     ok = export_reader_begin(&importing.reader, run->arguments[0], &st) && read_head(&importing, &st);
     if (ok)
         importing.name = options->as[0] != '\0' ? options->as : importing.head->definition->id->name;
-    ok = ok && name_check("camera", importing.name, &st) &&
-         name_check("namespace", options->namespace, &st) &&
-         cluster_open(&cluster, options->data, options->redis, &st) &&
-         send(&importing, cluster, interrupt, options->namespace, &st);
+    if (ok && options->check)
+        ok = check(&importing, &st);
+    else
+        ok = ok && name_check("camera", importing.name, &st) &&
+             name_check("namespace", options->namespace, &st) &&
+             cluster_open(&cluster, options->data, options->redis, &st) &&
+             send(&importing, cluster, options->namespace, &st);
     cli_progress_end(&importing.progress);
-    interrupt_destroy(interrupt);
-    if (ok)
+    interrupt_destroy(importing.interrupt);
+    if (ok && options->check)
+        print_checked(&importing, run->json);
+    else if (ok)
         print_result(&importing, options->namespace, run->json);
     cluster_close(cluster);
     export_reader_deinit(&importing.reader);

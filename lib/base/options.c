@@ -218,7 +218,7 @@ static bool note_given(struct parsing *parsing, const struct option_row *row, st
 
     flag_name(row->name, flag);
     if ((parsing->given & bit) != 0 && row->type != OPTION_BOOL)
-        return status_fail(st, STATUS_INVALID, "--%s may be given once: %s", flag, row->help);
+        return status_fail(st, STATUS_INVALID, "--%s may be given once", flag);
     parsing->given |= bit;
     return true;
 }

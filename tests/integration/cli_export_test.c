@@ -196,6 +196,8 @@ TEST(a_damaged_file_is_refused_whole)
         text.data[at] ^= 0x10;
         CHECK_EQ(RUN("mem", "import", path, "--as", "bad"), 8);
         CHECK_HAS(process_log(&verb), "is damaged");
+        CHECK_EQ(RUN("mem", "import", path, "--check"), 8);
+        CHECK_HAS(process_log(&verb), "is damaged");
         CHECK(!is_there("bad"));
         wait_disk(before);
     }
@@ -212,6 +214,16 @@ TEST(a_damaged_file_is_refused_whole)
     CHECK_EQ(RUN("mem", "import", in_folder("nothing")), 3);
     free(text.data);
     tear_down();
+}
+
+TEST(a_file_is_checked_without_a_store)
+{
+    set_up();
+    CHECK_EQ(RUN("mem", "export", "cam-1", "--output", in_folder("a")), 0);
+    tear_down();
+    CHECK_EQ(RUN("mem", "import", in_folder("a"), "--check"), 0);
+    CHECK_HAS(process_log(&verb), "is whole: 40 frames");
+    CHECK_HAS(process_log(&verb), "of camera cam-1 (namespace default)");
 }
 
 /* --- imports that do not come to their end --- */

@@ -261,6 +261,7 @@ TEST(dump_shows_a_record_and_whether_it_fits)
     CHECK_EQ(RUN("mem", "dump", sealed, "--offset", "4096"), 0);
     CHECK_HAS(process_log(&verb), "\"init\"");
     CHECK_EQ(RUN("mem", "dump", sealed, "--offset", "8192"), 8);
+    CHECK_EQ(RUN("mem", "dump", sealed, "--payload"), 2);
     CHECK_EQ(RUN("mem", "dump", sealed, "--offset", "100"), 2);
     CHECK_EQ(RUN("mem", "dump", sealed, "--offset", "4096", "--seq", "1"), 2);
     CHECK_EQ(RUN("mem", "dump", sealed, "--seq", "100000"), 3);
