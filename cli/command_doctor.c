@@ -324,23 +324,33 @@ static void check_worker(struct doctor *doctor, struct cluster *cluster, const s
              worker->address);
 }
 
-/* What a store knows of its files. One that does not answer was told of as a worker. */
+static void check_camera(struct doctor *doctor, const struct cluster *cluster, const struct camera *camera)
+{
+    if (camera->damaged_frames > 0)
+        note(
+            doctor, WARN, camera->name,
+            "%llu of %llu frames stored are damaged on disk and cannot be read|`%s` names the files; the rest is "
+            "served",
+            (unsigned long long)camera->damaged_frames, (unsigned long long)camera->stored_frames,
+            cli_hint("logs %s", camera->store));
+    if (camera->trouble[0] != '\0')
+        note(doctor, WARN, camera->name, "%s: %s|see `%s`", camera_state_words(camera), camera->trouble,
+             cli_hint("cam show %s", camera->name));
+    if (camera_has_other_settings(cluster, camera))
+        note(
+            doctor, WARN, camera->name,
+            "stored with another model, dtype or window than the cluster runs with|`%s` says how to go back to it",
+            cli_hint("cam show %s", camera->name));
+}
+
+/* What stores know of them. A store that does not answer was told of as a worker. */
 static void check_cameras(struct doctor *doctor, struct cluster *cluster)
 {
     struct camera_list list;
 
     camera_list_read(cluster, NULL, &list, NULL);
-    for (size_t i = 0; i < list.count; i++) {
-        const struct camera *camera = &list.cameras[i];
-
-        if (camera->damaged_frames > 0)
-            note(
-                doctor, WARN, camera->name,
-                "%llu of %llu frames stored are damaged on disk and cannot be read|`%s` names the files; the rest is "
-                "served",
-                (unsigned long long)camera->damaged_frames, (unsigned long long)camera->stored_frames,
-                cli_hint("logs %s", camera->store));
-    }
+    for (size_t i = 0; i < list.count; i++)
+        check_camera(doctor, cluster, &list.cameras[i]);
     camera_list_deinit(&list);
 }
 

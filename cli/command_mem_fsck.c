@@ -126,8 +126,11 @@ static void print_sum(const struct run *run)
     if (fsck->skipped_files > 0)
         fprintf(
             stderr,
-            "reelkv: a store is running: %llu files that it is writing were left out, and numbers were not counted\n",
+            "reelkv: a store is running: %llu files that it is writing were left out, and numbers of their "
+            "cameras were not counted\n",
             (unsigned long long)fsck->skipped_files);
+    else if (fsck->found_running)
+        fprintf(stderr, "reelkv: a store is running: what it writes now was not looked at\n");
 }
 
 static void print_json(struct run *run, bool is_clean)

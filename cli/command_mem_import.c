@@ -6,11 +6,13 @@
 #include "base/limits.h"
 #include "base/name.h"
 #include "base/require.h"
+#include "camera.h"
 #include "cli_cluster.h"
 #include "cli_command.h"
 #include "export_file.h"
 #include "interrupt.h"
 #include "kv/kv_format.h"
+#include "other_settings.h"
 #include "reelkv/v1/kvstore.pb-c.h"
 
 #define MEM_IMPORT_OPTIONS(OPT)                                      \
@@ -274,6 +276,24 @@ static void print_checked(const struct importing *importing, bool as_json)
     cli_print_json(value);
 }
 
+/* What it was stored with says its fingerprint alone; questions need the same. */
+static void warn_of_settings(const struct importing *importing, struct cluster *cluster, const char *ns)
+{
+    struct camera *camera = calloc(1, sizeof *camera);
+    char way_back[4 * CLUSTER_PATH_BYTES];
+
+    REQUIRE(camera != NULL);
+    if (camera_get(cluster, ns, importing->name, camera, NULL) &&
+        camera_has_other_settings(cluster, camera)) {
+        other_settings_way_back(cluster_data(cluster), camera->fingerprint, way_back, sizeof way_back);
+        fprintf(stderr,
+                "reelkv: it was stored with another model, dtype or window than the cluster runs with now "
+                "(fingerprint %s): it cannot be asked about until %s\n",
+                camera->fingerprint, way_back);
+    }
+    free(camera);
+}
+
 static enum cli_exit run_mem_import(const struct cli_run *run)
 {
     const struct mem_import_options *options = run->options;
@@ -299,6 +319,8 @@ static enum cli_exit run_mem_import(const struct cli_run *run)
         print_checked(&importing, run->json);
     else if (ok)
         print_result(&importing, options->namespace, run->json);
+    if (ok && !options->check)
+        warn_of_settings(&importing, cluster, options->namespace);
     cluster_close(cluster);
     export_reader_deinit(&importing.reader);
     if (importing.head != NULL)

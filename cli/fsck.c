@@ -434,6 +434,7 @@ static bool check_within(struct fsck *fsck, const char *path,
     int lock_fd = -1;
 
     fsck->is_running = has_root && is_locked(root);
+    fsck->found_running |= fsck->is_running;
     if (has_root && fsck->is_repairing && !fsck->is_only_counting)
         ok = take_lock(root, &lock_fd, st);
     ok = ok && run(fsck, path, st);

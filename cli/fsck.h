@@ -22,7 +22,8 @@ struct fsck {
     uint64_t found_count[4];           /* by enum kv_finding_kind */
     uint64_t cut_files, skipped_files; /* torn tails that were cut; being written by a store that runs */
     /* on the way */
-    bool is_running; /* a store has the folder at hand */
+    bool is_running;    /* a store has the folder at hand */
+    bool found_running; /* or one before it */
     struct fsck_stream *stream;
 };
 
