@@ -119,6 +119,8 @@ struct segment_append {
 };
 bool segment_append(struct segment *segment, const struct segment_append *append,
                     struct index_frame **frame_p, struct status *st);
+/* A frame that is another segment's may have left bytes in this one's file. */
+void segment_leave_bytes(struct segment *segment, int64_t pts_ns);
 
 /* Lengthens the last record by this gap, when it is one that ends where this begins, has the same note, and is not being
  * written yet. False: it is not. */

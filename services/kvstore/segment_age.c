@@ -98,6 +98,11 @@ bool segment_age_is_of(const struct store *store, const struct stream *stream)
     return false;
 }
 
+bool segment_age_is_naming(const struct store *store, const struct stream *stream)
+{
+    return store->ages != NULL && store->ages->stream == stream && store->ages->step == AGE_NAMING;
+}
+
 void segment_age_submit(struct store *store, struct segment_age *age)
 {
     struct segment_age **link = &store->ages;
@@ -136,6 +141,7 @@ static void end(struct segment_age *age)
     age->job = NULL;
     age->reserved_bytes = age->reserved_index_bytes = 0;
     store->ages = age->next;
+    stream_hold_settle(stream);
     (age->ok ? age->made : age->segment)->reads--;
     age->done(age);
     if (stream->deletion != NULL)
@@ -286,15 +292,11 @@ static bool may_swap(const struct segment_age *age)
     return age->stream->deletion == NULL && (age->transform.forgets || segment_held(age->segment) == NULL);
 }
 
-/* False: no memory. */
-static bool swap(struct segment_age *age)
+static void swap(struct segment_age *age)
 {
     struct segment *old = age->segment;
     struct store *store = age->store;
 
-    age->made = adopt(age, &age->job->st);
-    if (age->made == NULL)
-        return false;
     age->dropped_frames = age->job->dropped_frames;
     age->bytes_before = old->disk_bytes;
     age->bytes_after = age->made->disk_bytes;
@@ -313,7 +315,6 @@ static bool swap(struct segment_age *age)
                 other->segment = age->made;
         }
     age->step = AGE_LEAVING;
-    return true;
 }
 
 /* --- the work --- */
@@ -328,6 +329,13 @@ static void write_run(struct work *work)
 static void cancel_run(struct work *work)
 {
     age_job_cancel(container_of(work, struct segment_age, work)->job);
+}
+
+static void name_run(struct work *work)
+{
+    struct segment_age *age = container_of(work, struct segment_age, work);
+
+    age->ok = age_job_name(age->job);
 }
 
 static void unlink_run(struct work *work)
@@ -354,7 +362,8 @@ static void written(struct work *work)
     age->is_running = false;
     if (age->ok) {
         age->ok = false;
-        age->is_cancelled = age->job->is_sealed && (!may_swap(age) || !swap(age));
+        if (age->job->is_finished)
+            age->step = AGE_NAMING;
         segment_age_pump(age->store);
         return;
     }
@@ -370,6 +379,23 @@ static void written(struct work *work)
     age->job = NULL;
     age->step = AGE_WAITING;
     segment_age_pump(age->store);
+}
+
+static void named(struct work *work)
+{
+    struct segment_age *age = container_of(work, struct segment_age, work);
+
+    age->is_running = false;
+    if (age->ok) {
+        age->ok = false;
+        swap(age);
+        stream_hold_settle(age->stream);
+        segment_age_pump(age->store);
+        return;
+    }
+    segment_destroy(age->made);
+    age->made = NULL;
+    give_up(age, &age->job->st);
 }
 
 static void unlinked(struct work *work)
@@ -414,6 +440,22 @@ static void write_on(struct segment_age *age)
         start(age, write_run, written);
 }
 
+/* From the moment it has its name it counts: what could stop it is looked at before. */
+static void name_on(struct segment_age *age)
+{
+    if (age->made == NULL && may_swap(age))
+        age->made = adopt(age, &age->job->st);
+    if (age->made == NULL || !may_swap(age) || age->store->is_closing) {
+        segment_destroy(age->made);
+        age->made = NULL;
+        age->is_cancelled = true;
+        age->step = AGE_WRITING;
+        write_on(age);
+        return;
+    }
+    start(age, name_run, named);
+}
+
 void segment_age_pump(struct store *store)
 {
     struct segment_age *age = store->ages;
@@ -426,6 +468,8 @@ void segment_age_pump(struct store *store)
         return;
     if (age->step == AGE_WRITING) {
         write_on(age);
+    } else if (age->step == AGE_NAMING) {
+        name_on(age);
     } else if (age->step == AGE_LEAVING && age->segment->reads == 0) {
         age->step = AGE_UNLINKING;
         start(age, unlink_run, unlinked);

@@ -1,7 +1,7 @@
 /* segment_age.h - a sealed segment written anew with less in it, as a file of its own that then takes its place.
  *
- *   submitted -> begins when it is its turn and there is room -> written in steps on the ageing thread -> sealed and synced
- *             -> swapped in -> the old file is unlinked once nobody reads it -> done()
+ *   submitted -> begins when it is its turn and there is room -> written in steps on the ageing thread and synced -> if nobody
+ *             holds it: named, durably -> swapped in -> the old file is unlinked once nobody reads it -> done()
  *
  * Until the swap questions read the old file, after it the new one; frames they hold of the old one are found again there, or
  * answer EVICTED or QUARANTINED. Every part that is read is checked: what does not fit becomes a tombstone of damaged
@@ -22,11 +22,12 @@ struct store;
 
 struct segment_transform {
     struct kv_aged aged; /* at least this is done, on top of what has been */
-    bool forgets;        /* what lies in [from, to) becomes a tombstone */
+    bool forgets;        /* what lies in [from, to) and below this number becomes a tombstone */
     int64_t from_ns, to_ns;
+    uint64_t below_seq;
 };
 
-enum segment_age_step { AGE_WAITING, AGE_WRITING, AGE_LEAVING, AGE_UNLINKING };
+enum segment_age_step { AGE_WAITING, AGE_WRITING, AGE_NAMING, AGE_LEAVING, AGE_UNLINKING };
 
 struct segment_age {
     /* asked for */
@@ -62,6 +63,8 @@ uint64_t segment_age_bytes(const struct segment *segment, const struct segment_t
 void segment_age_submit(struct store *store, struct segment_age *age);
 bool segment_age_is_idle(const struct store *store);
 bool segment_age_is_of(const struct store *store, const struct stream *stream);
+/* A file of the stream gets its name: nothing stops it any more. When that is over, stream_hold_settle() is called. */
+bool segment_age_is_naming(const struct store *store, const struct stream *stream);
 
 /* --- inside the core --- */
 

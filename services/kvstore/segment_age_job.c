@@ -12,14 +12,16 @@
 
 /* --- what becomes of what --- */
 
-static bool is_forgotten(const struct segment_transform *transform, int64_t from_ns, int64_t to_ns)
+static bool is_forgotten(const struct segment_transform *transform, uint64_t seq, int64_t from_ns,
+                         int64_t to_ns)
 {
-    return transform->forgets && from_ns >= transform->from_ns && to_ns < transform->to_ns;
+    return transform->forgets && seq < transform->below_seq && from_ns >= transform->from_ns &&
+           to_ns < transform->to_ns;
 }
 
 enum age_fate age_fate_of(const struct segment_transform *transform, const struct index_frame *frame)
 {
-    if (is_forgotten(transform, frame->pts_ns, frame->pts_ns))
+    if (is_forgotten(transform, frame->seq, frame->pts_ns, frame->pts_ns))
         return AGE_FORGOTTEN;
     return transform->aged.thin > 1 && frame->seq % transform->aged.thin != 0 ? AGE_THINNED : AGE_KEPT;
 }
@@ -311,7 +313,7 @@ static bool rewrite_frame(struct age_job *job, const struct index_frame *frame, 
 /* An end has no numbers that a tombstone could stand for: it keeps its place, and loses its words. */
 static bool rewrite_mark(struct age_job *job, const struct segment_mark *mark)
 {
-    bool goes = is_forgotten(&job->transform, mark->pts_ns, mark->end_pts_ns);
+    bool goes = is_forgotten(&job->transform, mark->seq, mark->pts_ns, mark->end_pts_ns);
     const char *note = mark->note == NULL ? "" : mark->note;
 
     if (mark->is_damaged)
@@ -353,7 +355,7 @@ static void folder_of(const char *base, char folder[PATH_MAX])
     *strrchr(folder, '/') = '\0';
 }
 
-static bool seal(struct age_job *job)
+static bool finish(struct age_job *job)
 {
     const struct segment_footer_parts parts = { .super = &job->super,
                                                 .entries = job->entries,
@@ -362,16 +364,13 @@ static bool seal(struct age_job *job)
                                                 .notes_bytes = job->notes_bytes,
                                                 .index = &job->index,
                                                 .chain = job->chain };
-    char folder[PATH_MAX];
 
-    folder_of(job->base, folder);
-    if (!segment_job_seal(job->disk, job->fd, job->base, &parts, job->end, &job->st) ||
-        !disk_taken(job->disk, job->fd, &job->taken, &job->st) ||
-        !file_sync_folder_on(job->disk, folder, &job->st))
+    if (!segment_job_finish(job->disk, job->fd, job->base, &parts, job->end, &job->st) ||
+        !disk_taken(job->disk, job->fd, &job->taken, &job->st))
         return false;
     job->disk->close(job->fd);
     job->fd = -1;
-    job->is_sealed = true;
+    job->is_finished = true;
     return true;
 }
 
@@ -395,7 +394,7 @@ static bool step(struct age_job *job)
         return false;
     while (job->read_bytes < AGE_STEP_BYTES) {
         if (!segment_next(job->from, &job->cursor, &frame, &mark))
-            return write_tombstone(job) && seal(job);
+            return write_tombstone(job) && finish(job);
         if (frame != NULL ? !rewrite_frame(job, frame, job->cursor.frame - 1) : !rewrite_mark(job, mark))
             return false;
     }
@@ -420,7 +419,7 @@ void age_job_cancel(struct age_job *job)
 {
     struct status st;
 
-    if (job->fd < 0 && !job->is_sealed)
+    if (job->fd < 0 && !job->is_finished)
         return;
     if (job->fd >= 0)
         job->disk->close(job->fd);
@@ -431,6 +430,17 @@ void age_job_cancel(struct age_job *job)
 bool age_job_step(struct age_job *job)
 {
     if (step(job))
+        return true;
+    age_job_cancel(job);
+    return false;
+}
+
+bool age_job_name(struct age_job *job)
+{
+    char folder[PATH_MAX];
+
+    folder_of(job->base, folder);
+    if (segment_job_name(job->disk, job->base, &job->st) && file_sync_folder_on(job->disk, folder, &job->st))
         return true;
     age_job_cancel(job);
     return false;

@@ -31,9 +31,9 @@ struct age_job {
     struct index_memory memory; /* its own: the store's is the loop's */
     uint64_t taken;
     uint64_t dropped_frames;
-    bool is_larger; /* than its capacity */
-    bool is_sealed; /* and its name synced: nothing is left to do */
-    bool is_left;   /* a failed one whose file could not be removed */
+    bool is_larger;   /* than its capacity */
+    bool is_finished; /* written and synced, under the name of one that is not: a start would drop it */
+    bool is_left;     /* a failed one whose file could not be removed */
     struct status st;
     /* on the way */
     int fd;
@@ -51,8 +51,11 @@ enum age_fate age_fate_of(const struct segment_transform *transform, const struc
 struct kv_encoding age_encoding_of(const struct segment_transform *transform,
                                    const struct index_frame *frame);
 
-/* The next AGE_STEP_BYTES; the first one makes the file, the last one seals it. False: the file has been removed. */
+/* The next AGE_STEP_BYTES; the first one makes the file, the last one finishes it. False: the file has been removed. */
 bool age_job_step(struct age_job *job);
+/* Gives a finished file its name, durably: from here on a start takes it, and drops the one it was made from. False: it has
+ * been removed. */
+bool age_job_name(struct age_job *job);
 /* Gives up between steps. */
 void age_job_cancel(struct age_job *job);
 void age_job_free(struct age_job *job, struct ram_arena *arena);

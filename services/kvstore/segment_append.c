@@ -258,3 +258,12 @@ bool segment_extend_gap(struct segment *segment, const struct kv_record *gap, co
     segment->end_seq = gap->end_seq;
     return true;
 }
+
+void segment_leave_bytes(struct segment *segment, int64_t pts_ns)
+{
+    if (segment->left_frames == 0 || pts_ns < segment->left_from_ns)
+        segment->left_from_ns = pts_ns;
+    if (segment->left_frames == 0 || pts_ns > segment->left_to_ns)
+        segment->left_to_ns = pts_ns;
+    segment->left_frames++;
+}

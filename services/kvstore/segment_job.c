@@ -203,15 +203,24 @@ static bool write_footer(const struct file_ops *disk, int fd, const struct segme
     return ok;
 }
 
-bool segment_job_seal(const struct file_ops *disk, int fd, const char *base,
-                      const struct segment_footer_parts *parts, uint64_t end, struct status *st)
+bool segment_job_finish(const struct file_ops *disk, int fd, const char *base,
+                        const struct segment_footer_parts *parts, uint64_t end, struct status *st)
+{
+    return write_footer(disk, fd, parts, end, st) || status_wrap(st, "seal %s.open", base);
+}
+
+bool segment_job_name(const struct file_ops *disk, const char *base, struct status *st)
 {
     char from[PATH_MAX], to[PATH_MAX];
 
     if (!path_of(base, ".open", from, st) || !path_of(base, ".seg", to, st))
         return false;
-    if (!write_footer(disk, fd, parts, end, st))
-        return status_wrap(st, "seal %s", from);
     return disk->rename(from, to) == 0 ||
            status_fail(st, status_code_of_errno(errno), "rename %s to .seg: %m", from);
+}
+
+bool segment_job_seal(const struct file_ops *disk, int fd, const char *base,
+                      const struct segment_footer_parts *parts, uint64_t end, struct status *st)
+{
+    return segment_job_finish(disk, fd, base, parts, end, st) && segment_job_name(disk, base, st);
 }

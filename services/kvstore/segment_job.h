@@ -31,8 +31,15 @@ struct segment_footer_parts {
     uint32_t chain;
 };
 
-/* Writes the footer at `end`, cuts the file there, syncs, and renames BASE.open to BASE.seg. A name that a power cut takes
- * back costs the next start a scan, nothing else: the folder is synced with its next file. */
+/* Writes the footer at `end`, cuts the file there and syncs: all but its name. */
+bool segment_job_finish(const struct file_ops *disk, int fd, const char *base,
+                        const struct segment_footer_parts *parts, uint64_t end, struct status *st);
+
+/* Renames BASE.open to BASE.seg. A name that a power cut takes back costs the next start a scan, nothing else: the folder is
+ * synced with its next file. */
+bool segment_job_name(const struct file_ops *disk, const char *base, struct status *st);
+
+/* Both. */
 bool segment_job_seal(const struct file_ops *disk, int fd, const char *base,
                       const struct segment_footer_parts *parts, uint64_t end, struct status *st);
 

@@ -175,7 +175,8 @@ static bool load_by_scan(struct loader *loader)
     struct segment_scan scan = { .disk = loader->disk,
                                  .fd = loader->fd,
                                  .file_bytes = loader->file_bytes,
-                                 .is_open = loader->load->was_open };
+                                 .is_open = loader->load->was_open,
+                                 .below_seq = loader->load->below_seq };
     bool ok = segment_scan_run(&scan, loader->segment, loader->st);
 
     loader->load->was_scanned = true;
@@ -305,7 +306,9 @@ bool segment_load(struct stream *stream, const char *base, bool is_open, struct 
     char path[PATH_MAX + 8];
     bool is_there, ok;
 
-    *load = (struct segment_load){ .was_open = is_open, .keys_later = load->keys_later };
+    *load = (struct segment_load){ .was_open = is_open,
+                                   .keys_later = load->keys_later,
+                                   .below_seq = load->below_seq };
     snprintf(path, sizeof path, "%s%s", base, is_open ? ".open" : ".seg");
     is_there = open_file(&loader, path, is_open ? O_RDWR : O_RDONLY);
     ok = is_there && load_content(&loader);

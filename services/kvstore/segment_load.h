@@ -19,6 +19,7 @@
 #include "kvstore/segment.h"
 
 struct segment_load {
+    uint64_t below_seq;  /* asked for: the first number of the next file; 0: there is none (segment_scan.h) */
     bool keys_later;     /* asked for: the chunks of what a footer tells stay blank (index.h) */
     uint64_t torn_bytes; /* written behind the last record that fits, and cut; of the .open */
     uint64_t damaged_bytes,

@@ -17,6 +17,9 @@ struct segment_scan {
     int fd;
     uint64_t file_bytes;
     bool is_open; /* its writer was killed: it may end in what was never synced */
+    /* A later file begins with this number: what is behind the mark and has it or one above was written again there, and is
+     * torn. 0: none does. */
+    uint64_t below_seq;
     /* found */
     struct kv_entry *entries;
     uint32_t entry_count, entry_room;

@@ -28,6 +28,11 @@ struct stream_forgets {
     struct forget_receipt list[FORGET_RECEIPTS_MAX]; /* by number */
     /* under way: the last of the list */
     bool is_pending, is_saving, is_ageing;
+    bool is_intended; /* durable */
+    bool is_refused;  /* the intent could not be written for sure: it is taken back */
+    bool has_oldest;
+    struct forget_receipt oldest;  /* that the newest pushed out */
+    struct forget_receipt refused; /* not in the list any more */
     struct segment_age age;
     struct ram_wipe wipe;
     struct loop_timer timer;
@@ -43,6 +48,17 @@ const struct forget_receipt *stream_receipt_at(const struct stream *stream, uint
 static struct forget_receipt *newest(struct stream_forgets *forgets)
 {
     return &forgets->list[forgets->count - 1];
+}
+
+bool stream_is_being_forgotten(const struct stream *stream, int64_t from_ns, int64_t to_ns)
+{
+    struct stream_forgets *forgets = stream->forgets;
+    const struct forget_receipt *receipt;
+
+    if (forgets == NULL || !forgets->is_pending)
+        return false;
+    receipt = forgets->is_refused ? &forgets->refused : newest(forgets);
+    return receipt->from_ns < to_ns && receipt->to_ns > from_ns;
 }
 
 /* --- the file --- */
@@ -238,7 +254,10 @@ static void rewrite(struct stream_forgets *forgets, struct segment *segment)
     }
     forgets->age = (struct segment_age){
         .segment = segment,
-        .transform = { .forgets = true, .from_ns = receipt->from_ns, .to_ns = receipt->to_ns },
+        .transform = { .forgets = true,
+                       .from_ns = receipt->from_ns,
+                       .to_ns = receipt->to_ns,
+                       .below_seq = receipt->next_seq },
         .makes_room = true,
         .done = aged,
     };
@@ -296,12 +315,84 @@ static bool is_over(const struct stream_forgets *forgets)
     return !forgets->is_pending || forgets->stream->deletion != NULL || forgets->stream->store->is_closing;
 }
 
+/* --- the intent --- */
+
+static void taken_back(void *user, struct stream *stream, const struct status *failure)
+{
+    struct stream_forgets *forgets = user;
+
+    (void)stream;
+    forgets->is_saving = false;
+    if (failure != NULL)
+        step_in(forgets, AGAIN_MS);
+    else
+        forgets->is_pending = forgets->is_refused = false;
+}
+
+static void refuse(struct stream_forgets *forgets, const struct status *why)
+{
+    stream_done_fn *done = forgets->done;
+
+    unmark_frames(forgets->stream);
+    forgets->refused = *newest(forgets);
+    forgets->is_refused = true;
+    forgets->count--;
+    if (forgets->has_oldest) {
+        memmove(&forgets->list[1], &forgets->list[0], forgets->count++ * sizeof forgets->list[0]);
+        forgets->list[0] = forgets->oldest;
+    }
+    forgets->done = NULL;
+    step_in(forgets, SOON_MS);
+    if (done != NULL)
+        done(forgets->user, NULL, why);
+}
+
+static void intended(void *user, struct stream *stream, const struct status *failure)
+{
+    struct stream_forgets *forgets = user;
+
+    (void)stream;
+    forgets->is_saving = false;
+    forgets->is_intended = failure == NULL;
+    if (failure == NULL)
+        step_in(forgets, SOON_MS);
+    else
+        refuse(forgets, failure);
+}
+
+/* Writes it, once what it counts is durable; or takes it back. */
+static void note(struct stream_forgets *forgets)
+{
+    struct stream *stream = forgets->stream;
+    struct status st;
+
+    if (!forgets->is_refused && stream_durable_seq(stream) < newest(forgets)->next_seq) {
+        stream_commit(stream);
+        step_in(forgets, LATER_MS);
+        return;
+    }
+    forgets->is_saving = stream_save_text(stream, "forget.json", text_of(forgets),
+                                          forgets->is_refused ? taken_back : intended, forgets, &st);
+    if (forgets->is_saving)
+        return;
+    if (forgets->is_refused)
+        step_in(forgets, AGAIN_MS);
+    else
+        refuse(forgets, &st);
+}
+
 static void step(struct stream_forgets *forgets)
 {
     struct store *store = forgets->stream->store;
     struct status st;
 
-    if (is_over(forgets) || forgets->is_saving || forgets->is_ageing || rewrite_next(forgets))
+    if (is_over(forgets) || forgets->is_saving || forgets->is_ageing)
+        return;
+    if (forgets->is_refused || !forgets->is_intended) {
+        note(forgets);
+        return;
+    }
+    if (rewrite_next(forgets))
         return;
     if (ram_has_secrets(store->arena)) { /* somebody reads what was there still */
         step_in(forgets, LATER_MS);
@@ -321,25 +412,6 @@ static void step(struct stream_forgets *forgets)
 }
 
 /* --- asking --- */
-
-static void intended(void *user, struct stream *stream, const struct status *failure)
-{
-    struct stream_forgets *forgets = user;
-    stream_done_fn *done = forgets->done;
-
-    (void)stream;
-    forgets->is_saving = false;
-    if (failure == NULL) {
-        step_in(forgets, SOON_MS);
-        return;
-    }
-    unmark_frames(forgets->stream);
-    forgets->is_pending = false;
-    forgets->count--;
-    forgets->done = NULL;
-    if (done != NULL)
-        done(forgets->user, NULL, failure);
-}
 
 /* What is in such a file would be back with a start that can use it. */
 static bool knows_all(const struct stream *stream, struct status *st)
@@ -384,8 +456,11 @@ bool stream_forget(struct stream *stream, int64_t from_ns, int64_t to_ns, stream
         stream->store->disk_used_bytes += FORGET_DISK_BYTES;
     }
     forgets = stream->forgets;
-    if (forgets->count == FORGET_RECEIPTS_MAX)
+    forgets->has_oldest = forgets->count == FORGET_RECEIPTS_MAX;
+    if (forgets->has_oldest) {
+        forgets->oldest = forgets->list[0];
         memmove(&forgets->list[0], &forgets->list[1], --forgets->count * sizeof forgets->list[0]);
+    }
     forgets->list[forgets->count++] = (struct forget_receipt){ .number = forgets->next++,
                                                                .next_seq = stream->next_seq,
                                                                .from_ns = from_ns,
@@ -394,18 +469,13 @@ bool stream_forget(struct stream *stream, int64_t from_ns, int64_t to_ns, stream
     snprintf(newest(forgets)->store, sizeof newest(forgets)->store, "%s", stream->store->options.name);
     snprintf(newest(forgets)->version, sizeof newest(forgets)->version, "%s", REELKV_VERSION);
     forgets->is_pending = true;
+    forgets->is_intended = false;
     forgets->wipe = (struct ram_wipe){ 0 };
+    forgets->done = done;
+    forgets->user = user;
     mark_frames(forgets, true);
-    forgets->is_saving = stream_save_text(stream, "forget.json", text_of(forgets), intended, forgets, st);
-    if (forgets->is_saving) {
-        forgets->done = done;
-        forgets->user = user;
-        return true;
-    }
-    unmark_frames(stream);
-    forgets->is_pending = false;
-    forgets->count--;
-    return false;
+    step(forgets);
+    return true;
 }
 
 void stream_forget_resume(struct stream *stream)
@@ -415,6 +485,7 @@ void stream_forget_resume(struct stream *stream)
 
     if (stream->forgets == NULL || !stream->forgets->is_pending)
         return;
+    stream->forgets->is_intended = true;
     mark_frames(stream->forgets, false);
     if (knows_all(stream, &st))
         step_in(stream->forgets, SOON_MS);

@@ -1,6 +1,6 @@
 /* stream_forget.h - what was seen in a range of time is taken out of everything the store has: RAM, index, files.
  *
- *   intent durable -> the frames answer EVICTED -> files that are open are sealed -> one after the other each file that has
+ *   the frames answer EVICTED -> they are durable -> intent durable -> files that are open are sealed -> one after the other each file that has
  *   something of the range is written anew without it, and the old one unlinked when nobody reads it (segment_age.h)
  *   -> memory that had it is zeroed, once leases have ended -> receipt durable -> done()
  *
@@ -9,7 +9,9 @@
  *   { "next": N, "receipts": [{ "number": N, "from_ns": N, "to_ns": N, "next_seq": N, "asked_ns": N, "done_ns": N,
  *     "frames": N, "bytes": N, "files": N, "store": S, "version": S }, ...] }
  *
- * What comes after it was asked for stays, whatever its time.
+ * What comes after it was asked for stays, whatever its time. An intent is written only when all that it counts is durable:
+ * a writer sends again what was not, and it would be stored. One of which the disk does not say whether it has it is written
+ * back before anything else is forgotten or held in its range.
  *
  * Owner:  the stream. Thread: loop.
  * Fails:  PRECONDITION for what is held, and while a file of the stream cannot be used (one that was begun waits for the start
@@ -31,10 +33,13 @@ struct forget_receipt {
     char store[LIMIT_NAME_BYTES + 1], version[FORGET_VERSION_BYTES];
 };
 
-/* done(user, NULL, why) when it will not be told here how it ends: the stream or the store goes. Else the receipt is the newest
+/* done() may be called before this returns; done(user, NULL, why) when it will not be told here how it ends: the stream or the store goes. Else the receipt is the newest
  * of the stream's. */
 bool stream_forget(struct stream *stream, int64_t from_ns, int64_t to_ns, stream_done_fn *done, void *user,
                    struct status *st);
+
+/* One that was asked for is not over yet and overlaps [from, to). */
+bool stream_is_being_forgotten(const struct stream *stream, int64_t from_ns, int64_t to_ns);
 
 /* The n-th, the oldest first; NULL: there are no more. */
 const struct forget_receipt *stream_receipt_at(const struct stream *stream, uint32_t n);

@@ -8,7 +8,9 @@
 #include "base/clock.h"
 #include "base/name.h"
 #include "base/require.h"
+#include "kvstore/segment_age.h"
 #include "kvstore/store.h"
+#include "kvstore/stream_forget.h"
 
 enum { FILE_BYTES_MAX = HOLDS_DISK_BYTES / 2 };
 
@@ -31,12 +33,11 @@ const struct stream_hold *stream_held(const struct stream *stream, int64_t from_
     return NULL;
 }
 
-const struct stream_hold *segment_held(const struct segment *segment)
+/* Of frames, gaps and the end: the first and the last time. False: it has nothing. */
+static bool times_of(const struct segment *segment, int64_t *from_ns_p, int64_t *to_ns_p)
 {
     int64_t from_ns = INT64_MAX, to_ns = INT64_MIN;
 
-    if (segment->stream->holds == NULL)
-        return NULL;
     for (uint64_t n = 0; n < segment->index.frame_count; n++) {
         int64_t pts_ns = index_part_at(&segment->index, n)->pts_ns;
 
@@ -49,8 +50,25 @@ const struct stream_hold *segment_held(const struct segment *segment)
         from_ns = mark->pts_ns < from_ns ? mark->pts_ns : from_ns;
         to_ns = mark->end_pts_ns > to_ns ? mark->end_pts_ns : to_ns;
     }
-    return from_ns > to_ns ? NULL
-                           : stream_held(segment->stream, from_ns, to_ns == INT64_MAX ? to_ns : to_ns + 1);
+    *from_ns_p = from_ns;
+    *to_ns_p = to_ns == INT64_MAX ? to_ns : to_ns + 1;
+    return from_ns <= to_ns;
+}
+
+static bool segment_meets(const struct segment *segment, const struct stream_hold *hold)
+{
+    int64_t from_ns, to_ns;
+
+    return times_of(segment, &from_ns, &to_ns) && hold->from_ns < to_ns && hold->to_ns > from_ns;
+}
+
+const struct stream_hold *segment_held(const struct segment *segment)
+{
+    int64_t from_ns, to_ns;
+
+    return segment->stream->holds != NULL && times_of(segment, &from_ns, &to_ns)
+               ? stream_held(segment->stream, from_ns, to_ns)
+               : NULL;
 }
 
 const struct stream_hold *stream_hold_at(const struct stream *stream, uint32_t n)
@@ -130,7 +148,7 @@ static bool make_holds(struct stream *stream, struct status *st)
 }
 
 /* What is being written, and what to do to the list in memory when it is, or is not. */
-struct change {
+struct hold_change {
     struct stream *stream;
     uint64_t number;
     bool is_release;
@@ -138,9 +156,8 @@ struct change {
     void *user;
 };
 
-static void changed(void *user, struct stream *stream, const struct status *failure)
+static void tell(struct hold_change *change, struct stream *stream, const struct status *failure)
 {
-    struct change *change = user;
     struct stream_holds *holds = change->stream->holds;
 
     holds->is_changing = false;
@@ -154,10 +171,52 @@ static void changed(void *user, struct stream *stream, const struct status *fail
     free(change);
 }
 
-static bool write_change(struct stream *stream, const struct stream_holds *then, const struct change *what,
-                         struct status *st)
+/* A file that will take its segment's place at the next start, whatever is held then. */
+static bool has_rival(const struct stream *stream, const struct stream_hold *hold, struct status *st)
 {
-    struct change *change = malloc(sizeof *change);
+    for (uint32_t i = 0; i < stream->segment_count; i++) {
+        const struct segment *segment = stream->segments[i];
+
+        if (segment->has_rival && segment_meets(segment, hold))
+            return !status_fail(
+                st, STATUS_UNAVAILABLE,
+                "stream %s: a file that could not be removed replaces %s.seg at the next start: "
+                "hold it then",
+                stream->name, segment->base);
+    }
+    return false;
+}
+
+void stream_hold_settle(struct stream *stream)
+{
+    struct stream_holds *holds = stream->holds;
+    struct hold_change *change = holds == NULL ? NULL : holds->settling;
+    struct status st;
+    bool ok;
+
+    if (change == NULL || segment_age_is_naming(stream->store, stream))
+        return;
+    holds->settling = NULL;
+    ok = !has_rival(stream, &holds->list[holds->count - 1], &st);
+    tell(change, stream, ok ? NULL : &st);
+}
+
+static void changed(void *user, struct stream *stream, const struct status *failure)
+{
+    struct hold_change *change = user;
+
+    if (change->is_release || failure != NULL) {
+        tell(change, stream, failure);
+        return;
+    }
+    change->stream->holds->settling = change;
+    stream_hold_settle(change->stream);
+}
+
+static bool write_change(struct stream *stream, const struct stream_holds *then,
+                         const struct hold_change *what, struct status *st)
+{
+    struct hold_change *change = malloc(sizeof *change);
 
     if (change == NULL)
         return status_fail(st, STATUS_EXHAUSTED, "no memory to change holds of stream %s", stream->name);
@@ -182,11 +241,14 @@ static bool check_quiet(const struct stream *stream, struct status *st)
 bool stream_hold_add(struct stream *stream, struct stream_hold *hold, stream_done_fn *done, void *user,
                      struct status *st)
 {
-    struct change change = { .stream = stream, .done = done, .user = user };
+    struct hold_change change = { .stream = stream, .done = done, .user = user };
     struct stream_holds *holds;
 
-    if (!check_quiet(stream, st))
+    if (!check_quiet(stream, st) || has_rival(stream, hold, st))
         return false;
+    if (stream_is_being_forgotten(stream, hold->from_ns, hold->to_ns))
+        return status_fail(st, STATUS_ABORTED, "stream %s: something of that range is being forgotten",
+                           stream->name);
     if (stream->holds == NULL) {
         if (!make_holds(stream, st))
             return false;
@@ -209,7 +271,7 @@ bool stream_hold_add(struct stream *stream, struct stream_hold *hold, stream_don
 bool stream_hold_release(struct stream *stream, uint64_t number, stream_done_fn *done, void *user,
                          struct status *st)
 {
-    struct change change = {
+    struct hold_change change = {
         .stream = stream, .number = number, .is_release = true, .done = done, .user = user
     };
     struct stream_holds *then;

@@ -26,14 +26,18 @@ struct stream_hold {
     char owner[LIMIT_NAME_BYTES + 1], reason[HOLD_REASON_BYTES + 1];
 };
 
+struct hold_change;
+
 struct stream_holds {
     uint64_t next;
     uint32_t count;
     bool is_changing;
+    struct hold_change *settling;              /* durable; an ageing gives a file its name meanwhile */
     struct stream_hold list[STREAM_HOLDS_MAX]; /* by number */
 };
 
-/* Number and time of creation are filled; durable when done is called. It holds from now on, also if it is refused in the end. */
+/* Number and time of creation are filled. It holds from now on, also if it is refused in the end; done is called when it is
+ * durable and nothing that was begun before takes anything of it. ABORTED while something of the range is being forgotten. */
 bool stream_hold_add(struct stream *stream, struct stream_hold *hold, stream_done_fn *done, void *user,
                      struct status *st);
 /* NOT_FOUND without one of this number. It holds until done is called. */
@@ -46,6 +50,8 @@ static inline bool stream_is_held(const struct stream *stream, int64_t from_ns, 
 {
     return stream_held(stream, from_ns, to_ns) != NULL;
 }
+/* An ageing that nothing stops any more is over (segment_age.h): a hold that waited for that is told. */
+void stream_hold_settle(struct stream *stream);
 /* Of what a segment has: frames, gaps, the end. */
 const struct stream_hold *segment_held(const struct segment *segment);
 

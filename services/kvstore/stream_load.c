@@ -52,8 +52,8 @@ static void cut_segment(struct segment *segment, uint64_t seq)
 
     if (segment->end_seq <= seq)
         return;
-    while (keep > 0 && index_part_at(&segment->index, keep - 1)->seq >= seq)
-        keep--;
+    for (; keep > 0 && index_part_at(&segment->index, keep - 1)->seq >= seq; keep--)
+        segment_leave_bytes(segment, index_part_at(&segment->index, keep - 1)->pts_ns);
     index_part_cut(&segment->index, keep);
     while (marks > 0 && segment->marks[marks - 1].seq >= seq)
         marks--;
@@ -108,14 +108,27 @@ static void report(const struct stream *stream, const char *base, const struct s
                   (unsigned long long)load->damaged_frames);
 }
 
-/* False when memory or descriptors are short: the file may be sound. */
-static bool load_segment(struct stream *stream, const char *folder, const char *name, struct lost *lost,
-                         struct status *st)
+/* Names are in the order of first numbers. */
+static uint64_t next_first_seq(const struct file_names *files, uint32_t n)
 {
+    struct kv_file_name file, next;
+
+    if (kv_file_name_get(&file, files->list[n]))
+        for (uint32_t i = n + 1; i < files->count; i++)
+            if (kv_file_name_get(&next, files->list[i]) && next.first_seq > file.first_seq)
+                return next.first_seq;
+    return 0;
+}
+
+/* False when memory or descriptors are short: the file may be sound. */
+static bool load_segment(struct stream *stream, const char *folder, const struct file_names *files,
+                         uint32_t n, struct lost *lost, struct status *st)
+{
+    const char *name = files->list[n];
     char base[PATH_MAX], path[PATH_MAX + 8];
     struct kv_file_name file;
     struct segment *segment;
-    struct segment_load load = { .keys_later = true };
+    struct segment_load load = { .keys_later = true, .below_seq = next_first_seq(files, n) };
 
     if (!kv_file_name_get(&file, name) || snprintf(path, sizeof path, "%s/%s", folder, name) >= PATH_MAX)
         return true;
@@ -153,7 +166,7 @@ static bool load_epochs(struct stream *stream, struct lost *lost, struct status 
         ok = file_list_on(stream->store->disk, folder, &files, st);
         for (uint32_t n = 0; ok && n < files.count; n++)
             if (!segment_drop_replaced(stream, folder, &files, n, &lost->disk_bytes))
-                ok = load_segment(stream, folder, files.list[n], lost, st);
+                ok = load_segment(stream, folder, &files, n, lost, st);
         file_names_free(&files);
     }
     file_names_free(&epochs);

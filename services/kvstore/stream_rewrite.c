@@ -109,15 +109,6 @@ static void move_frame(const struct segment *failed, const struct segment *segme
         ram_move_owner(old->image, &frame->image);
 }
 
-static void leave_bytes(struct segment *failed, int64_t pts_ns)
-{
-    if (failed->left_frames == 0 || pts_ns < failed->left_from_ns)
-        failed->left_from_ns = pts_ns;
-    if (failed->left_frames == 0 || pts_ns > failed->left_to_ns)
-        failed->left_to_ns = pts_ns;
-    failed->left_frames++;
-}
-
 /* The records are the new segment's. */
 static void let_go(struct segment *failed, const struct segment *segment, struct segment_record *record)
 {
@@ -135,7 +126,7 @@ static void let_go(struct segment *failed, const struct segment *segment, struct
         }
         if (record->entry.type == KV_RECORD_FRAME) {
             move_frame(failed, segment, record->entry.seq);
-            leave_bytes(failed, record->entry.pts_ns);
+            segment_leave_bytes(failed, record->entry.pts_ns);
             frames--;
         }
         segment_record_free(failed->stream->store->arena, record);

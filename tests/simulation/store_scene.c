@@ -41,8 +41,23 @@ static bool check_begun(const struct scene *scene, bool has_begun)
     return has_begun;
 }
 
+/* What is there of the hold's range when it is acked stays, until somebody asks to release it. */
+static void note_held(struct scene_cast *cast, const struct stream *stream)
+{
+    for (uint64_t seq = 0; stream != NULL && seq < cast->durable_seq; seq++) {
+        const struct index_frame *frame = stream_find(stream, seq);
+
+        if (frame == NULL || frame->is_forgotten || !frame->has_slices ||
+            frame->pts_ns < cast->hold.from_ns || frame->pts_ns >= cast->hold.to_ns)
+            continue;
+        cast->fates[seq] |= FATE_IS_HELD;
+        if (frame->encoding.bits == 0)
+            cast->fates[seq] |= FATE_IS_HELD_WHOLE;
+    }
+}
+
 /* What was forgotten does not come back; what was held is, until it is released. */
-void scene_hear_retention(struct scene_cast *cast)
+void scene_hear_retention(struct scene_cast *cast, const struct stream *stream)
 {
     if (cast->is_forgetting && cast->forgotten.came) {
         cast->is_forgetting = false;
@@ -55,8 +70,10 @@ void scene_hear_retention(struct scene_cast *cast)
     if (cast->is_holding && cast->held.came) {
         check_answer(&cast->held);
         cast->is_holding = false;
-        if (cast->held.ok)
+        if (cast->held.ok) {
             cast->hold_number = cast->hold.number;
+            note_held(cast, stream);
+        }
         cast->may_be_held |= !cast->held.ok;
     }
     if (cast->is_releasing && cast->released.came) {
@@ -97,7 +114,7 @@ static void hear(struct scene *scene)
             if (cast->opened.ok)
                 cast->epoch = stream->epoch;
         }
-        scene_hear_retention(cast);
+        scene_hear_retention(cast, stream);
         if (!scene->is_unread) /* else it counts what is taken, and may not be there */
             cast->durable_seq = stream_durable_seq(stream);
     }
@@ -185,8 +202,8 @@ static void attach(struct scene *scene, struct scene_cast *cast, struct stream *
 
 static enum fate fate_of(const struct segment_transform *transform, uint64_t seq)
 {
-    bool is_forgotten =
-        transform->forgets && fixture_pts(seq) >= transform->from_ns && fixture_pts(seq) < transform->to_ns;
+    bool is_forgotten = transform->forgets && seq < transform->below_seq &&
+                        fixture_pts(seq) >= transform->from_ns && fixture_pts(seq) < transform->to_ns;
 
     if (is_forgotten || transform->aged.keys_only ||
         (transform->aged.thin > 1 && seq % transform->aged.thin != 0))
@@ -207,7 +224,8 @@ static void aged(struct segment_age *age)
             ageing->cast->fates[seq] |= (uint8_t)fate_of(&age->transform, seq);
 }
 
-static struct segment_transform some_transform(const struct segment *segment)
+/* Where ranges are held nothing is forgotten past stream_forget(), which looks at them. */
+static struct segment_transform some_transform(const struct scene *scene, const struct segment *segment)
 {
     struct sim_random *random = sim_random();
     struct segment_transform transform = { 0 };
@@ -218,12 +236,13 @@ static struct segment_transform some_transform(const struct segment *segment)
         transform.aged.bits = 8;
     if (sim_chance(random, 20))
         transform.aged.keys_only = true;
-    if (sim_chance(random, 30)) {
+    if (!scene->keeps && sim_chance(random, 30)) {
         uint64_t from = segment->super.first_seq + sim_pick(random, 8);
 
         transform.forgets = true;
         transform.from_ns = fixture_pts(from);
         transform.to_ns = fixture_pts(from + sim_pick(random, 12));
+        transform.below_seq = sim_chance(random, 50) ? UINT64_MAX : from + sim_pick(random, 12);
     }
     return transform;
 }
@@ -239,7 +258,7 @@ static void age(struct scene *scene, struct scene_cast *cast, const struct strea
     if (segment->writer != NULL || segment->is_leaving)
         return;
     *ageing = (struct scene_ageing){ .age = { .segment = segment,
-                                              .transform = some_transform(segment),
+                                              .transform = some_transform(scene, segment),
                                               .makes_room = sim_chance(sim_random(), 30),
                                               .done = aged },
                                      .cast = cast,
@@ -260,6 +279,9 @@ static void age(struct scene *scene, struct scene_cast *cast, const struct strea
 static void offer(struct scene_cast *cast, uint64_t from, uint64_t to, enum offer what)
 {
     for (uint64_t seq = from; seq < to; seq++) {
+        if ((cast->fates[seq] & FATE_WENT) != 0)
+            test_fail(__FILE__, __LINE__, "%s: number %llu is written again", cast->name,
+                      (unsigned long long)seq);
         cast->fates[seq] = 0; /* nothing durable stands there */
         cast->offers[seq] = (uint8_t)what;
         cast->was_offered[seq] |= (uint8_t)(1 << what);
@@ -317,7 +339,8 @@ static void forget_some(struct scene *scene, struct scene_cast *cast, struct str
                        &scene->fixture.st))
         return;
     cast->is_forgetting = true;
-    cast->forget_number = newest_receipt(stream)->number;
+    if (!cast->forgotten.came)
+        cast->forget_number = newest_receipt(stream)->number;
     cast->forget_from = from;
     cast->forget_to = to < stream->next_seq ? to : stream->next_seq;
     for (uint64_t seq = cast->forget_from; seq < cast->forget_to; seq++)
@@ -333,6 +356,8 @@ static void hold_some(struct scene *scene, struct scene_cast *cast, struct strea
         return;
     if (cast->hold_number != 0) {
         cast->released = (struct fixture_answer){ 0 };
+        for (uint64_t seq = 0; seq < SCENE_SEQ_MAX; seq++)
+            cast->fates[seq] &= (uint8_t) ~(FATE_IS_HELD | FATE_IS_HELD_WHOLE);
         cast->is_releasing =
             stream_hold_release(stream, cast->hold_number, fixture_done, &cast->released, &scene->fixture.st);
         return;

@@ -15,7 +15,14 @@ enum { SCENE_STREAMS = 3, SCENE_SEQ_MAX = 2048 };
 enum offer { OFFER_NONE, OFFER_FRAME, OFFER_GAP };
 
 /* What may have become of a number since it was offered, and what has for sure. */
-enum fate { FATE_MAY_GO = 1, FATE_MAY_BE_DERIVED = 2, FATE_WENT = 4, FATE_IS_DERIVED = 8 };
+enum fate {
+    FATE_MAY_GO = 1,
+    FATE_MAY_BE_DERIVED = 2,
+    FATE_WENT = 4,
+    FATE_IS_DERIVED = 8,
+    FATE_IS_HELD = 16,       /* it was there when a hold of it was acked, which nobody asked to release */
+    FATE_IS_HELD_WHOLE = 32, /* and in all its bits */
+};
 
 /* The segment being rewritten. */
 struct scene_ageing {
@@ -75,7 +82,7 @@ struct stream *scene_find(struct scene *scene, const struct scene_cast *cast); /
 void scene_forget(struct scene_cast *cast);                                    /* it has gone */
 
 /* Takes note of what was said of holds and forgotten ranges. */
-void scene_hear_retention(struct scene_cast *cast);
+void scene_hear_retention(struct scene_cast *cast, const struct stream *stream);
 
 /* Something is done to some stream, and the loop turns for a while; or to this one. */
 void scene_act(struct scene *scene);

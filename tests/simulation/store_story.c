@@ -11,6 +11,16 @@ enum { LIVES = 3, SWAP_ACTS = 60 };
 
 /* --- what must hold --- */
 
+static void check_held(const struct scene_cast *cast, uint64_t seq, enum frame_result result)
+{
+    bool is_held = (cast->fates[seq] & FATE_IS_HELD) != 0,
+         is_whole = (cast->fates[seq] & FATE_IS_HELD_WHOLE) != 0;
+
+    if ((is_held && result == FRAME_EVICTED) || (is_whole && result == FRAME_DERIVED))
+        test_fail(__FILE__, __LINE__, "%s: number %llu is held, and answers %d", cast->name,
+                  (unsigned long long)seq, (int)result);
+}
+
 /* Whether it may lie before a number that was evicted: the oldest go first. */
 static bool check_number(struct scene *scene, const struct scene_cast *cast, struct stream *stream,
                          uint64_t seq, bool has_begun)
@@ -21,9 +31,11 @@ static bool check_number(struct scene *scene, const struct scene_cast *cast, str
 
     if (sim_disk_is_off() || (result == FRAME_UNAVAILABLE && scene_has_failures()))
         return true;
+    check_held(cast, seq, result);
     if (result == FRAME_EVICTED && (cast->fates[seq] & (FATE_MAY_GO | FATE_WENT)) != 0)
         return true;
-    if (result == FRAME_EVICTED && (!has_begun || scene->has_failed || scene->ages)) {
+    if (result == FRAME_EVICTED &&
+        (!has_begun || scene->has_failed || (scene->ages && history_find(&stream->history, seq) != NULL))) {
         scene->story->evicted++;
         return true;
     }
@@ -56,6 +68,18 @@ static void check_hold(struct scene_cast *cast, const struct stream *stream)
         test_fail(__FILE__, __LINE__, "%s: hold %llu is back", cast->name, (unsigned long long)hold->number);
     cast->hold_number = hold == NULL ? 0 : hold->number;
     cast->is_forgetting = cast->is_holding = cast->is_releasing = cast->may_be_held = false;
+}
+
+/* What a receipt was given for, also one that nobody heard of, has gone. */
+static void note_receipts(struct scene_cast *cast, const struct stream *stream)
+{
+    const struct forget_receipt *receipt;
+
+    for (uint32_t n = 0; (receipt = stream_receipt_at(stream, n)) != NULL; n++)
+        for (uint64_t seq = 0; receipt->done_ns != 0 && seq < receipt->next_seq; seq++)
+            if (cast->offers[seq] == OFFER_FRAME && fixture_pts(seq) >= receipt->from_ns &&
+                fixture_pts(seq) < receipt->to_ns)
+                cast->fates[seq] |= FATE_WENT;
 }
 
 static void check_receipt(const struct scene_cast *cast, const struct stream *stream)
@@ -91,6 +115,7 @@ static void check_stream(struct scene *scene, struct scene_cast *cast)
     CHECK_EQ(stream->damaged_frames, 0);
     check_hold(cast, stream);
     check_receipt(cast, stream);
+    note_receipts(cast, stream);
     for (uint64_t seq = 0; seq < stream->next_seq; seq++)
         has_begun |= !check_number(scene, cast, stream, seq, has_begun);
     if (sim_disk_is_off())
@@ -127,7 +152,7 @@ static void hear_the_end(struct scene_cast *cast, bool is_unread)
     cast->is_defined |= cast->is_defining && cast->defined.ok;
     cast->may_be_there |= cast->is_defining && !cast->defined.ok;
     cast->is_defining = false;
-    scene_hear_retention(cast);
+    scene_hear_retention(cast, NULL); /* what was held at the end is there at the next start */
     if (cast->is_removing && cast->removed.ok)
         scene_forget(cast);
 }

@@ -189,12 +189,13 @@ TEST(age_keeps_keys_and_thumbnails)
     fixture_stop(&fixture);
 }
 
-/* What lies in the range has gone, and its times with it; before and behind it all is as it was. */
+/* What lies in the range and below the number has gone, and its times with it; before and behind it all is as it was. */
 TEST(age_forgets_a_range)
 {
     const struct segment_transform transform = { .forgets = true,
                                                  .from_ns = fixture_pts(10),
-                                                 .to_ns = fixture_pts(20) };
+                                                 .to_ns = fixture_pts(20),
+                                                 .below_seq = 18 };
     struct fixture_writer writer;
     struct fixture fixture;
     struct stream *stream;
@@ -205,9 +206,9 @@ TEST(age_forgets_a_range)
     for (int life = 0; life < 2; life++) {
         for (uint64_t seq = 0; seq < FRAMES; seq++)
             CHECK_EQ(fixture_read_layer(&fixture, stream, seq, 0),
-                     seq >= 10 && seq < 20 ? FRAME_EVICTED : FRAME_OK);
+                     seq >= 10 && seq < 18 ? FRAME_EVICTED : FRAME_OK);
         CHECK_EQ(stream->segments[0]->marks[0].event, KV_TOMBSTONE_FORGOTTEN);
-        check_counts(stream, 10);
+        check_counts(stream, 8);
         restart(&fixture, &stream);
     }
     fixture_stop(&fixture);
