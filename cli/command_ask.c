@@ -364,6 +364,12 @@ static void explain_nothing(struct ask *ask, struct status *st)
     else if (all_there && camera->trouble[0] != '\0')
         status_fail(st, STATUS_OUT_OF_RANGE, "camera %s has nothing to ask about: %s", camera->name,
                     camera->trouble);
+    else if (all_there && camera->stored_frames > 0)
+        status_fail(
+            st, STATUS_OUT_OF_RANGE,
+            "of camera %s no frame can be read any more that a question could use (aged to keys and thumbnails, "
+            "or damaged); `%s` says how it is",
+            camera->name, cli_hint("cam show %s", camera->name));
     else if (all_there)
         status_fail(st, STATUS_OUT_OF_RANGE, "nothing of camera %s is stored yet; `%s` says how it is",
                     camera->name, cli_hint("cam show %s", camera->name));

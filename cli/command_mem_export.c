@@ -118,6 +118,17 @@ static bool take_reply(struct exporting *exporting, const struct rpc_message *me
     }
 }
 
+static bool check_end(const struct exporting *exporting, struct status *st)
+{
+    if (!exporting->has_end)
+        return status_fail(st, STATUS_DATA_LOSS, "the store ended before its end");
+    return exporting->frames > 0 ||
+           status_fail(
+               st, STATUS_NOT_FOUND,
+               "no frame of that range can be read in full: what is left of them (keys and thumbnails, or "
+               "damaged blocks) is not exported");
+}
+
 static bool receive(struct exporting *exporting, struct rpc_sync_stream *call,
                     const Reelkv__V1__ExportRequest *request, struct status *st)
 {
@@ -129,7 +140,7 @@ static bool receive(struct exporting *exporting, struct rpc_sync_stream *call,
         if (!rpc_sync_read(call, &message, st))
             return false;
         if (message == NULL)
-            return exporting->has_end || status_fail(st, STATUS_DATA_LOSS, "the store ended before its end");
+            return check_end(exporting, st);
         if (!take_reply(exporting, message, st))
             return false;
     }
@@ -180,9 +191,13 @@ static void print_result(const struct exporting *exporting, const char *name, bo
     struct json *value;
 
     if (!as_json) {
-        printf("Camera %s exported to %s: %llu frames from %s to %s, %s.\n", name, exporting->writer.path,
+        printf("Camera %s exported to %s: %llu frames from %s to %s, %s", name, exporting->writer.path,
                (unsigned long long)exporting->frames, cli_time(exporting->first_pts_ns),
                cli_time(exporting->last_pts_ns), cli_bytes(sum->file_bytes));
+        if (exporting->gap_frames > 0)
+            printf("; %llu between them were never stored, have gone or are damaged",
+                   (unsigned long long)exporting->gap_frames);
+        printf(".\n");
         return;
     }
     value = json_make_object();

@@ -194,23 +194,20 @@ static bool list_camera(struct cluster *cluster, const char *ns, const char *nam
     return ok;
 }
 
+/* *list_p: whose holds, and which stores do not say. */
 static bool list_all(struct cluster *cluster, const struct cli_run *run, struct cli_table *table,
-                     struct json *rows, struct status *st)
+                     struct json *rows, struct camera_list *list, struct status *st)
 {
     const struct mem_holds_options *options = run->options;
-    struct camera_list list = { 0 };
-    bool ok = true;
+    bool ok;
 
     if (run->count > 0)
         return name_check("camera", run->arguments[0], st) &&
                list_camera(cluster, options->namespace, run->arguments[0], table, rows, st);
-    ok = camera_list_read(cluster, options->namespace, &list, st);
-    for (size_t i = 0; ok && i < list.count; i++)
-        ok = list_camera(cluster, options->namespace, list.cameras[i].name, table, rows, st) ||
+    ok = camera_list_read(cluster, options->namespace, list, st);
+    for (size_t i = 0; ok && i < list->count; i++)
+        ok = list_camera(cluster, options->namespace, list->cameras[i].name, table, rows, st) ||
              st->code == STATUS_NOT_FOUND;
-    if (ok)
-        camera_list_warn(&list, "missing here");
-    camera_list_deinit(&list);
     return ok;
 }
 
@@ -219,29 +216,32 @@ static enum cli_exit run_holds(const struct cli_run *run)
     const struct mem_holds_options *options = run->options;
     struct cli_table *table = cli_table_create(titles, ARRAY_LEN(titles));
     struct json *value = json_make_object(), *rows = json_make_array();
+    struct camera_list list = { 0 };
     struct cluster *cluster = NULL;
     struct status st = { 0 };
     bool ok = cluster_open(&cluster, options->data, options->redis, &st) &&
-              list_all(cluster, run, table, rows, &st);
-    bool is_empty = json_len(rows) == 0;
+              list_all(cluster, run, table, rows, &list, &st);
+    bool has_rows = json_len(rows) > 0, is_partial = list.silent_count > 0;
 
     cluster_close(cluster);
     json_set(value, "holds", rows);
-    if (ok && run->json) {
-        cli_print_json(value);
-        cli_table_destroy(table);
-        return CLI_OK;
-    }
-    json_free(value);
-    if (ok && !is_empty) {
+    json_set(value, "silent_stores", camera_list_silent(&list));
+    if (ok && !run->json && has_rows)
         cli_table_print(table);
-        return CLI_OK;
-    }
-    cli_table_destroy(table);
+    else
+        cli_table_destroy(table);
+    if (ok && run->json)
+        cli_print_json(value);
+    else
+        json_free(value);
+    if (ok && !run->json && !has_rows && !is_partial)
+        printf("Nothing is held.\n");
+    if (ok && !run->json)
+        camera_list_warn(&list, "missing here");
+    camera_list_deinit(&list);
     if (!ok)
         return cli_fail(&st, run->json);
-    printf("Nothing is held.\n");
-    return CLI_OK;
+    return is_partial ? CLI_UNAVAILABLE : CLI_OK;
 }
 
 const struct cli_command cli_mem_holds = {

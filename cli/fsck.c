@@ -481,7 +481,9 @@ bool fsck_path(struct fsck *fsck, const char *path, struct status *st)
         free(full);
         return status_fail(st, status_code_of_errno(errno), "%s: %m", path);
     }
-    if (strlen(full) > PATH_MAX - NAMES_BYTES)
+    if (access(full, S_ISDIR(info.st_mode) ? R_OK | X_OK : R_OK) != 0)
+        ok = status_fail(st, status_code_of_errno(errno), "%s: %m", path);
+    else if (strlen(full) > PATH_MAX - NAMES_BYTES)
         ok = status_fail(st, STATUS_INVALID, "the path is too long: %.80s...", path);
     else if (!S_ISDIR(info.st_mode))
         ok = check_within(fsck, full, check_lone_file, st);

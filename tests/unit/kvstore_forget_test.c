@@ -265,6 +265,116 @@ TEST(what_is_written_again_meanwhile_is_forgotten_too)
     fixture_stop(&fixture);
 }
 
+/* It was taken too when it was in a file with what goes: the rewriting knew times alone. */
+TEST(what_comes_after_it_was_asked_stays)
+{
+    struct fixture_writer writer;
+    struct fixture fixture;
+    struct stream *stream;
+
+    fixture_start(&fixture);
+    stream = fixture_write(&fixture, "cam-1", &writer, 20);
+    ask(stream, 8, 40);
+    fixture_append(&fixture, stream, 30);
+    FIXTURE_TURN_UNTIL(&fixture, answer.came);
+    CHECK_OK(answer.ok, answer.st);
+    CHECK_EQ(stream_receipt_at(stream, 0)->frames, 12);
+    fixture_wait_durable(&fixture, stream);
+    check_nowhere(&fixture, stream, 8, 20);
+    fixture_check_all(&fixture, stream, 0, 8);
+    fixture_check_all(&fixture, stream, 20, 50);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+}
+
+static bool has_intent(const struct fixture *fixture)
+{
+    char path[600];
+    struct file_text text;
+    bool has_it;
+
+    snprintf(path, sizeof path, "%s/v1/default/cam-1/forget.json", fixture->root);
+    if (!file_read_all(path, 1 << 20, &text, &st))
+        return false;
+    has_it = memmem(text.data, text.len, "done_ns", 7) != NULL;
+    free(text.data);
+    return has_it;
+}
+
+/* A kill with the intent on the disk and the frames in RAM alone: their writer sent them again, and they were stored. */
+TEST(an_intent_waits_until_what_it_counts_is_durable)
+{
+    struct fixture_writer writer;
+    struct fixture fixture;
+    struct stream *stream;
+
+    fault_start(&fixture);
+    stream = fixture_write(&fixture, "cam-1", &writer, 5);
+    fixture_wait_durable(&fixture, stream);
+    plan_fault(FAULT_WRITE | FAULT_OPEN | FAULT_SYNC, EIO, 1, 1 << 30);
+    fixture_append(&fixture, stream, 15);
+    ask(stream, 8, 12);
+    turn_for_a_while(&fixture);
+    CHECK(stream_durable_seq(stream) < 20 && !answer.came && !has_intent(&fixture));
+    CHECK_EQ(fixture_read_layer(&fixture, stream, 9, 0), FRAME_EVICTED);
+    plan_fault(0, 0, 0, 0);
+    FIXTURE_TURN_UNTIL(&fixture, answer.came);
+    CHECK_OK(answer.ok, answer.st);
+    check_nowhere(&fixture, stream, 8, 12);
+    fixture_check_all(&fixture, stream, 12, 20);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+}
+
+static atomic_int failing_folder_syncs;
+
+static int failing_fsync(int fd)
+{
+    struct stat info;
+
+    if (file_system.fstat(fd, &info) == 0 && S_ISDIR(info.st_mode) &&
+        atomic_fetch_sub(&failing_folder_syncs, 1) > 0) {
+        errno = EIO;
+        return -1;
+    }
+    return file_system.fsync(fd);
+}
+
+/* It may be on the disk: the next start carried out what was said to have failed. */
+TEST(an_intent_that_failed_is_taken_back)
+{
+    struct fixture_writer writer;
+    struct fixture fixture;
+    struct stream *stream;
+    struct file_ops disk = file_system;
+
+    disk.fsync = failing_fsync;
+    fixture_start(&fixture);
+    fixture_stop(&fixture);
+    fixture.options.disk = &disk;
+    fixture_open(&fixture);
+    stream = fixture_write(&fixture, "cam-1", &writer, 20);
+    stream_detach(stream, &writer.base);
+    fixture_wait_sealed(&fixture, stream);
+    for (unsigned i = 0; i <= FORGET_RECEIPTS_MAX; i++)
+        forget(&fixture, stream, 0, 1);
+    failing_folder_syncs = 1;
+    ask(stream, 8, 12);
+    FIXTURE_TURN_UNTIL(&fixture, answer.came);
+    CHECK(!answer.ok);
+    CHECK(!stream_forget(stream, fixture_pts(8), fixture_pts(12), fixture_done, &answer, &st));
+    CHECK_EQ(st.code, STATUS_ABORTED); /* until that is known to be over */
+    FIXTURE_TURN_UNTIL(&fixture, !stream_is_being_forgotten(stream, fixture_pts(8), fixture_pts(12)));
+    CHECK_EQ(stream_receipt_at(stream, 0)->number, 2); /* the oldest is there still */
+    fixture_stop(&fixture);
+    fixture_open(&fixture);
+    stream = store_find(fixture.store, "default", "cam-1");
+    CHECK_EQ(stream_receipt_at(stream, 0)->number, 2);
+    turn_for_a_while(&fixture);
+    fixture_check_all(&fixture, stream, 1, 20);
+    fixture_stop(&fixture);
+}
+
 /* A start could not read a file. A receipt was given for what the next start had again. */
 TEST(nothing_is_forgotten_while_a_file_cannot_be_used)
 {

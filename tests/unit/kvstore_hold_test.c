@@ -1,4 +1,8 @@
 /* What somebody wants kept stays, whatever room is wanted for: until the hold is released or ends. */
+#include <semaphore.h>
+
+#include "kvstore/segment_age.h"
+#include "kvstore/stream_forget.h"
 #include "kvstore/stream_hold.h"
 
 #include "kvstore_fixture.h"
@@ -168,6 +172,127 @@ TEST(a_stream_has_a_bounded_number_of_holds)
     fixture_stop(&fixture);
     fixture_open(&fixture);
     CHECK(stream_hold_at(store_find(fixture.store, "default", "cam-1"), STREAM_HOLDS_MAX - 1) != NULL);
+    fixture_stop(&fixture);
+}
+
+/* --- what is being rewritten --- */
+
+struct ageing {
+    struct segment_age age;
+    bool came;
+};
+
+static void aged(struct segment_age *age)
+{
+    container_of(age, struct ageing, age)->came = true;
+}
+
+/* A rename of a rewritten file waits until the test lets it go on. */
+static sem_t may_rename;
+static atomic_bool renames;
+
+static int slow_rename(const char *from, const char *to)
+{
+    const char *dot = strrchr(to, '.');
+
+    if (dot != NULL && strcmp(dot, ".seg") == 0 && atomic_load(&renames))
+        while (sem_wait(&may_rename) != 0)
+            continue;
+    return file_system.rename(from, to);
+}
+
+/* A sealed segment that is thinned from now on. */
+static struct stream *start_ageing(struct fixture *fixture, struct ageing *ageing)
+{
+    static struct file_ops disk;
+    struct fixture_writer writer;
+    struct stream *stream;
+
+    disk = file_system;
+    disk.rename = slow_rename;
+    atomic_store(&renames, false);
+    CHECK_EQ(sem_init(&may_rename, 0, 0), 0);
+    fixture_start(fixture);
+    fixture_stop(fixture);
+    fixture->options.disk = &disk;
+    fixture_open(fixture);
+    stream = fixture_write(fixture, "cam-1", &writer, 20);
+    stream_detach(stream, &writer.base);
+    fixture_wait_sealed(fixture, stream);
+    atomic_store(&renames, true);
+    *ageing = (struct ageing){
+        .age = { .segment = stream->segments[0], .transform = { .aged = { .thin = 2 } }, .done = aged }
+    };
+    segment_age_submit(fixture->store, &ageing->age);
+    return stream;
+}
+
+TEST(a_hold_ends_the_rewriting_of_what_it_holds)
+{
+    struct ageing ageing;
+    struct fixture fixture;
+    struct stream *stream = start_ageing(&fixture, &ageing);
+    uint64_t number;
+
+    CHECK_OK(hold(&fixture, stream, fixture_pts(5), fixture_pts(6), 0, &number), st);
+    FIXTURE_TURN_UNTIL(&fixture, ageing.came);
+    CHECK(!ageing.age.ok);
+    for (int life = 0; life < 2; life++) {
+        stream = store_find(fixture.store, "default", "cam-1");
+        fixture_check_all(&fixture, stream, 0, 20);
+        CHECK(stream_hold_at(stream, 0) != NULL);
+        fixture_stop(&fixture);
+        fixture_open(&fixture);
+    }
+    fixture_stop(&fixture);
+}
+
+/* It was acked while the file took the held one's place: a kill in between lost what was held. */
+TEST(a_hold_is_acked_when_no_file_gets_its_name)
+{
+    struct stream_hold added = { .to_ns = INT64_MAX, .owner = "police", .reason = "case 17" };
+    struct fixture_answer answer = { 0 };
+    struct loop_timer tick = { 0 };
+    struct ageing ageing;
+    struct fixture fixture;
+    struct stream *stream = start_ageing(&fixture, &ageing);
+
+    FIXTURE_TURN_UNTIL(&fixture, ageing.age.step == AGE_NAMING && ageing.age.is_running);
+    CHECK_OK(stream_hold_add(stream, &added, fixture_done, &answer, &st), st);
+    FIXTURE_TURN_UNTIL(&fixture, stream->saves == NULL); /* it is durable */
+    for (unsigned i = 0; i < 20; i++) {
+        loop_timer_start(fixture.loop, &tick, 2, fixture_tick);
+        loop_run_once(fixture.loop);
+    }
+    loop_timer_stop(&tick);
+    CHECK(!answer.came && !ageing.came);
+    sem_post(&may_rename);
+    FIXTURE_TURN_UNTIL(&fixture, answer.came && ageing.came);
+    CHECK_OK(answer.ok, answer.st);
+    CHECK(ageing.age.ok);
+    for (uint64_t seq = 0; seq < 20; seq++)
+        CHECK_EQ(fixture_read_layer(&fixture, stream, seq, 0), seq % 2 == 1 ? FRAME_EVICTED : FRAME_OK);
+    fixture_stop(&fixture);
+}
+
+TEST(what_is_being_forgotten_cannot_be_held)
+{
+    struct fixture_answer forgotten = { 0 };
+    struct fixture_writer writer;
+    struct fixture fixture;
+    struct stream *stream;
+    uint64_t number;
+
+    fixture_start(&fixture);
+    stream = fixture_write(&fixture, "cam-1", &writer, 60);
+    CHECK_OK(stream_forget(stream, fixture_pts(10), fixture_pts(50), fixture_done, &forgotten, &st), st);
+    CHECK(!hold(&fixture, stream, fixture_pts(49), fixture_pts(55), 0, &number));
+    CHECK_EQ(st.code, STATUS_ABORTED);
+    CHECK_OK(hold(&fixture, stream, fixture_pts(50), fixture_pts(55), 0, &number), st);
+    FIXTURE_TURN_UNTIL(&fixture, forgotten.came);
+    CHECK_OK(forgotten.ok, forgotten.st);
+    CHECK_OK(hold(&fixture, stream, fixture_pts(49), fixture_pts(55), 0, &number), st);
+    stream_detach(stream, &writer.base);
     fixture_stop(&fixture);
 }
 
