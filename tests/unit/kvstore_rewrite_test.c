@@ -179,4 +179,39 @@ TEST(rewrite_leaves_blocks_pinned_until_they_are_on_the_disk)
     fixture_stop(&fixture);
 }
 
+/* What was written again came back from the file that failed when the other one had gone (removed for room, or aged). */
+TEST(rewrite_leaves_nothing_that_comes_back)
+{
+    struct fixture_writer writer;
+    struct fixture fixture;
+    struct stream *stream = start(&fixture, &writer);
+    const struct segment *failed = stream->segments[0];
+    char later[1100];
+
+    stream_commit(stream);
+    fixture_wait_durable(&fixture, stream);
+    fixture_append(&fixture, stream, 4);
+    syncs_to_failure = 1;
+    stream_commit(stream);
+    FIXTURE_TURN_UNTIL(&fixture, failed->state == SEGMENT_FAILED);
+    stream_commit(stream);
+    fixture_wait_durable(&fixture, stream);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+    fixture_open(&fixture);
+    stream = store_find(fixture.store, "default", "cam-1");
+    CHECK_EQ(stream->segment_count, 2);
+    CHECK_EQ(stream->segments[0]->end_seq, 3);
+    CHECK_EQ(stream->segments[0]->left_frames, 0); /* not only looked past */
+    fixture_check_all(&fixture, stream, 0, 7);
+    snprintf(later, sizeof later, "%s.seg", stream->segments[1]->base);
+    fixture_stop(&fixture);
+    CHECK_EQ(unlink(later), 0);
+    fixture_open(&fixture);
+    stream = store_find(fixture.store, "default", "cam-1");
+    fixture_check_all(&fixture, stream, 0, 3);
+    CHECK(stream_find(stream, 3) == NULL);
+    fixture_stop(&fixture);
+}
+
 TEST_MAIN()
