@@ -3,7 +3,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/large.h"
 #include "base/require.h"
+
+enum { LARGE_KEYS_BYTES = 64 << 10 }; /* from here on the keys of a chunk stand in large pages */
 
 static uint64_t keys_bytes(const struct kv_geometry *geometry)
 {
@@ -15,9 +18,19 @@ static uint64_t sums_bytes(const struct kv_geometry *geometry)
     return (uint64_t)INDEX_CHUNK_FRAMES * 2 * geometry->layers * sizeof(uint32_t);
 }
 
+/* Of a chunk but for keys in large pages. */
+static uint64_t small_bytes(const struct kv_geometry *geometry)
+{
+    uint64_t keys = keys_bytes(geometry);
+
+    return sizeof(struct index_chunk) + sums_bytes(geometry) + (keys < LARGE_KEYS_BYTES ? keys : 0);
+}
+
 uint64_t index_chunk_bytes(const struct kv_geometry *geometry)
 {
-    return sizeof(struct index_chunk) + sums_bytes(geometry) + keys_bytes(geometry);
+    uint64_t keys = keys_bytes(geometry);
+
+    return small_bytes(geometry) + (keys < LARGE_KEYS_BYTES ? 0 : large_bytes(keys));
 }
 
 uint64_t index_part_growth(const struct index_part *part, const struct kv_geometry *geometry)
@@ -25,11 +38,20 @@ uint64_t index_part_growth(const struct index_part *part, const struct kv_geomet
     return part->frame_count % INDEX_CHUNK_FRAMES == 0 ? index_chunk_bytes(geometry) : 0;
 }
 
+static bool place_keys(struct index_chunk *chunk)
+{
+    uint64_t bytes = keys_bytes(&chunk->geometry);
+
+    chunk->keys = (uint8_t *)chunk->sums + sums_bytes(&chunk->geometry);
+    if (bytes >= LARGE_KEYS_BYTES)
+        chunk->keys = large_alloc(bytes, &chunk->region);
+    return chunk->keys != NULL;
+}
+
 static struct index_chunk *chunk_create(struct segment *segment, struct index_memory *memory,
                                         const struct kv_geometry *geometry)
 {
-    uint64_t bytes = index_chunk_bytes(geometry);
-    struct index_chunk *chunk = malloc(bytes);
+    struct index_chunk *chunk = malloc(small_bytes(geometry));
 
     if (chunk == NULL)
         return NULL;
@@ -37,11 +59,14 @@ static struct index_chunk *chunk_create(struct segment *segment, struct index_me
     chunk->segment = segment;
     chunk->refs = 1;
     chunk->memory = memory;
-    chunk->bytes = bytes;
+    chunk->bytes = index_chunk_bytes(geometry);
     chunk->geometry = *geometry;
     chunk->sums = (uint32_t *)(void *)(chunk + 1);
-    chunk->keys = (uint8_t *)chunk->sums + sums_bytes(geometry);
-    memory->used_bytes += bytes;
+    if (!place_keys(chunk)) {
+        free(chunk);
+        return NULL;
+    }
+    memory->used_bytes += chunk->bytes;
     return chunk;
 }
 
@@ -87,7 +112,9 @@ void index_chunk_unref(struct index_chunk *chunk)
         chunk->memory->gone_bytes -= chunk->bytes;
     gone_remove(chunk);
     if (has_forgotten(chunk))
-        explicit_bzero(chunk->keys, (uint64_t)INDEX_CHUNK_FRAMES * kv_keys_bytes(&chunk->geometry));
+        explicit_bzero(chunk->keys, keys_bytes(&chunk->geometry));
+    if (chunk->region != NULL)
+        large_free(chunk->region, chunk->keys, keys_bytes(&chunk->geometry));
     free(chunk);
 }
 

@@ -2,7 +2,8 @@
  *
  * Frames stand in chunks of 16 that never move and never change once added (but for where copies of their bytes
  * are in RAM), so that a question scores a snapshot of them on another thread while more are added. Within a
- * chunk keys are layer-major: what scoring reads of a layer is contiguous.
+ * chunk keys are layer-major: what scoring reads of a layer is contiguous. Where they are many they stand in large pages,
+ * which are touched when keys come, not by a start that leaves them on the disk.
  *
  * A chunk whose segment has gone (removed to keep the budget, or deleted) stays as long as questions hold it, with
  * `segment` NULL: its frames answer `evicted`. One whose segment was rewritten stays likewise, with the new `segment`: its
@@ -31,6 +32,7 @@ struct index_memory {
 };
 
 struct index_chunk;
+struct large_region;
 struct segment;
 
 struct index_frame {
@@ -61,8 +63,9 @@ struct index_chunk {
     struct kv_geometry geometry;
     bool
         is_blank; /* its sums and keys are on the disk still (keys_later.h): not to be used; set and cleared on the loop */
-    uint32_t *sums; /* [frame][2 * layers], as written */
-    uint8_t *keys;  /* [layers][frame][key_bytes] */
+    uint32_t *sums;              /* [frame][2 * layers], as written */
+    uint8_t *keys;               /* [layers][frame][key_bytes] */
+    struct large_region *region; /* of the keys (base/large.h); NULL: they stand behind the sums */
     struct index_frame frames[INDEX_CHUNK_FRAMES];
 };
 
