@@ -30,34 +30,32 @@ float kv_score_finish(float sums[KV_SCORE_LANES], const struct kv_score_rest *re
     return isnan(sums[0]) ? -INFINITY : sums[0];
 }
 
-static void score_portable(const float *query, const void *keys, enum kv_dtype dtype, uint32_t dims,
-                           uint32_t count, float *scores)
+static void score_portable(const float *query, const struct kv_score_keys *keys, enum kv_dtype dtype,
+                           float *scores)
 {
-    size_t key_bytes = (size_t)dims * kv_dtype_bytes(dtype);
-
-    for (uint32_t i = 0; i < count; i++) {
+    for (uint32_t i = 0; i < keys->count; i++) {
         float sums[KV_SCORE_LANES] = { 0 };
         struct kv_score_rest rest = {
-            .query = query, .key = (const uint8_t *)keys + i * key_bytes, .dtype = dtype, .dims = dims
+            .query = query, .key = keys->at[i], .dtype = dtype, .dims = keys->dims
         };
 
         scores[i] = kv_score_finish(sums, &rest);
     }
 }
 
-static void score_f32(const float *query, const void *keys, uint32_t dims, uint32_t count, float *scores)
+static void score_f32(const float *query, const struct kv_score_keys *keys, float *scores)
 {
-    score_portable(query, keys, KV_DTYPE_F32, dims, count, scores);
+    score_portable(query, keys, KV_DTYPE_F32, scores);
 }
 
-static void score_f16(const float *query, const void *keys, uint32_t dims, uint32_t count, float *scores)
+static void score_f16(const float *query, const struct kv_score_keys *keys, float *scores)
 {
-    score_portable(query, keys, KV_DTYPE_F16, dims, count, scores);
+    score_portable(query, keys, KV_DTYPE_F16, scores);
 }
 
-static void score_bf16(const float *query, const void *keys, uint32_t dims, uint32_t count, float *scores)
+static void score_bf16(const float *query, const struct kv_score_keys *keys, float *scores)
 {
-    score_portable(query, keys, KV_DTYPE_BF16, dims, count, scores);
+    score_portable(query, keys, KV_DTYPE_BF16, scores);
 }
 
 static const struct kv_score_ops portable_ops = { .name = "portable",

@@ -17,9 +17,19 @@
 
 #include "kv/kv_geometry.h"
 
-/* scores[i] = sum over j of query[j] * keys[i][j], in f32. NaN (a broken key) reads as -infinity.
- * query f32 [dims]; keys of `dtype` [count, dims], at any address; scores f32 [count]. */
-typedef void kv_score_fn(const float *query, const void *keys, uint32_t dims, uint32_t count, float *scores);
+/* Keys in the order of scoring, each at any address. What is read next may stand anywhere: the scorer asks memory for ahead[i]
+ * while it scores at[i], for a processor by itself looks no further than a page, and keys come from memory as fast as they
+ * are scored. Several runs of keys beside each other (the first of each, then the second of each) are read faster than one
+ * after the other. */
+struct kv_score_keys {
+    const void *const *at;    /* [count], each [dims] of a dtype */
+    const void *const *ahead; /* [count]; addresses of anything, read or not; NULL: nothing comes next */
+    uint32_t count, dims;
+};
+
+/* scores[i] = sum over j of query[j] * at[i][j], in f32. NaN (a broken key) reads as -infinity.
+ * query f32 [dims]; scores f32 [count]. */
+typedef void kv_score_fn(const float *query, const struct kv_score_keys *keys, float *scores);
 
 struct kv_score_ops {
     const char *name;         /* "portable", "avx2", "avx512" */

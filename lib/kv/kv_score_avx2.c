@@ -25,31 +25,30 @@ AVX2 static inline __m256 load_bf16(const void *key, uint32_t index)
 }
 
 /* Eight vectors of eight hold the 64 sums. */
-#define SCORE_AVX2(suffix, kind)                                                                         \
-    AVX2 static void score_##suffix(const float *query, const void *keys, uint32_t dims, uint32_t count, \
-                                    float *scores)                                                       \
-    {                                                                                                    \
-        size_t key_bytes = (size_t)dims * kv_dtype_bytes(kind);                                          \
-                                                                                                         \
-        for (uint32_t i = 0; i < count; i++) {                                                           \
-            const void *key = (const uint8_t *)keys + i * key_bytes;                                     \
-            struct kv_score_rest rest = { .query = query, .key = key, .dtype = kind, .dims = dims };     \
-            float sums[KV_SCORE_LANES];                                                                  \
-            __m256 sum[8];                                                                               \
-                                                                                                         \
-            for (uint32_t lane = 0; lane < 8; lane++)                                                    \
-                sum[lane] = _mm256_setzero_ps();                                                         \
-            for (; rest.from + KV_SCORE_LANES <= dims; rest.from += KV_SCORE_LANES)                      \
-                for (uint32_t lane = 0; lane < 8; lane++) {                                              \
-                    uint32_t at = rest.from + 8 * lane;                                                  \
-                                                                                                         \
-                    sum[lane] = _mm256_add_ps(sum[lane], _mm256_mul_ps(_mm256_loadu_ps(query + at),      \
-                                                                       load_##suffix(key, at)));         \
-                }                                                                                        \
-            for (uint32_t lane = 0; lane < 8; lane++)                                                    \
-                _mm256_storeu_ps(sums + 8 * lane, sum[lane]);                                            \
-            scores[i] = kv_score_finish(sums, &rest);                                                    \
-        }                                                                                                \
+#define SCORE_AVX2(suffix, kind)                                                                           \
+    AVX2 static void score_##suffix(const float *query, const struct kv_score_keys *keys, float *scores)   \
+    {                                                                                                      \
+        for (uint32_t i = 0; i < keys->count; i++) {                                                       \
+            const void *key = keys->at[i], *ahead = kv_score_next(keys, i);                                \
+            struct kv_score_rest rest = { .query = query, .key = key, .dtype = kind, .dims = keys->dims }; \
+            float sums[KV_SCORE_LANES];                                                                    \
+            __m256 sum[8];                                                                                 \
+                                                                                                           \
+            for (uint32_t lane = 0; lane < 8; lane++)                                                      \
+                sum[lane] = _mm256_setzero_ps();                                                           \
+            for (; rest.from + KV_SCORE_LANES <= keys->dims; rest.from += KV_SCORE_LANES) {                \
+                kv_score_ask(ahead, kind, rest.from);                                                      \
+                for (uint32_t lane = 0; lane < 8; lane++) {                                                \
+                    uint32_t at = rest.from + 8 * lane;                                                    \
+                                                                                                           \
+                    sum[lane] = _mm256_add_ps(sum[lane], _mm256_mul_ps(_mm256_loadu_ps(query + at),        \
+                                                                       load_##suffix(key, at)));           \
+                }                                                                                          \
+            }                                                                                              \
+            for (uint32_t lane = 0; lane < 8; lane++)                                                      \
+                _mm256_storeu_ps(sums + 8 * lane, sum[lane]);                                              \
+            scores[i] = kv_score_finish(sums, &rest);                                                      \
+        }                                                                                                  \
     }
 
 SCORE_AVX2(f32, KV_DTYPE_F32)

@@ -53,24 +53,22 @@ AVX512 __attribute__((noinline)) static void spill(float *sums, __m512 a, __m512
         return _mm512_add_ps(sum, _mm512_mul_ps(_mm512_loadu_ps(query + at), load_##suffix(key, at)));     \
     }                                                                                                      \
                                                                                                            \
-    AVX512 static void score_##suffix(const float *query, const void *keys, uint32_t dims, uint32_t count, \
-                                      float *scores)                                                       \
+    AVX512 static void score_##suffix(const float *query, const struct kv_score_keys *keys, float *scores) \
     {                                                                                                      \
-        size_t key_bytes = (size_t)dims * kv_dtype_bytes(kind);                                            \
-                                                                                                           \
-        for (uint32_t i = 0; i < count; i++) {                                                             \
-            const void *key = (const uint8_t *)keys + i * key_bytes;                                       \
-            struct kv_score_rest rest = { .query = query, .key = key, .dtype = kind, .dims = dims };       \
+        for (uint32_t i = 0; i < keys->count; i++) {                                                       \
+            const void *key = keys->at[i], *ahead = kv_score_next(keys, i);                                \
+            struct kv_score_rest rest = { .query = query, .key = key, .dtype = kind, .dims = keys->dims }; \
             __m512 a = _mm512_setzero_ps(), b = a, c = a, d = a;                                           \
             float sums[KV_SCORE_LANES];                                                                    \
                                                                                                            \
-            for (; rest.from + KV_SCORE_LANES <= dims; rest.from += KV_SCORE_LANES) {                      \
+            for (; rest.from + KV_SCORE_LANES <= keys->dims; rest.from += KV_SCORE_LANES) {                \
+                kv_score_ask(ahead, kind, rest.from);                                                      \
                 a = add_##suffix(a, query, key, rest.from);                                                \
                 b = add_##suffix(b, query, key, rest.from + 16);                                           \
                 c = add_##suffix(c, query, key, rest.from + 32);                                           \
                 d = add_##suffix(d, query, key, rest.from + 48);                                           \
             }                                                                                              \
-            if (rest.from == dims) {                                                                       \
+            if (rest.from == keys->dims) {                                                                 \
                 scores[i] = halve(a, b, c, d);                                                             \
                 continue;                                                                                  \
             }                                                                                              \

@@ -18,6 +18,23 @@ struct kv_score_rest {
 float kv_score_finish(float sums[KV_SCORE_LANES], const struct kv_score_rest *rest);
 float kv_score_key_at(const void *key, enum kv_dtype dtype, uint32_t index);
 
+/* Asks memory for the numbers of `ahead` that stand where [at, at + KV_SCORE_LANES) do in a key. Into the second level: the
+ * first one's few places for what is on its way stay free for what is being read. */
+static inline void kv_score_ask(const void *ahead, enum kv_dtype dtype, uint32_t at)
+{
+    enum { LINE_BYTES = 64 };
+    const char *line = (const char *)ahead + (size_t)at * kv_dtype_bytes(dtype);
+
+    for (uint32_t i = 0; i < KV_SCORE_LANES * kv_dtype_bytes(dtype); i += LINE_BYTES)
+        __builtin_prefetch(line + i, 0, 2);
+}
+
+/* What comes after the i-th key: itself, where nothing does. */
+static inline const void *kv_score_next(const struct kv_score_keys *keys, uint32_t i)
+{
+    return keys->ahead == NULL ? keys->at[i] : keys->ahead[i];
+}
+
 /* NULL when this processor or this build has it not. */
 const struct kv_score_ops *kv_score_avx2(void);
 const struct kv_score_ops *kv_score_avx512(void);

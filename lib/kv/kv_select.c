@@ -1,6 +1,7 @@
 #include "kv/kv_select.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -185,6 +186,31 @@ void kv_select_offer(struct kv_select *select, const struct kv_hit *hits, uint32
         best_offer(&select->chosen, &hits[i]);
         best_offer(&select->recent, &hits[i]);
     }
+}
+
+static void lower_floor(struct kv_floor *floor, const struct best *best)
+{
+    bool is_full = best->count == best->room;
+
+    if (best->room == 0)
+        return;
+    if (best->compare == kv_hit_compare_time)
+        floor->pts_ns = !is_full                               ? INT64_MIN
+                        : best->hits[0].pts_ns < floor->pts_ns ? best->hits[0].pts_ns
+                                                               : floor->pts_ns;
+    else
+        floor->score = is_full ? best->hits[0].score : -INFINITY;
+}
+
+struct kv_floor kv_select_floor(const struct kv_select *select)
+{
+    struct kv_floor floor = { .score = INFINITY, .pts_ns = INT64_MAX };
+
+    if (select->selector->takes_all)
+        return (struct kv_floor){ .score = -INFINITY, .pts_ns = INT64_MIN };
+    lower_floor(&floor, &select->chosen);
+    lower_floor(&floor, &select->recent);
+    return floor;
 }
 
 /* The order is total, so what is not worse than the worst of the chosen is one of them. */

@@ -57,6 +57,14 @@ void kv_select_destroy(struct kv_select *select); /* NULL is fine */
 /* Each block once. `recent` of the hits is ignored. */
 void kv_select_offer(struct kv_select *select, const struct kv_hit *hits, uint32_t count);
 
+/* A hit below both changes nothing any more: it need not be offered. Rises with what is offered; fastest when the newest and
+ * the best come first. */
+struct kv_floor {
+    float score;
+    int64_t pts_ns;
+};
+struct kv_floor kv_select_floor(const struct kv_select *select);
+
 /* Best first, ties newest first; then the recent ones, newest first. Valid until destroy. Call once. */
 bool kv_select_finish(struct kv_select *select, const struct kv_hit **hits_p, uint32_t *count_p,
                       struct status *st);

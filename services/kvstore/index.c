@@ -58,6 +58,7 @@ static struct index_chunk *chunk_create(struct segment *segment, struct index_me
     memset(chunk, 0, sizeof *chunk);
     chunk->segment = segment;
     chunk->refs = 1;
+    chunk->is_plain = true;
     chunk->memory = memory;
     chunk->bytes = index_chunk_bytes(geometry);
     chunk->geometry = *geometry;
@@ -134,6 +135,16 @@ static bool grow(struct index_part *part, struct index_chunk *chunk)
     return true;
 }
 
+static void span_frame(struct index_chunk *chunk, uint32_t at)
+{
+    int64_t pts_ns = chunk->frames[at].pts_ns;
+
+    if (at == 0 || pts_ns < chunk->first_pts_ns)
+        chunk->first_pts_ns = pts_ns;
+    if (at == 0 || pts_ns > chunk->last_pts_ns)
+        chunk->last_pts_ns = pts_ns;
+}
+
 struct index_frame *index_part_add(struct index_part *part, struct segment *segment,
                                    struct index_memory *memory, const struct kv_geometry *geometry,
                                    const struct index_frame *frame)
@@ -151,13 +162,27 @@ struct index_frame *index_part_add(struct index_part *part, struct segment *segm
         }
     }
     chunk = part->chunks[part->chunk_count - 1];
-    added = &chunk->frames[chunk->count++];
+    added = &chunk->frames[chunk->count];
     *added = *frame;
     added->chunk = chunk;
+    span_frame(chunk, chunk->count++);
+    chunk->is_plain &= added->has_slices && !added->is_quarantined && !added->is_forgotten;
     added->image = NULL;
     added->slices = NULL;
     part->frame_count++;
     return added;
+}
+
+void index_frame_quarantine(struct index_frame *frame)
+{
+    frame->is_quarantined = true;
+    frame->chunk->is_plain = false;
+}
+
+void index_frame_forget(struct index_frame *frame)
+{
+    frame->is_forgotten = true;
+    frame->chunk->is_plain = false;
 }
 
 static uint32_t place_of(const struct index_frame *frame)
@@ -249,6 +274,8 @@ void index_part_cut(struct index_part *part, uint64_t count)
         REQUIRE(last->image == NULL && last->slices == NULL);
         last->is_moved = true;
         last->chunk->count--;
+        for (uint32_t i = 0; i < last->chunk->count; i++)
+            span_frame(last->chunk, i);
         part->frame_count--;
     }
 }
@@ -256,10 +283,10 @@ void index_part_cut(struct index_part *part, uint64_t count)
 static void frame_move(struct index_frame *from, struct index_frame *to, struct ram_arena *arena)
 {
     from->is_moved = true;
-    if (to != NULL) {
-        to->is_quarantined = from->is_quarantined;
-        to->is_forgotten = from->is_forgotten;
-    }
+    if (to != NULL && from->is_quarantined)
+        index_frame_quarantine(to);
+    if (to != NULL && from->is_forgotten)
+        index_frame_forget(to);
     if (to != NULL && to->has_slices && to->encoding.bits == from->encoding.bits) {
         to->slices = from->slices;
         from->slices = NULL;

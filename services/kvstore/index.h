@@ -47,24 +47,27 @@ struct index_frame {
     uint32_t slices_at;
     struct kv_encoding encoding; /* of its slices on the disk */
     bool has_slices;
-    bool is_quarantined;      /* loop thread only, as are those below */
-    bool is_forgotten;        /* answers EVICTED; it goes with its segment's next file (stream_forget.h) */
-    bool is_moved;            /* written again to another segment, whose index has it */
+    bool is_quarantined; /* loop thread only, as are those below; index_frame_quarantine() sets it */
+    bool is_forgotten; /* answers EVICTED; goes with its segment's next file; index_frame_forget() sets it */
+    bool is_moved;     /* written again to another segment, whose index has it */
     struct ram_slot *image;   /* the record in RAM; NULL: not there */
     struct ram_slot **slices; /* [layers], K and V of a layer read back from disk; NULL: none yet */
 };
 
 struct index_chunk {
+    /* what a question looks at in every chunk stands together */
     struct segment *segment; /* NULL: gone */
     uint32_t refs, count;
+    uint8_t *keys;                     /* [layers][frame][key_bytes] */
+    int64_t first_pts_ns, last_pts_ns; /* of its frames */
+    /* the loop's: */
+    bool is_blank; /* its sums and keys are on the disk still (keys_later.h): not to be used */
+    bool is_plain; /* no frame of it was ever quarantined, forgotten, or without slices */
     struct index_memory *memory;
     uint64_t bytes;
     struct index_chunk *gone_next, **gone_link; /* of a part's gone chunks */
     struct kv_geometry geometry;
-    bool
-        is_blank; /* its sums and keys are on the disk still (keys_later.h): not to be used; set and cleared on the loop */
     uint32_t *sums;              /* [frame][2 * layers], as written */
-    uint8_t *keys;               /* [layers][frame][key_bytes] */
     struct large_region *region; /* of the keys (base/large.h); NULL: they stand behind the sums */
     struct index_frame frames[INDEX_CHUNK_FRAMES];
 };
@@ -90,7 +93,10 @@ struct index_frame *index_part_add(struct index_part *part, struct segment *segm
 uint8_t *index_frame_key(const struct index_frame *frame, uint32_t layer);
 uint32_t *index_frame_sums(const struct index_frame *frame); /* [2 * layers] */
 
-/* Both, from the frame's record. */
+void index_frame_quarantine(struct index_frame *frame);
+void index_frame_forget(struct index_frame *frame);
+
+/* Keys and sums, from the frame's record. */
 void index_frame_fill(const struct index_frame *frame, const struct kv_super *super,
                       const struct kv_record *record, const uint8_t *image);
 

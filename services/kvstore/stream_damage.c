@@ -173,7 +173,7 @@ void stream_quarantine(struct segment *segment, struct index_frame *frame)
 {
     if (frame->is_quarantined)
         return;
-    frame->is_quarantined = true;
+    index_frame_quarantine(frame);
     segment->quarantined_frames++;
     segment->stream->store->quarantined_frames++;
 }

@@ -201,7 +201,7 @@ static void mark_frames(struct stream_forgets *forgets, bool counts)
 
             if (!is_in(receipt, frame->seq, frame->pts_ns, frame->pts_ns))
                 continue;
-            frame->is_forgotten = true;
+            index_frame_forget(frame);
             receipt->frames += counts;
             receipt->bytes += counts ? frame->record_bytes : 0;
         }

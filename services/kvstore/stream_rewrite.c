@@ -104,7 +104,8 @@ static void move_frame(const struct segment *failed, const struct segment *segme
 
     if (old == NULL)
         return;
-    frame->is_forgotten = old->is_forgotten;
+    if (old->is_forgotten)
+        index_frame_forget(frame);
     if (old->image != NULL)
         ram_move_owner(old->image, &frame->image);
 }

@@ -6,7 +6,6 @@
 
 #include "base/name.h"
 #include "base/require.h"
-#include "kv/kv_score.h"
 
 struct range {
     int64_t from_ns, to_ns; /* [from, to) */
@@ -44,20 +43,24 @@ static bool add_entry(struct view *view, const struct view_entry *entry)
     return true;
 }
 
-static void count_frame(struct view *view, const struct index_frame *frame)
+static void count_frames(struct view *view, uint32_t count, int64_t first_pts_ns, int64_t last_pts_ns)
 {
-    if (view->frames == 0 || frame->pts_ns < view->first_pts_ns)
-        view->first_pts_ns = frame->pts_ns;
-    if (view->frames == 0 || frame->pts_ns > view->last_pts_ns)
-        view->last_pts_ns = frame->pts_ns;
-    view->frames++;
+    if (view->frames == 0 || first_pts_ns < view->first_pts_ns)
+        view->first_pts_ns = first_pts_ns;
+    if (view->frames == 0 || last_pts_ns > view->last_pts_ns)
+        view->last_pts_ns = last_pts_ns;
+    view->frames += count;
 }
 
-static bool add_chunk(struct view *view, uint32_t stream, struct index_chunk *chunk,
-                      const struct range *range)
+/* The chunk's frames in view, as a mask. Those of a chunk that is whole in the range, and plain, are not looked at. */
+static uint32_t look_at_chunk(struct view *view, const struct index_chunk *chunk, const struct range *range)
 {
-    struct view_entry entry = { .chunk = chunk, .stream = stream };
+    uint32_t mask = 0;
 
+    if (chunk->is_plain && is_in(range, chunk->first_pts_ns) && is_in(range, chunk->last_pts_ns)) {
+        count_frames(view, chunk->count, chunk->first_pts_ns, chunk->last_pts_ns);
+        return (1u << chunk->count) - 1;
+    }
     for (uint32_t i = 0; i < chunk->count; i++) {
         const struct index_frame *frame = &chunk->frames[i];
 
@@ -71,9 +74,21 @@ static bool add_chunk(struct view *view, uint32_t stream, struct index_chunk *ch
             view->evicted_frames++;
             continue;
         }
-        entry.mask |= 1u << i;
-        count_frame(view, frame);
+        mask |= 1u << i;
+        count_frames(view, 1, frame->pts_ns, frame->pts_ns);
     }
+    return mask;
+}
+
+static bool add_chunk(struct view *view, uint32_t stream, struct index_chunk *chunk,
+                      const struct range *range)
+{
+    struct view_entry entry = {
+        .chunk = chunk, .keys = chunk->keys, .newest_ns = chunk->last_pts_ns, .stream = stream
+    };
+
+    if (chunk->count > 0 && chunk->first_pts_ns < range->to_ns && chunk->last_pts_ns >= range->from_ns)
+        entry.mask = look_at_chunk(view, chunk, range);
     return entry.mask == 0 || add_entry(view, &entry);
 }
 
@@ -258,141 +273,4 @@ struct index_frame *view_find(const struct view *view, uint32_t stream, uint64_t
     else if (frame != NULL && frame->is_quarantined)
         *absence_p = STREAM_ABSENT_DAMAGED;
     return NULL;
-}
-
-/* --- scoring --- */
-
-/* Scores a chunk's keys one by one, and asks memory for the next chunk's meanwhile: memory and arithmetic take about as long
- * as each other, and the processor itself looks ahead no further than a page. `next` NULL: this is the last. */
-static void score_chunk(const struct view_score *score, kv_score_fn *score_keys, const uint8_t *keys,
-                        const uint8_t *next, uint32_t count, float *scores)
-{
-    enum { LINE_BYTES = 64 };
-    const struct kv_geometry *geometry = &score->view->geometry;
-    uint32_t key_bytes = kv_key_bytes(geometry);
-
-    for (uint32_t i = 0; i < count; i++) {
-        for (uint32_t at = 0; next != NULL && at < key_bytes; at += LINE_BYTES)
-            __builtin_prefetch(next + (size_t)i * key_bytes + at, 0, 2);
-        score_keys(score->query, keys + (size_t)i * key_bytes, kv_key_dims(geometry), 1, &scores[i]);
-    }
-}
-
-static void offer_chunk(const struct view_score *score, uint32_t n, kv_score_fn *score_keys,
-                        struct kv_select *select)
-{
-    const struct view_entry *entry = &score->view->entries[n];
-    const struct index_chunk *next = n + 1 < score->view->entry_count ? entry[1].chunk : NULL;
-    struct index_chunk *chunk = entry->chunk;
-    uint32_t count = 32 - (uint32_t)__builtin_clz(entry->mask), hit_count = 0;
-    float scores[INDEX_CHUNK_FRAMES] = { 0 };
-    struct kv_hit hits[INDEX_CHUNK_FRAMES];
-
-    if (score->query != NULL && chunk->is_blank)
-        return; /* it went before its keys were read; nobody changes that any more */
-    if (score->query != NULL)
-        score_chunk(score, score_keys, index_frame_key(&chunk->frames[0], score->layer),
-                    next == NULL ? NULL : index_frame_key(&next->frames[0], score->layer), count, scores);
-    for (uint32_t i = 0; i < count; i++)
-        if ((entry->mask >> i & 1) != 0)
-            hits[hit_count++] = (struct kv_hit){ .score = scores[i],
-                                                 .stream = entry->stream,
-                                                 .seq = chunk->frames[i].seq,
-                                                 .pts_ns = chunk->frames[i].pts_ns,
-                                                 .tokens = chunk->frames[i].tokens,
-                                                 .tag = &chunk->frames[i] };
-    kv_select_offer(select, hits, hit_count);
-}
-
-static void score_run(struct work *work)
-{
-    struct view_score *score = container_of(work, struct view_score, work);
-    const struct view *view = score->view;
-    kv_score_fn *score_keys = kv_score_ops()->of_dtype[view->has_shape ? view->geometry.dtype : KV_DTYPE_F32];
-
-    if (!kv_select_create(&score->select, &score->selection, &score->st))
-        return;
-    for (uint32_t i = 0; i < view->entry_count; i++)
-        offer_chunk(score, i, score_keys, score->select);
-    score->ok = kv_select_finish(score->select, &score->hits, &score->hit_count, &score->st);
-}
-
-static void score_done(struct work *work)
-{
-    struct view_score *score = container_of(work, struct view_score, work);
-
-    view_unref(score->view);
-    score->done(score);
-}
-
-/* Up to the first chunk whose keys are not there; asks for them. False: they cannot be read now. */
-static bool look_for_keys(struct view_score *score)
-{
-    const struct view *view = score->view;
-
-    while (score->keys_seen < view->entry_count) {
-        const struct index_chunk *chunk = view->entries[score->keys_seen].chunk;
-
-        if (chunk->is_blank && chunk->segment != NULL && !chunk->segment->is_leaving)
-            return keys_want(chunk->segment);
-        score->keys_seen++;
-    }
-    return true;
-}
-
-/* Those behind it too, so that they are read beside each other. */
-static void want_the_rest(const struct view_score *score)
-{
-    const struct view *view = score->view;
-    const struct segment *last = NULL;
-
-    for (uint32_t i = view->entry_count; i-- > score->keys_seen;) {
-        const struct index_chunk *chunk = view->entries[i].chunk;
-
-        if (chunk->is_blank && chunk->segment != NULL && !chunk->segment->is_leaving &&
-            chunk->segment != last)
-            keys_want(chunk->segment);
-        last = chunk->segment;
-    }
-}
-
-static bool retry_score(struct keys_waiter *waiter)
-{
-    struct view_score *score = container_of(waiter, struct view_score, keys);
-
-    if (!score->view->store->is_closing && look_for_keys(score)) {
-        if (score->keys_seen < score->view->entry_count)
-            return false;
-        return work_pool_submit(score->view->store->computing, &score->work);
-    }
-    status_fail(&score->st, STATUS_UNAVAILABLE, "keys of stored frames cannot be read now; try again");
-    score_done(&score->work);
-    return true;
-}
-
-bool view_score_start(struct view_score *score)
-{
-    REQUIRE(!score->view->has_shape || score->layer < score->view->geometry.layers);
-    score->ok = false;
-    score->select = NULL;
-    score->hit_count = 0;
-    score->work = (struct work){ .run = score_run, .done = score_done };
-    score->keys = (struct keys_waiter){ .retry = retry_score };
-    score->keys_seen = score->query == NULL ? score->view->entry_count : 0;
-    if (!look_for_keys(score) || score->keys_seen < score->view->entry_count) {
-        want_the_rest(score);
-        keys_wait(score->view->store, &score->keys); /* a failure is told there, not before this returns */
-    } else if (!work_pool_submit(score->view->store->computing, &score->work)) {
-        return false;
-    }
-    view_ref(score->view);
-    return true;
-}
-
-void view_score_deinit(struct view_score *score)
-{
-    kv_select_destroy(score->select);
-    free(score->query);
-    score->select = NULL;
-    score->query = NULL;
 }

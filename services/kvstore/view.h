@@ -5,7 +5,7 @@
  *         answers EVICTED, as do those of a segment that was on its way out already.
  * Thread: loop; view_score's run on a computing thread.
  * Fails:  NOT_FOUND for a stream that is not here; PRECONDITION for blocks of another fingerprint or shape.
- * Bounds: LIMIT_STREAMS_PER_QUESTION streams; 16 bytes for 16 frames. */
+ * Bounds: LIMIT_STREAMS_PER_QUESTION streams; 32 bytes for 16 frames. */
 #ifndef REELKV_KVSTORE_VIEW_H
 #define REELKV_KVSTORE_VIEW_H
 
@@ -27,6 +27,8 @@ struct view_request {
 
 struct view_entry {
     struct index_chunk *chunk;
+    const uint8_t *keys; /* the chunk's; NULL: it went before they were read */
+    int64_t newest_ns;   /* none of its frames is newer */
     uint32_t stream;
     uint32_t mask; /* of the chunk's frames */
 };
@@ -44,6 +46,7 @@ struct view {
     struct kv_geometry geometry;
     struct view_entry *entries;
     uint32_t entry_count, entry_room;
+    uint32_t keys_seen; /* entries whose keys are there, or have gone with their segment */
     uint32_t stream_count;
     struct view_span spans[LIMIT_STREAMS_PER_QUESTION];
     uint64_t frames, evicted_frames, gap_frames, damaged_frames;
@@ -74,7 +77,6 @@ struct view_score {
     uint32_t hit_count;
     struct work work;
     struct keys_waiter keys; /* while keys are read that it needs */
-    uint32_t keys_seen;      /* entries of the view whose keys are there, or have gone with their segment */
 };
 
 /* False: the threads' queue is full; try again later. A view without blocks gives no hits. Fails with UNAVAILABLE when keys

@@ -25,11 +25,12 @@ static float score_of(const char *name, uint64_t seq, uint32_t layer, const floa
 {
     uint32_t key_bytes = kv_key_bytes(&client_geometry);
     uint8_t key[CLIENT_DIMS * 2];
+    const struct kv_score_keys keys = { .at = (const void *[]){ key }, .count = 1, .dims = CLIENT_DIMS };
     float score;
 
     for (uint32_t i = 0; i < key_bytes; i++)
         key[i] = client_byte(name, seq, (uint64_t)layer * key_bytes + i);
-    kv_score_ops_at(0)->of_dtype[KV_DTYPE_F16](query, key, CLIENT_DIMS, 1, &score);
+    kv_score_ops_at(0)->of_dtype[KV_DTYPE_F16](query, &keys, &score);
     return score;
 }
 

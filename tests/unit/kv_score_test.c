@@ -67,15 +67,29 @@ static void fill(void *keys, enum kv_dtype dtype, size_t count)
     }
 }
 
+/* Keys that stand one behind the other, what comes next being `ahead`. */
+static void score(const struct kv_score_ops *ops, enum kv_dtype dtype, const float *query,
+                  const uint8_t *keys, uint32_t dims, const void *const *ahead, float *scores)
+{
+    const void *at[COUNT];
+
+    for (uint32_t i = 0; i < COUNT; i++)
+        at[i] = keys + (size_t)i * dims * kv_dtype_bytes(dtype);
+    ops->of_dtype[dtype](query, &(struct kv_score_keys){ at, ahead, COUNT, dims }, scores);
+}
+
 /* Dimensions around the vector widths, all dtypes, keys at an odd address: equal bits, and near the sum in
  * double. */
 TEST(score_is_the_same_in_every_variant)
 {
     static const uint32_t all_dims[] = { 1, 7, 63, 64, 65, 128, 130, 512, 513 };
     uint8_t *room = malloc(COUNT * 513 * 4 + 1);
+    const void *nowhere[COUNT]; /* what comes next need not be there */
     float query[513], want[COUNT], got[COUNT];
 
     CHECK(room != NULL);
+    for (uint32_t i = 0; i < COUNT; i++)
+        nowhere[i] = (const void *)(uintptr_t)(i % 2 == 0 ? 64 * i : UINT64_MAX - 4096);
     for (size_t d = 0; d < ARRAY_LEN(all_dims); d++)
         for (int dtype = KV_DTYPE_F32; dtype <= KV_DTYPE_BF16; dtype++) {
             uint32_t dims = all_dims[d];
@@ -84,7 +98,7 @@ TEST(score_is_the_same_in_every_variant)
             for (uint32_t i = 0; i < dims; i++)
                 query[i] = next_number();
             fill(keys, dtype, (size_t)COUNT * dims);
-            kv_score_ops_at(0)->of_dtype[dtype](query, keys, dims, COUNT, want);
+            score(kv_score_ops_at(0), dtype, query, keys, dims, NULL, want);
             for (uint32_t i = 0; i < COUNT; i++) {
                 double sum = 0, size = 0;
 
@@ -97,7 +111,9 @@ TEST(score_is_the_same_in_every_variant)
                 CHECK_NEAR(want[i], sum, size * 1e-6 + 1e-30);
             }
             for (size_t v = 1; kv_score_ops_at(v) != NULL; v++) {
-                kv_score_ops_at(v)->of_dtype[dtype](query, keys, dims, COUNT, got);
+                score(kv_score_ops_at(v), dtype, query, keys, dims, NULL, got);
+                CHECK_MEM(got, want, sizeof got);
+                score(kv_score_ops_at(v), dtype, query, keys, dims, nowhere, got);
                 CHECK_MEM(got, want, sizeof got);
             }
         }
@@ -108,6 +124,7 @@ TEST(score_is_the_same_in_every_variant)
 TEST(score_of_a_broken_key_is_minus_infinity)
 {
     float query[64], keys[3 * 64], scores[3];
+    const void *const at[] = { keys, keys + 64, keys + 128 };
 
     for (unsigned i = 0; i < 64; i++) {
         query[i] = 1;
@@ -115,7 +132,7 @@ TEST(score_of_a_broken_key_is_minus_infinity)
         keys[64 + i] = NAN;
     }
     for (size_t v = 0; kv_score_ops_at(v) != NULL; v++) {
-        kv_score_ops_at(v)->of_dtype[KV_DTYPE_F32](query, keys, 64, 3, scores);
+        kv_score_ops_at(v)->of_dtype[KV_DTYPE_F32](query, &(struct kv_score_keys){ at, NULL, 3, 64 }, scores);
         CHECK_EQ(scores[0], 32);
         CHECK(isinf(scores[1]) && scores[1] < 0);
         CHECK_EQ(scores[2], 32);

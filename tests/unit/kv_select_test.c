@@ -116,6 +116,52 @@ TEST(select_chooses_what_sorting_would)
     }
 }
 
+/* Whichever come first, blocks below the floor can be left out; and many are. */
+TEST(select_needs_nothing_below_its_floor)
+{
+    struct kv_hit blocks[BLOCKS], want[HITS_MAX];
+
+    make_blocks(blocks);
+    for (size_t s = 0; s < ARRAY_LEN(selections); s++) {
+        uint32_t want_count = choose_plainly(&selections[s], blocks, want);
+
+        for (unsigned way = 0; way < 2; way++) {
+            struct kv_select *select;
+            const struct kv_hit *hits;
+            uint32_t count, left_out = 0;
+
+            CHECK_OK(kv_select_create(&select, &selections[s], &st), st);
+            for (uint32_t i = 0; i < BLOCKS; i++) {
+                const struct kv_hit *block = &blocks[way == 1 ? BLOCKS - 1 - i : i];
+                struct kv_floor floor = kv_select_floor(select);
+
+                if (block->score < floor.score && block->pts_ns < floor.pts_ns)
+                    left_out++;
+                else
+                    kv_select_offer(select, block, 1);
+            }
+            CHECK_OK(kv_select_finish(select, &hits, &count, &st), st);
+            check_same(hits, count, want, want_count);
+            CHECK(way == 0 || left_out > BLOCKS / 8); /* the newest came first */
+            kv_select_destroy(select);
+        }
+    }
+}
+
+TEST(select_all_has_no_floor)
+{
+    struct kv_selection selection = { KV_SELECT_ALL, 0, 0 };
+    const struct kv_hit hit = { .score = 1 };
+    struct kv_select *select;
+    struct kv_floor floor;
+
+    CHECK_OK(kv_select_create(&select, &selection, &st), st);
+    kv_select_offer(select, &hit, 1);
+    floor = kv_select_floor(select);
+    CHECK(isinf(floor.score) && floor.score < 0 && floor.pts_ns == INT64_MIN);
+    kv_select_destroy(select);
+}
+
 /* Blocks dealt over two and three stores; what each chose, offered to one more, is what one store with all
  * of them would have chosen. */
 TEST(select_merges_stores_exactly)
