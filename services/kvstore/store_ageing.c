@@ -6,7 +6,7 @@
 #include "kvstore/store.h"
 #include "kvstore/stream_hold.h"
 
-enum { LOOK_MS_MIN = 20, LOOK_MS_MAX = 1000, LOOKS_A_STEP = 20, AGAIN_S = 10 };
+enum { LOOK_MS_MIN = 20, LOOK_MS_MAX = 1000, LOOKS_A_STEP = 20, BLOCKED_LOOKS = 10, AGAIN_S = 10 };
 
 static bool is_pressed(const struct store *store)
 {
@@ -21,13 +21,37 @@ const struct ageing_class *store_class_of(const struct stream *stream)
     return class != NULL ? class : ageing_policy_find(policy, "");
 }
 
-static int64_t age_of(const struct segment *segment, int64_t now_ns)
+/* Since when it is as old as it is. */
+static int64_t since_ns(const struct segment *segment)
 {
-    int64_t since_ns = segment->super.created_ns;
+    return segment->end_pts_ns > segment->super.created_ns ? segment->end_pts_ns : segment->super.created_ns;
+}
 
-    if (segment->end_pts_ns > since_ns)
-        since_ns = segment->end_pts_ns;
-    return now_ns - since_ns;
+static bool is_due(const struct ageing_class *class, const struct segment *segment, uint32_t step,
+                   uint32_t further)
+{
+    if (step == class->count)
+        return further == 0; /* it goes; earlier, only the budget makes it */
+    return segment_age_is_due(segment, &class->steps[step].aged);
+}
+
+/* When something is to be done with it, `further` steps earlier than its age says; INT64_MAX: never. */
+static int64_t due_ns(const struct segment *segment, int64_t now_ns, uint32_t further)
+{
+    const struct ageing_class *class = store_class_of(segment->stream);
+    int64_t born_ns = since_ns(segment), at_ns = now_ns;
+
+    if (class->count == 0)
+        return INT64_MAX;
+    for (uint32_t step = ageing_class_step(class, now_ns - born_ns, 0); step <= class->count; step++) {
+        uint32_t then = step + further < class->count ? step + further : class->count;
+
+        if (is_due(class, segment, then, further))
+            return at_ns;
+        if (step < class->count)
+            at_ns = born_ns + class->steps[step].until_ns;
+    }
+    return INT64_MAX;
 }
 
 static bool may_age(const struct segment *segment)
@@ -56,36 +80,22 @@ static void aged(struct segment_age *age)
         look_later(store, LOOK_MS_MIN);
 }
 
-/* False: nothing is due. */
+/* What is due of it. False: it cannot be done now. */
 static bool age_one(struct store *store, struct segment *segment, int64_t now_ns, uint32_t further)
 {
     const struct ageing_class *class = store_class_of(segment->stream);
-    struct segment_age *age = &store->ageing_state.age;
-    uint32_t step;
+    uint32_t step = ageing_class_step(class, now_ns - since_ns(segment), further);
 
-    if (class->count == 0 || !may_age(segment))
+    if (!may_age(segment))
         return false;
-    step = ageing_class_step(class, age_of(segment, now_ns), further);
-    if (step == class->count && further == 0)
+    if (step == class->count)
         return store_remove_segment(store, segment);
-    if (step == class->count || !segment_age_is_due(segment, &class->steps[step].aged))
-        return false;
-    *age = (struct segment_age){ .segment = segment,
-                                 .transform = { .aged = class->steps[step].aged },
-                                 .makes_room = is_pressed(store),
-                                 .done = aged };
-    segment_age_submit(store, age);
+    store->ageing_state.age = (struct segment_age){ .segment = segment,
+                                                    .transform = { .aged = class->steps[step].aged },
+                                                    .makes_room = is_pressed(store),
+                                                    .done = aged };
+    segment_age_submit(store, &store->ageing_state.age);
     return true;
-}
-
-static bool age_oldest(struct store *store, uint32_t further)
-{
-    int64_t now_ns = clock_utc_ns();
-
-    for (struct segment *segment = store->oldest; segment != NULL; segment = segment->age_next)
-        if (age_one(store, segment, now_ns, further))
-            return true;
-    return false;
 }
 
 static uint64_t look_ms(const struct store *store)
@@ -93,6 +103,38 @@ static uint64_t look_ms(const struct store *store)
     int64_t ms = ageing_policy_shortest_ns(&store->ageing_state.policy) / 1000000 / LOOKS_A_STEP;
 
     return ms < LOOK_MS_MIN ? LOOK_MS_MIN : ms > LOOK_MS_MAX ? LOOK_MS_MAX : (uint64_t)ms;
+}
+
+static bool age_oldest(struct store *store, uint32_t further)
+{
+    int64_t *quiet_until_ns = &store->ageing_state.quiet_until_ns[further];
+    int64_t now_ns = clock_utc_ns(), next_ns = INT64_MAX;
+
+    if (now_ns < *quiet_until_ns)
+        return false;
+    for (struct segment *segment = store->oldest; segment != NULL; segment = segment->age_next) {
+        int64_t at_ns = due_ns(segment, now_ns, further);
+
+        if (at_ns <= now_ns && age_one(store, segment, now_ns, further))
+            return true;
+        if (at_ns <= now_ns)
+            at_ns = now_ns + (int64_t)(BLOCKED_LOOKS * look_ms(store) * 1000000);
+        if (at_ns < next_ns)
+            next_ns = at_ns;
+    }
+    *quiet_until_ns = next_ns;
+    return false;
+}
+
+void store_ageing_add(struct store *store, const struct segment *segment)
+{
+    for (uint32_t further = 0; further < 2; further++) {
+        int64_t *quiet_until_ns = &store->ageing_state.quiet_until_ns[further];
+        int64_t at_ns = due_ns(segment, clock_utc_ns(), further);
+
+        if (at_ns < *quiet_until_ns)
+            *quiet_until_ns = at_ns;
+    }
 }
 
 static void look(struct loop_timer *timer)

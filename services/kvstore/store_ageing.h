@@ -5,6 +5,10 @@
  * read. It ages as a whole, the oldest first, one at a time (segment_age.h). Above STORE_PRESSED_PERCENT of the disk's budget
  * segments go one step further than their age says; what that does not free, the budget's removal does (store_budget.c).
  *
+ * All segments are looked at when something is due, not before: a look that finds nothing knows when something will be, and
+ * a segment that is added says so for itself. What is due and cannot be done (held, being removed) is looked at again
+ * after BLOCKED_LOOKS.
+ *
  * Owner:  the store. Thread: loop. */
 #ifndef REELKV_KVSTORE_STORE_AGEING_H
 #define REELKV_KVSTORE_STORE_AGEING_H
@@ -19,6 +23,7 @@ struct store_ageing {
     struct ageing_policy policy;
     struct segment_age age;
     struct loop_timer timer;
+    int64_t quiet_until_ns[2]; /* UTC; nothing is due before, as its age says, and one step further */
     uint64_t rewritten_segments;
     /* how far back, when everything goes on as it does: asked for often, found now and then */
     int64_t horizon_ns;
@@ -27,6 +32,9 @@ struct store_ageing {
 
 void store_ageing_start(struct store *store);
 void store_ageing_stop(struct store *store);
+
+/* Among the sealed ones from now on. */
+void store_ageing_add(struct store *store, const struct segment *segment);
 
 /* That of the stream's definition; default, when the policy does not know it (any more). */
 const struct ageing_class *store_class_of(const struct stream *stream);

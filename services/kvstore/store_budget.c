@@ -44,6 +44,7 @@ static void age_insert(struct store *store, struct segment *segment, struct segm
         after->age_next = segment;
     else
         store->oldest = segment;
+    store_ageing_add(store, segment);
 }
 
 static void age_add(struct store *store, struct segment *segment)
