@@ -269,11 +269,13 @@ static bool start_pools(struct store *store, struct status *st)
            work_pool_create(&store->reading_ahead, store->loop, &ahead, st);
 }
 
-/* Mapping the arena's pages takes a second for every few GB: it is done while calls are served already. */
-enum { WARM_UP_BYTES = 32 << 20 };
+/* Mapping the arena's pages takes a second for every few GB: it is done while calls are served already, and the keys that the
+ * start left on the disk have been read. */
+enum { WARM_UP_BYTES = 32 << 20, WARM_UP_LATER_MS = 20 };
 
 struct warm_up {
     struct work work;
+    struct loop_timer later;
     struct store *store;
     uint64_t offset;
 };
@@ -297,10 +299,19 @@ static void warm_up_done(struct work *work)
     warm_up_next(warm_up);
 }
 
+static void warm_up_later(struct loop_timer *timer)
+{
+    warm_up_next(container_of(timer, struct warm_up, later));
+}
+
 static void warm_up_next(struct warm_up *warm_up)
 {
     struct store *store = warm_up->store;
 
+    if (!store->is_closing && store->keys_later.running > 0) {
+        loop_timer_start(store->loop, &warm_up->later, WARM_UP_LATER_MS, warm_up_later);
+        return;
+    }
     warm_up->work = (struct work){ .run = warm_up_run, .done = warm_up_done };
     if (!store->is_closing && warm_up->offset < kv_pool_bytes(ram_arena_pool(store->arena)) &&
         work_pool_submit(store->writing, &warm_up->work))
@@ -352,9 +363,9 @@ bool store_open(struct store **store_p, struct loop *loop, const struct store_op
         store_close(store);
         return status_wrap(st, "open store");
     }
-    start_warm_up(store);
     if (store->keys_later.first != NULL)
         keys_start(store);
+    start_warm_up(store);
     for (struct stream *stream = store->streams; stream != NULL; stream = stream->next)
         stream_forget_resume(stream);
     store_ageing_start(store);
