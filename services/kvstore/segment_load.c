@@ -13,7 +13,6 @@
 #include "base/require.h"
 #include "kv/kv_crc.h"
 #include "kvstore/segment_job.h"
-#include "kvstore/segment_keys.h"
 #include "kvstore/segment_scan.h"
 #include "kvstore/store.h"
 
@@ -72,9 +71,9 @@ static bool use_footer(struct loader *loader, const struct kv_footer *footer, co
         return fail(loader, "checksum of the notes");
     if (!add_entries(loader, footer, bytes))
         return false;
-    for (uint32_t i = 0; loader->load->keys_later && i < index->chunk_count; i++)
+    for (uint32_t i = 0; i < index->chunk_count; i++)
         index->chunks[i]->is_blank = true;
-    return loader->load->keys_later || segment_keys_read(loader->disk, loader->fd, footer, index, loader->st);
+    return true;
 }
 
 /* `tail` has the file's last tail_bytes already. */
@@ -306,9 +305,7 @@ bool segment_load(struct stream *stream, const char *base, bool is_open, struct 
     char path[PATH_MAX + 8];
     bool is_there, ok;
 
-    *load = (struct segment_load){ .was_open = is_open,
-                                   .keys_later = load->keys_later,
-                                   .below_seq = load->below_seq };
+    *load = (struct segment_load){ .was_open = is_open, .below_seq = load->below_seq };
     snprintf(path, sizeof path, "%s%s", base, is_open ? ".open" : ".seg");
     is_there = open_file(&loader, path, is_open ? O_RDWR : O_RDONLY);
     ok = is_there && load_content(&loader);

@@ -1,6 +1,6 @@
 /* segment_load.h - segment files that are there when the store starts.
  *
- * A .seg is known from its footer. An .open one (its writer was killed), or one whose footer does not fit, is
+ * A .seg is known from its footer; its chunks are blank (index.h), keys_later.h reads the rest. An .open one (its writer was killed), or one whose footer does not fit, is
  * scanned record by record:
  *
  *   a record that fits                                    is indexed
@@ -20,7 +20,6 @@
 
 struct segment_load {
     uint64_t below_seq;  /* asked for: the first number of the next file; 0: there is none (segment_scan.h) */
-    bool keys_later;     /* asked for: the chunks of what a footer tells stay blank (index.h) */
     uint64_t torn_bytes; /* written behind the last record that fits, and cut; of the .open */
     uint64_t damaged_bytes,
         damaged_frames; /* what stood in a scanned file and cannot be read; its numbers are marked */

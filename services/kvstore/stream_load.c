@@ -128,7 +128,7 @@ static bool load_segment(struct stream *stream, const char *folder, const struct
     char base[PATH_MAX], path[PATH_MAX + 8];
     struct kv_file_name file;
     struct segment *segment;
-    struct segment_load load = { .keys_later = true, .below_seq = next_first_seq(files, n) };
+    struct segment_load load = { .below_seq = next_first_seq(files, n) };
 
     if (!kv_file_name_get(&file, name) || snprintf(path, sizeof path, "%s/%s", folder, name) >= PATH_MAX)
         return true;

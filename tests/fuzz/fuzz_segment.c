@@ -1,5 +1,6 @@
 #include "fuzz_segment.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +11,7 @@
 #include "fuzz_file.h"
 #include "kv/kv_crc.h"
 #include "kvstore/segment_job.h"
+#include "kvstore/segment_keys.h"
 #include "kvstore/segment_scan.h"
 #include "kvstore/store.h"
 
@@ -86,15 +88,34 @@ static void fit(uint8_t *file, uint64_t len)
 
 /* --- what was found --- */
 
-static void look_at_frame(const struct index_frame *frame, uint64_t file_bytes)
+/* As the store does when it has started: from the footer, or from the records. */
+static bool read_keys(const struct segment *segment, const uint8_t *file, uint64_t bytes)
+{
+    struct kv_footer footer;
+    struct status st;
+    bool *is_damaged;
+    int fd;
+    bool ok;
+
+    if (segment->index.chunk_count == 0 || !segment->index.chunks[0]->is_blank)
+        return true;
+    fd = disk_open(&fuzz_disk, BASE ".seg", O_RDONLY, &st);
+    REQUIRE(fd >= 0 && kv_footer_get(&footer, &segment->super, bytes, file + bytes - KV_PAGE_BYTES, &st));
+    ok = segment_keys_read(&fuzz_disk, fd, &footer, &segment->index, &st);
+    if (!ok) {
+        is_damaged = calloc(segment->index.frame_count, sizeof *is_damaged);
+        ok = is_damaged != NULL && segment_keys_repair(&fuzz_disk, fd, segment, is_damaged, &st);
+        free(is_damaged);
+    }
+    fuzz_disk.close(fd);
+    return ok;
+}
+
+static void look_at_keys(const struct index_frame *frame)
 {
     const struct kv_geometry *geometry = &frame->chunk->geometry;
-    uint64_t pair = round_up(2 * kv_encoding_bytes(geometry, frame->encoding, frame->tokens), KV_PART_ALIGN);
     uint64_t sum = 0;
 
-    REQUIRE(frame->offset <= file_bytes && frame->record_bytes <= file_bytes - frame->offset);
-    REQUIRE((uint64_t)frame->thumbnail_at + frame->thumbnail_bytes <= frame->record_bytes);
-    REQUIRE(!frame->has_slices || frame->slices_at + geometry->layers * pair <= frame->record_bytes);
     for (uint32_t i = 0; i < 2 * geometry->layers; i++)
         sum += index_frame_sums(frame)[i];
     for (uint32_t i = 0; i < geometry->layers; i++)
@@ -102,7 +123,17 @@ static void look_at_frame(const struct index_frame *frame, uint64_t file_bytes)
     REQUIRE(sum < UINT64_MAX);
 }
 
-static void look_at(struct segment *segment, uint64_t file_bytes)
+static void look_at_frame(const struct index_frame *frame, uint64_t file_bytes)
+{
+    const struct kv_geometry *geometry = &frame->chunk->geometry;
+    uint64_t pair = round_up(2 * kv_encoding_bytes(geometry, frame->encoding, frame->tokens), KV_PART_ALIGN);
+
+    REQUIRE(frame->offset <= file_bytes && frame->record_bytes <= file_bytes - frame->offset);
+    REQUIRE((uint64_t)frame->thumbnail_at + frame->thumbnail_bytes <= frame->record_bytes);
+    REQUIRE(!frame->has_slices || frame->slices_at + geometry->layers * pair <= frame->record_bytes);
+}
+
+static void look_at(struct segment *segment, uint64_t file_bytes, bool has_keys)
 {
     struct segment_cursor cursor = { 0 };
     const struct index_frame *frame;
@@ -116,6 +147,8 @@ static void look_at(struct segment *segment, uint64_t file_bytes)
         seq = frame != NULL ? frame->seq + 1 : mark->end_seq;
         if (frame != NULL)
             look_at_frame(frame, file_bytes);
+        if (frame != NULL && has_keys)
+            look_at_keys(frame);
     }
     REQUIRE(segment->end_seq >= seq);
     segment_count_marks(segment);
@@ -158,7 +191,7 @@ void fuzz_segment_run(const uint8_t *data, size_t len, bool is_open)
         fit(file, bytes);
     segment_scan_end(&fuzz_disk, path, SALT, &end, &st);
     if (segment_load(&stream, BASE, is_open, &segment, &load, &st) && segment != NULL) {
-        look_at(segment, bytes);
+        look_at(segment, bytes, read_keys(segment, file, bytes));
         if (is_open && segment->state == SEGMENT_SEALED)
             load_again(segment);
         segment_destroy(segment);
