@@ -1,5 +1,6 @@
 /* mem forget: takes what was seen in a range of time out of the store for good, and shows the receipts of that. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -106,6 +107,21 @@ static bool show_receipts(struct cluster *cluster, const struct worker_record *s
 
 /* --- forgetting --- */
 
+/* A variable that was set for another verb, or yesterday, must not say it. */
+static bool is_typed(struct status *st)
+{
+    static const char *const names[] = { "REELKV_FROM", "REELKV_TO", "REELKV_YES" };
+
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (getenv(names[i]) != NULL)
+            return status_fail(
+                st, STATUS_INVALID,
+                "what is to be forgotten is said on the command line, not by %s in the environment: "
+                "unset it",
+                names[i]);
+    return true;
+}
+
 static bool read_range(const struct mem_forget_options *options, Reelkv__V1__TimeRange *range,
                        struct status *st)
 {
@@ -207,7 +223,8 @@ static enum cli_exit run_mem_forget(const struct cli_run *run)
 
     id.namespace_ = (char *)(uintptr_t)options->namespace;
     id.name = run->arguments[0];
-    ok = name_check("camera", id.name, &st) && (options->receipts || read_range(options, &range, &st)) &&
+    ok = name_check("camera", id.name, &st) &&
+         (options->receipts || (is_typed(&st) && read_range(options, &range, &st))) &&
          cluster_open(&cluster, options->data, options->redis, &st) &&
          camera_find(cluster, options->namespace, id.name, &camera, &store, &st);
     if (ok && options->receipts)

@@ -222,6 +222,10 @@ TEST(a_camera_whose_end_was_forgotten_ends_before_it)
     set_up(FRAMES);
     CHECK_EQ(RUN("mem", "forget", "cam-1", "--from", seconds_of(FORGET_TO), "--to", "+1h", "--yes"), 2);
     CHECK_HAS(process_log(&verb), "lies in the future");
+    setenv("REELKV_YES", "true", 1);
+    CHECK_EQ(RUN("mem", "forget", "cam-1", "--from", seconds_of(FORGET_TO)), 2);
+    CHECK_HAS(process_log(&verb), "not by REELKV_YES");
+    unsetenv("REELKV_YES");
     CHECK_EQ(RUN("mem", "forget", "cam-1", "--from", seconds_of(FORGET_TO), "--yes"), 0);
     request.id = &id;
     client_call(&store, &reply, &api_get_stream, &request.base);
