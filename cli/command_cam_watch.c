@@ -165,6 +165,7 @@ static void print_camera(const struct camera *camera, const struct gaps *gaps, s
             "settings  stored with another model, dtype or window than the cluster runs with now (fingerprint "
             "%s): kept, but neither asked about nor continued until %s\n",
             camera->fingerprint, way_back);
+    printf("ages      as class %s\n", camera->class[0] != '\0' ? camera->class : "default");
     if (camera->remembers_ns > 0)
         printf("remembers about %s at this rate\n", cli_span((double)camera->remembers_ns / 1e9));
     if (holds > 0)

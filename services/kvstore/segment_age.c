@@ -410,7 +410,7 @@ static void unlinked(struct work *work)
         return;
     }
     age->ok = true;
-    log_debug(&context, "segment_rewritten", "%s: %llu bytes were %llu, %llu frames went", age->made->base,
+    log_info(&context, "segment_rewritten", "%s: %llu bytes were %llu, %llu frames went", age->made->base,
               (unsigned long long)age->bytes_after, (unsigned long long)age->bytes_before,
               (unsigned long long)age->dropped_frames);
     age->store->disk_used_bytes -= age->segment->disk_bytes;
