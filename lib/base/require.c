@@ -9,3 +9,11 @@ _Noreturn void require_failed(const char *fact, const char *file, int line, cons
     fflush(stderr);
     abort();
 }
+
+#ifdef REELKV_COVERAGE
+void require_holds(bool holds, const char *fact, const char *file, int line, const char *function)
+{
+    if (!holds)
+        require_failed(fact, file, line, function);
+}
+#endif
