@@ -22,6 +22,7 @@ struct rpc_call {
     void *user;
     uint32_t refs, writes;
     bool is_over, was_cancelled, is_writable_due;
+    struct status end;
     struct letter ending, writable;
 };
 
@@ -32,6 +33,12 @@ struct attachment {
 };
 
 static uint32_t alive;
+static fuzz_call_saw_fn *show;
+
+void fuzz_call_show(fuzz_call_saw_fn *saw)
+{
+    show = saw;
+}
 
 uint32_t fuzz_calls_alive(void)
 {
@@ -40,10 +47,9 @@ uint32_t fuzz_calls_alive(void)
 
 /* --- the test's side --- */
 
-static bool take(struct rpc_call *call, const uint8_t *data, size_t len)
+static bool take(struct rpc_call *call, const uint8_t *data, size_t len, struct status *st)
 {
     struct bytes piece;
-    struct status st;
 
     arena_reset(&call->message_arena);
     free(call->bytes);
@@ -52,7 +58,7 @@ static bool take(struct rpc_call *call, const uint8_t *data, size_t len)
     memcpy(call->bytes, data, len);
     piece = (struct bytes){ call->bytes, len };
     return payload_unpack(call->method->request, &call->method->request_payload, &piece, 1,
-                          &call->message_arena, &call->message, &st);
+                          &call->message_arena, &call->message, st);
 }
 
 struct rpc_call *fuzz_call_open(struct loop *loop, const struct rpc_handler *handler, void *state,
@@ -60,6 +66,7 @@ struct rpc_call *fuzz_call_open(struct loop *loop, const struct rpc_handler *han
 {
     struct rpc_call *call = calloc(1, sizeof *call);
     bool has_request = handler->method->shape == RPC_UNARY || handler->method->shape == RPC_SERVER_STREAM;
+    struct status st;
 
     REQUIRE(call != NULL);
     call->loop = loop;
@@ -68,7 +75,7 @@ struct rpc_call *fuzz_call_open(struct loop *loop, const struct rpc_handler *han
     call->user = state;
     call->refs = 2; /* the test's, and that of the call itself */
     alive++;
-    if (has_request && !take(call, data, len)) {
+    if (has_request && !take(call, data, len, &st)) {
         call->is_over = true;
         call->refs = 1;
         fuzz_call_let_go(call);
@@ -81,6 +88,11 @@ struct rpc_call *fuzz_call_open(struct loop *loop, const struct rpc_handler *han
 bool fuzz_call_is_over(const struct rpc_call *call)
 {
     return call->is_over;
+}
+
+const struct status *fuzz_call_end(const struct rpc_call *call)
+{
+    return &call->end;
 }
 
 bool fuzz_call_is_idle(const struct rpc_call *call)
@@ -98,9 +110,9 @@ static void deliver(struct rpc_call *call, const struct rpc_message *message)
 
 void fuzz_call_send(struct rpc_call *call, const uint8_t *data, size_t len)
 {
-    const struct status malformed = { .code = STATUS_INVALID };
+    struct status malformed;
 
-    if (take(call, data, len))
+    if (take(call, data, len, &malformed))
         deliver(call, &call->message);
     else
         rpc_call_finish(call, &malformed);
@@ -181,6 +193,8 @@ bool rpc_call_write(struct rpc_call *call, const ProtobufCMessage *message,
         return false;
     REQUIRE(payload_head_bytes(message, path, attachment == NULL ? 0 : attachment->len) <=
             LIMIT_MESSAGE_BYTES);
+    if (show != NULL)
+        show(message, attachment);
     if (attachment != NULL && attachment->release != NULL)
         take_attachment(call, attachment);
     if (++call->writes % WRITES_BETWEEN_REFUSALS == 0) {
@@ -208,10 +222,11 @@ static void ended(struct letter *letter)
 
 void rpc_call_finish(struct rpc_call *call, const struct status *status)
 {
-    (void)status;
     if (call->is_over)
         return;
     call->is_over = true;
+    if (status != NULL)
+        call->end = *status;
     call->ending.open = ended;
     loop_post(call->loop, &call->ending);
 }

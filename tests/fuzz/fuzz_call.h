@@ -1,4 +1,4 @@
-/* fuzz_call.h - rpc/call.h without gRPC: what a client sends comes from an input, what it would get is looked at and dropped.
+/* fuzz_call.h - rpc/call.h without gRPC: what a client sends comes from an input or a test, what it would get is shown and dropped.
  * Handlers meet what they meet in a server: writes that are not taken at once, attachments that come back later, calls that
  * end at any time.
  *
@@ -21,6 +21,12 @@ void fuzz_call_send(struct rpc_call *call, const uint8_t *data, size_t len); /* 
 void fuzz_call_half_close(struct rpc_call *call);                            /* likewise */
 /* Ends it, if it is not over; the memory goes with the last reference. */
 void fuzz_call_let_go(struct rpc_call *call);
+
+/* How it ended: its code and sentence; when it is over. */
+const struct status *fuzz_call_end(const struct rpc_call *call);
+/* What handlers write from now on is shown before it is dropped; NULL: to nobody. */
+typedef void fuzz_call_saw_fn(const ProtobufCMessage *message, const struct rpc_attachment *attachment);
+void fuzz_call_show(fuzz_call_saw_fn *saw);
 
 uint32_t fuzz_calls_alive(void); /* calls and attachments that are on their way */
 
