@@ -6,6 +6,8 @@
 #include "base/require.h"
 #include "kvstore/kvstore_shm.h"
 
+enum { RETRY_AFTER_MS = 100 };
+
 /* A target's reads, and what is sent of them. Held by the sender until sent, or, when it is a lease, until the end; and by
  * each attachment on its way. */
 struct slice_item {
@@ -157,7 +159,7 @@ static bool can_share(const struct slice_sender *sender)
            kvstore_shm_has_session(kvstore->shm, sender->shm_session);
 }
 
-/* NULL: no memory; the next pump tries again. */
+/* NULL: no memory; the next pump tries again, when there is one. */
 static struct slice_item *item_create(struct slice_sender *sender, const struct slice_target *target)
 {
     struct slice_item *item = calloc(1, sizeof *item);
@@ -316,6 +318,17 @@ static void take_first(struct slice_sender *sender)
     }
 }
 
+/* Not even for one read: nothing will come that could ask again. */
+static void end_without_memory(struct slice_sender *sender)
+{
+    struct status st;
+
+    sender->is_running = false;
+    status_fail(&st, STATUS_EXHAUSTED, "no memory to send a block");
+    st.retry_after_ms = RETRY_AFTER_MS;
+    rpc_call_finish(sender->call, &st);
+}
+
 static void pump(struct slice_sender *sender)
 {
     if (sender->is_busy) /* from within: the loop below sees it */
@@ -330,10 +343,14 @@ static void pump(struct slice_sender *sender)
         read_ahead(sender);
     }
     sender->is_busy = false;
-    if (sender->is_running && sender->first == NULL && sender->next_read == sender->count) {
-        sender->is_running = false;
-        sender->finished(sender);
+    if (!sender->is_running || sender->first != NULL)
+        return;
+    if (sender->next_read < sender->count) {
+        end_without_memory(sender);
+        return;
     }
+    sender->is_running = false;
+    sender->finished(sender);
 }
 
 void slice_sender_init(struct slice_sender *sender)
