@@ -254,27 +254,37 @@ static bool check_request(const struct stream *stream, const struct stream_open_
     return true;
 }
 
-bool stream_open(struct stream *stream, const struct stream_open_request *request, stream_done_fn *done,
-                 void *user, struct status *st)
+static void give_to_writer(struct stream *stream, const struct stream_open_request *request)
 {
-    struct status why;
-
-    if (stream->deletion != NULL)
-        return status_fail(st, STATUS_NOT_FOUND, "stream %s is being removed", stream->name);
-    if (!check_request(stream, request, st))
-        return false;
-    status_fail(&why, STATUS_ABORTED, "stream %s was taken over by %s", stream->name, request->writer);
-    stream_fence_writer(stream, &why);
     stream->epoch++;
-    if (!has_shape_of(stream, request))
-        stream_forget_init(stream);
     stream->has_shape = true;
     stream->geometry = request->geometry;
     memcpy(stream->fingerprint, request->fingerprint, KV_FINGERPRINT_BYTES);
     snprintf(stream->writer_name, sizeof stream->writer_name, "%s", request->writer);
     if (request->expected_frames > 0)
         stream->expected_frames = request->expected_frames;
-    return stream_save(stream, done, user, st);
+}
+
+bool stream_open(struct stream *stream, const struct stream_open_request *request, stream_done_fn *done,
+                 void *user, struct status *st)
+{
+    struct stream then =
+        *stream; /* for its text: the stream itself stays as it is until that is on its way */
+    struct status why;
+
+    if (stream->deletion != NULL)
+        return status_fail(st, STATUS_NOT_FOUND, "stream %s is being removed", stream->name);
+    if (!check_request(stream, request, st))
+        return false;
+    give_to_writer(&then, request);
+    if (!stream_save_text(stream, "stream.json", text_of(&then), done, user, st))
+        return false;
+    status_fail(&why, STATUS_ABORTED, "stream %s was taken over by %s", stream->name, request->writer);
+    stream_fence_writer(stream, &why);
+    if (!has_shape_of(stream, request))
+        stream_forget_init(stream);
+    give_to_writer(stream, request);
+    return true;
 }
 
 /* --- at start --- */
