@@ -287,7 +287,7 @@ static enum status_code watch(void)
     if (fuzz_call_is_over(call))
         return calls_end(&calls, call);
     FIXTURE_TURN_UNTIL(&calls.fixture, said.count == 1); /* what there was no memory for is told later */
-    calls_cancel(&calls, call);
+    calls_let_go(&calls, call);
     return STATUS_OK;
 }
 

@@ -213,13 +213,13 @@ TEST(import_whose_caller_leaves_leaves_nothing)
     start();
     call = send_begin();
     send_frame(call, 10);
-    calls_cancel(&calls, call);
+    calls_let_go(&calls, call);
     check_nothing_there();
     call = calls_begin(&calls, CALLS_HANDLER(append), NULL); /* before it has been made */
     message.item_case = REELKV__V1__APPEND_REQUEST__ITEM_BEGIN;
     message.begin = &begin;
     calls_post(call, &message.base);
-    calls_cancel(&calls, call);
+    calls_let_go(&calls, call);
     check_nothing_there();
     calls_close_store(&calls);
 }
