@@ -81,20 +81,32 @@ static bool check_super(struct kv_check *check)
     return true;
 }
 
-/* The last page of a file that was growing: up to where all was synced. */
+/* The last page of a file that was growing: up to where all was synced. When the disk does not read it nobody can tell what
+ * is torn. */
 static void read_mark(struct kv_check *check)
 {
     uint64_t at = check->reader.bytes - KV_PAGE_BYTES;
+    struct kv_finding finding = kv_check_damage_at(at, KV_PAGE_BYTES);
     const uint8_t *page;
+    struct status why;
 
     check->synced = 0;
     if (check->super.minor < KV_FORMAT_MINOR_MARK) {
         check->synced = UINT64_MAX;
         return;
     }
-    page = at < KV_PAGE_BYTES ? NULL : kv_reader_view(&check->reader, at, KV_PAGE_BYTES, NULL);
-    if (page != NULL && kv_mark_get(check->super.salt, &check->synced, page))
+    if (at < KV_PAGE_BYTES)
+        return;
+    page = kv_reader_view(&check->reader, at, KV_PAGE_BYTES, &why);
+    if (page == NULL) {
+        check->is_mark_unread = true;
+        check->synced = UINT64_MAX;
         check->records_end = at;
+        finding.kind = KV_FOUND_UNREAD;
+        kv_check_tell(check, finding, "%s", why.text);
+    } else if (kv_mark_get(check->super.salt, &check->synced, page)) {
+        check->records_end = at;
+    }
 }
 
 static bool check_footer_part(struct kv_check *check, const char *what, uint64_t from, uint64_t to,

@@ -47,6 +47,7 @@ struct kv_check {
     struct kv_footer footer, derived; /* as read, and its checksums as they follow from the records */
     bool is_derivable;
     uint64_t synced, records_end;
+    bool is_mark_unread;
     uint32_t chain; /* of the header before; only while is_chained */
     bool is_chained;
 };

@@ -285,6 +285,7 @@ bool kv_check_walk_table(struct kv_check *check, struct status *st)
 struct run {
     uint64_t from, written_end; /* the same: nothing was written of it */
     bool is_cut;                /* behind what was synced one did not fit: nothing that follows counts */
+    bool is_unread;             /* the disk did not read all of it: it may be anything */
 };
 
 /* What is no record ends here, before a record with this number or at the end of all (`is_last`). */
@@ -296,6 +297,13 @@ static void end_run(struct kv_check *check, struct run *run, uint64_t to, uint64
 
     if (to == run->from || (is_tail && run->written_end == run->from))
         return;
+    if (run->is_unread || (is_open && is_last && check->is_mark_unread)) {
+        finding.kind = KV_FOUND_UNREAD;
+        finding.to_seq = finding.from_seq;
+        check->is_chained = false;
+        kv_check_tell(check, finding, "what is here cannot be told from records that were not read");
+        return;
+    }
     if (is_tail) {
         finding.kind = KV_FOUND_TORN;
         finding.to_seq = finding.from_seq;
@@ -320,6 +328,7 @@ static uint64_t skip(struct kv_check *check, struct run *run, uint64_t at)
     if (!kv_reader_is_zero(&check->reader, at, KV_PAGE_BYTES, &is_zero, &why)) {
         struct kv_finding finding = kv_check_damage_at(at, KV_PAGE_BYTES);
 
+        run->is_unread = true;
         finding.kind = KV_FOUND_UNREAD;
         kv_check_tell(check, finding, "%s", why.text);
     }
@@ -358,6 +367,7 @@ bool kv_check_walk_records(struct kv_check *check, struct status *st)
         } else if (is_record) {
             run.written_end = next = at + layout.record_bytes;
         } else {
+            run.is_unread |= kv_check_kind_of(&why) == KV_FOUND_UNREAD;
             next = skip(check, &run, at);
         }
         if (!kv_check_go_on(check, next - at, st))
