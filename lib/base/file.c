@@ -138,6 +138,10 @@ static bool write_whole(const struct file_ops *ops, int fd, const void *data, si
             continue;
         if (n < 0)
             return status_fail(st, status_code_of_errno(errno), "write: %m");
+        if (n == 0) {
+            errno = ENOSPC;
+            return status_fail(st, STATUS_EXHAUSTED, "write: the disk took nothing");
+        }
         done += (size_t)n;
     }
     return true;
