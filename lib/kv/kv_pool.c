@@ -147,7 +147,8 @@ void kv_pool_destroy(struct kv_pool *pool)
 
 void kv_pool_populate(const struct kv_pool *pool, uint64_t offset, uint64_t bytes)
 {
-    REQUIRE(offset <= pool->shape.bytes && bytes <= pool->shape.bytes - offset);
+    REQUIRE(offset <= pool->shape.bytes);
+    REQUIRE(bytes <= pool->shape.bytes - offset);
     /* Only speed is at stake: the pages are reserved. */
     (void)madvise(pool->base + offset, bytes, MADV_POPULATE_WRITE);
     if (pool->shape.bytes >= LARGE_POOL_BYTES)
@@ -182,9 +183,11 @@ int kv_pool_fd(const struct kv_pool *pool)
 static void set_generations(struct kv_pool *pool, uint64_t offset, uint64_t length, uint64_t generation,
                             memory_order order)
 {
-    REQUIRE(offset % pool->shape.granule == 0 && length % pool->shape.granule == 0);
-    REQUIRE(offset >= pool->shape.data && offset <= pool->shape.bytes &&
-            length <= pool->shape.bytes - offset);
+    REQUIRE(offset % pool->shape.granule == 0);
+    REQUIRE(length % pool->shape.granule == 0);
+    REQUIRE(offset >= pool->shape.data);
+    REQUIRE(offset <= pool->shape.bytes);
+    REQUIRE(length <= pool->shape.bytes - offset);
     for (uint64_t at = 0; at < length; at += pool->shape.granule)
         atomic_store_explicit(generation_at(pool->base, &pool->shape, offset + at), generation, order);
 }

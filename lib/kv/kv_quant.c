@@ -129,7 +129,8 @@ bool kv_quant_encode(const struct kv_geometry *geometry, struct kv_encoding enco
     uint8_t *codes = (uint8_t *)to + groups * sizeof(float);
     float group[KV_QUANT_GROUP_MAX], max;
 
-    REQUIRE(encoding.bits != 0 && kv_encoding_fits(geometry, encoding));
+    REQUIRE(encoding.bits != 0);
+    REQUIRE(kv_encoding_fits(geometry, encoding));
     memset(codes, 0, (numbers * encoding.bits + 7) / 8);
     for (uint64_t g = 0; g < groups; g++) {
         uint64_t first = g * encoding.group;
@@ -155,7 +156,8 @@ void kv_quant_decode(const struct kv_geometry *geometry, struct kv_encoding enco
     bool can_many =
         encoding.bits == 8 && geometry->dtype != KV_DTYPE_F32 && encoding.group % KV_QUANT_LANES == 0;
 
-    REQUIRE(encoding.bits != 0 && kv_encoding_fits(geometry, encoding));
+    REQUIRE(encoding.bits != 0);
+    REQUIRE(kv_encoding_fits(geometry, encoding));
     for (uint64_t g = 0; g < groups; g++) {
         float scale = number_f32_of_bits(get_u32((const uint8_t *)from + g * sizeof scale));
         uint64_t first = g * encoding.group;

@@ -54,7 +54,8 @@ const uint8_t *kv_reader_view(struct kv_reader *reader, uint64_t offset, uint64_
     uint64_t at = round_down(offset, KV_PAGE_BYTES);
 
     REQUIRE(len <= KV_VIEW_BYTES_MAX);
-    REQUIRE(offset <= reader->bytes && len <= reader->bytes - offset);
+    REQUIRE(offset <= reader->bytes);
+    REQUIRE(len <= reader->bytes - offset);
     if (offset >= reader->window_at && offset + len <= reader->window_at + reader->window_bytes)
         return reader->window + (offset - reader->window_at);
     reader->window_at = at;

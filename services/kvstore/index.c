@@ -271,7 +271,8 @@ void index_part_cut(struct index_part *part, uint64_t count)
     while (part->frame_count > count) {
         struct index_frame *last = index_part_at(part, part->frame_count - 1);
 
-        REQUIRE(last->image == NULL && last->slices == NULL);
+        REQUIRE(last->image == NULL);
+        REQUIRE(last->slices == NULL);
         last->is_moved = true;
         last->chunk->count--;
         for (uint32_t i = 0; i < last->chunk->count; i++)

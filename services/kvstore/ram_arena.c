@@ -134,7 +134,10 @@ static void make_free(struct ram_arena *arena, struct ram_slot *slot)
 {
     struct region *region = &arena->regions[slot->region];
 
-    REQUIRE(slot->refs == 0 && slot->pins == 0 && slot->owner == NULL && slot->queue == QUEUE_NONE);
+    REQUIRE(slot->refs == 0);
+    REQUIRE(slot->pins == 0);
+    REQUIRE(slot->owner == NULL);
+    REQUIRE(slot->queue == QUEUE_NONE);
     if (slot->generation != 0)
         kv_pool_retire(arena->pool, slot->offset, slot->bytes);
     region->used -= slot->bytes;
@@ -375,7 +378,8 @@ uint8_t *ram_bytes(const struct ram_arena *arena, const struct ram_slot *slot)
 void ram_publish(struct ram_arena *arena, struct ram_slot *slot, struct ram_slot **owner,
                  struct ram_share *share)
 {
-    REQUIRE(slot->owner == NULL && slot->generation == 0);
+    REQUIRE(slot->owner == NULL);
+    REQUIRE(slot->generation == 0);
     slot->generation = ++arena->generation;
     kv_pool_publish(arena->pool, slot->offset, slot->bytes, slot->generation);
     slot->owner = owner;

@@ -390,7 +390,8 @@ static void end_leases(struct slice_sender *sender)
 
 void slice_sender_start(struct slice_sender *sender, const struct slice_target *targets, uint32_t count)
 {
-    REQUIRE(!sender->is_running && sender->first == NULL);
+    REQUIRE(!sender->is_running);
+    REQUIRE(sender->first == NULL);
     end_leases(sender);
     sender->targets = targets;
     sender->count = count;

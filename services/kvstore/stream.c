@@ -38,7 +38,8 @@ void stream_free(struct stream *stream)
 {
     if (stream == NULL)
         return;
-    REQUIRE(stream->saves == NULL && stream->writer == NULL);
+    REQUIRE(stream->saves == NULL);
+    REQUIRE(stream->writer == NULL);
     for (uint32_t i = 0; i < stream->segment_count; i++)
         segment_destroy(stream->segments[i]);
     free(stream->segments);
