@@ -9,28 +9,10 @@ static Reelkv__V1__ExportHead head;
 static Reelkv__V1__StreamDefinition definition;
 static Reelkv__V1__ExportGone gone[2], *gone_list[] = { &gone[0], &gone[1] };
 
-static bool fails_small_files;
-
-static int rename_or_fail(const char *from, const char *to)
-{
-    if (!fails_small_files || !is_beside(from))
-        return file_system.rename(from, to);
-    errno = EIO;
-    return -1;
-}
-
 /* A head of a stream whose first ten numbers have gone. */
 static void start(void)
 {
-    static struct file_ops disk;
-
     calls_start(&calls);
-    disk = *calls.fixture.options.disk;
-    disk.rename = rename_or_fail;
-    fails_small_files = false;
-    calls_close_store(&calls);
-    calls.fixture.options.disk = &disk;
-    calls_open_store(&calls);
     calls_messages();
     message = (Reelkv__V1__AppendRequest)REELKV__V1__APPEND_REQUEST__INIT;
     begin = (Reelkv__V1__AppendBegin)REELKV__V1__APPEND_BEGIN__INIT;
@@ -230,16 +212,16 @@ TEST(import_that_the_disk_does_not_take_leaves_nothing)
     struct rpc_call *call;
 
     start();
-    fails_small_files = true;
+    calls_small_files_fail = 1000;
     refused(status_code_of_errno(EIO), "Input/output error");
-    fails_small_files = false;
+    calls_small_files_fail = 0;
     check_nothing_there();
     call = send_begin();
     send_frame(call, 10);
     send_end(call);
-    fails_small_files = true;
+    calls_small_files_fail = 1000;
     CHECK_EQ(calls_finish(&calls, call), status_code_of_errno(EIO));
-    fails_small_files = false;
+    calls_small_files_fail = 0;
     check_nothing_there();
     calls_close_store(&calls);
 }
