@@ -66,6 +66,13 @@ TEST(policy_refuses_what_it_does_not_understand)
         { "a=full:2h,keys:2h", "before the step before" },
         { "a=full:2h,keys:1h", "before the step before" },
         { "a=keys:1h,full:2h", "not full again" },
+        { "a=8bit:1h,full:2h", "not full again" },
+        { "a=thin/2:1h,full:2h", "not full again" },
+        { "a=slim/4:1h", "a step is" },
+        { "a=thin/9x:1h", "thin/N" },
+        { "a=thin/2000000:1h", "thin/N" },
+        { "a=thin/+4:1h", "thin/N" },
+        { "a0123456789012345678901234567890123456789012345678901234567890123=full:1h", "a class is" },
         { "a=thin/1:1h", "thin/N" },
         { "a=thin/:1h", "thin/N" },
         { "a=thin/4x:1h", "thin/N" },
@@ -82,6 +89,28 @@ TEST(policy_refuses_what_it_does_not_understand)
         CHECK_EQ(st.code, STATUS_INVALID);
         CHECK_HAS(st.text, rows[i].why);
     }
+}
+
+/* Of frames that are one in four, one in two goes. */
+TEST(policy_thins_what_is_left)
+{
+    CHECK_OK(ageing_policy_parse(&policy, "a=thin/4:1h,thin/8:2h,thin/8:3h", &st), st);
+    CHECK_EQ(policy.classes[0].steps[1].aged.thin, 8);
+    CHECK_EQ(policy.classes[0].steps[2].aged.thin, 8);
+}
+
+TEST(policy_has_a_bounded_number_of_classes)
+{
+    char text[64 * (AGEING_CLASSES_MAX + 1)];
+    size_t len = 0;
+
+    for (unsigned i = 0; i <= AGEING_CLASSES_MAX; i++)
+        len += (size_t)snprintf(text + len, sizeof text - len, "%sc%u=full:1h", i == 0 ? "" : ";", i);
+    CHECK(!ageing_policy_parse(&policy, text, &st));
+    CHECK_HAS(st.text, "more classes than there may be");
+    *strrchr(text, ';') = '\0';
+    CHECK_OK(ageing_policy_parse(&policy, text, &st), st);
+    CHECK_EQ(policy.count, AGEING_CLASSES_MAX);
 }
 
 TEST_MAIN()
