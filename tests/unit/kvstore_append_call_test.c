@@ -194,13 +194,14 @@ TEST(append_behind_the_last_number_is_refused)
 
     start();
     call = begin();
+    block = next_block();
+    block.seq = STREAM_NUMBER_MAX;
     gap.to_seq = STREAM_NUMBER_MAX;
     gap.to_pts_ns = 5;
     gap.reason = (char *)"away";
     message.item_case = REELKV__V1__APPEND_REQUEST__ITEM_GAP;
     message.gap = &gap;
     calls_send(&calls, call, &message.base);
-    block = next_block();
     send_block(call, &block);
     ended(call, STATUS_INVALID, "a stream has no more numbers than");
     calls_close_store(&calls);
