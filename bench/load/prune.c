@@ -6,7 +6,11 @@
  *
  * Two bounds of a chunk's best score: a box, the least and greatest of each of the keys' numbers, and a ball, their mean
  * and the greatest distance from it. A chunk has to be scanned when its bound is not below the worst of the best scores;
- * in the best of orders no more are. What the bounds themselves cost is not counted. */
+ * in the best of orders no more are. What the bounds themselves cost is not counted.
+ *
+ * And how many frames an 8-bit copy of the keys would leave to be scored exactly: of each key the difference to its chunk's
+ * mean (chunks of 16) in 8 bits with a scale of its own. Its exact score is its score by the copy, give or take the query's
+ * length times that of what rounding left. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,7 +22,15 @@
 #include "questions.h"
 #include "render.h"
 
-enum { CHUNK_KINDS = 3, TOP_KINDS = 2, BOUNDS = 3, LAYERS_MAX = 64, QUESTIONS_ASKED_MAX = 1024, BATCH = 16 };
+enum {
+    CHUNK_KINDS = 3,
+    TOP_KINDS = 2,
+    BOUNDS = 3,
+    LAYERS_MAX = 64,
+    QUESTIONS_ASKED_MAX = 1024,
+    BATCH = 16,
+    DIMS_MAX = 1024
+};
 
 static const uint32_t chunk_frames[CHUNK_KINDS] = { 16, 128, 1024 };
 static const uint32_t tops[TOP_KINDS] = { 8, 64 };
@@ -44,6 +56,7 @@ struct pruning {
     uint8_t **payloads; /* [frames] */
     uint32_t dims;
     double scanned[LAYERS_MAX][CHUNK_KINDS][TOP_KINDS][BOUNDS]; /* shares, added up */
+    double left[LAYERS_MAX][TOP_KINDS];                         /* by the 8-bit copy; shares of frames */
     uint32_t asked[LAYERS_MAX];
     struct model_chosen *chosen;
     float *scores, *sorted;
@@ -139,12 +152,23 @@ static int greatest_first(const void *a, const void *b)
     return (x < y) - (x > y);
 }
 
+static void mean_of(const struct pruning *pruning, uint32_t layer, uint32_t first, uint32_t count,
+                    float *mean)
+{
+    for (uint32_t d = 0; d < pruning->dims; d++) {
+        mean[d] = 0;
+        for (uint32_t i = first; i < first + count; i++)
+            mean[d] += key_of(pruning, i, layer)[d] / (float)count;
+    }
+}
+
 static void bound_chunk(const struct pruning *pruning, const float *query, uint32_t layer, uint32_t first,
                         uint32_t count, double bounds[BOUNDS])
 {
     double box = 0, dot = 0, norm = 0, radius = 0;
-    float mean[1024] = { 0 };
+    float mean[DIMS_MAX];
 
+    mean_of(pruning, layer, first, count, mean);
     for (uint32_t d = 0; d < pruning->dims; d++) {
         float least = INFINITY, greatest = -INFINITY;
 
@@ -153,7 +177,6 @@ static void bound_chunk(const struct pruning *pruning, const float *query, uint3
 
             least = fminf(least, number);
             greatest = fmaxf(greatest, number);
-            mean[d] += number / (float)count;
         }
         box += query[d] * (query[d] > 0 ? greatest : least);
         dot += query[d] * mean[d];
@@ -189,6 +212,41 @@ static void count_chunks(struct pruning *pruning, const float *query, uint32_t l
     }
 }
 
+/* The greatest that the frame's score may be, by the copy. */
+static double greatest_by_copy(const struct pruning *pruning, const float *query, const float *key,
+                               const float *mean)
+{
+    double largest = 0, dot = 0, lost = 0, norm = 0, scale;
+
+    for (uint32_t d = 0; d < pruning->dims; d++)
+        largest = fmax(largest, fabs((double)key[d] - mean[d]));
+    scale = largest / 127;
+    for (uint32_t d = 0; d < pruning->dims; d++) {
+        double off = (double)key[d] - mean[d], kept = scale > 0 ? rint(off / scale) * scale : 0;
+
+        dot += query[d] * (mean[d] + kept);
+        lost += (off - kept) * (off - kept);
+        norm += (double)query[d] * query[d];
+    }
+    return dot + sqrt(norm) * sqrt(lost);
+}
+
+static void count_left(struct pruning *pruning, const float *query, uint32_t layer)
+{
+    uint32_t size = chunk_frames[0];
+
+    for (uint32_t i = 0; i < pruning->options.frames / size * size; i++) {
+        float mean[DIMS_MAX];
+        double greatest;
+
+        mean_of(pruning, layer, i / size * size, size, mean);
+        greatest = greatest_by_copy(pruning, query, key_of(pruning, i, layer), mean);
+        for (uint32_t top = 0; top < TOP_KINDS; top++)
+            pruning->left[layer][top] +=
+                (greatest >= pruning->sorted[tops[top] - 1]) / (double)pruning->options.frames;
+    }
+}
+
 static bool retrieve(void *arg, uint32_t layer, const float *folded, const struct model_chosen **chosen_p,
                      size_t *count_p, struct status *st)
 {
@@ -205,6 +263,7 @@ static bool retrieve(void *arg, uint32_t layer, const float *folded, const struc
     qsort(pruning->sorted, pruning->options.frames, sizeof *pruning->sorted, greatest_first);
     for (uint32_t kind = 0; kind < CHUNK_KINDS; kind++)
         count_chunks(pruning, folded, layer, kind);
+    count_left(pruning, folded, layer);
     pruning->asked[layer]++;
     for (uint32_t i = 0; i < pruning->options.frames && count < tops[0]; i++)
         if (pruning->scores[i] >= pruning->sorted[tops[0] - 1])
@@ -249,6 +308,11 @@ static void report(const struct pruning *pruning, uint32_t questions)
                     printf(" %6.1f %%", 100 * pruning->scanned[layer][kind][top][b] / pruning->asked[layer]);
                 printf("\n");
             }
+    printf("\nframes that an 8-bit copy of their keys leaves to be scored exactly\n\n");
+    for (uint32_t layer = 0; layer < pruning->geometry->layers; layer++)
+        for (uint32_t top = 0; top < TOP_KINDS; top++)
+            printf("%5u       %5u %6.2f %%\n", layer, tops[top],
+                   100 * pruning->left[layer][top] / pruning->asked[layer]);
 }
 
 static void run(struct pruning *pruning)
@@ -306,7 +370,7 @@ int main(int argc, char **argv)
         die(st.text);
     pruning.geometry = model_geometry(pruning.model);
     pruning.dims = pruning.geometry->kv_heads * pruning.geometry->head_dim;
-    if (pruning.dims > 1024 || pruning.geometry->layers > LAYERS_MAX)
+    if (pruning.dims > DIMS_MAX || pruning.geometry->layers > LAYERS_MAX)
         die("the demo model has another shape");
     run(&pruning);
     model_close(pruning.model);
