@@ -11,27 +11,41 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { KV_FIGURES = 32, KV_ROUNDS = 96 };
+enum { KV_FIGURES = 32, KV_ROUNDS = 256 };
 
 /* Ends the program: exit code 1. Any thread. */
 void kv_die(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
 
-/* One round's sample. Rates are bytes a second; times (is_time) seconds, of which the limit is the least. */
-struct kv_sample {
-    const char *name;  /* of the figure, the same pointer each round */
-    const char *limit; /* what bounds it */
-    double value, bound;
-    double goal; /* share to be reached; 0: none */
-    bool is_time;
-    double own_cpu,
-        store_cpu; /* seconds of processors for a GB, of the caller and of the store; 0: not told */
+/* What the machine did at most: bytes a second, and seconds of all processors for a GB. */
+struct kv_limit {
+    double rate, cpu;
 };
-void kv_add(const struct kv_sample *sample);
+
+/* A figure: the same pointers each round. */
+struct kv_figure {
+    const char *name;  /* short, as --only takes it */
+    const char *title; /* what is measured */
+    const char *limit; /* what bounds it */
+    double goal;       /* share to be reached; 0: none */
+};
+
+/* What one round found. */
+struct kv_sample {
+    double bytes, seconds;
+    double own_cpu_s, store_cpu_s; /* of processors, of the caller and of the store */
+    bool is_time;                  /* shown as a time: that of the store's processors */
+};
+
+/* The limits were measured right before and right after; their mean bounds the sample. */
+void kv_add(const struct kv_figure *figure, const struct kv_sample *sample, const struct kv_limit limits[2]);
+
+/* One more measure of a limit, for the head of the report. */
+void kv_add_limit(const char *name, struct kv_limit limit);
+
+/* Of the figure's last round, for people: "7.31 GB/s, 81 % of its limit". */
+void kv_print_last(const struct kv_figure *figure, char *to, uint32_t room);
 
 /* Medians, the shares' least and greatest, and the machine's limits, as a table or as JSON. */
 void kv_report(bool as_json);
-
-/* The median of what was measured of one limit in this run; for the head of the report. */
-void kv_add_limit(const char *name, double bytes_per_second);
 
 #endif

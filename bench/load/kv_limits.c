@@ -9,8 +9,6 @@
 
 #include "base/clock.h"
 #include "base/require.h"
-#include "kv/kv_crc.h"
-#include "kv_figures.h"
 #include "kv_server.h"
 
 enum { THREADS_MAX = 64, DISK_ALIGN = 4096 };
@@ -49,6 +47,11 @@ double kv_threads(unsigned count, void (*run)(unsigned number, void *arg), void 
     return (double)(clock_mono_ns() - began) * 1e-9;
 }
 
+static struct kv_limit limit_of(double bytes, double seconds, double cpu)
+{
+    return (struct kv_limit){ .rate = bytes / seconds, .cpu = cpu / bytes * 1e9 };
+}
+
 /* --- memory --- */
 
 struct memory_test {
@@ -69,12 +72,12 @@ static void copy_share(unsigned number, void *arg)
         memcpy(test->to[number] + i % slots * test->piece, test->from + i * test->piece, test->piece);
 }
 
-double kv_limit_copy(const uint8_t *from, size_t bytes, size_t piece, size_t room, unsigned threads)
+struct kv_limit kv_limit_copy(const uint8_t *from, size_t bytes, size_t piece, size_t room, unsigned threads)
 {
     struct memory_test test = {
         .from = from, .bytes = bytes, .piece = piece, .room = room, .threads = threads
     };
-    double seconds;
+    double seconds, cpu;
 
     for (unsigned i = 0; i < threads; i++) {
         test.to[i] = aligned_alloc(DISK_ALIGN, room);
@@ -82,25 +85,12 @@ double kv_limit_copy(const uint8_t *from, size_t bytes, size_t piece, size_t roo
             kv_die("no memory for %zu bytes", room);
         memset(test.to[i], 1, room);
     }
+    cpu = -kv_own_cpu();
     seconds = kv_threads(threads, copy_share, &test);
+    cpu += kv_own_cpu();
     for (unsigned i = 0; i < threads; i++)
         free(test.to[i]);
-    return (double)(bytes / piece * piece) / seconds;
-}
-
-static void crc_all(unsigned number, void *arg)
-{
-    struct memory_test *test = arg;
-
-    for (size_t at = 0; at + test->piece <= test->bytes; at += test->piece)
-        test->sink += kv_crc(0, test->from + at, test->piece);
-}
-
-double kv_limit_crc(const uint8_t *from, size_t bytes, size_t piece)
-{
-    struct memory_test test = { .from = from, .bytes = bytes, .piece = piece };
-
-    return (double)(bytes / piece * piece) / kv_threads(1, crc_all, &test);
+    return limit_of((double)(bytes / piece * piece), seconds, cpu);
 }
 
 /* Four runs beside each other, which a processor reads faster than one, and eight sums, so that the loop waits for memory and
@@ -120,13 +110,14 @@ static void read_all(unsigned number, void *arg)
         test->sink += sums[i];
 }
 
-double kv_limit_read(const uint8_t *from, size_t bytes)
+struct kv_limit kv_limit_read(const uint8_t *from, size_t bytes)
 {
     struct memory_test test = { .from = from, .bytes = bytes };
-    double used = -kv_own_cpu();
+    double cpu = -kv_own_cpu();
 
     kv_threads(1, read_all, &test);
-    return (double)bytes / (used + kv_own_cpu());
+    cpu += kv_own_cpu();
+    return limit_of((double)bytes, cpu, cpu);
 }
 
 /* --- the disk --- */
@@ -182,20 +173,23 @@ static void remove_file(const char *folder, const char *name)
     unlink(path);
 }
 
-double kv_limit_disk_write(const char *folder, size_t bytes, size_t piece, unsigned threads)
+struct kv_limit kv_limit_disk_write(const char *folder, size_t bytes, size_t piece, unsigned threads)
 {
     struct disk_test test = { .bytes = bytes, .piece = piece, .threads = threads };
     uint64_t began;
+    double cpu;
 
     test.fd = open_file(folder, "limit.write", bytes);
     began = clock_mono_ns();
+    cpu = -kv_own_cpu();
     kv_threads(threads, write_share, &test);
     if (fdatasync(test.fd) != 0)
         kv_die("sync of the disk's limit: %m");
     began = clock_mono_ns() - began;
+    cpu += kv_own_cpu();
     close(test.fd);
     remove_file(folder, "limit.write");
-    return (double)(bytes / piece * piece) / ((double)began * 1e-9);
+    return limit_of((double)(bytes / piece * piece), (double)began * 1e-9, cpu);
 }
 
 static void read_share(unsigned number, void *arg)
@@ -215,11 +209,11 @@ static void read_share(unsigned number, void *arg)
     free(buffer);
 }
 
-double kv_limit_disk_read(const char *folder, size_t bytes, size_t piece, unsigned threads)
+struct kv_limit kv_limit_disk_read(const char *folder, size_t bytes, size_t piece, unsigned threads)
 {
     static bool is_there;
     struct disk_test test = { .bytes = bytes, .piece = 1 << 20, .threads = 4, .seed = clock_mono_ns() };
-    double seconds;
+    double seconds, cpu;
 
     test.fd = open_file(folder, "limit.read", bytes);
     if (!is_there)
@@ -228,7 +222,9 @@ double kv_limit_disk_read(const char *folder, size_t bytes, size_t piece, unsign
     is_there = true;
     test.piece = piece;
     test.threads = threads;
+    cpu = -kv_own_cpu();
     seconds = kv_threads(threads, read_share, &test);
+    cpu += kv_own_cpu();
     close(test.fd);
-    return (double)(bytes / piece * piece) / seconds;
+    return limit_of((double)(bytes / piece * piece), seconds, cpu);
 }

@@ -15,7 +15,6 @@
 #include <unistd.h>
 
 #include "base/require.h"
-#include "kv_figures.h"
 #include "kv_limits.h"
 #include "kv_server.h"
 
@@ -279,12 +278,12 @@ static void receive_share(unsigned number, void *arg)
     grpc_completion_queue_destroy(receiver->queue);
 }
 
-double kv_raw_receive(unsigned channels, double *own_cpu_p, double *sender_cpu_p)
+struct kv_limit kv_raw_receive(unsigned channels)
 {
     static struct receiver receivers[CHANNELS_MAX];
     grpc_channel_args args = arguments();
     char target[64];
-    double bytes = (double)(slice_count * slice_size), seconds;
+    double bytes = (double)(slice_count * slice_size), seconds, cpu;
 
     if (channels > CHANNELS_MAX)
         kv_die("%u channels; at most %d", channels, CHANNELS_MAX);
@@ -306,11 +305,9 @@ double kv_raw_receive(unsigned channels, double *own_cpu_p, double *sender_cpu_p
         receiver->first = slice_count * i / channels;
         receiver->end = slice_count * (i + 1) / channels;
     }
-    *own_cpu_p = -kv_own_cpu();
-    *sender_cpu_p = -kv_cpu_of(sender_pid);
+    cpu = -kv_own_cpu() - kv_cpu_of(sender_pid);
     seconds = kv_threads(channels, receive_share, receivers);
-    *own_cpu_p = (*own_cpu_p + kv_own_cpu()) / bytes * 1e9;
-    *sender_cpu_p = (*sender_cpu_p + kv_cpu_of(sender_pid)) / bytes * 1e9;
+    cpu += kv_own_cpu() + kv_cpu_of(sender_pid);
     grpc_shutdown();
-    return bytes / seconds;
+    return (struct kv_limit){ .rate = bytes / seconds, .cpu = cpu / bytes * 1e9 };
 }

@@ -9,10 +9,12 @@
 
 #include <stddef.h>
 
+#include "kv_figures.h"
+
 /* Forks the sender, which ends with this process. */
 void kv_raw_start(size_t slices, size_t slice_bytes);
 
-/* Every channel gets its share of the slices; bytes a second. Processor time for a GB, here and in the sender, where asked. */
-double kv_raw_receive(unsigned channels, double *own_cpu_p, double *sender_cpu_p);
+/* Every channel gets its share of the slices. */
+struct kv_limit kv_raw_receive(unsigned channels);
 
 #endif
