@@ -6,6 +6,7 @@
 #include <pthread.h>
 
 #include "base/bytes.h"
+#include "kv/kv_crc_internal.h"
 
 enum { CRC_ONE = 1u << 31, CRC_X = 1u << 30, CRC_POLYNOMIAL = 0x82f63b78 };
 enum { PIECE_BYTES = 1 << 30 }; /* isa-l takes an int */
@@ -17,6 +18,12 @@ uint32_t kv_crc(uint32_t crc, const void *data, size_t len)
 {
     const uint8_t *at = data;
 
+    if (len >= KV_CRC_FOLD_BYTES) {
+        size_t done = kv_crc_fold(&crc, at, len);
+
+        at += done;
+        len -= done;
+    }
     crc = ~crc;
     while (len > 0) {
         size_t piece = len < PIECE_BYTES ? len : PIECE_BYTES;

@@ -18,6 +18,34 @@ TEST(crc_gives_the_published_values)
     CHECK_EQ(kv_crc(0, bytes, 0), 0);
 }
 
+/* By its definition, a bit at a time. */
+static uint32_t crc_by_bits(uint32_t crc, const uint8_t *bytes, size_t len)
+{
+    crc = ~crc;
+    for (size_t i = 0; i < len; i++) {
+        crc ^= bytes[i];
+        for (unsigned bit = 0; bit < 8; bit++)
+            crc = crc >> 1 ^ (crc & 1 ? 0x82f63b78 : 0);
+    }
+    return ~crc;
+}
+
+/* Long runs go through wider registers: around where they begin, around their steps, from every place in a line, and on from
+ * an earlier sum. */
+TEST(crc_of_long_runs_is_what_its_definition_says)
+{
+    enum { LEAST = 4096 - 300, MOST = 4096 + 600, LINE = 64 };
+    static uint8_t bytes[MOST + LINE];
+
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = (uint8_t)(i * 2246822519u >> 11);
+    for (size_t len = LEAST; len < MOST; len++) {
+        size_t at = len * 5 % LINE;
+
+        CHECK_EQ(kv_crc((uint32_t)len, bytes + at, len), crc_by_bits((uint32_t)len, bytes + at, len));
+    }
+}
+
 /* Going on, joining and computing at once agree for every split of a buffer. */
 TEST(crc_of_pieces_joins_to_the_crc_of_the_whole)
 {
