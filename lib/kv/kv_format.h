@@ -240,6 +240,19 @@ uint32_t kv_record_checksum(struct kv_record *record, uint8_t *image);
  * One pass. */
 uint32_t kv_record_take(struct kv_record *record, const void *payload, uint8_t *image);
 
+/* The same for a payload that comes in pieces, in order: begun, each added as it comes, and ended when all of it has come;
+ * more than all may not. The caller's memory, nobody else's. Any thread, one at a time. */
+struct kv_record_intake {
+    uint32_t part;        /* that comes: the keys, then the slices */
+    uint64_t at, left;    /* its next byte, in the image; what is to come of it */
+    uint32_t crc;         /* of what has come of it */
+    uint32_t payload_crc; /* of all before it */
+};
+void kv_record_intake_begin(const struct kv_record *record, struct kv_record_intake *intake);
+void kv_record_intake_add(struct kv_record *record, struct kv_record_intake *intake, const void *from,
+                          size_t len, uint8_t *image);
+uint32_t kv_record_intake_end(struct kv_record *record, struct kv_record_intake *intake, uint8_t *image);
+
 /* Writes the header into the image; returns its CRC, the next record's chain. */
 uint32_t kv_record_put(const struct kv_record *record, const struct kv_super *super, uint8_t *image);
 

@@ -116,56 +116,102 @@ static void zero_between(uint8_t *image, uint64_t from, uint64_t to)
     memset(image + from, 0, to - from);
 }
 
-/* Of a part that is in the image already, or (payload not NULL) is copied there from the payload's next bytes. */
-static uint32_t part_crc(const uint8_t **payload, uint8_t *image, uint64_t bytes)
+/* Part 0 are the keys, then come the slices. */
+static void part_begins(const struct kv_record *record, struct kv_record_intake *intake, uint64_t at)
 {
-    uint32_t crc;
+    bool is_slice = intake->part > 0 && intake->part <= 2 * record->layers;
 
-    if (*payload == NULL)
-        return kv_crc(0, image, bytes);
-    crc = kv_crc_copy(0, image, *payload, bytes);
-    *payload += bytes;
-    return crc;
+    intake->at = at;
+    intake->left = intake->part == 0 ? record->keys_bytes
+                   : is_slice        ? record->slices[intake->part - 1].bytes
+                                     : 0;
+    intake->crc = 0;
 }
 
-static uint32_t checksum(struct kv_record *record, const uint8_t *payload, uint8_t *image)
+void kv_record_intake_begin(const struct kv_record *record, struct kv_record_intake *intake)
 {
     struct kv_layout layout;
-    uint64_t at;
-    uint32_t payload_crc;
 
+    kv_record_layout(record, &layout);
+    *intake = (struct kv_record_intake){ 0 };
+    part_begins(record, intake, layout.keys);
+}
+
+/* K ends where V begins; what lies behind keys and V is zeroed. */
+static void part_ends(struct kv_record *record, struct kv_record_intake *intake, uint8_t *image)
+{
+    uint32_t part = intake->part++;
+    uint64_t bytes = part == 0 ? record->keys_bytes : record->slices[part - 1].bytes;
+    uint64_t next = part % 2 == 0 ? round_up(intake->at, KV_PART_ALIGN) : intake->at;
+
+    if (part == 0)
+        record->keys_crc = intake->crc;
+    else
+        record->slices[part - 1].crc = intake->crc;
+    intake->payload_crc = kv_crc_join(intake->payload_crc, intake->crc, bytes);
+    zero_between(image, intake->at, next);
+    part_begins(record, intake, next);
+}
+
+/* `from` NULL: they are in the image already. */
+static void intake_add(struct kv_record *record, struct kv_record_intake *intake, const uint8_t *from,
+                       uint64_t len, uint8_t *image)
+{
+    while (intake->part <= 2 * record->layers) {
+        uint64_t here = min_u64(intake->left, len);
+        uint8_t *to = image + intake->at;
+
+        intake->crc = from == NULL ? kv_crc(intake->crc, to, here) : kv_crc_copy(intake->crc, to, from, here);
+        from = from == NULL ? NULL : from + here;
+        intake->at += here;
+        intake->left -= here;
+        len -= here;
+        if (intake->left > 0)
+            return;
+        part_ends(record, intake, image);
+    }
+    REQUIRE(len == 0);
+}
+
+void kv_record_intake_add(struct kv_record *record, struct kv_record_intake *intake, const void *from,
+                          size_t len, uint8_t *image)
+{
+    intake_add(record, intake, from, len, image);
+}
+
+uint32_t kv_record_intake_end(struct kv_record *record, struct kv_record_intake *intake, uint8_t *image)
+{
+    struct kv_layout layout;
+
+    REQUIRE(intake->part > 2 * record->layers);
     kv_record_layout(record, &layout);
     zero_between(image, layout.note + record->note_bytes, layout.thumbnail);
     zero_between(image, layout.thumbnail + record->thumbnail_bytes, layout.embedding);
     zero_between(image, layout.embedding + record->embedding_bytes, layout.keys);
-    zero_between(image, layout.keys + record->keys_bytes, layout.slices);
     record->note_crc = kv_crc(0, image + layout.note, record->note_bytes);
     record->thumbnail_crc = kv_crc(0, image + layout.thumbnail, record->thumbnail_bytes);
     record->embedding_crc = kv_crc(0, image + layout.embedding, record->embedding_bytes);
-    record->keys_crc = part_crc(&payload, image + layout.keys, record->keys_bytes);
-    payload_crc = record->keys_crc;
-    at = layout.slices;
-    for (uint32_t i = 0; i < 2 * record->layers; i++) {
-        struct kv_slice *slice = &record->slices[i];
-        uint64_t end = at + slice->bytes;
+    zero_between(image, intake->at, layout.record_bytes);
+    return intake->payload_crc;
+}
 
-        slice->crc = part_crc(&payload, image + at, slice->bytes);
-        payload_crc = kv_crc_join(payload_crc, slice->crc, slice->bytes);
-        at = i % 2 == 0 ? end : round_up(end, KV_PART_ALIGN);
-        zero_between(image, end, at);
-    }
-    zero_between(image, at, layout.record_bytes);
-    return payload_crc;
+static uint32_t take_all(struct kv_record *record, const void *payload, uint8_t *image)
+{
+    struct kv_record_intake intake;
+
+    kv_record_intake_begin(record, &intake);
+    intake_add(record, &intake, payload, kv_record_payload_bytes(record), image);
+    return kv_record_intake_end(record, &intake, image);
 }
 
 uint32_t kv_record_checksum(struct kv_record *record, uint8_t *image)
 {
-    return checksum(record, NULL, image);
+    return take_all(record, NULL, image);
 }
 
 uint32_t kv_record_take(struct kv_record *record, const void *payload, uint8_t *image)
 {
-    return checksum(record, payload, image);
+    return take_all(record, payload, image);
 }
 
 /* What comes before the slices. */

@@ -28,13 +28,14 @@ struct append {
     struct ram_slot *slot; /* NULL: none at hand */
     uint32_t payload_crc;
     struct kv_place place; /* in the writer's pool; length 0: in chunks */
-    uint64_t received_bytes, skip_bytes;
+    uint64_t left_bytes;   /* to come in chunks, of the block, or of one that is known and skipped */
+    struct kv_record_intake intake;
     bool is_checked;                /* only its storing is left */
     const Reelkv__V1__Block *block; /* its message, which lives until the next is read */
-    /* copying and checking it, on a computing thread */
+    /* copying and checking it, on a computing thread, when it lies in the writer's pool */
     struct work work;
     bool is_working;
-    uint32_t found_crc;
+    uint32_t found_crc; /* of its bytes as they stand in the store's memory */
 };
 
 void append_read_next(struct append *append);

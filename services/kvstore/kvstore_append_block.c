@@ -45,7 +45,7 @@ void append_stop_waiting(struct append *append)
 
 bool append_wants_chunk(const struct append *append)
 {
-    return append->slot != NULL || append->skip_bytes > 0;
+    return append->slot != NULL || append->left_bytes > 0;
 }
 
 /* --- a block --- */
@@ -76,24 +76,15 @@ static void work_run(struct work *work)
     uint8_t *image = ram_bytes(append->kvstore->store->arena, append->slot);
 
     append->found_crc =
-        append->place.length > 0
-            ? kv_record_take(&append->record,
-                             kv_pool_reader_at(shm_pool_reader(append->pool), &append->place), image)
-            : kv_record_checksum(&append->record, image);
+        kv_record_take(&append->record, kv_pool_reader_at(shm_pool_reader(append->pool), &append->place),
+                       image);
 }
 
-static void work_done(struct work *work)
+/* All of it is in its slot. */
+static void block_arrived(struct append *append)
 {
-    struct append *append = container_of(work, struct append, work);
     struct status st = { 0 };
 
-    append->is_working = false;
-    if (append->call == NULL) {
-        append_free(append);
-        return;
-    }
-    if (append->stream == NULL)
-        return; /* fenced: on_end comes */
     if (append->found_crc != append->payload_crc) {
         status_fail(&st, STATUS_DATA_LOSS, "block %llu: its checksum is %08x, the writer said %08x",
                     (unsigned long long)append->record.seq, append->found_crc, append->payload_crc);
@@ -104,7 +95,18 @@ static void work_done(struct work *work)
     store_block(append);
 }
 
-static void check_block(struct append *append)
+static void work_done(struct work *work)
+{
+    struct append *append = container_of(work, struct append, work);
+
+    append->is_working = false;
+    if (append->call == NULL)
+        append_free(append);
+    else if (append->stream != NULL) /* else it is fenced, and on_end comes */
+        block_arrived(append);
+}
+
+static void take_block(struct append *append)
 {
     append->work = (struct work){ .run = work_run, .done = work_done };
     append->is_working = work_pool_submit(append->kvstore->store->computing, &append->work);
@@ -121,10 +123,12 @@ static void receive_block(struct append *append, const Reelkv__V1__Block *block)
     if (block->thumbnail.len > 0)
         memcpy(ram_bytes(append->kvstore->store->arena, append->slot) + layout.thumbnail,
                block->thumbnail.data, block->thumbnail.len);
-    if (append->place.length > 0)
-        check_block(append);
-    else
-        append_read_next(append);
+    if (append->place.length > 0) {
+        take_block(append);
+        return;
+    }
+    kv_record_intake_begin(&append->record, &append->intake);
+    append_read_next(append);
 }
 
 bool append_retry(struct ram_waiter *waiter)
@@ -142,7 +146,7 @@ bool append_retry(struct ram_waiter *waiter)
     } else if (append->is_checked) {
         store_block(append);
     } else {
-        check_block(append);
+        take_block(append);
     }
     if (!waiter->is_waiting)
         return true;
@@ -188,11 +192,10 @@ void append_on_block(struct append *append, const Reelkv__V1__Block *block)
         append_finish(append, &st);
         return;
     }
-    append->received_bytes = 0;
+    append->left_bytes = append->place.length > 0 ? 0 : block->payload_bytes;
     append->is_checked = false;
     append->payload_crc = block->payload_crc32c;
     if (is_known) {
-        append->skip_bytes = append->place.length > 0 ? 0 : block->payload_bytes;
         append_send_ack(append);
         append_read_next(append);
         return;
@@ -205,37 +208,29 @@ void append_on_block(struct append *append, const Reelkv__V1__Block *block)
         receive_block(append, block);
 }
 
+/* Copied and checked in one pass, on the loop: what has just come is in a cache. */
 void append_on_chunk(struct append *append, const struct rpc_payload *payload)
 {
-    uint64_t left =
-        append->slot == NULL
-            ? append->skip_bytes
-            : kv_payload_bytes(&append->stream->geometry, append->record.tokens) - append->received_bytes;
-    size_t done = 0;
     struct status st = { 0 };
 
-    if (payload->len == 0 || payload->len > left || append->place.length > 0) {
+    if (payload->len == 0 || payload->len > append->left_bytes) {
         status_fail(&st, STATUS_INVALID, "a chunk of %zu bytes, %llu were to come", payload->len,
-                    (unsigned long long)left);
+                    (unsigned long long)append->left_bytes);
         append_finish(append, &st);
         return;
     }
-    if (append->slot == NULL) {
-        append->skip_bytes -= payload->len;
-        append_read_next(append);
-        return;
-    }
-    while (done < payload->len) {
-        struct kv_run run = kv_record_run(&append->record, append->received_bytes);
-        size_t part = run.bytes < payload->len - done ? run.bytes : payload->len - done;
+    append->left_bytes -= payload->len;
+    if (append->slot != NULL) {
+        uint8_t *image = ram_bytes(append->kvstore->store->arena, append->slot);
 
-        rpc_payload_copy(payload, done, ram_bytes(append->kvstore->store->arena, append->slot) + run.image,
-                         part);
-        done += part;
-        append->received_bytes += part;
+        for (uint32_t i = 0; i < payload->piece_count; i++)
+            kv_record_intake_add(&append->record, &append->intake, payload->pieces[i].data,
+                                 payload->pieces[i].len, image);
+        if (append->left_bytes == 0) {
+            append->found_crc = kv_record_intake_end(&append->record, &append->intake, image);
+            block_arrived(append);
+            return;
+        }
     }
-    if (payload->len == left)
-        check_block(append);
-    else
-        append_read_next(append);
+    append_read_next(append);
 }
