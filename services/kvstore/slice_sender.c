@@ -18,6 +18,7 @@ struct slice_item {
     bool has_slice, has_thumbnail;
     bool is_shared;                /* its place is told: its call has a lease on the slot */
     bool has_lease;                /* this item is the lease */
+    bool is_read;                  /* its bytes were not in shared memory when it was made */
     struct slice_item *next_lease; /* another call's, on the same slot */
     uint32_t pending;              /* reads under way */
     uint32_t refs;
@@ -88,8 +89,8 @@ static bool start_read(struct slice_item *item, struct slice_read *read, uint32_
 
 /* The heads of a message behind its first. */
 struct slice_heads {
-    Reelkv__V1__SliceHead more[SLICE_SENDER_WINDOW], *list[SLICE_SENDER_WINDOW];
-    Reelkv__V1__ShmPlace places[SLICE_SENDER_WINDOW];
+    Reelkv__V1__SliceHead more[SLICE_SENDER_PLACES], *list[SLICE_SENDER_PLACES];
+    Reelkv__V1__ShmPlace places[SLICE_SENDER_PLACES];
 };
 
 /* --- leases --- */
@@ -183,13 +184,16 @@ static struct slice_item *item_create(struct slice_sender *sender, const struct 
 /* Keeps reads ahead of the sending. */
 static void read_ahead(struct slice_sender *sender)
 {
-    while (sender->next_read < sender->count && sender->ahead < SLICE_SENDER_WINDOW) {
+    while (sender->next_read < sender->count && sender->ahead < SLICE_SENDER_PLACES &&
+           sender->reading < SLICE_SENDER_WINDOW) {
         struct slice_item *item = item_create(sender, &sender->targets[sender->next_read]);
 
         if (item == NULL)
             return;
+        item->is_read = item->pending > 0 || !item->is_shared;
         sender->next_read++;
         sender->ahead++;
+        sender->reading += item->is_read;
         *sender->last_link = item;
         sender->last_link = &item->next;
     }
@@ -251,7 +255,7 @@ static uint32_t fill_more(const struct slice_item *first, struct slice_heads *he
 {
     uint32_t count = 0;
 
-    for (const struct slice_item *item = first->next; item != NULL && count < SLICE_SENDER_WINDOW;
+    for (const struct slice_item *item = first->next; item != NULL && count < SLICE_SENDER_PLACES;
          item = item->next) {
         if (item->pending > 0 || !item->is_shared || item->has_thumbnail)
             break;
@@ -310,6 +314,7 @@ static void take_first(struct slice_sender *sender)
     if (sender->first == NULL)
         sender->last_link = &sender->first;
     sender->ahead--;
+    sender->reading -= item->is_read;
     if (item->has_lease) {
         item->next = sender->leases;
         sender->leases = item;
