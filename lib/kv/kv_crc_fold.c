@@ -1,9 +1,9 @@
 /* Checking, and copying and checking in one pass: what is summed is what was loaded and stored, so that the bytes cross the
- * memory bus once each way. Long runs are stored past the caches: no copy of this size would stay in them, and a store that
- * misses would fetch the line first.
+ * memory bus once each way. Runs of some KiB are stored past the caches, for they are parts of much more: none of it would
+ * stay there, and a store that misses would fetch the line first.
  *
- * Memory is what both wait for. The processor asks ahead by itself only within a page, and to the nearest cache only a
- * few lines at once: so the next page is asked for here, to the second cache, which has room for more on their way.
+ * Memory is what both wait for: the next page is asked for while this one is summed, and to the second cache, which has room
+ * for more on their way than the first (measured: 65 ms for a GB, 80 without asking).
  *
  * Sixteen 128-bit sums run side by side, each with every sixteenth piece. Folding moves a sum over the 256 bytes to
  * its next piece: with the bits reflected, its first half is multiplied by x^(2048 + 32), its second by x^(2048 - 32). What
@@ -20,7 +20,7 @@
 
 #define FOLDING __attribute__((target("avx512f,avx512vl,pclmul,vpclmulqdq")))
 
-enum { STEP_BYTES = 256, LINE_BYTES = 64, AHEAD_BYTES = 4096, STREAM_BYTES = 128 << 10 };
+enum { STEP_BYTES = 256, LINE_BYTES = 64, AHEAD_BYTES = 4096, STREAM_BYTES = 8 << 10 };
 
 /* Where what was loaded goes besides the sum. */
 enum target { NOWHERE, CACHES, PAST_CACHES };
