@@ -123,6 +123,7 @@ static grpc_channel_args arguments(void)
           .key = (char *)GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES,
           .value.integer = 1 << 20 },
         { .type = GRPC_ARG_INTEGER, .key = (char *)GRPC_ARG_HTTP2_BDP_PROBE, .value.integer = 0 },
+        { .type = GRPC_ARG_INTEGER, .key = (char *)GRPC_ARG_HTTP2_MAX_FRAME_SIZE, .value.integer = 1 << 20 },
     };
 
     return (grpc_channel_args){ ARRAY_LEN(args), args };

@@ -33,6 +33,7 @@ static grpc_channel *grpc_channel_of(const struct rpc_channel *channel,
         { GRPC_ARG_ENABLE_PER_MESSAGE_DECOMPRESSION, 0 },          /* nor for servers that do not heed it */
         { GRPC_ARG_HTTP2_BDP_PROBE, 0 },
         { GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, RPC_LOOKAHEAD_BYTES },
+        { GRPC_ARG_HTTP2_MAX_FRAME_SIZE, RPC_FRAME_BYTES },
         { GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1 }, /* equal channels do not share a connection */
         { GRPC_ARG_ENABLE_RETRIES, 0 },            /* they keep copies of what was sent; callers decide */
         { GRPC_ARG_ENABLE_HTTP_PROXY, 0 },         /* http_proxy in the environment is not for us */

@@ -23,6 +23,8 @@ enum {
     RPC_QUEUED_MESSAGES = 16,        /* written to one call and not yet taken by the transport */
     RPC_QUEUED_BYTES = 4 << 20,      /* the queue takes one more while it holds less than this */
     RPC_LOOKAHEAD_BYTES = 1 << 20,   /* what a sender may have on its way, per stream, before anyone asks */
+    RPC_FRAME_BYTES =
+        1 << 20, /* of HTTP/2, that is taken: payloads come in pieces that end where a frame does */
 };
 
 bool rpc_create(struct rpc **rpc_p, struct loop *loop, struct status *st);

@@ -195,6 +195,7 @@ static grpc_server *grpc_server_of(const struct rpc_server *server, const struct
         { GRPC_COMPRESSION_CHANNEL_ENABLED_ALGORITHMS_BITSET, 1 }, /* none: inflating has no limit in gRPC */
         { GRPC_ARG_HTTP2_BDP_PROBE, 0 },
         { GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, or_default(options->lookahead_bytes, RPC_LOOKAHEAD_BYTES) },
+        { GRPC_ARG_HTTP2_MAX_FRAME_SIZE, RPC_FRAME_BYTES },
     };
     grpc_resource_quota *quota = grpc_resource_quota_create(NULL);
     grpc_arg args[ARRAY_LEN(rows) + 1];
