@@ -52,13 +52,13 @@ TEST(start_with_words_it_does_not_know)
 /* A stream.json that is no such thing: exit code 8, and nothing is written to it. */
 TEST(start_on_damage_has_a_code_of_its_own)
 {
-    char path[500];
+    char folder[400], path[500];
     struct file_text text;
 
     start();
-    snprintf(path, sizeof path, "%s/v1/default/cam-1", data);
-    CHECK_OK(file_make_folders(path, &st), st);
-    strcat(path, "/stream.json");
+    snprintf(folder, sizeof folder, "%s/v1/default/cam-1", data);
+    CHECK_OK(file_make_folders(folder, &st), st);
+    snprintf(path, sizeof path, "%s/stream.json", folder);
     CHECK_OK(file_write_durable(path, "{ \"namespace\":", 14, &st), st);
     CHECK_EQ(RUN("--shm-socket", "none"), STATUS_EXIT_DATA_LOSS);
     CHECK_HAS(process_log(&process), "stream.json");
