@@ -201,9 +201,12 @@ static bool peer_shake(struct kv_shm_peer *peer, const struct kv_pool *own, stru
     put_u64(hello, HELLO_MAGIC);
     put_u32(hello + 8, SHM_VERSION);
     put_u32(hello + 12, own != NULL);
-    if (!send_message(peer->fd, hello, sizeof hello, own == NULL ? -1 : kv_pool_fd(own)))
+    /* A store that has no place for one more says so before it has heard anything, and closes. */
+    if (!send_message(peer->fd, hello, sizeof hello, own == NULL ? -1 : kv_pool_fd(own)) && errno != EPIPE)
         return status_fail(st, STATUS_UNAVAILABLE, "hello to kvstore: %m");
     len = receive_message(peer->fd, bytes, sizeof bytes, &arena_fd);
+    if (len < 0 && errno == ECONNRESET) /* told once; then comes what it said */
+        len = receive_message(peer->fd, bytes, sizeof bytes, &arena_fd);
     if (len < 0)
         return status_fail(st, STATUS_UNAVAILABLE, "no welcome from kvstore: %m");
     if (len == 0)

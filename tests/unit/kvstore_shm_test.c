@@ -22,7 +22,21 @@ static struct kvstore_shm *shm;
 static struct kv_pool *arena;
 static char path[108];
 
-static atomic_int accepts_fail; /* so many times: EMFILE (CMakeLists.txt) */
+/* Calls that fail so many times (CMakeLists.txt); those for memory on the loop's thread alone. */
+static atomic_int accepts_fail, accept_error = EMFILE, memory_passes, memory_fails;
+static pthread_t loop_thread;
+
+void *__real_calloc(size_t count, size_t each);
+void *__wrap_calloc(size_t count, size_t each);
+
+void *__wrap_calloc(size_t count, size_t each)
+{
+    if (memory_fails <= 0 || !pthread_equal(pthread_self(), loop_thread) ||
+        atomic_fetch_sub(&memory_passes, 1) > 0)
+        return __real_calloc(count, each);
+    memory_fails--;
+    return NULL;
+}
 
 int __real_accept4(int fd, struct sockaddr *address, socklen_t *len, int flags);
 int __wrap_accept4(int fd, struct sockaddr *address, socklen_t *len, int flags);
@@ -32,12 +46,13 @@ int __wrap_accept4(int fd, struct sockaddr *address, socklen_t *len, int flags)
     if (accepts_fail <= 0)
         return __real_accept4(fd, address, len, flags);
     accepts_fail--;
-    errno = EMFILE;
+    errno = accept_error;
     return -1;
 }
 
 static void start(void)
 {
+    loop_thread = pthread_self();
     snprintf(path, sizeof path, "%s/shm.sock", test_folder());
     CHECK_OK(loop_create(&loop, &st), st);
     CHECK_OK(kv_pool_create(&arena, "arena", POOL_BYTES, &st), st);
@@ -223,6 +238,94 @@ TEST(shm_peer_that_cannot_be_accepted_now_is_later)
     CHECK_EQ(accepts_fail, 0);
     CHECK_OK(peer.peer != NULL, peer.st);
     leave(&peer);
+    stop();
+}
+
+/* A connection that broke, or a call that was interrupted, is nothing to wait for. */
+TEST(shm_peer_behind_one_that_broke_is_accepted_at_once)
+{
+    static const int errors[] = { EAGAIN, EINTR, ECONNABORTED };
+    struct peer peer;
+
+    start();
+    for (size_t i = 0; i < sizeof errors / sizeof *errors; i++) {
+        accept_error = errors[i];
+        accepts_fail = 1;
+        join(&peer, false);
+        CHECK_EQ(accepts_fail, 0);
+        CHECK_OK(peer.peer != NULL, peer.st);
+        leave(&peer);
+    }
+    accept_error = EMFILE;
+    stop();
+}
+
+/* Of the store's allocations for it the n-th is refused. */
+static void first_without_memory(struct peer *peer, int n)
+{
+    pthread_t thread;
+
+    memset(peer, 0, sizeof *peer);
+    CHECK_OK(kv_pool_create(&peer->own, "own", POOL_BYTES, &st), st);
+    memory_passes = n - 1;
+    memory_fails = 1;
+    CHECK_EQ(pthread_create(&thread, NULL, connect_peer, peer), 0);
+    TURN_UNTIL(peer->is_done);
+    pthread_join(thread, NULL);
+    CHECK_EQ(memory_fails, 0);
+}
+
+/* Each is told so, and the next one is served. */
+TEST(shm_peers_for_which_there_is_no_memory)
+{
+    struct kvstore_shm *other;
+    struct peer peer;
+
+    start();
+    for (int n = 1; n <= 3; n++) { /* its session, what the loop needs for it, its pool */
+        struct peer first;
+
+        first_without_memory(&first, n);
+        CHECK(first.peer == NULL);
+        CHECK_EQ(first.st.code, STATUS_EXHAUSTED);
+        kv_pool_destroy(first.own);
+        join(&peer, true);
+        CHECK_OK(peer.peer != NULL, peer.st);
+        leave(&peer);
+    }
+    memory_passes = 0;
+    memory_fails = 1;
+    CHECK(!kvstore_shm_create(&other, loop, path, arena, &st));
+    CHECK_EQ(st.code, STATUS_EXHAUSTED);
+    stop();
+}
+
+/* A descriptor that is no pool: here a socket. */
+TEST(shm_pool_that_is_none_is_refused)
+{
+    union {
+        struct cmsghdr header;
+        char room[CMSG_SPACE(sizeof(int))];
+    } control = { 0 };
+    uint8_t hello[24] = "RKVHELLO\1\0\0\0\1";
+    struct iovec piece = { hello, sizeof hello };
+    struct msghdr message = {
+        .msg_iov = &piece, .msg_iovlen = 1, .msg_control = control.room, .msg_controllen = sizeof control.room
+    };
+    char text[300];
+    int fd;
+
+    start();
+    fd = connect_raw();
+    control.header = (struct cmsghdr){ .cmsg_level = SOL_SOCKET,
+                                       .cmsg_type = SCM_RIGHTS,
+                                       .cmsg_len = CMSG_LEN(sizeof fd) };
+    memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
+    CHECK_EQ(sendmsg(fd, &message, 0), (ssize_t)sizeof hello);
+    CHECK(hear(fd, text) > 40);
+    CHECK_HAS(text + 40, "not a memory file");
+    CHECK_EQ(hear(fd, text), 0);
+    close(fd);
     stop();
 }
 
