@@ -411,8 +411,8 @@ static void unlinked(struct work *work)
     }
     age->ok = true;
     log_info(&context, "segment_rewritten", "%s: %llu bytes were %llu, %llu frames went", age->made->base,
-              (unsigned long long)age->bytes_after, (unsigned long long)age->bytes_before,
-              (unsigned long long)age->dropped_frames);
+             (unsigned long long)age->bytes_after, (unsigned long long)age->bytes_before,
+             (unsigned long long)age->dropped_frames);
     age->store->disk_used_bytes -= age->segment->disk_bytes;
     segment_destroy(age->segment);
     age->segment = NULL;

@@ -192,10 +192,9 @@ TEST(age_keeps_keys_and_thumbnails)
 /* What lies in the range and below the number has gone, and its times with it; before and behind it all is as it was. */
 TEST(age_forgets_a_range)
 {
-    const struct segment_transform transform = { .forgets = true,
-                                                 .from_ns = fixture_pts(10),
-                                                 .to_ns = fixture_pts(20),
-                                                 .below_seq = 18 };
+    const struct segment_transform transform = {
+        .forgets = true, .from_ns = fixture_pts(10), .to_ns = fixture_pts(20), .below_seq = 18
+    };
     struct fixture_writer writer;
     struct fixture fixture;
     struct stream *stream;
