@@ -28,6 +28,13 @@ enum {
     LINE_BYTES = 64
 };
 
+/* As wide as this processor adds. */
+#if defined(__x86_64__)
+#define WIDE __attribute__((target_clones("arch=x86-64-v4", "avx2", "default"), optimize("O3")))
+#else
+#define WIDE
+#endif
+
 struct copy8_options {
     uint32_t frames, layers, dims, top, rounds;
 };
@@ -152,7 +159,7 @@ static uint32_t frame_at(uint32_t n)
     return n / GROUP * GROUP + n % SIDE * RUN_FRAMES + n % GROUP / SIDE;
 }
 
-__attribute__((optimize("O3"))) static void read_pass(struct bench *bench, const uint8_t *from, size_t bytes)
+WIDE static void read_pass(struct bench *bench, const uint8_t *from, size_t bytes)
 {
     size_t run_bytes = bytes / SIDE / LINE_BYTES * LINE_BYTES;
     uint64_t sums[LINE_BYTES / sizeof(uint64_t)] = { 0 };

@@ -93,9 +93,16 @@ struct kv_limit kv_limit_copy(const uint8_t *from, size_t bytes, size_t piece, s
     return limit_of((double)(bytes / piece * piece), seconds, cpu);
 }
 
+/* As wide as this processor adds. */
+#if defined(__x86_64__)
+#define WIDE __attribute__((target_clones("arch=x86-64-v4", "avx2", "default"), optimize("O3")))
+#else
+#define WIDE
+#endif
+
 /* Four runs beside each other, which a processor reads faster than one, and eight sums, so that the loop waits for memory and
  * not for itself. */
-static void read_all(unsigned number, void *arg)
+WIDE static void read_all(unsigned number, void *arg)
 {
     enum { RUNS = 4, LINE_BYTES = 64 };
     struct memory_test *test = arg;
