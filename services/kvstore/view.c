@@ -26,20 +26,18 @@ static bool is_in(const struct range *range, int64_t pts_ns)
     return pts_ns >= range->from_ns && pts_ns < range->to_ns;
 }
 
-static bool add_entry(struct view *view, const struct view_entry *entry)
+/* For all of the stream's chunks, whatever their times. */
+static bool reserve_entries(struct view *view, const struct stream *stream)
 {
-    uint32_t room = view->entry_room == 0 ? 64 : 2 * view->entry_room;
+    uint64_t wanted = view->entry_count;
     struct view_entry *entries;
 
-    if (view->entry_count == view->entry_room) {
-        entries = realloc(view->entries, room * sizeof *entries);
-        if (entries == NULL)
-            return false;
-        view->entries = entries;
-        view->entry_room = room;
-    }
-    index_chunk_ref(entry->chunk);
-    view->entries[view->entry_count++] = *entry;
+    for (uint32_t i = 0; i < stream->segment_count; i++)
+        wanted += stream->segments[i]->index.chunk_count;
+    entries = realloc(view->entries, (wanted + 1) * sizeof *entries);
+    if (entries == NULL)
+        return false;
+    view->entries = entries;
     return true;
 }
 
@@ -80,7 +78,7 @@ static uint32_t look_at_chunk(struct view *view, const struct index_chunk *chunk
     return mask;
 }
 
-static bool add_chunk(struct view *view, uint32_t stream, struct index_chunk *chunk,
+static void add_chunk(struct view *view, uint32_t stream, struct index_chunk *chunk,
                       const struct range *range)
 {
     struct view_entry entry = {
@@ -89,7 +87,23 @@ static bool add_chunk(struct view *view, uint32_t stream, struct index_chunk *ch
 
     if (chunk->count > 0 && chunk->first_pts_ns < range->to_ns && chunk->last_pts_ns >= range->from_ns)
         entry.mask = look_at_chunk(view, chunk, range);
-    return entry.mask == 0 || add_entry(view, &entry);
+    if (entry.mask == 0)
+        return;
+    index_chunk_ref(chunk);
+    view->entries[view->entry_count++] = entry;
+}
+
+/* Heads of chunks lie far apart, and of each a line or two is looked at. */
+enum { CHUNKS_AHEAD = 8 };
+
+static void add_chunks(struct view *view, uint32_t stream, const struct index_part *index,
+                       const struct range *range)
+{
+    for (uint32_t n = 0; n < index->chunk_count; n++) {
+        if (n + CHUNKS_AHEAD < index->chunk_count)
+            __builtin_prefetch(index->chunks[n + CHUNKS_AHEAD], 1);
+        add_chunk(view, stream, index->chunks[n], range);
+    }
 }
 
 /* Frames of a gap or a tombstone, as far as its times say they lie in the range. */
@@ -169,15 +183,16 @@ static bool add_stream(struct view *view, uint32_t index, const struct view_requ
         return status_fail(st, STATUS_NOT_FOUND, "stream %s/%s is not in this store", name->ns, name->name);
     if (!check_shape(view, stream, request, st))
         return false;
+    if (!reserve_entries(view, stream))
+        return status_fail(st, STATUS_EXHAUSTED, "no memory for a view of stream %s", name->name);
     *span = (struct view_span){ .first = view->entry_count };
     text_copy(span->ns, sizeof span->ns, name->ns);
     text_copy(span->name, sizeof span->name, name->name);
     for (uint32_t i = 0; i < stream->segment_count; i++) {
         const struct segment *segment = stream->segments[i];
 
-        for (uint32_t n = 0; !segment->is_leaving && n < segment->index.chunk_count; n++)
-            if (!add_chunk(view, index, segment->index.chunks[n], &range))
-                return status_fail(st, STATUS_EXHAUSTED, "no memory for a view of stream %s", name->name);
+        if (!segment->is_leaving)
+            add_chunks(view, index, &segment->index, &range);
     }
     span->end = view->entry_count;
     count_absent(view, stream, &range);
@@ -219,8 +234,11 @@ void view_unref(struct view *view)
 {
     if (view == NULL || --view->refs > 0)
         return;
-    for (uint32_t i = 0; i < view->entry_count; i++)
+    for (uint32_t i = 0; i < view->entry_count; i++) {
+        if (i + CHUNKS_AHEAD < view->entry_count)
+            __builtin_prefetch(view->entries[i + CHUNKS_AHEAD].chunk, 1);
         index_chunk_unref(view->entries[i].chunk);
+    }
     free(view->entries);
     free(view);
 }

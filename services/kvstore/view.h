@@ -45,7 +45,7 @@ struct view {
     bool only_readable;
     struct kv_geometry geometry;
     struct view_entry *entries;
-    uint32_t entry_count, entry_room;
+    uint32_t entry_count;
     uint32_t keys_seen; /* entries whose keys are there, or have gone with their segment */
     uint32_t stream_count;
     struct view_span spans[LIMIT_STREAMS_PER_QUESTION];
