@@ -86,7 +86,8 @@ struct segment {
     int64_t left_from_ns, left_to_ns;
     uint32_t reads;  /* in flight: the file must stay */
     bool is_leaving; /* chosen to go; no new reads */
-    bool has_rival;  /* a file made from it is there too: it is not rewritten before the next start */
+    bool
+        has_rival; /* a file that could stand for it is there too: it is not rewritten, nor removed (stream_rival.h) */
     struct segment_blank *blank; /* its chunks are (keys_later.h); NULL: they are not */
     uint64_t age_not_before_ns;  /* could not be rewritten: tried again then */
     struct segment_writer *writer;

@@ -14,6 +14,7 @@
 #include "kvstore/segment_scan.h"
 #include "kvstore/store.h"
 #include "kvstore/stream_hold.h"
+#include "kvstore/stream_rival.h"
 
 enum { YIELD_MS = 5, AGAIN_MS = 1000 };
 
@@ -156,10 +157,11 @@ static void give_up(struct segment_age *age, const struct status *why)
 
     age->st = *why;
     if (age->job != NULL && age->job->is_left) {
-        log_error(&context, "rewritten_segment_left", "%s could not be removed; the next start sees to it",
+        log_error(&context, "rewritten_segment_left", "%s could not be removed; trying again",
                   age->job->base);
+        stream_rival_add(age->segment, age->job->base, age->reserved_bytes);
+        stream_rivals_start(age->stream);
         age->reserved_bytes = 0; /* they stay counted */
-        age->segment->has_rival = true;
     }
     end(age);
 }

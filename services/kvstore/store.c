@@ -11,6 +11,7 @@
 #include "kvstore/segment_age.h"
 #include "kvstore/stream_forget.h"
 #include "kvstore/stream_hold.h"
+#include "kvstore/stream_rival.h"
 
 enum { RETRY_MS = 200 };
 
@@ -208,7 +209,7 @@ static bool is_quiet(const struct store *store)
     if (store->removal != NULL || store->ages != NULL || store->warm_up != NULL || store->scrub.job != NULL)
         return false;
     for (const struct stream *stream = store->streams; stream != NULL; stream = stream->next) {
-        if (stream->saves != NULL || stream->deletion != NULL)
+        if (stream->saves != NULL || stream->deletion != NULL || !stream_rivals_are_idle(stream))
             return false;
         for (uint32_t i = 0; i < stream->segment_count; i++)
             if (stream->segments[i]->writer != NULL || stream->segments[i]->reads > 0)

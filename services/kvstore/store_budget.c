@@ -264,7 +264,7 @@ static struct segment *oldest_removable(struct store *store, const struct stream
     for (*held_p = NULL; segment != NULL; segment = segment->age_next) {
         const struct stream_hold *hold;
 
-        if (segment->is_leaving)
+        if (segment->is_leaving || segment->has_rival)
             continue;
         hold = segment_held(segment);
         if (segment_is_busy(segment)) {
@@ -322,7 +322,7 @@ static bool start_removal(struct store *store, struct segment *segment)
 bool store_remove_segment(struct store *store, struct segment *segment)
 {
     return store->removal == NULL && clock_mono_ns() >= store->remove_at_ns && !segment->is_leaving &&
-           !segment_is_busy(segment) && start_removal(store, segment);
+           !segment->has_rival && !segment_is_busy(segment) && start_removal(store, segment);
 }
 
 /* Writers that reserved more than new ones get now are asked to seal, and give the rest back. */

@@ -18,6 +18,7 @@
 #include "base/require.h"
 #include "kvstore/read_ahead.h"
 #include "kvstore/stream_forget.h"
+#include "kvstore/stream_rival.h"
 
 enum {
     RAM_BYTES_MIN = 8 << 20,
@@ -366,8 +367,10 @@ bool store_open(struct store **store_p, struct loop *loop, const struct store_op
     if (store->keys_later.first != NULL)
         keys_start(store);
     start_warm_up(store);
-    for (struct stream *stream = store->streams; stream != NULL; stream = stream->next)
+    for (struct stream *stream = store->streams; stream != NULL; stream = stream->next) {
+        stream_rivals_start(stream);
         stream_forget_resume(stream);
+    }
     store_ageing_start(store);
     log_info(NULL, "store_opened", "%s: %u streams, %llu frames, %llu bytes, in %llu ms", options->root,
              store->stream_count, (unsigned long long)store_frames(store),

@@ -13,6 +13,7 @@
 #include "kvstore/segment_job.h"
 #include "kvstore/store.h"
 #include "kvstore/stream_forget.h"
+#include "kvstore/stream_rival.h"
 
 bool stream_create(struct stream **stream_p, struct store *store, const char *ns, const char *name,
                    struct status *st)
@@ -47,6 +48,7 @@ void stream_free(struct stream *stream)
     free(stream->lost);
     free(stream->holds);
     stream_forget_free(stream);
+    stream_rivals_free(stream);
     free(stream);
 }
 

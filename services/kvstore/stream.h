@@ -68,8 +68,8 @@ struct stream {
     uint64_t evicted_frames;                            /* gone from between those that are held */
     struct history *lost; /* of the damaged ones, those no segment has a mark of; NULL: none */
     char unusable
-        [STREAM_FILE_BYTES]; /* in its folder, a file that this start could not use: nobody knows what is in it; "":
-                                         there is none */
+        [STREAM_FILE_BYTES]; /* in its folder, a file that this start could not use or should have removed: nobody knows
+                                what is in it, or it has what is to go; "": there is none */
     int64_t last_pts_ns;
     uint64_t expected_frames;
     bool has_ended;
@@ -92,6 +92,7 @@ struct stream {
     struct stream_deletion *deletion;       /* NULL: it stays */
     struct stream_holds *holds;             /* NULL: none (stream_hold.h) */
     struct stream_forgets *forgets;         /* NULL: none (stream_forget.h) */
+    struct stream_rivals *rivals;           /* NULL: none (stream_rival.h) */
 };
 
 /* --- catalog --- */

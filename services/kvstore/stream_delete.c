@@ -14,6 +14,7 @@
 #include "kvstore/store.h"
 #include "kvstore/stream_forget.h"
 #include "kvstore/stream_hold.h"
+#include "kvstore/stream_rival.h"
 
 struct stream_deletion {
     struct work work;
@@ -50,6 +51,7 @@ static void forget(struct stream *stream)
 {
     struct store *store = stream->store;
 
+    stream_rivals_gone(stream);
     while (stream->segment_count > 0)
         store_segment_gone(store, stream->segments[--stream->segment_count]);
     store_remove_stream(store, stream);
@@ -83,7 +85,7 @@ static bool is_quiet(const struct stream *stream)
         if (segment_is_busy(stream->segments[i]))
             return false;
     return stream->saves == NULL && !store_is_removing_from(stream->store, stream) &&
-           !segment_age_is_of(stream->store, stream);
+           !segment_age_is_of(stream->store, stream) && stream_rivals_are_idle(stream);
 }
 
 void stream_continue_deletion(struct stream *stream)

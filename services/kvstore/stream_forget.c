@@ -12,6 +12,7 @@
 #include "kvstore/segment_age.h"
 #include "kvstore/store.h"
 #include "kvstore/stream_hold.h"
+#include "kvstore/stream_rival.h"
 
 enum {
     FILE_BYTES_MAX = FORGET_DISK_BYTES / 2,
@@ -390,6 +391,10 @@ static void step(struct stream_forgets *forgets)
         return;
     if (forgets->is_refused || !forgets->is_intended) {
         note(forgets);
+        return;
+    }
+    if (stream_has_rivals(forgets->stream)) { /* they have what their segments had */
+        step_in(forgets, AGAIN_MS);
         return;
     }
     if (rewrite_next(forgets))

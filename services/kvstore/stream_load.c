@@ -12,6 +12,7 @@
 #include "kvstore/segment_replaced.h"
 #include "kvstore/segment_scan.h"
 #include "kvstore/store.h"
+#include "kvstore/stream_rival.h"
 
 /* Files that cannot be used. Of one that cannot be looked into either, a later one tells where it ends at the latest. */
 struct lost {
@@ -108,35 +109,27 @@ static void report(const struct stream *stream, const char *base, const struct s
                   (unsigned long long)load->damaged_frames);
 }
 
-/* Names are in the order of first numbers. */
-static uint64_t next_first_seq(const struct file_names *files, uint32_t n)
+static void base_of(const char *path, char base[PATH_MAX])
 {
-    struct kv_file_name file, next;
-
-    if (kv_file_name_get(&file, files->list[n]))
-        for (uint32_t i = n + 1; i < files->count; i++)
-            if (kv_file_name_get(&next, files->list[i]) && next.first_seq > file.first_seq)
-                return next.first_seq;
-    return 0;
+    snprintf(base, PATH_MAX, "%.*s", (int)(strrchr(path, '.') - path), path);
 }
 
-/* False when memory or descriptors are short: the file may be sound. */
-static bool load_segment(struct stream *stream, const char *folder, const struct file_names *files,
-                         uint32_t n, struct lost *lost, struct status *st)
+/* *segment_p: NULL when nothing of the file is served. False when memory or descriptors are short: the file may be sound. */
+static bool load_segment(struct stream *stream, const char *folder, const struct segment_twin *file,
+                         uint64_t below_seq, struct lost *lost, struct segment **segment_p, struct status *st)
 {
-    const char *name = files->list[n];
     char base[PATH_MAX], path[PATH_MAX + 8];
-    struct kv_file_name file;
     struct segment *segment;
-    struct segment_load load = { .below_seq = next_first_seq(files, n) };
+    struct segment_load load = { .below_seq = below_seq };
 
-    if (!kv_file_name_get(&file, name) || snprintf(path, sizeof path, "%s/%s", folder, name) >= PATH_MAX)
+    *segment_p = NULL;
+    if (snprintf(path, sizeof path, "%s/%s", folder, file->name) >= PATH_MAX)
         return true;
-    snprintf(base, sizeof base, "%.*s", (int)(strrchr(path, '.') - path), path);
-    if (!segment_load(stream, base, file.is_open, &segment, &load, st)) {
+    base_of(path, base);
+    if (!segment_load(stream, base, file->file.is_open, &segment, &load, st)) {
         if (st->code == STATUS_EXHAUSTED)
             return false;
-        count_unusable(stream, path, &file, lost, st);
+        count_unusable(stream, path, &file->file, lost, st);
         return true;
     }
     report(stream, base, &load);
@@ -149,7 +142,155 @@ static bool load_segment(struct stream *stream, const char *folder, const struct
         return status_fail(st, STATUS_EXHAUSTED, "no memory for the segments of stream %s", stream->name);
     }
     lost->disk_bytes += segment->disk_bytes;
+    *segment_p = segment;
     return true;
+}
+
+/* Those that begin with one number. */
+struct twins {
+    struct segment_twin *list;
+    struct segment **segments; /* of each; NULL: nothing of it is served */
+    uint32_t count;
+    uint64_t below_seq; /* the next file begins with it; 0: there is none */
+};
+
+/* The names from the n-th on, as far as they begin with the same number. Returns the one behind them. */
+static uint32_t end_of_twins(const struct file_names *files, uint32_t n)
+{
+    struct kv_file_name first = { 0 }, file;
+    bool any = false;
+
+    for (; n < files->count; n++) {
+        if (!kv_file_name_get(&file, files->list[n]))
+            continue;
+        if (any && file.first_seq != first.first_seq)
+            break;
+        first = file;
+        any = true;
+    }
+    return n;
+}
+
+static bool make_twins(const struct stream *stream, const struct file_names *files, uint32_t n, uint32_t end,
+                       struct twins *twins, struct status *st)
+{
+    struct kv_file_name file;
+
+    *twins = (struct twins){ .list = calloc(end - n, sizeof *twins->list),
+                             .segments = calloc(end - n, sizeof(struct segment *)) };
+    if (twins->list == NULL || twins->segments == NULL)
+        return status_fail(st, STATUS_EXHAUSTED, "no memory for the files of stream %s", stream->name);
+    for (; n < end; n++)
+        if (kv_file_name_get(&file, files->list[n]))
+            twins->list[twins->count++] = (struct segment_twin){ .name = files->list[n], .file = file };
+    if (end < files->count && kv_file_name_get(&file, files->list[end]))
+        twins->below_seq = file.first_seq;
+    return true;
+}
+
+static void free_twins(struct twins *twins)
+{
+    free(twins->list);
+    free(twins->segments);
+}
+
+static const struct segment_twin *unread_one(const struct twins *twins)
+{
+    for (uint32_t i = 0; i < twins->count; i++)
+        if (twins->list[i].unread.code != STATUS_OK)
+            return &twins->list[i];
+    return NULL;
+}
+
+/* Nobody can tell whether it was replaced: a later start can. */
+static void leave_unknown(struct stream *stream, const char *path, const struct twins *twins,
+                          const struct segment_twin *twin, struct lost *lost)
+{
+    const struct segment_twin *unread = unread_one(twins);
+    struct status why;
+
+    status_fail(&why, unread->unread.code, "%s: whether %s was made from it cannot be told: %s", path,
+                unread->name, unread->unread.text);
+    count_unusable(stream, path, &twin->file, lost, &why);
+}
+
+/* It was replaced, and it is there. What counts instead keeps it from coming back, and is told when it has gone. */
+static void leave_replaced(struct stream *stream, const char *path, const struct twins *twins,
+                           const struct segment_twin *twin, struct lost *lost)
+{
+    const struct log_context context = { .stream = stream->name };
+    const struct segment_twin *heir = segment_heir(twins->list, twins->count, twin);
+    struct segment *segment = heir == NULL ? NULL : twins->segments[heir - twins->list];
+    uint64_t disk_bytes = 0;
+    char base[PATH_MAX];
+    struct stat info;
+
+    if (stream->store->disk->stat(path, &info) == 0)
+        disk_bytes = (uint64_t)info.st_blocks * 512;
+    lost->disk_bytes += disk_bytes;
+    base_of(path, base);
+    if (segment != NULL && unread_one(twins) == NULL) {
+        stream_rival_add(segment, base, disk_bytes);
+        return;
+    }
+    text_copy(stream->unusable, sizeof stream->unusable, path + strlen(stream->folder) + 1);
+    log_error(&context, "segment_not_removed", "%s was replaced; the next start tries again", path);
+}
+
+static bool load_those_that_count(struct stream *stream, const char *folder, struct twins *twins,
+                                  struct lost *lost, struct status *st)
+{
+    bool any_unread = unread_one(twins) != NULL;
+
+    for (uint32_t i = 0; i < twins->count; i++) {
+        struct segment **segment_p = &twins->segments[i];
+
+        if (twins->list[i].verdict != SEGMENT_COUNTS)
+            continue;
+        if (!load_segment(stream, folder, &twins->list[i], twins->below_seq, lost, segment_p, st))
+            return false;
+        if (*segment_p != NULL && any_unread)
+            (*segment_p)->has_rival = true; /* what may go, and when, the next start can tell */
+    }
+    return true;
+}
+
+/* What was made of others is loaded before it is told of them; of these the oldest first, as they may go. */
+static bool load_twins(struct stream *stream, const char *folder, struct twins *twins, struct lost *lost,
+                       struct status *st)
+{
+    char path[PATH_MAX + 8];
+
+    if (twins->count > 1 && !segment_judge_twins(stream, folder, twins->list, twins->count, st))
+        return false;
+    if (!load_those_that_count(stream, folder, twins, lost, st))
+        return false;
+    for (uint32_t i = 0; i < twins->count; i++) {
+        const struct segment_twin *twin = &twins->list[i];
+
+        if (snprintf(path, sizeof path, "%s/%s", folder, twin->name) >= PATH_MAX)
+            continue;
+        if (twin->verdict == SEGMENT_UNKNOWN)
+            leave_unknown(stream, path, twins, twin, lost);
+        else if (twin->verdict == SEGMENT_LEFT)
+            leave_replaced(stream, path, twins, twin, lost);
+    }
+    return true;
+}
+
+static bool load_epoch(struct stream *stream, const char *folder, const struct file_names *files,
+                       struct lost *lost, struct status *st)
+{
+    bool ok = true;
+
+    for (uint32_t n = 0, end; ok && n < files->count; n = end) {
+        struct twins twins;
+
+        end = end_of_twins(files, n);
+        ok = make_twins(stream, files, n, end, &twins, st) && load_twins(stream, folder, &twins, lost, st);
+        free_twins(&twins);
+    }
+    return ok;
 }
 
 static bool load_epochs(struct stream *stream, struct lost *lost, struct status *st)
@@ -164,9 +305,7 @@ static bool load_epochs(struct stream *stream, struct lost *lost, struct status 
             continue;
         snprintf(folder, sizeof folder, "%s/%s", stream->folder, epochs.list[i]);
         ok = file_list_on(stream->store->disk, folder, &files, st);
-        for (uint32_t n = 0; ok && n < files.count; n++)
-            if (!segment_drop_replaced(stream, folder, &files, n, &lost->disk_bytes))
-                ok = load_segment(stream, folder, &files, n, lost, st);
+        ok = ok && load_epoch(stream, folder, &files, lost, st);
         file_names_free(&files);
     }
     file_names_free(&epochs);

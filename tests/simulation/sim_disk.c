@@ -17,6 +17,7 @@ static struct {
     struct sim_node *open[FDS_MAX];
     uint64_t crash_in, bytes_max;
     uint64_t fail_in, fail_times, failed, calls;
+    uint64_t keep_times, kept;
     int error; /* 0: a part only */
     uint32_t part_percent;
     bool is_off, is_part; /* of what this call could move */
@@ -35,6 +36,7 @@ void sim_disk_start(struct sim_random *random)
     disk.random = random;
     disk.root = sim_node_new(disk.root, true, "root");
     disk.crash_in = disk.bytes_max = disk.fail_in = disk.failed = disk.calls = 0;
+    disk.keep_times = disk.kept = 0;
     disk.part_percent = 0;
     disk.is_off = false;
 }
@@ -65,7 +67,7 @@ void sim_disk_boot(void)
     sim_tree_free(disk.root);
     disk.root = root;
     disk.is_off = false;
-    disk.crash_in = disk.fail_in = disk.failed = disk.calls = 0;
+    disk.crash_in = disk.fail_in = disk.failed = disk.calls = disk.keep_times = disk.kept = 0;
 }
 
 void sim_disk_fail_at(uint64_t n, uint64_t times, int error)
@@ -78,6 +80,16 @@ void sim_disk_fail_at(uint64_t n, uint64_t times, int error)
 uint64_t sim_disk_failed(void)
 {
     return disk.failed;
+}
+
+void sim_disk_keep_sealed(uint64_t times)
+{
+    disk.keep_times = times;
+}
+
+uint64_t sim_disk_kept(void)
+{
+    return disk.kept;
 }
 
 uint64_t sim_disk_calls(void)
@@ -259,7 +271,14 @@ static int disk_rmdir(const char *path)
 
 static int disk_unlink(const char *path)
 {
-    return remove_name(path, false);
+    const char *dot = strrchr(path, '.');
+
+    if (disk.keep_times == 0 || disk.is_off || dot == NULL || strcmp(dot, ".seg") != 0 ||
+        node_at(path) == NULL)
+        return remove_name(path, false);
+    disk.keep_times--;
+    disk.kept++;
+    return fails_with(EIO);
 }
 
 static int disk_rename(const char *from, const char *to)

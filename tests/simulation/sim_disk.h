@@ -34,6 +34,9 @@ void sim_disk_boot(void);
 void sim_disk_fail_at(uint64_t n, uint64_t times, int error);
 uint64_t sim_disk_failed(void); /* calls that did, since the last boot */
 uint64_t sim_disk_calls(void);  /* all of them, since the last boot */
+/* The next so many removals of sealed segments fail with EIO. They are not among the calls that failed. */
+void sim_disk_keep_sealed(uint64_t times);
+uint64_t sim_disk_kept(void); /* since the last boot */
 /* So many of a hundred reads and writes move a part only. */
 void sim_disk_move_parts(uint32_t percent);
 

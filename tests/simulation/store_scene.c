@@ -23,6 +23,11 @@ void scene_forget(struct scene_cast *cast)
 /* In this life. */
 bool scene_has_failures(void)
 {
+    return sim_disk_failed() > 0 || sim_memory_failed() > 0 || sim_disk_kept() > 0;
+}
+
+bool scene_is_unread(void)
+{
     return sim_disk_failed() > 0 || sim_memory_failed() > 0;
 }
 
@@ -383,13 +388,17 @@ enum frame_result scene_read(struct scene *scene, struct stream *stream, uint64_
 }
 
 /* While it is written: right, or for a reason not there. */
-static void look(struct scene *scene, struct stream *stream)
+static void look(struct scene *scene, const struct scene_cast *cast, struct stream *stream)
 {
     enum frame_result result;
+    uint64_t seq;
 
     if (stream->next_seq == 0)
         return;
-    result = scene_read(scene, stream, sim_pick(sim_random(), (uint32_t)stream->next_seq));
+    seq = sim_pick(sim_random(), (uint32_t)stream->next_seq);
+    result = scene_read(scene, stream, seq);
+    if (frame_result_has_bytes(result) && (cast->fates[seq] & FATE_WENT) != 0)
+        test_fail(__FILE__, __LINE__, "%s: number %llu has come back", cast->name, (unsigned long long)seq);
     if (frame_result_has_bytes(result) || result == FRAME_GAP || result == FRAME_EVICTED ||
         sim_disk_is_off() || scene->is_unread || (result == FRAME_UNAVAILABLE && scene_has_failures()))
         return;
@@ -420,7 +429,7 @@ void scene_act_on(struct scene *scene, struct scene_cast *cast, struct stream *s
         else if (dice < 92 + scene->taken_percent)
             open_stream(scene, cast, stream); /* another analyzer takes it */
         else
-            look(scene, stream);
+            look(scene, cast, stream);
     } else if (!cast->is_opening && cast->epoch == stream->epoch && cast->epoch > 0 && dice < 60) {
         attach(scene, cast, stream);
     } else if (!cast->is_opening && dice < 80) {

@@ -75,8 +75,9 @@ struct scene {
     struct store_story *story;
 };
 
-/* Whether a call or an allocation failed in this life. */
+/* Whether a call or an allocation failed in this life; one for which what is there may not have been read. */
 bool scene_has_failures(void);
+bool scene_is_unread(void);
 
 struct stream *scene_find(struct scene *scene, const struct scene_cast *cast); /* NULL: it is not there */
 void scene_forget(struct scene_cast *cast);                                    /* it has gone */

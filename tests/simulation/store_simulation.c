@@ -56,12 +56,15 @@ static void run(uint64_t from, uint64_t count)
             printf("%llu of %llu seeds\n", (unsigned long long)(seed - from + 1), (unsigned long long)count);
     }
     if (!is_quiet)
-        printf("%llu seeds: %llu crashes, %llu failed calls, %llu refused allocations, %llu frames written, "
-               "%llu segments rewritten, %llu ranges forgotten, %llu answers of evicted ones\n",
-               (unsigned long long)count, (unsigned long long)story.crashes,
-               (unsigned long long)story.failed_calls, (unsigned long long)story.refused,
-               (unsigned long long)story.frames, (unsigned long long)story.rewritten,
-               (unsigned long long)story.forgotten, (unsigned long long)story.evicted);
+        printf(
+            "%llu seeds: %llu crashes, %llu failed calls, %llu removals that failed, %llu refused allocations, "
+            "%llu frames written, "
+            "%llu segments rewritten, %llu ranges forgotten, %llu answers of evicted ones\n",
+            (unsigned long long)count, (unsigned long long)story.crashes,
+            (unsigned long long)story.failed_calls, (unsigned long long)story.kept,
+            (unsigned long long)story.refused, (unsigned long long)story.frames,
+            (unsigned long long)story.rewritten, (unsigned long long)story.forgotten,
+            (unsigned long long)story.evicted);
 }
 
 /* Each call or allocation of the story's second life, alone. Returns how many there are. No failure may cost a frame. */

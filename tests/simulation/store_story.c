@@ -22,8 +22,8 @@ static void check_held(const struct scene_cast *cast, uint64_t seq, enum frame_r
 }
 
 /* Whether it may lie before a number that was evicted: the oldest go first. */
-static bool check_number(struct scene *scene, const struct scene_cast *cast, struct stream *stream,
-                         uint64_t seq, bool has_begun)
+static bool check_number(struct scene *scene, struct scene_cast *cast, struct stream *stream, uint64_t seq,
+                         bool has_begun)
 {
     enum frame_result result = scene_read(scene, stream, seq);
     unsigned offered = cast->was_offered[seq];
@@ -32,8 +32,10 @@ static bool check_number(struct scene *scene, const struct scene_cast *cast, str
     if (sim_disk_is_off() || (result == FRAME_UNAVAILABLE && scene_has_failures()))
         return true;
     check_held(cast, seq, result);
-    if (result == FRAME_EVICTED && (cast->fates[seq] & (FATE_MAY_GO | FATE_WENT)) != 0)
+    if (result == FRAME_EVICTED && (cast->fates[seq] & (FATE_MAY_GO | FATE_WENT)) != 0) {
+        cast->fates[seq] |= FATE_WENT; /* now somebody was told */
         return true;
+    }
     if (result == FRAME_EVICTED &&
         (!has_begun || scene->has_failed || (scene->ages && history_find(&stream->history, seq) != NULL))) {
         scene->story->evicted++;
@@ -266,6 +268,8 @@ static bool prepare(struct scene *scene, uint32_t life)
         sim_disk_crash_at(some_call());
     if (calls_fail && at_start)
         let_something_fail();
+    else if (plan->trouble == STORE_TROUBLE_ANY && sim_chance(sim_random(), 30))
+        sim_disk_keep_sealed(1 + sim_pick(sim_random(), 8));
     if (plan->trouble == STORE_TROUBLE_DISK && life == 1)
         sim_disk_fail_at(plan->n, 1, plan->error);
     if (plan->trouble == STORE_TROUBLE_MEMORY && life == 1)
@@ -279,6 +283,7 @@ static void count(struct scene *scene, uint32_t life)
 
     story->crashes += sim_disk_is_off();
     story->failed_calls += sim_disk_failed();
+    story->kept += sim_disk_kept();
     story->refused += sim_memory_failed();
     scene->has_failed |= scene_has_failures();
     if (life == 1) {
@@ -296,12 +301,14 @@ static void live(struct scene *scene, uint32_t life)
     fails_later = prepare(scene, life);
     scene->is_unread = false;
     is_open = open_store(scene);
-    if (is_open && !scene_has_failures())
+    if (is_open && !scene_is_unread())
         check_all(scene);
     else if (is_open)
         go_on_unchecked(scene);
     if (fails_later)
         let_something_fail();
+    if (scene->plan->trouble == STORE_TROUBLE_ANY && sim_chance(sim_random(), 50))
+        sim_disk_keep_sealed(0);
     if (is_open)
         play(scene);
     count(scene, life);

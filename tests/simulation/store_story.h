@@ -13,7 +13,7 @@
 
 /* What happened: so that stories in which nothing does are seen. */
 struct store_story {
-    uint64_t crashes, failed_calls, refused, frames, rewritten, evicted, forgotten;
+    uint64_t crashes, failed_calls, kept, refused, frames, rewritten, evicted, forgotten;
     uint64_t calls, asked; /* of the life in which one thing goes wrong: calls of the disk, allocations */
 };
 
