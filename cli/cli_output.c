@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/name.h"
 #include "base/require.h"
 
 enum { CELL_BYTES = 200, TEXT_SLOTS = 8, TEXT_BYTES = 48, PROGRESS_COLUMNS = 30 };
@@ -222,16 +223,9 @@ static char *text_slot(void)
 
 const char *cli_bytes(uint64_t bytes)
 {
-    static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB" };
     char *text = text_slot();
-    double value = (double)bytes;
-    size_t unit = 0;
 
-    while (value >= 1000 && unit + 1 < ARRAY_LEN(units)) {
-        value /= 1024;
-        unit++;
-    }
-    snprintf(text, TEXT_BYTES, unit > 0 && value < 10 ? "%.1f %s" : "%.0f %s", value, units[unit]);
+    size_text(bytes, text);
     return text;
 }
 

@@ -21,6 +21,11 @@ static inline bool bytes_are_zero(const void *data, size_t len)
 }
 
 /* To a multiple of `align`. */
+static inline uint64_t subtract_to_zero(uint64_t from, uint64_t value)
+{
+    return from > value ? from - value : 0;
+}
+
 static inline uint64_t round_down(uint64_t value, uint64_t align)
 {
     return value / align * align;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/limits.h"
+#include "base/require.h"
 
 enum { SHOWN_BYTES = 81 };
 
@@ -120,6 +121,19 @@ void utf8_repair(char *text)
         text[i] = '?';
         step = 1;
     }
+}
+
+void size_text(uint64_t bytes, char out[SIZE_TEXT_BYTES])
+{
+    static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB" };
+    double value = (double)bytes;
+    size_t unit = 0;
+
+    while (value >= 1000 && unit + 1 < ARRAY_LEN(units)) {
+        value /= 1024;
+        unit++;
+    }
+    snprintf(out, SIZE_TEXT_BYTES, unit > 0 && value < 10 ? "%.1f %s" : "%.0f %s", value, units[unit]);
 }
 
 bool text_copy(char *out, size_t out_bytes, const char *text)

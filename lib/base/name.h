@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/status.h"
 
@@ -19,6 +20,10 @@ void url_mask(const char *url, char *out, size_t out_bytes);
 /* What somebody typed, for a sentence about it: as url_mask() has it, without what moves a terminal's cursor or begins a
  * line. */
 void text_show(const char *text, char *out, size_t out_bytes);
+
+/* A size as people read it: "512 B", "1.5 GiB". */
+enum { SIZE_TEXT_BYTES = 16 };
+void size_text(uint64_t bytes, char out[SIZE_TEXT_BYTES]);
 
 /* Copies text with its NUL; false when it does not fit (out is then ""). */
 bool text_copy(char *out, size_t out_bytes, const char *text);

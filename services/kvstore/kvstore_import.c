@@ -73,7 +73,7 @@ bool append_begin_import(struct append *append, const Reelkv__V1__AppendBegin *m
 {
     const Reelkv__V1__ExportHead *head = message->import;
     struct stream_definition definition = { 0 };
-    struct stream_import import = { .definition = &definition, .bytes = head->bytes };
+    struct stream_import import = { .definition = &definition, .frames = head->frames, .bytes = head->bytes };
     struct history history;
 
     if (!kvstore_read_id(message->id, st) ||

@@ -382,6 +382,16 @@ static void start_seal(struct segment *segment)
     start_job(segment, JOB_SEAL);
 }
 
+bool segment_take_room(struct segment *segment)
+{
+    struct segment_writer *writer = segment->writer;
+
+    if (!writer->has_disk)
+        writer->has_disk =
+            store_reserve_disk(segment->stream->store, segment, segment->capacity + STORE_FILE_SLACK_BYTES);
+    return writer->has_disk;
+}
+
 /* Files are made ahead, but in order: the room that is left goes to the one that must be written first. */
 static void make(struct segment *segment)
 {
@@ -390,10 +400,7 @@ static void make(struct segment *segment)
 
     if (writer->make_at_ns > clock_mono_ns() || (before != NULL && segment_is_creating(before)))
         return;
-    if (!writer->has_disk)
-        writer->has_disk =
-            store_reserve_disk(segment->stream->store, segment, segment->capacity + STORE_FILE_SLACK_BYTES);
-    if (writer->has_disk)
+    if (segment_take_room(segment))
         start_job(segment, JOB_CREATE);
 }
 

@@ -103,6 +103,9 @@ struct segment *segment_create(struct stream *stream, const struct kv_super *sup
 /* For a file that is there already: only read. False: no memory. */
 bool segment_drop_writer(struct segment *segment, const char *base);
 
+/* Counts in the disk's budget what its file takes at most, if that has not been done. False: no room now. */
+bool segment_take_room(struct segment *segment);
+
 /* Lets go of the index and the memory; nothing may be running. */
 void segment_destroy(struct segment *segment);
 

@@ -92,6 +92,7 @@ void store_remove_stream(struct store *store, struct stream *stream)
     *link = stream->next;
     store->stream_count--;
     store->disk_used_bytes -= small_files_bytes(stream);
+    stream_import_release(stream);
 }
 
 uint64_t store_frames(const struct store *store)

@@ -123,6 +123,10 @@ void store_replace_segment(struct store *store, struct segment *old, struct segm
 
 void store_adjust_disk(struct store *store, struct segment *segment, uint64_t bytes)
 {
+    if (stream_is_filled(segment->stream) && bytes < segment->disk_bytes) { /* for its next file */
+        segment->stream->import_left_bytes += segment->disk_bytes - bytes;
+        store->disk_used_bytes += segment->disk_bytes - bytes;
+    }
     store->disk_used_bytes += bytes - segment->disk_bytes;
     segment->disk_bytes = bytes;
 }
@@ -365,8 +369,26 @@ static void make_room(struct store *store)
     store_retry_later(store);
 }
 
+/* No other stream's segments go for it. */
+static bool reserve_of_import(struct segment *segment, uint64_t bytes)
+{
+    struct stream *stream = segment->stream;
+    struct status st;
+
+    stream->waits_for_room = !stream_import_reserve(stream, bytes, &st);
+    if (stream->waits_for_room) {
+        store_retry_later(stream->store);
+        return false;
+    }
+    stream->import_left_bytes -= bytes;
+    segment->disk_bytes = bytes;
+    return true;
+}
+
 bool store_reserve_disk(struct store *store, struct segment *segment, uint64_t bytes)
 {
+    if (stream_is_filled(segment->stream))
+        return reserve_of_import(segment, bytes);
     if (store->disk_used_bytes + bytes <= store->options.disk_bytes) {
         store->disk_used_bytes += bytes;
         segment->disk_bytes = bytes;

@@ -144,7 +144,7 @@ static bool append_init(struct stream *stream, struct kv_record *record, const s
     if (has_segment_of_epoch(stream))
         return status_fail(st, STATUS_INVALID,
                            "the system prompt's block comes before an epoch's first frame");
-    if (!keep_init(stream, record, slot, st))
+    if (!keep_init(stream, record, slot, st) || !stream_import_plan_init(stream, st))
         return false;
     advance_tokens(stream, record);
     return true;
@@ -172,6 +172,12 @@ static void goes_on(struct stream *stream)
 
 static bool check_index_room(const struct stream *stream, uint64_t bytes, struct status *st)
 {
+    const struct index_memory *memory = &stream->store->index_memory;
+
+    if (stream_is_filled(stream))
+        return memory->used_bytes + bytes <= memory->limit_bytes ||
+               status_fail(st, STATUS_EXHAUSTED,
+                           "the index has no room, and an import removes nothing of other streams");
     return store_has_index_room(stream->store, bytes) ||
            status_fail(st, STATUS_EXHAUSTED, "the index has no room; old segments are going");
 }

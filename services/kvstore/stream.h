@@ -87,6 +87,7 @@ struct stream {
     char encoder_says[STATUS_TEXT_BYTES];   /* what keeps its encoder from going on; "": nothing is known */
     bool is_ready;                          /* its definition is durable */
     bool is_importing;                      /* not seen by anybody, and removed at start (stream_import.c) */
+    uint64_t import_left_bytes;             /* counted in the disk's budget for what is to come of it */
     bool is_finishing;                      /* being written as whole */
     struct stream_save *saves, **saves_end; /* of stream.json, on their way, in order */
     struct stream_deletion *deletion;       /* NULL: it stays */
@@ -111,14 +112,15 @@ bool stream_delete(struct stream *stream, struct stream_removed *removed, stream
                    struct status *st);
 
 /* A stream of another store, as it was there: hidden, with epoch 1, for one writer to fill. Numbers begin behind the history.
- * EXHAUSTED when the budget has no room for `bytes` more. */
+ * EXHAUSTED when the budgets have no room for all of it: what it takes is reserved until it ends, and no other stream loses
+ * anything for it. Where what comes is more than was said, it takes what the budgets have left, and then appends are EXHAUSTED. */
 struct stream_import {
     const char *ns, *name;
     const struct stream_definition *definition;
     uint8_t fingerprint[KV_FINGERPRINT_BYTES];
     struct kv_geometry geometry;
     const struct history *history; /* of all numbers before the first; has no others */
-    uint64_t bytes;                /* that are to come */
+    uint64_t frames, bytes;        /* that are to come; bytes: of payloads and thumbnails */
 };
 bool stream_import(struct store *store, const struct stream_import *import, stream_done_fn *done, void *user,
                    struct status *st);
@@ -250,6 +252,12 @@ void stream_commit(struct stream *stream);
 void stream_progress(struct stream *stream); /* something became durable, or a segment is quiet */
 /* What was not durable goes to a new segment. False: no memory, and nothing has changed. */
 bool stream_segment_failed(struct stream *stream, struct segment *segment);
+
+/* Of one that is being imported: so many bytes of the disk's budget are its own. EXHAUSTED. */
+bool stream_import_reserve(struct stream *stream, uint64_t bytes, struct status *st);
+bool stream_import_plan_init(struct stream *stream, struct status *st); /* each of its files has the INIT */
+bool stream_is_filled(const struct stream *stream);                     /* by an import that has not ended */
+void stream_import_release(struct stream *stream);                      /* what it did not need */
 
 /* A file made from a segment stands for it now. */
 void stream_replace_segment(struct stream *stream, struct segment *old, struct segment *made);

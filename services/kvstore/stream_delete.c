@@ -122,6 +122,7 @@ bool stream_delete(struct stream *stream, struct stream_removed *removed, stream
     deletion->done = done;
     deletion->user = user;
     stream->deletion = deletion;
+    stream_import_release(stream);
     status_fail(&why, STATUS_NOT_FOUND, "stream %s was removed", stream->name);
     stream_fence_writer(stream, &why);
     stream_forget_leave(stream, &why);

@@ -100,6 +100,10 @@ static uint64_t wanted_bytes(const struct stream *stream, const struct kv_record
     const struct segment *last = stream_last_segment(stream);
     uint64_t most = store_segment_bytes(stream->store), bytes = STREAM_GAPS_BYTES;
 
+    if (stream_is_filled(stream)) /* no more than is to come */
+        return stream->import_left_bytes < most + STORE_FILE_SLACK_BYTES
+                   ? subtract_to_zero(stream->import_left_bytes, STORE_FILE_SLACK_BYTES)
+                   : most;
     if (record->type == KV_RECORD_FRAME)
         return most;
     if (last != NULL && last->super.epoch == stream->epoch && last->index.frame_count == 0)
@@ -148,9 +152,12 @@ struct segment *stream_segment_for(struct stream *stream, const struct kv_record
         status_fail(st, STATUS_EXHAUSTED, "no memory for a segment of stream %s", stream->name);
         return NULL;
     }
-    if (stream_append_init_copy(stream, segment, st))
+    if (stream_is_filled(stream) && !segment_take_room(segment))
+        status_fail(st, STATUS_EXHAUSTED, "%s", stream->waits_because);
+    else if (stream_append_init_copy(stream, segment, st))
         return segment;
     stream->segment_count--; /* without its INIT it would be used for what comes next */
+    store_adjust_disk(stream->store, segment, 0);
     segment_destroy(segment);
     return NULL;
 }
