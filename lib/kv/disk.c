@@ -127,3 +127,10 @@ void *disk_buffer(uint64_t bytes)
     memset(memory, 0, bytes);
     return memory;
 }
+
+void disk_buffer_free(void *buffer, uint64_t bytes)
+{
+    if (buffer != NULL)
+        explicit_bzero(buffer, bytes);
+    free(buffer);
+}

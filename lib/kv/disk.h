@@ -37,5 +37,7 @@ bool disk_taken(const struct file_ops *ops, int fd, uint64_t *bytes_p, struct st
 
 /* 4 KiB aligned memory, zeroed; free(). NULL: out of memory. */
 void *disk_buffer(uint64_t bytes);
+/* Zeroes it first: what was in it may have been forgotten meanwhile, or will be. NULL is fine. */
+void disk_buffer_free(void *buffer, uint64_t bytes);
 
 #endif

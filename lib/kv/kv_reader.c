@@ -45,7 +45,7 @@ void kv_reader_close(struct kv_reader *reader)
 {
     if (reader->disk != NULL && reader->fd >= 0)
         reader->disk->close(reader->fd);
-    free(reader->window);
+    disk_buffer_free(reader->window, reader->window == NULL ? 0 : window_bytes(reader, 0) + KV_PAGE_BYTES);
     *reader = (struct kv_reader){ .fd = -1 }; /* closing it again does nothing */
 }
 

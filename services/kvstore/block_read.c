@@ -141,6 +141,13 @@ static bool retry(struct ram_waiter *waiter)
     return false;
 }
 
+static bool take_buffer(struct block_read *read, uint64_t bytes)
+{
+    read->buffer = disk_buffer(bytes);
+    read->buffer_bytes = bytes;
+    return read->buffer != NULL;
+}
+
 static bool make_buffer(struct block_read *read)
 {
     struct kv_record plain;
@@ -153,8 +160,7 @@ static bool make_buffer(struct block_read *read)
     plain.embedding_bytes = KV_EMBEDDING_BYTES_MAX;
     plain.thumbnail_bytes = read->frame->thumbnail_bytes;
     kv_record_layout(&plain, &layout);
-    read->buffer = disk_buffer(layout.record_bytes);
-    return read->buffer != NULL;
+    return take_buffer(read, layout.record_bytes);
 }
 
 static bool start_frame(struct block_read *read)
@@ -223,8 +229,7 @@ static bool start_init(struct block_read *read)
 
         read->record = stream->init_record;
         kv_record_layout(&read->record, &layout);
-        read->buffer = disk_buffer(layout.record_bytes);
-        if (read->buffer == NULL)
+        if (!take_buffer(read, layout.record_bytes))
             return answer(read, FRAME_UNAVAILABLE);
         memcpy(read->buffer, stream->init_image, layout.record_bytes);
         read->image = read->buffer;
@@ -236,7 +241,7 @@ static bool start_init(struct block_read *read)
     read->offset = read->segment->init_offset;
     read->bytes = read->segment->init_bytes;
     read->is_from_disk = true;
-    read->buffer = disk_buffer(read->bytes);
+    take_buffer(read, read->bytes);
     read->image = read->buffer;
     if (read->buffer == NULL || !submit(read))
         return answer(read, FRAME_UNAVAILABLE);
@@ -256,7 +261,7 @@ void block_read_release(struct block_read *read)
     if (read->frame != NULL && read->frame->is_forgotten)
         ram_make_secret(read->store->arena, read->slot);
     ram_unref(read->store->arena, read->slot);
-    free(read->buffer);
+    disk_buffer_free(read->buffer, read->buffer_bytes);
     if (read->chunk != NULL)
         index_chunk_unref(read->chunk);
     read->slot = NULL;

@@ -24,6 +24,7 @@ struct block_read {
     struct index_chunk *chunk;
     struct segment *segment;
     struct ram_slot *slot;
+    uint64_t buffer_bytes;
     uint8_t *buffer; /* of INIT; or what is decoded to */
     uint64_t offset, bytes;
     bool is_from_disk, is_reduced, is_running, ok;

@@ -103,6 +103,16 @@ static bool has_forgotten(const struct index_chunk *chunk)
     return false;
 }
 
+void index_chunk_judge(struct index_chunk *chunk)
+{
+    bool is_secret = has_forgotten(chunk);
+
+    if (is_secret == chunk->is_secret)
+        return;
+    chunk->memory->secret_chunks += is_secret ? 1 : UINT32_MAX;
+    chunk->is_secret = is_secret;
+}
+
 void index_chunk_unref(struct index_chunk *chunk)
 {
     REQUIRE(chunk->refs > 0);
@@ -112,8 +122,8 @@ void index_chunk_unref(struct index_chunk *chunk)
     if (chunk->segment == NULL || chunk->gone_link != NULL)
         chunk->memory->gone_bytes -= chunk->bytes;
     gone_remove(chunk);
-    if (has_forgotten(chunk))
-        explicit_bzero(chunk->keys, keys_bytes(&chunk->geometry));
+    chunk->memory->secret_chunks -= chunk->is_secret;
+    explicit_bzero(chunk->keys, keys_bytes(&chunk->geometry));
     if (chunk->region != NULL)
         large_free(chunk->region, chunk->keys, keys_bytes(&chunk->geometry));
     free(chunk);
@@ -262,6 +272,7 @@ static void chunk_drop(struct index_chunk *chunk, struct ram_arena *arena)
         index_frame_drop_copies(&chunk->frames[i], arena);
     chunk->segment = NULL;
     chunk->memory->gone_bytes += chunk->bytes;
+    index_chunk_judge(chunk);
     index_chunk_unref(chunk);
 }
 
@@ -334,6 +345,7 @@ void index_part_replace(struct index_part *old, struct index_part *part, struct 
         chunk->segment = segment;
         memory->gone_bytes += chunk->bytes;
         gone_add(part, chunk);
+        index_chunk_judge(chunk);
         index_chunk_unref(chunk);
     }
     free(old->chunks);

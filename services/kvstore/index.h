@@ -29,6 +29,7 @@ struct index_memory {
     _Atomic uint64_t
         gone_bytes; /* of these, chunks whose segment has gone: free when the last question lets go */
     uint64_t limit_bytes;
+    uint32_t secret_chunks; /* gone ones with something forgotten, that a question holds; loop thread only */
 };
 
 struct index_chunk;
@@ -66,6 +67,7 @@ struct index_chunk {
     struct index_memory *memory;
     uint64_t bytes;
     struct index_chunk *gone_next, **gone_link; /* of a part's gone chunks */
+    bool is_secret;                             /* counted in secret_chunks */
     struct kv_geometry geometry;
     uint32_t *sums;              /* [frame][2 * layers], as written */
     struct large_region *region; /* of the keys (base/large.h); NULL: they stand behind the sums */
@@ -120,6 +122,9 @@ void index_part_replace(struct index_part *old, struct index_part *part, struct 
 
 /* Lets go of all chunks; their `segment` becomes NULL. */
 void index_part_drop(struct index_part *part, struct ram_arena *arena);
+
+/* Of a gone chunk, when its frames have been marked as forgotten or are so no more. */
+void index_chunk_judge(struct index_chunk *chunk);
 
 void index_chunk_ref(struct index_chunk *chunk);
 void index_chunk_unref(struct index_chunk *chunk);

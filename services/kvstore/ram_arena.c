@@ -9,7 +9,14 @@
 /* Free runs by size: four classes to each doubling, a bit for each class that has any. */
 enum { CLASS_BITS = 2, CLASSES = 64 << CLASS_BITS, FIT_TRIES = 16, TOUCHES_MAX = 3 };
 
-enum queue_kind { QUEUE_NONE, QUEUE_LIVE, QUEUE_SMALL, QUEUE_MAIN, QUEUES };
+enum queue_kind {
+    QUEUE_NONE,
+    QUEUE_LOOSE,
+    QUEUE_LIVE,
+    QUEUE_SMALL,
+    QUEUE_MAIN,
+    QUEUES
+}; /* loose: held, no owner */
 
 struct queue {
     struct ram_slot *first, *last;
@@ -30,6 +37,8 @@ struct ram_arena {
     uint64_t generation; /* the last given */
     uint64_t guarantee;  /* bytes of each stream's newest blocks */
     uint64_t secrets;    /* slots */
+    uint64_t frees;
+    struct ram_slot *dirty_first, *dirty_last; /* free runs, by when they became so */
     struct region regions[RAM_REGIONS];
 };
 
@@ -92,16 +101,69 @@ static struct ram_slot *find_run(const struct ram_arena *arena, const struct reg
     return NULL;
 }
 
-/* The slot takes the run's start; what is left over becomes a run. */
-static bool cut_run(struct ram_arena *arena, struct ram_slot *run, uint64_t bytes)
-{
-    struct ram_slot *rest;
+/* --- which of them are dirty --- */
 
-    if (run->bytes == bytes) {
-        free_list_remove(arena, run);
-        return true;
-    }
-    rest = calloc(1, sizeof *rest);
+static void dirty_link(struct ram_arena *arena, struct ram_slot *run, struct ram_slot *after)
+{
+    run->is_dirty = true;
+    run->dirty_prev = after;
+    run->dirty_next = after == NULL ? arena->dirty_first : after->dirty_next;
+    if (run->dirty_next != NULL)
+        run->dirty_next->dirty_prev = run;
+    else
+        arena->dirty_last = run;
+    if (after != NULL)
+        after->dirty_next = run;
+    else
+        arena->dirty_first = run;
+}
+
+static void dirty_unlink(struct ram_arena *arena, struct ram_slot *run)
+{
+    if (!run->is_dirty)
+        return;
+    if (run->dirty_prev != NULL)
+        run->dirty_prev->dirty_next = run->dirty_next;
+    else
+        arena->dirty_first = run->dirty_next;
+    if (run->dirty_next != NULL)
+        run->dirty_next->dirty_prev = run->dirty_prev;
+    else
+        arena->dirty_last = run->dirty_prev;
+    run->is_dirty = false;
+}
+
+/* In its place, and as old. */
+static void dirty_replace(struct ram_arena *arena, struct ram_slot *gone, struct ram_slot *run)
+{
+    dirty_unlink(arena, run);
+    run->dirty_at = gone->dirty_at;
+    dirty_link(arena, run, gone);
+    dirty_unlink(arena, gone);
+}
+
+static bool is_clean(const struct ram_slot *run)
+{
+    return run->clean_to - run->clean_from == run->bytes;
+}
+
+/* Of what is zeroed, the part in the run. */
+static void clip_clean(struct ram_slot *run, uint64_t from, uint64_t to)
+{
+    uint64_t end = run->offset + run->bytes;
+
+    run->clean_from = from > run->offset ? from : run->offset;
+    run->clean_to = to < end ? to : end;
+    if (run->clean_to <= run->clean_from)
+        run->clean_from = run->clean_to = run->offset;
+}
+
+/* A free run becomes two. False: no memory. */
+static bool split_run(struct ram_arena *arena, struct ram_slot *run, uint64_t bytes)
+{
+    struct ram_slot *rest = calloc(1, sizeof *rest);
+    uint64_t from = run->clean_from, to = run->clean_to;
+
     if (rest == NULL)
         return false;
     free_list_remove(arena, run);
@@ -114,15 +176,49 @@ static bool cut_run(struct ram_arena *arena, struct ram_slot *run, uint64_t byte
         rest->higher->lower = rest;
     run->higher = rest;
     run->bytes = bytes;
+    rest->dirty_at = run->dirty_at;
+    clip_clean(run, from, to);
+    clip_clean(rest, from, to);
+    if (run->is_dirty && !is_clean(rest))
+        dirty_link(arena, rest, run);
+    if (is_clean(run))
+        dirty_unlink(arena, run);
+    free_list_add(arena, run);
     free_list_add(arena, rest);
     return true;
 }
 
-/* `run` takes over the bytes of the one right above it. */
-static void join_higher(struct ram_slot *run)
+/* The slot takes the run's start; what is left over becomes a run. */
+static bool cut_run(struct ram_arena *arena, struct ram_slot *run, uint64_t bytes)
+{
+    if (run->bytes > bytes && !split_run(arena, run, bytes))
+        return false;
+    free_list_remove(arena, run);
+    dirty_unlink(arena, run);
+    return true;
+}
+
+static void join_clean(struct ram_slot *run, const struct ram_slot *gone)
+{
+    uint64_t bytes = run->clean_to - run->clean_from, gone_bytes = gone->clean_to - gone->clean_from;
+
+    if (bytes > 0 && gone_bytes > 0 && run->clean_to == gone->clean_from) {
+        run->clean_to = gone->clean_to;
+    } else if (gone_bytes > bytes) { /* only one part is remembered */
+        run->clean_from = gone->clean_from;
+        run->clean_to = gone->clean_to;
+    }
+}
+
+/* `run` takes over the bytes of the one right above it, and is as dirty as the older of them. */
+static void join_higher(struct ram_arena *arena, struct ram_slot *run)
 {
     struct ram_slot *gone = run->higher;
 
+    if (gone->is_dirty && (!run->is_dirty || gone->dirty_at < run->dirty_at))
+        dirty_replace(arena, gone, run);
+    dirty_unlink(arena, gone);
+    join_clean(run, gone);
     run->bytes += gone->bytes;
     run->higher = gone->higher;
     if (run->higher != NULL)
@@ -130,7 +226,13 @@ static void join_higher(struct ram_slot *run)
     free(gone);
 }
 
-static void make_free(struct ram_arena *arena, struct ram_slot *slot)
+static void forget_secret(struct ram_arena *arena, struct ram_slot *slot)
+{
+    arena->secrets -= slot->is_secret;
+    slot->is_secret = false;
+}
+
+static void make_free(struct ram_arena *arena, struct ram_slot *slot, bool is_zeroed)
 {
     struct region *region = &arena->regions[slot->region];
 
@@ -141,16 +243,20 @@ static void make_free(struct ram_arena *arena, struct ram_slot *slot)
     if (slot->generation != 0)
         kv_pool_retire(arena->pool, slot->offset, slot->bytes);
     region->used -= slot->bytes;
-    arena->secrets -= slot->is_secret;
-    slot->is_secret = false;
+    forget_secret(arena, slot);
+    slot->dirty_at = ++arena->frees;
+    slot->clean_from = slot->offset;
+    slot->clean_to = slot->offset + (is_zeroed ? slot->bytes : 0);
+    if (!is_zeroed)
+        dirty_link(arena, slot, arena->dirty_last);
     if (slot->higher != NULL && slot->higher->is_free) {
         free_list_remove(arena, slot->higher);
-        join_higher(slot);
+        join_higher(arena, slot);
     }
     if (slot->lower != NULL && slot->lower->is_free) {
         slot = slot->lower;
         free_list_remove(arena, slot);
-        join_higher(slot);
+        join_higher(arena, slot);
     }
     free_list_add(arena, slot);
 }
@@ -208,7 +314,7 @@ static void evict(struct ram_arena *arena, struct ram_slot *slot)
     queue_remove(arena, slot);
     *slot->owner = NULL;
     slot->owner = NULL;
-    make_free(arena, slot);
+    make_free(arena, slot, false);
 }
 
 /* Goes once through a queue at most. What was touched since it was queued goes to `again`, what may not go now
@@ -265,6 +371,8 @@ static bool region_init(struct ram_arena *arena, enum ram_region_kind kind, uint
     region->bytes = all->bytes = bytes;
     region->lowest = all;
     all->region = (uint8_t)kind;
+    all->clean_from = offset;
+    all->clean_to = offset + bytes;
     free_list_add(arena, all);
     return true;
 }
@@ -344,6 +452,21 @@ void ram_set_shares(struct ram_arena *arena, uint32_t shares)
     arena->guarantee = arena->regions[RAM_IMAGES].bytes / 2 / (shares == 0 ? 1 : shares);
 }
 
+static void begin_use(struct ram_arena *arena, struct ram_slot *slot)
+{
+    struct region *region = &arena->regions[slot->region];
+
+    slot->generation = 0;
+    slot->refs = 1;
+    slot->touches = 0;
+    slot->pins = 0;
+    slot->owner = NULL;
+    slot->share = NULL;
+    slot->queue = QUEUE_NONE;
+    region->used += slot->bytes;
+    region->held += slot->bytes;
+}
+
 struct ram_slot *ram_take(struct ram_arena *arena, enum ram_region_kind kind, uint64_t bytes)
 {
     struct region *region = &arena->regions[kind];
@@ -358,15 +481,9 @@ struct ram_slot *ram_take(struct ram_arena *arena, enum ram_region_kind kind, ui
             return NULL;
     if (!cut_run(arena, run, rounded))
         return NULL;
-    run->generation = 0;
-    run->refs = 1;
-    run->touches = 0;
-    run->pins = 0;
-    run->owner = NULL;
-    run->share = NULL;
-    run->queue = QUEUE_NONE;
-    region->used += rounded;
-    region->held += rounded;
+    begin_use(arena, run);
+    explicit_bzero(ram_bytes(arena, run) + bytes, rounded - bytes); /* nobody writes there */
+    queue_push(arena, run, QUEUE_LOOSE);
     return run;
 }
 
@@ -382,6 +499,8 @@ void ram_publish(struct ram_arena *arena, struct ram_slot *slot, struct ram_slot
     REQUIRE(slot->generation == 0);
     slot->generation = ++arena->generation;
     kv_pool_publish(arena->pool, slot->offset, slot->bytes, slot->generation);
+    forget_secret(arena, slot);
+    queue_remove(arena, slot);
     slot->owner = owner;
     *owner = slot;
     if (share != NULL) {
@@ -402,8 +521,10 @@ void ram_move_owner(struct ram_slot *slot, struct ram_slot **owner)
 
 static void free_if_unwanted(struct ram_arena *arena, struct ram_slot *slot)
 {
-    if (!is_held(slot) && slot->owner == NULL)
-        make_free(arena, slot);
+    if (is_held(slot) || slot->owner != NULL)
+        return;
+    queue_remove(arena, slot);
+    make_free(arena, slot, false);
 }
 
 void ram_drop(struct ram_arena *arena, struct ram_slot **owner)
@@ -417,6 +538,8 @@ void ram_drop(struct ram_arena *arena, struct ram_slot **owner)
     slot->owner = NULL;
     slot->share = NULL;
     queue_remove(arena, slot);
+    if (is_held(slot))
+        queue_push(arena, slot, QUEUE_LOOSE);
     free_if_unwanted(arena, slot);
 }
 
@@ -476,23 +599,57 @@ bool ram_has_secrets(const struct ram_arena *arena)
     return arena->secrets > 0;
 }
 
-bool ram_wipe_free(struct ram_arena *arena, struct ram_wipe *wipe, uint64_t bytes)
+void ram_make_loose_secret(struct ram_arena *arena)
 {
     for (uint32_t i = 0; i < RAM_REGIONS; i++)
-        for (struct ram_slot *slot = arena->regions[i].lowest; slot != NULL; slot = slot->higher) {
-            uint64_t end = slot->offset + slot->bytes;
-            uint64_t start = wipe->offset > slot->offset ? wipe->offset : slot->offset;
-            uint64_t part = end - start < bytes ? end - start : bytes;
+        for (struct ram_slot *slot = arena->regions[i].queues[QUEUE_LOOSE].first; slot != NULL;
+             slot = slot->queue_next)
+            ram_make_secret(arena, slot);
+}
 
-            if (!slot->is_free || end <= wipe->offset)
-                continue;
-            if (bytes == 0)
-                return false;
-            memset(ram_bytes(arena, slot) + (start - slot->offset), 0, part);
-            wipe->offset = start + part;
-            bytes -= part;
-        }
-    return true;
+uint64_t ram_frees(const struct ram_arena *arena)
+{
+    return arena->frees;
+}
+
+/* What is to be zeroed of a run next, at most so much: right behind what is clean, or right before it, so that it grows. */
+static void dirty_part(const struct ram_slot *run, uint64_t most, uint64_t *from_p, uint64_t *bytes_p)
+{
+    bool has_clean = run->clean_to > run->clean_from;
+    uint64_t end = run->offset + run->bytes, from = has_clean ? run->clean_to : run->offset;
+    bool is_before = from == end;
+    uint64_t room = is_before ? run->clean_from - run->offset : end - from;
+
+    *bytes_p = room < most ? room : most;
+    *from_p = is_before ? run->clean_from - *bytes_p : from;
+}
+
+struct ram_slot *ram_take_dirty(struct ram_arena *arena, uint64_t before)
+{
+    struct ram_slot *run = arena->dirty_first;
+    uint64_t piece, from, bytes;
+
+    if (run == NULL || run->dirty_at > before)
+        return NULL;
+    piece = round_down(arena->regions[run->region].bytes / 16, arena->granule);
+    if (piece > RAM_DIRTY_BYTES)
+        piece = RAM_DIRTY_BYTES;
+    dirty_part(run, piece > arena->granule ? piece : arena->granule, &from, &bytes);
+    if (from > run->offset && split_run(arena, run, from - run->offset))
+        run = run->higher;
+    else
+        bytes += from - run->offset; /* no memory to part it: from its beginning */
+    if (!cut_run(arena, run, bytes))
+        cut_run(arena, run, run->bytes);
+    begin_use(arena, run);
+    return run;
+}
+
+void ram_give_clean(struct ram_arena *arena, struct ram_slot *slot)
+{
+    slot->refs = 0;
+    set_held(arena, slot, true);
+    make_free(arena, slot, true);
 }
 
 void ram_touch(struct ram_slot *slot)

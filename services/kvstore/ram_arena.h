@@ -41,6 +41,7 @@ struct ram_slot {
     uint8_t queue; /* where eviction finds it */
     uint8_t touches;
     bool is_free;
+    bool is_dirty;                            /* free, and used since it was zeroed last */
     bool is_secret;                           /* somebody waits until it has gone */
     struct ram_slot **owner;                  /* NULL: dropped, goes when refs do */
     struct slice_item *leases;                /* of calls that told readers where it is (slice_sender.c) */
@@ -48,6 +49,9 @@ struct ram_slot {
     uint64_t share_mark;                      /* share->written_bytes right after this one */
     struct ram_slot *lower, *higher;          /* neighbours by address */
     struct ram_slot *queue_next, *queue_prev; /* eviction order, or the free list */
+    struct ram_slot *dirty_next, *dirty_prev; /* of what is dirty, by when it became free */
+    uint64_t dirty_at;
+    uint64_t clean_from, clean_to; /* of what is free: zeroed, by offsets in the pool */
 };
 
 struct ram_arena;
@@ -91,13 +95,16 @@ void ram_touch(struct ram_slot *slot); /* a question read it */
 
 /* What is in it must not be found any more: when no secret slot is left, what is free is zeroed. NULL is fine. */
 void ram_make_secret(struct ram_arena *arena, struct ram_slot *slot);
+/* The same of all slots that are held and have no owner: those who read them have them alone. One that is published after
+ * all is none. */
+void ram_make_loose_secret(struct ram_arena *arena);
 bool ram_has_secrets(const struct ram_arena *arena); /* that have not gone yet */
 
-/* Zeroes what is free, from where the last call ended (zeroed: the beginning), at most so many bytes. True: that was all.
- * What becomes free meanwhile may be left out. */
-struct ram_wipe {
-    uint64_t offset;
-};
-bool ram_wipe_free(struct ram_arena *arena, struct ram_wipe *wipe, uint64_t bytes);
+/* Zeroing what is free: what became free before ram_frees() said so, a piece at a time, at most RAM_DIRTY_BYTES and a
+ * sixteenth of its region. NULL: nothing of it is left. Memory that was never used is not touched. */
+enum { RAM_DIRTY_BYTES = 4 << 20 };
+uint64_t ram_frees(const struct ram_arena *arena);
+struct ram_slot *ram_take_dirty(struct ram_arena *arena, uint64_t before);
+void ram_give_clean(struct ram_arena *arena, struct ram_slot *slot); /* all its bytes are zero */
 
 #endif

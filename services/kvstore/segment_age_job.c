@@ -44,7 +44,7 @@ static bool make_image(struct age_job *job, struct age_image *image, uint64_t by
 {
     if (bytes <= image->room)
         return true;
-    free(image->bytes);
+    disk_buffer_free(image->bytes, image->room);
     image->bytes = disk_buffer(bytes);
     image->room = image->bytes == NULL ? 0 : bytes;
     return image->bytes != NULL || no_memory(job);
@@ -454,7 +454,7 @@ void age_job_free(struct age_job *job, struct ram_arena *arena)
     index_part_drop(&job->index, arena);
     free(job->entries);
     free(job->notes);
-    free(job->in.bytes);
-    free(job->out.bytes);
+    disk_buffer_free(job->in.bytes, job->in.room);
+    disk_buffer_free(job->out.bytes, job->out.room);
     free(job);
 }

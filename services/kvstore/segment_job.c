@@ -195,7 +195,7 @@ static bool write_footer(const struct file_ops *disk, int fd, const struct segme
     fill_footer(parts, &footer, bytes, end);
     piece = (struct iovec){ .iov_base = bytes, .iov_len = footer.file_bytes - end };
     ok = disk_write(disk, fd, &piece, 1, end, st);
-    free(bytes);
+    disk_buffer_free(bytes, footer.file_bytes - end);
     if (ok && disk->ftruncate(fd, (off_t)footer.file_bytes) != 0)
         return status_fail(st, status_code_of_errno(errno), "cut: %m");
     if (ok && disk->fdatasync(fd) != 0)

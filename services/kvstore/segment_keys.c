@@ -99,7 +99,7 @@ bool segment_keys_read(const struct file_ops *disk, int fd, const struct kv_foot
         }
         at += len;
     }
-    free(piece);
+    disk_buffer_free(piece, room > 0 ? room : KV_PAGE_BYTES);
     return ok;
 }
 
@@ -137,7 +137,7 @@ bool segment_keys_repair(const struct file_ops *disk, int fd, const struct segme
         const struct index_frame *frame = index_part_at(&segment->index, n);
 
         if (frame->record_bytes > room) {
-            free(image);
+            disk_buffer_free(image, room);
             room = frame->record_bytes;
             image = disk_buffer(room);
             if (image == NULL)
@@ -146,6 +146,6 @@ bool segment_keys_repair(const struct file_ops *disk, int fd, const struct segme
         is_damaged[n] = !repair_frame(disk, fd, segment, frame, image, st);
         ok = !is_damaged[n] || st->code == STATUS_DATA_LOSS;
     }
-    free(image);
+    disk_buffer_free(image, room);
     return ok;
 }

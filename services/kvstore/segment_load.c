@@ -91,7 +91,7 @@ static bool read_footer(struct loader *loader, const struct kv_footer *footer, c
         return status_fail(loader->st, STATUS_EXHAUSTED, "no memory for a footer");
     ok = disk_read(loader->disk, loader->fd, bytes, len, footer->table, loader->st) &&
          use_footer(loader, footer, bytes);
-    free(bytes);
+    disk_buffer_free(bytes, len);
     return ok;
 }
 
@@ -114,7 +114,7 @@ static bool load_footer(struct loader *loader)
     if (ok)
         loader->sealed_end_seq = footer.end_seq;
     ok = ok && read_footer(loader, &footer, tail, bytes);
-    free(tail);
+    disk_buffer_free(tail, bytes);
     return ok;
 }
 

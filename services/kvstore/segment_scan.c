@@ -112,7 +112,7 @@ static bool make_image(struct segment_scan *scan, uint64_t bytes, struct status 
     if (image == NULL)
         return status_fail(st, STATUS_EXHAUSTED, "no memory for a record of %llu bytes",
                            (unsigned long long)bytes);
-    free(scan->image);
+    disk_buffer_free(scan->image, scan->image_bytes);
     scan->image = image;
     scan->image_bytes = bytes;
     return true;
@@ -404,7 +404,7 @@ bool segment_scan_end(const struct file_ops *disk, const char *path, uint64_t sa
 
 void segment_scan_free(struct segment_scan *scan)
 {
-    free(scan->image);
+    disk_buffer_free(scan->image, scan->image_bytes);
     free(scan->entries);
     free(scan->notes);
 }

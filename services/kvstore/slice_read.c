@@ -137,6 +137,7 @@ static bool decode_layer(struct slice_read *read, const uint8_t *from)
                         from + which * stored, to + which * bytes);
         put_u32(to + 2 * bytes + which * sizeof(uint32_t), kv_crc(0, to + which * bytes, bytes));
     }
+    memset(to + 2 * bytes + DECODED_CRC_BYTES, 0, read->slot->bytes - 2 * bytes - DECODED_CRC_BYTES);
     read->bytes = to + part_at(read);
     read->crc = layer_crc(read);
     return check_layer_end(read, from + 2 * stored);
@@ -354,6 +355,13 @@ static void use_slot(struct slice_read *read, struct ram_slot *slot, uint64_t at
     read->bytes = ram_bytes(read->store->arena, slot) + at;
 }
 
+static bool take_buffer(struct slice_read *read, uint64_t bytes)
+{
+    read->buffer = disk_buffer(bytes);
+    read->buffer_bytes = bytes;
+    return read->buffer != NULL;
+}
+
 static bool start_thumbnail(struct slice_read *read)
 {
     struct index_frame *frame = read->frame;
@@ -371,7 +379,7 @@ static bool start_thumbnail(struct slice_read *read)
         use_slot(read, frame->image, frame->thumbnail_at);
         read->has_header = take_header(read, ram_bytes(read->store->arena, read->slot));
     } else if (read->buffer == NULL) {
-        read->buffer = disk_buffer(round_up(frame->thumbnail_at + read->length, KV_PAGE_BYTES));
+        take_buffer(read, round_up(frame->thumbnail_at + read->length, KV_PAGE_BYTES));
     }
     if (read->is_from_disk && read->buffer == NULL)
         return answer(read, FRAME_UNAVAILABLE);
@@ -383,9 +391,8 @@ static bool make_buffer(struct slice_read *read)
 {
     uint64_t at = offset_in_record(read) % KV_PAGE_BYTES;
 
-    free(read->buffer); /* a moved frame may be written otherwise */
-    read->buffer = disk_buffer(round_up(at + 2 * written_bytes(read), KV_PAGE_BYTES));
-    return read->buffer != NULL;
+    disk_buffer_free(read->buffer, read->buffer_bytes); /* a moved frame may be written otherwise */
+    return take_buffer(read, round_up(at + 2 * written_bytes(read), KV_PAGE_BYTES));
 }
 
 static bool start_layer(struct slice_read *read)
@@ -498,7 +505,7 @@ void slice_read_release(struct slice_read *read)
     if (read->frame->is_forgotten)
         ram_make_secret(store->arena, read->slot);
     ram_unref(store->arena, read->slot);
-    free(read->buffer);
+    disk_buffer_free(read->buffer, read->buffer_bytes);
     free(read->header);
     if (read->chunk != NULL)
         index_chunk_unref(read->chunk);

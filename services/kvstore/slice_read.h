@@ -62,7 +62,8 @@ struct slice_read {
     struct index_chunk *chunk;
     struct segment *segment;
     struct kv_record *header; /* a thumbnail's */
-    uint8_t *buffer;          /* a thumbnail's record; a layer as it is written */
+    uint64_t buffer_bytes;
+    uint8_t *buffer; /* a thumbnail's record; a layer as it is written */
     bool is_from_disk, is_waiting, is_running, has_header, ok;
     struct status st;
 };

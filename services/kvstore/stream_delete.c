@@ -85,7 +85,8 @@ static bool is_quiet(const struct stream *stream)
         if (segment_is_busy(stream->segments[i]))
             return false;
     return stream->saves == NULL && !store_is_removing_from(stream->store, stream) &&
-           !segment_age_is_of(stream->store, stream) && stream_rivals_are_idle(stream);
+           !segment_age_is_of(stream->store, stream) && stream_rivals_are_idle(stream) &&
+           stream_forget_is_idle(stream);
 }
 
 void stream_continue_deletion(struct stream *stream)

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/name.h"
 #include "base/require.h"
+#include "kvstore/arena_wipe.h"
 #include "kvstore/segment_age.h"
 #include "kvstore/store.h"
 #include "kvstore/stream_hold.h"
@@ -19,7 +20,6 @@ enum {
     SOON_MS = 1,
     LATER_MS = 20,
     AGAIN_MS = 1000,
-    WIPE_BYTES = 16 << 20
 };
 
 struct stream_forgets {
@@ -35,7 +35,8 @@ struct stream_forgets {
     struct forget_receipt oldest;  /* that the newest pushed out */
     struct forget_receipt refused; /* not in the list any more */
     struct segment_age age;
-    struct ram_wipe wipe;
+    bool is_rewritten, is_wiping; /* no file has anything of it; what is free is being zeroed */
+    struct arena_wipe wipe;
     struct loop_timer timer;
     stream_done_fn *done; /* NULL: nobody waits */
     void *user;
@@ -188,6 +189,19 @@ static bool has_something(const struct forget_receipt *receipt, const struct seg
            segment->left_to_ns >= receipt->from_ns;
 }
 
+/* Questions that began before a segment was rewritten have the frames as they were. */
+static void mark_gone(const struct forget_receipt *receipt, const struct index_part *part)
+{
+    for (struct index_chunk *chunk = part->gone; chunk != NULL; chunk = chunk->gone_next) {
+        for (uint32_t i = 0; i < chunk->count; i++) {
+            struct index_frame *frame = &chunk->frames[i];
+
+            frame->is_forgotten = is_in(receipt, frame->seq, frame->pts_ns, frame->pts_ns);
+        }
+        index_chunk_judge(chunk);
+    }
+}
+
 /* From now on the frames answer EVICTED. */
 static void mark_frames(struct stream_forgets *forgets, bool counts)
 {
@@ -207,14 +221,19 @@ static void mark_frames(struct stream_forgets *forgets, bool counts)
             receipt->bytes += counts ? frame->record_bytes : 0;
         }
         receipt->files += counts && has_something(receipt, segment);
+        mark_gone(receipt, &segment->index);
     }
 }
 
 static void unmark_frames(struct stream *stream)
 {
-    for (uint32_t i = 0; i < stream->segment_count; i++)
+    static const struct forget_receipt nothing;
+
+    for (uint32_t i = 0; i < stream->segment_count; i++) {
         for (uint64_t n = 0; n < stream->segments[i]->index.frame_count; n++)
             index_part_at(&stream->segments[i]->index, n)->is_forgotten = false;
+        mark_gone(&nothing, &stream->segments[i]->index);
+    }
 }
 
 /* --- steps --- */
@@ -382,12 +401,35 @@ static void note(struct stream_forgets *forgets)
         refuse(forgets, &st);
 }
 
+static void give_receipt(struct stream_forgets *forgets)
+{
+    struct status st;
+
+    newest(forgets)->done_ns = clock_utc_ns();
+    forgets->is_saving =
+        stream_save_text(forgets->stream, "forget.json", text_of(forgets), received, forgets, &st);
+    if (!forgets->is_saving) {
+        newest(forgets)->done_ns = 0;
+        step_in(forgets, AGAIN_MS);
+    }
+}
+
+static void wiped(struct arena_wipe *wipe)
+{
+    struct stream_forgets *forgets = container_of(wipe, struct stream_forgets, wipe);
+
+    forgets->is_wiping = false;
+    if (forgets->stream->deletion != NULL)
+        stream_continue_deletion(forgets->stream);
+    else if (!is_over(forgets))
+        give_receipt(forgets);
+}
+
 static void step(struct stream_forgets *forgets)
 {
     struct store *store = forgets->stream->store;
-    struct status st;
 
-    if (is_over(forgets) || forgets->is_saving || forgets->is_ageing)
+    if (is_over(forgets) || forgets->is_saving || forgets->is_ageing || forgets->is_wiping)
         return;
     if (forgets->is_refused || !forgets->is_intended) {
         note(forgets);
@@ -397,23 +439,20 @@ static void step(struct stream_forgets *forgets)
         step_in(forgets, AGAIN_MS);
         return;
     }
-    if (rewrite_next(forgets))
-        return;
-    if (ram_has_secrets(store->arena)) { /* somebody reads what was there still */
+    if (!forgets->is_rewritten) {
+        if (rewrite_next(forgets))
+            return;
+        forgets->is_rewritten = true;
+        ram_make_loose_secret(store->arena);
+    }
+    if (ram_has_secrets(store->arena) ||
+        store->index_memory.secret_chunks > 0) { /* somebody reads it still */
         step_in(forgets, LATER_MS);
         return;
     }
-    if (!ram_wipe_free(store->arena, &forgets->wipe, WIPE_BYTES)) {
-        step_in(forgets, SOON_MS);
-        return;
-    }
-    newest(forgets)->done_ns = clock_utc_ns();
-    forgets->is_saving =
-        stream_save_text(forgets->stream, "forget.json", text_of(forgets), received, forgets, &st);
-    if (!forgets->is_saving) {
-        newest(forgets)->done_ns = 0;
-        step_in(forgets, AGAIN_MS);
-    }
+    forgets->is_wiping = true;
+    forgets->wipe = (struct arena_wipe){ .store = store, .done = wiped };
+    arena_wipe_start(&forgets->wipe);
 }
 
 /* --- asking --- */
@@ -475,7 +514,7 @@ bool stream_forget(struct stream *stream, int64_t from_ns, int64_t to_ns, stream
     snprintf(newest(forgets)->version, sizeof newest(forgets)->version, "%s", REELKV_VERSION);
     forgets->is_pending = true;
     forgets->is_intended = false;
-    forgets->wipe = (struct ram_wipe){ 0 };
+    forgets->is_rewritten = false;
     forgets->done = done;
     forgets->user = user;
     mark_frames(forgets, true);
@@ -507,6 +546,11 @@ void stream_forget_leave(struct stream *stream, const struct status *why)
         return;
     forgets->done = NULL;
     done(forgets->user, NULL, why);
+}
+
+bool stream_forget_is_idle(const struct stream *stream)
+{
+    return stream->forgets == NULL || !stream->forgets->is_wiping;
 }
 
 void stream_forget_free(struct stream *stream)

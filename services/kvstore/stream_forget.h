@@ -2,7 +2,11 @@
  *
  *   the frames answer EVICTED -> they are durable -> intent durable -> files that are open are sealed -> one after the other each file that has
  *   something of the range is written anew without it, and the old one unlinked when nobody reads it (segment_age.h)
- *   -> memory that had it is zeroed, once leases have ended -> receipt durable -> done()
+ *   -> nobody reads it any more: no question holds its chunks, no slot without an owner is held -> what is free of the RAM and
+ *   was used is zeroed (arena_wipe.h); buffers on the heap are whenever they are freed -> receipt durable -> done()
+ *
+ * A block that is still arriving then is waited for: it may be written over what stood there. Not zeroed: the words of gaps on
+ * the heap, and what the RPC library keeps of messages that it has sent or received.
  *
  * JSON in <stream>/forget.json, the last FORGET_RECEIPTS_MAX, of which the newest may be an intent ("done_ns": 0): a start
  * carries it on.
@@ -51,6 +55,7 @@ bool stream_forget_load(struct stream *stream, struct status *st);
 void stream_forget_resume(struct stream *stream); /* once it is loaded: what was under way */
 /* Whoever waits is told so. With the store it goes on at the next start, with the stream it ends. */
 void stream_forget_leave(struct stream *stream, const struct status *why);
+bool stream_forget_is_idle(const struct stream *stream); /* no thread works for it */
 void stream_forget_free(struct stream *stream);
 
 #endif

@@ -216,6 +216,7 @@ static inline bool fixture_append_block(struct fixture *fixture, struct stream *
     kv_record_scatter(&record, 0, payload, block->payload_bytes, image);
     if (block->thumbnail_bytes > 0)
         memcpy(image + layout.thumbnail, block->thumbnail, block->thumbnail_bytes);
+    explicit_bzero(payload, block->payload_bytes); /* memory is searched for it (kvstore_secret_test.c) */
     free(payload);
     kv_record_checksum(&record, image);
     ok = stream_append(stream, &record, slot, st);
@@ -341,6 +342,7 @@ static inline void fixture_check_layer(const struct slice_read *read, const char
             test_fail(__FILE__, __LINE__, "frame %llu layer %u: byte %llu is wrong",
                       (unsigned long long)read->frame->seq, read->layer, (unsigned long long)i);
     CHECK_EQ(read->crc, kv_crc(0, read->bytes, read->length));
+    explicit_bzero(expected, 2 * slice_bytes);
     free(expected);
     free(codes);
 }

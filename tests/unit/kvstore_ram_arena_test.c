@@ -221,4 +221,80 @@ TEST(arena_dropped_slot_lives_until_its_last_reader)
     ram_arena_destroy(arena);
 }
 
+/* What was used and is free again is zeroed once, whatever is taken and freed meanwhile; what was never used is not touched. */
+TEST(arena_zeroes_what_was_used)
+{
+    static struct ram_slot *owners[SLOTS];
+    uint8_t *base;
+    uint64_t before, zeroed = 0;
+    struct ram_slot *piece;
+
+    start();
+    base = kv_pool_base(ram_arena_pool(arena));
+    CHECK(ram_take_dirty(arena, ram_frees(arena)) == NULL);
+    for (unsigned round = 0; round < 20000; round++) {
+        unsigned i = next_random(SLOTS);
+
+        if (owners[i] != NULL) {
+            ram_drop(arena, &owners[i]);
+        } else {
+            struct ram_slot *slot = take_published(&owners[i], i % 3 == 0 ? RAM_SLICES : RAM_IMAGES,
+                                                   1 + next_random(60 * KB), NULL);
+
+            memset(ram_bytes(arena, slot), 0xa5, slot->bytes);
+        }
+    }
+    for (unsigned i = 0; i < SLOTS; i++)
+        if (i % 10 != 0)
+            ram_drop(arena, &owners[i]);
+    before = ram_frees(arena);
+    while ((piece = ram_take_dirty(arena, before)) != NULL) {
+        unsigned i = next_random(SLOTS / 10) * 10;
+
+        memset(ram_bytes(arena, piece), 0, piece->bytes);
+        zeroed += piece->bytes;
+        if (owners[i] != NULL && next_random(4) == 0) {
+            memset(ram_bytes(arena, owners[i]), 0, owners[i]->bytes);
+            ram_drop(arena, &owners[i]); /* beside it, or not */
+        }
+        ram_give_clean(arena, piece);
+    }
+    CHECK(zeroed > ARENA_BYTES / 4 && zeroed < 3ull * ARENA_BYTES);
+    for (unsigned i = 0; i < SLOTS; i++)
+        if (owners[i] != NULL) {
+            memset(ram_bytes(arena, owners[i]), 0, owners[i]->bytes);
+            ram_drop(arena, &owners[i]);
+        }
+    CHECK(memchr(base + kv_pool_data_offset(ram_arena_pool(arena)), 0xa5,
+                 kv_pool_bytes(ram_arena_pool(arena)) - kv_pool_data_offset(ram_arena_pool(arena))) == NULL);
+    ram_arena_destroy(arena);
+}
+
+/* Read by somebody and dropped by its owner, or never published: it goes with the last reader, and is waited for. */
+TEST(arena_waits_for_what_has_no_owner)
+{
+    struct ram_slot *owner = NULL, *half, *moved, *late = NULL;
+
+    start();
+    half = ram_take(arena, RAM_SLICES, KB);
+    moved = take_published(&owner, RAM_IMAGES, KB, NULL);
+    ram_ref(arena, moved);
+    ram_drop(arena, &owner);
+    take_published(&owner, RAM_IMAGES, KB, NULL);
+    CHECK(!ram_has_secrets(arena));
+    ram_make_loose_secret(arena);
+    ram_unref(arena, half);
+    CHECK(ram_has_secrets(arena));
+    ram_unref(arena, moved);
+    CHECK(!ram_has_secrets(arena));
+    half = ram_take(arena, RAM_SLICES, KB);
+    ram_make_loose_secret(arena);
+    ram_publish(arena, half, &late, NULL); /* what came meanwhile is none */
+    CHECK(!ram_has_secrets(arena));
+    ram_unref(arena, half);
+    ram_drop(arena, &late);
+    ram_drop(arena, &owner);
+    ram_arena_destroy(arena);
+}
+
 TEST_MAIN()

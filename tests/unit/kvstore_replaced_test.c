@@ -6,7 +6,7 @@
 #include "kvstore/stream_rival.h"
 #include "kvstore_faulty_disk.h"
 
-enum { FRAMES = 12, ROUNDS = 4, FILES_MAX = 3 };
+enum { FRAMES = 12, ROUNDS = 2, FILES_MAX = 3 };
 
 /* The files that stood for one segment, one after the other. */
 struct made {

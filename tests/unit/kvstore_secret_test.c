@@ -1,0 +1,243 @@
+/* When the receipt is there, no byte of what was forgotten is in the memory of the process: not in the shared pool, not on the
+ * heap, whoever had it. */
+#include "kvstore/segment_age.h"
+#include "kvstore/stream_forget.h"
+#include "kvstore_fixture.h"
+
+enum { FRAMES = 60, SAMPLE_BYTES = 64, MASK = 0x5a };
+
+static struct fixture fixture;
+static struct stream *stream;
+static struct fixture_answer answer;
+static struct status st;
+
+/* --- what is looked for, nowhere in memory as it is --- */
+
+struct sample {
+    uint8_t masked[3][SAMPLE_BYTES]; /* of the keys, K and V */
+};
+
+static void take_sample(struct sample *sample, uint64_t seq)
+{
+    uint64_t layer = payload_layer_offset(&fixture_geometry, FIXTURE_TOKENS, 1);
+    uint64_t at[3] = { 0, layer, layer + kv_slice_bytes(&fixture_geometry, FIXTURE_TOKENS) };
+
+    for (unsigned i = 0; i < 3; i++)
+        for (unsigned b = 0; b < SAMPLE_BYTES; b++)
+            sample->masked[i][b] = fixture_byte("cam-1", seq, at[i] + b) ^ MASK;
+}
+
+static bool stands_at(const uint8_t *masked, const uint8_t *bytes)
+{
+    for (unsigned b = 0; b < SAMPLE_BYTES; b++)
+        if ((masked[b] ^ MASK) != bytes[b])
+            return false;
+    return true;
+}
+
+static bool is_between(const struct sample *sample, const uint8_t *from, const uint8_t *to)
+{
+    for (const uint8_t *at = from; at + SAMPLE_BYTES <= to; at += 2) /* numbers of two bytes */
+        for (unsigned i = 0; i < 3; i++)
+            if (at[0] == (sample->masked[i][0] ^ MASK) && stands_at(sample->masked[i], at))
+                return true;
+    return false;
+}
+
+/* Everything that the process may write to. */
+static bool is_in_process(const struct sample *sample)
+{
+    FILE *maps = fopen("/proc/self/maps", "r");
+    char line[512], access[8];
+    uintptr_t from, to;
+    bool found = false;
+
+    CHECK(maps != NULL);
+    while (!found && fgets(line, sizeof line, maps) != NULL) {
+        CHECK_EQ(sscanf(line, "%lx-%lx %7s", &from, &to, access), 3);
+        if (access[0] == 'r' && access[1] == 'w')
+            found = is_between(sample, (const uint8_t *)from, (const uint8_t *)to);
+    }
+    fclose(maps);
+    return found;
+}
+
+static void check_nowhere(uint64_t from, uint64_t to, uint64_t step)
+{
+    for (uint64_t seq = from; seq < to; seq += step) {
+        struct sample sample;
+
+        take_sample(&sample, seq);
+        if (is_in_process(&sample))
+            test_fail(__FILE__, __LINE__, "frame %llu is in memory", (unsigned long long)seq);
+    }
+}
+
+/* --- what is done --- */
+
+struct ageing {
+    struct segment_age age;
+    bool came;
+};
+
+static void aged(struct segment_age *age)
+{
+    container_of(age, struct ageing, age)->came = true;
+}
+
+static void thin_all(void)
+{
+    for (uint32_t i = 0; i < stream->segment_count; i++) {
+        struct ageing ageing = {
+            .age = { .segment = stream->segments[i], .transform = { .aged = { .thin = 2 } }, .done = aged }
+        };
+
+        segment_age_submit(fixture.store, &ageing.age);
+        FIXTURE_TURN_UNTIL(&fixture, ageing.came);
+        CHECK_OK(ageing.age.ok, ageing.age.st);
+    }
+}
+
+static void ask(uint64_t from, uint64_t to)
+{
+    answer = (struct fixture_answer){ 0 };
+    CHECK_OK(stream_forget(stream, fixture_pts(from), fixture_pts(to), fixture_done, &answer, &st), st);
+}
+
+static void wait_receipt(void)
+{
+    FIXTURE_TURN_UNTIL(&fixture, answer.came);
+    CHECK_OK(answer.ok, answer.st);
+}
+
+/* Much longer than what was asked takes, when nothing keeps it. */
+static void check_receipt_waits(void)
+{
+    struct loop_timer tick = { 0 };
+
+    for (unsigned i = 0; i < 50; i++) {
+        loop_timer_start(fixture.loop, &tick, 5, fixture_tick);
+        loop_run_once(fixture.loop);
+    }
+    loop_timer_stop(&tick);
+    CHECK(!answer.came);
+}
+
+/* Written, sealed, and loaded by another life: it is on the disk alone. */
+static void start(void)
+{
+    struct fixture_writer writer;
+
+    fixture_start(&fixture);
+    stream = fixture_write(&fixture, "cam-1", &writer, FRAMES);
+    fixture_wait_durable(&fixture, stream);
+    stream_detach(stream, &writer.base);
+    fixture_wait_sealed(&fixture, stream);
+    fixture_stop(&fixture);
+    fixture_open(&fixture);
+    fixture_wait_keys(&fixture);
+    stream = store_find(fixture.store, "default", "cam-1");
+}
+
+static void start_read(struct fixture_read *reading, uint64_t seq, enum slice_parts parts)
+{
+    *reading = (struct fixture_read){ .read = { .store = fixture.store,
+                                                .frame = stream_find(stream, seq),
+                                                .layer = 1,
+                                                .parts = parts,
+                                                .done = fixture_read_done } };
+    if (!slice_read_start(&reading->read))
+        FIXTURE_TURN_UNTIL(&fixture, reading->came);
+    CHECK_EQ(reading->read.result, FRAME_OK);
+}
+
+/* Written from RAM, sealed with their keys, read in every way, copied to another file, scanned and loaded. */
+TEST(nothing_of_it_is_in_memory)
+{
+    struct fixture_read half;
+    struct sample sample;
+
+    start();
+    take_sample(&sample, 20);
+    fixture_check_all(&fixture, stream, 0, FRAMES);
+    CHECK(is_in_process(&sample));
+    for (uint64_t seq = 0; seq < FRAMES; seq += 2)
+        CHECK_EQ(fixture_read_block(&fixture, stream, stream_find(stream, seq)), FRAME_OK);
+    thin_all();
+    for (uint64_t seq = 0; seq < FRAMES; seq += 2) {
+        start_read(&half, seq, SLICE_V);
+        slice_read_release(&half.read);
+    }
+    fixture_check_all(&fixture, stream, 0, 1);
+    ask(10, 50);
+    wait_receipt();
+    check_nowhere(10, 50, 13);
+    CHECK_EQ(fixture_read_layer(&fixture, stream, 8, 0), FRAME_OK);
+    take_sample(&sample, 8);
+    CHECK(is_in_process(&sample)); /* what was not forgotten is found */
+    fixture_stop(&fixture);
+}
+
+/* K alone stands in a slot that no frame has: it was freed as it was, after the receipt. */
+TEST(a_receipt_waits_for_half_a_layer)
+{
+    struct fixture_read half;
+
+    start();
+    start_read(&half, 12, SLICE_K);
+    ask(10, 15);
+    check_receipt_waits();
+    slice_read_release(&half.read);
+    wait_receipt();
+    check_nowhere(11, 15, 2);
+    fixture_stop(&fixture);
+}
+
+/* A layer was read and let go of by its frame when the segment was thinned, while its reader had it still. */
+TEST(a_receipt_waits_for_what_ageing_left_to_its_reader)
+{
+    struct fixture_read whole, thumbnail;
+
+    start();
+    start_read(&whole, 13, SLICE_BOTH);
+    thumbnail = (struct fixture_read){ .read = { .store = fixture.store,
+                                                 .frame = stream_find(stream, 11),
+                                                 .layer = SLICE_THUMBNAIL,
+                                                 .done = fixture_read_done } };
+    if (!slice_read_start(&thumbnail.read))
+        FIXTURE_TURN_UNTIL(&fixture, thumbnail.came);
+    thin_all();
+    ask(10, 15);
+    check_receipt_waits();
+    slice_read_release(&whole.read);
+    check_receipt_waits();
+    slice_read_release(&thumbnail.read);
+    wait_receipt();
+    check_nowhere(11, 15, 2);
+    fixture_stop(&fixture);
+}
+
+/* The stream goes while what it had is being zeroed. */
+TEST(a_stream_goes_while_memory_is_zeroed)
+{
+    struct fixture_answer gone;
+
+    for (unsigned turns = 0; turns < 40; turns += 4) {
+        start();
+        fixture_check_all(&fixture, stream, 0, 20);
+        ask(10, 15);
+        for (unsigned i = 0; i < turns; i++) {
+            struct loop_timer tick = { 0 };
+
+            loop_timer_start(fixture.loop, &tick, 1, fixture_tick);
+            loop_run_once(fixture.loop);
+            loop_timer_stop(&tick);
+        }
+        gone = answer;
+        fixture_remove(&fixture, stream);
+        CHECK(gone.came || answer.came);
+        fixture_stop(&fixture);
+    }
+}
+
+TEST_MAIN()
