@@ -139,19 +139,28 @@ static bool write_slice(struct slice_sender *sender, const Reelkv__V1__SliceRepl
 
 /* --- slices --- */
 
-/* Which of the blocks that were guessed are wanted. What has not been read by now is not guessed any more. */
+/* How many of the blocks that were guessed are wanted; without memory to count them: none. */
+static uint32_t wanted_guesses(const struct retrieve *retrieve)
+{
+    const struct index_frame **frames = malloc((retrieve->target_count + 1) * sizeof *frames);
+    uint32_t count = 0;
+
+    for (uint32_t i = 0; frames != NULL && i < retrieve->target_count; i++)
+        if (retrieve->targets[i].frame != NULL)
+            frames[count++] = retrieve->targets[i].frame;
+    count = read_ahead_count(&retrieve->ahead, frames, count, retrieve->layer);
+    free(frames);
+    return count;
+}
+
+/* What has not been read by now is not guessed any more. */
 static void count_guesses(struct retrieve *retrieve)
 {
     struct read_ahead *ahead = &retrieve->ahead;
 
     read_ahead_stop(ahead);
     retrieve->read_ahead = ahead->read + ahead->waiting;
-    retrieve->used_of = 0;
-    for (uint32_t i = 0; i < retrieve->target_count && retrieve->read_ahead > 0; i++) {
-        const struct index_frame *frame = retrieve->targets[i].frame;
-
-        retrieve->used_of += frame != NULL && read_ahead_has(ahead, frame, retrieve->layer);
-    }
+    retrieve->used_of = retrieve->read_ahead > 0 ? wanted_guesses(retrieve) : 0;
     ahead->store->ahead.used += retrieve->used_of;
 }
 

@@ -234,12 +234,24 @@ enum read_ahead_answer read_ahead_add(struct read_ahead *ahead, struct index_fra
     return READ_AHEAD_WILL_READ;
 }
 
-bool read_ahead_has(const struct read_ahead *ahead, const struct index_frame *frame, uint32_t layer)
+static int compare_frames(const void *a, const void *b)
 {
+    const struct index_frame *left = *(const struct index_frame *const *)a;
+    const struct index_frame *right = *(const struct index_frame *const *)b;
+
+    return left < right ? -1 : left > right;
+}
+
+uint32_t read_ahead_count(const struct read_ahead *ahead, const struct index_frame **frames, uint32_t count,
+                          uint32_t layer)
+{
+    uint32_t found = 0;
+
+    qsort(frames, count, sizeof(struct index_frame *), compare_frames);
     for (const struct ahead_item *item = ahead->items; item != NULL; item = item->next)
-        if (item->frame == frame && item->layer == layer && !item->is_in_line)
-            return true;
-    return false;
+        found += item->layer == layer && !item->is_in_line &&
+                 bsearch(&item->frame, frames, count, sizeof(struct index_frame *), compare_frames) != NULL;
+    return found;
 }
 
 void read_ahead_stop(struct read_ahead *ahead)

@@ -35,8 +35,9 @@ struct read_ahead {
 enum read_ahead_answer { READ_AHEAD_WILL_READ, READ_AHEAD_IS_THERE, READ_AHEAD_REFUSED };
 enum read_ahead_answer read_ahead_add(struct read_ahead *ahead, struct index_frame *frame, uint32_t layer);
 
-/* Whether it has been read, or is just being read. */
-bool read_ahead_has(const struct read_ahead *ahead, const struct index_frame *frame, uint32_t layer);
+/* Of what has been read, or is just being read, how many are of these frames. Sorts them. */
+uint32_t read_ahead_count(const struct read_ahead *ahead, const struct index_frame **frames, uint32_t count,
+                          uint32_t layer);
 
 void read_ahead_stop(struct read_ahead *ahead); /* what has not started is not read any more */
 void read_ahead_drop(struct read_ahead *ahead); /* and what has come is for eviction to decide on */

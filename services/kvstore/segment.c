@@ -40,6 +40,7 @@ struct segment *segment_create(struct stream *stream, const struct kv_super *sup
     kv_super_put(&segment->super, page); /* for its CRC, the first record's chain */
     segment->capacity = capacity;
     segment->end_seq = segment->durable_end_seq = super->first_seq;
+    segment_find_times(segment);
     if (asprintf(&segment->base, "%s/%020llu/%020llu-%016llx", stream->folder,
                  (unsigned long long)super->epoch, (unsigned long long)super->first_seq,
                  (unsigned long long)super->salt) < 0) {

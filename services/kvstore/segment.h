@@ -74,6 +74,8 @@ struct segment {
     uint64_t durable_end_seq; /* records below it (of this segment) are on the disk */
     uint64_t end_token_index;
     int64_t end_pts_ns;
+    int64_t least_ns,
+        greatest_ns; /* times of its frames and marks, at most so far apart; least > greatest: it has none */
     uint64_t init_offset; /* of its INIT record; 0: none */
     uint32_t init_bytes;
     struct index_part index;
@@ -164,6 +166,9 @@ void segment_record_free(struct ram_arena *arena, struct segment_record *record)
 /* Marks count in the index's memory, as much as segment_mark_bytes() says. False: no memory. */
 bool segment_add_mark(struct segment *segment, const struct kv_entry *entry, const char *note);
 void segment_drop_marks(struct segment *segment, uint32_t keep); /* all but the first ones */
+/* A frame or mark of these times was added; or some were taken away: all are looked at. */
+void segment_saw(struct segment *segment, int64_t from_ns, int64_t to_ns);
+void segment_find_times(struct segment *segment);
 uint64_t segment_mark_bytes(size_t note_bytes);
 
 /* What stands next in the order of numbers: a frame or, with *frame_p NULL, a mark. False: nothing more. Starts zeroed. */

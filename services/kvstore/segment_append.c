@@ -60,7 +60,29 @@ bool segment_add_mark(struct segment *segment, const struct kv_entry *entry, con
                                    .end_token_index = entry->token_index,
                                    .note = text };
     segment->stream->store->index_memory.used_bytes += bytes_of(mark);
+    segment_saw(segment, mark->pts_ns, mark->end_pts_ns);
     return true;
+}
+
+void segment_saw(struct segment *segment, int64_t from_ns, int64_t to_ns)
+{
+    if (from_ns < segment->least_ns)
+        segment->least_ns = from_ns;
+    if (to_ns > segment->greatest_ns)
+        segment->greatest_ns = to_ns;
+}
+
+void segment_find_times(struct segment *segment)
+{
+    segment->least_ns = INT64_MAX;
+    segment->greatest_ns = INT64_MIN;
+    for (uint64_t n = 0; n < segment->index.frame_count; n++) {
+        int64_t pts_ns = index_part_at(&segment->index, n)->pts_ns;
+
+        segment_saw(segment, pts_ns, pts_ns);
+    }
+    for (uint32_t i = 0; i < segment->mark_count; i++)
+        segment_saw(segment, segment->marks[i].pts_ns, segment->marks[i].end_pts_ns);
 }
 
 void segment_drop_marks(struct segment *segment, uint32_t keep)
@@ -146,8 +168,10 @@ static struct index_frame *index_record(struct segment *segment, const struct kv
         index_part_add(&segment->index, segment, &segment->stream->store->index_memory,
                        &segment->super.geometry, &frame);
 
-    if (added != NULL)
+    if (added != NULL) {
         index_frame_fill(added, &segment->super, record, image);
+        segment_saw(segment, record->pts_ns, record->pts_ns);
+    }
     return added;
 }
 
@@ -255,6 +279,7 @@ bool segment_extend_gap(struct segment *segment, const struct kv_record *gap, co
     mark = &segment->marks[segment->mark_count - 1];
     mark->end_seq = gap->end_seq;
     mark->end_pts_ns = gap->end_pts_ns;
+    segment_saw(segment, mark->pts_ns, mark->end_pts_ns);
     segment->end_seq = gap->end_seq;
     return true;
 }

@@ -129,6 +129,7 @@ static void start_over(struct segment *segment)
     segment->end_token_index = 0;
     segment->end_pts_ns = 0;
     segment->init_offset = 0;
+    segment_find_times(segment);
 }
 
 static bool seal(struct loader *loader, const struct segment_scan *scan)

@@ -32,6 +32,7 @@ void segment_scan_follow(struct segment *segment, const struct kv_entry *entry)
         segment->init_bytes = (uint32_t)entry->record_bytes;
     } else if (!kv_entry_is_damaged(entry)) {
         segment->end_pts_ns = entry->end_pts_ns;
+        segment_saw(segment, entry->pts_ns, entry->end_pts_ns);
     }
 }
 

@@ -35,6 +35,7 @@ struct stream_forgets {
     struct forget_receipt oldest;  /* that the newest pushed out */
     struct forget_receipt refused; /* not in the list any more */
     struct segment_age age;
+    uint64_t seen_seq;            /* files before it have nothing of it any more */
     bool is_rewritten, is_wiping; /* no file has anything of it; what is free is being zeroed */
     struct arena_wipe wipe;
     struct loop_timer timer;
@@ -177,12 +178,20 @@ static bool mark_goes(const struct forget_receipt *receipt, const struct segment
     return mark->type != KV_RECORD_TOMBSTONE || mark->event != KV_TOMBSTONE_FORGOTTEN;
 }
 
+/* By the times of what it has. */
+static bool meets(const struct forget_receipt *receipt, const struct segment *segment)
+{
+    return segment->least_ns < receipt->to_ns && segment->greatest_ns >= receipt->from_ns;
+}
+
 static bool has_something(const struct forget_receipt *receipt, const struct segment *segment)
 {
-    for (uint64_t n = 0; n < segment->index.frame_count; n++)
+    bool meets_it = meets(receipt, segment);
+
+    for (uint64_t n = 0; meets_it && n < segment->index.frame_count; n++)
         if (index_part_at(&segment->index, n)->is_forgotten)
             return true;
-    for (uint32_t i = 0; i < segment->mark_count; i++)
+    for (uint32_t i = 0; meets_it && i < segment->mark_count; i++)
         if (mark_goes(receipt, &segment->marks[i]))
             return true;
     return segment->left_frames > 0 && segment->left_from_ns < receipt->to_ns &&
@@ -211,7 +220,7 @@ static void mark_frames(struct stream_forgets *forgets, bool counts)
     for (uint32_t i = 0; i < stream->segment_count; i++) {
         const struct segment *segment = stream->segments[i];
 
-        for (uint64_t n = 0; n < segment->index.frame_count; n++) {
+        for (uint64_t n = 0; meets(receipt, segment) && n < segment->index.frame_count; n++) {
             struct index_frame *frame = index_part_at(&segment->index, n);
 
             if (!is_in(receipt, frame->seq, frame->pts_ns, frame->pts_ns))
@@ -285,7 +294,13 @@ static void rewrite(struct stream_forgets *forgets, struct segment *segment)
     segment_age_submit(forgets->stream->store, &forgets->age);
 }
 
-/* True: a file still has something; it is seen to. */
+/* It is as it will be, and had nothing when it was looked at. */
+static bool was_seen(const struct stream_forgets *forgets, const struct segment *segment)
+{
+    return segment->end_seq <= forgets->seen_seq && segment->super.first_seq < forgets->seen_seq;
+}
+
+/* True: a file still has something; it is seen to. Files whose turn has been are not looked at again. */
 static bool rewrite_next(struct stream_forgets *forgets)
 {
     struct stream *stream = forgets->stream;
@@ -294,8 +309,13 @@ static bool rewrite_next(struct stream_forgets *forgets)
     for (uint32_t i = 0; i < stream->segment_count; i++) {
         struct segment *segment = stream->segments[i];
 
-        if (!has_something(newest(forgets), segment))
+        if (was_seen(forgets, segment))
             continue;
+        if (!has_something(newest(forgets), segment)) {
+            if (!waits && segment->writer == NULL && !segment->is_leaving)
+                forgets->seen_seq = segment->end_seq;
+            continue;
+        }
         if (segment->writer == NULL && !segment->is_leaving) {
             rewrite(forgets, segment);
             return true;
@@ -515,6 +535,7 @@ bool stream_forget(struct stream *stream, int64_t from_ns, int64_t to_ns, stream
     forgets->is_pending = true;
     forgets->is_intended = false;
     forgets->is_rewritten = false;
+    forgets->seen_seq = 0;
     forgets->done = done;
     forgets->user = user;
     mark_frames(forgets, true);

@@ -36,23 +36,9 @@ const struct stream_hold *stream_held(const struct stream *stream, int64_t from_
 /* Of frames, gaps and the end: the first and the last time. False: it has nothing. */
 static bool times_of(const struct segment *segment, int64_t *from_ns_p, int64_t *to_ns_p)
 {
-    int64_t from_ns = INT64_MAX, to_ns = INT64_MIN;
-
-    for (uint64_t n = 0; n < segment->index.frame_count; n++) {
-        int64_t pts_ns = index_part_at(&segment->index, n)->pts_ns;
-
-        from_ns = pts_ns < from_ns ? pts_ns : from_ns;
-        to_ns = pts_ns > to_ns ? pts_ns : to_ns;
-    }
-    for (uint32_t i = 0; i < segment->mark_count; i++) {
-        const struct segment_mark *mark = &segment->marks[i];
-
-        from_ns = mark->pts_ns < from_ns ? mark->pts_ns : from_ns;
-        to_ns = mark->end_pts_ns > to_ns ? mark->end_pts_ns : to_ns;
-    }
-    *from_ns_p = from_ns;
-    *to_ns_p = to_ns == INT64_MAX ? to_ns : to_ns + 1;
-    return from_ns <= to_ns;
+    *from_ns_p = segment->least_ns;
+    *to_ns_p = segment->greatest_ns == INT64_MAX ? INT64_MAX : segment->greatest_ns + 1;
+    return segment->least_ns <= segment->greatest_ns;
 }
 
 static bool segment_meets(const struct segment *segment, const struct stream_hold *hold)

@@ -62,6 +62,7 @@ static void cut_segment(struct segment *segment, uint64_t seq)
     if (marks > 0 && segment->marks[marks - 1].end_seq > seq)
         segment->marks[marks - 1].end_seq = seq;
     segment->end_seq = segment->durable_end_seq = seq;
+    segment_find_times(segment);
     segment->end_token_index = 0;
     if (keep > 0) {
         const struct index_frame *last = index_part_at(&segment->index, keep - 1);

@@ -135,6 +135,7 @@ static void let_go(struct segment *failed, const struct segment *segment, struct
     segment_drop_marks(failed, marks);
     failed->end_seq = failed->durable_end_seq;
     index_part_cut(&failed->index, frames);
+    segment_find_times(failed);
 }
 
 bool stream_segment_failed(struct stream *stream, struct segment *failed)

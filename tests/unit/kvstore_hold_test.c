@@ -43,6 +43,48 @@ static struct stream *start_small(struct fixture *fixture, struct fixture_writer
     return fixture_write(fixture, "cam-1", writer, 100);
 }
 
+/* What is held is looked up by these. */
+static void check_times(const struct stream *stream)
+{
+    for (uint32_t i = 0; i < stream->segment_count; i++) {
+        struct segment *segment = stream->segments[i];
+        int64_t least_ns = segment->least_ns, greatest_ns = segment->greatest_ns;
+
+        segment_find_times(segment);
+        CHECK_EQ(segment->least_ns, least_ns);
+        CHECK_EQ(segment->greatest_ns, greatest_ns);
+    }
+}
+
+/* Holds and receipts went through all frames of all segments at every look. Frames, gaps that grow, an end, tombstones. */
+TEST(segments_know_the_times_of_what_they_have)
+{
+    struct fixture_writer writer;
+    struct fixture fixture;
+    struct stream *stream;
+    struct fixture_answer answer = { 0 };
+
+    fixture_start(&fixture);
+    stream = fixture_write(&fixture, "cam-1", &writer, 120);
+    check_times(stream);
+    for (unsigned i = 0; i < 3; i++)
+        CHECK_OK(fixture_append_gap(stream, 5, "away", &st), st);
+    check_times(stream);
+    CHECK_EQ(stream_last_segment(stream)->greatest_ns, fixture_pts(135));
+    CHECK_OK(stream_end(stream, "over", &st), st);
+    fixture_wait_durable(&fixture, stream);
+    stream_detach(stream, &writer.base);
+    fixture_wait_sealed(&fixture, stream);
+    CHECK_OK(stream_forget(stream, fixture_pts(0), fixture_pts(50), fixture_done, &answer, &st), st);
+    FIXTURE_TURN_UNTIL(&fixture, answer.came);
+    check_times(stream);
+    CHECK_EQ(stream->segments[0]->least_ns, fixture_pts(0)); /* its tombstone's */
+    fixture_stop(&fixture);
+    fixture_open(&fixture);
+    check_times(store_find(fixture.store, "default", "cam-1"));
+    fixture_stop(&fixture);
+}
+
 /* The oldest of all is held: others go, in its stream and around it. */
 TEST(what_is_held_outlives_what_came_later)
 {
