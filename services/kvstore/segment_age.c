@@ -256,7 +256,7 @@ static struct segment *adopt(struct segment_age *age, struct status *st)
 {
     struct age_job *job = age->job;
     struct segment *made = segment_create(age->segment->stream, &job->super, 0);
-    const char *note = job->notes;
+    const char *note = job->list.notes;
 
     if (made == NULL || !segment_drop_writer(made, job->base)) {
         segment_destroy(made);
@@ -264,8 +264,8 @@ static struct segment *adopt(struct segment_age *age, struct status *st)
         return NULL;
     }
     made->state = SEGMENT_SEALED;
-    for (uint32_t i = 0; i < job->entry_count; i++) {
-        const struct kv_entry *entry = &job->entries[i];
+    for (uint32_t i = 0; i < job->list.entry_count; i++) {
+        const struct kv_entry *entry = &job->list.entries[i];
 
         if (entry->type == KV_RECORD_FRAME) {
             segment_scan_follow(made, entry);
@@ -344,7 +344,7 @@ static void unlink_run(struct work *work)
 {
     struct segment_age *age = container_of(work, struct segment_age, work);
 
-    age->ok = age_job_unlink(age->store->disk, age->segment->base, &age->st);
+    age->ok = segment_file_remove(age->store->disk, age->segment->base, &age->st);
 }
 
 static void cancelled(struct work *work)

@@ -40,42 +40,9 @@ static bool no_memory(struct age_job *job)
     return status_fail(&job->st, STATUS_EXHAUSTED, "no memory to write %s", job->base);
 }
 
-static bool make_image(struct age_job *job, struct age_image *image, uint64_t bytes)
+static bool make_image(struct age_job *job, struct segment_image *image, uint64_t bytes)
 {
-    if (bytes <= image->room)
-        return true;
-    disk_buffer_free(image->bytes, image->room);
-    image->bytes = disk_buffer(bytes);
-    image->room = image->bytes == NULL ? 0 : bytes;
-    return image->bytes != NULL || no_memory(job);
-}
-
-static bool add_entry(struct age_job *job, const struct kv_entry *entry, const void *note)
-{
-    uint32_t room = job->entry_room == 0 ? 64 : 2 * job->entry_room;
-
-    if (job->entry_count == job->entry_room) {
-        struct kv_entry *entries = realloc(job->entries, room * sizeof *entries);
-
-        if (entries == NULL)
-            return no_memory(job);
-        job->entries = entries;
-        job->entry_room = room;
-    }
-    if (job->notes_bytes + entry->note_bytes > job->notes_room) {
-        uint64_t notes_room = 2 * (job->notes_bytes + entry->note_bytes);
-        char *notes = realloc(job->notes, notes_room);
-
-        if (notes == NULL)
-            return no_memory(job);
-        job->notes = notes;
-        job->notes_room = notes_room;
-    }
-    job->entries[job->entry_count++] = *entry;
-    if (entry->note_bytes > 0)
-        memcpy(job->notes + job->notes_bytes, note, entry->note_bytes);
-    job->notes_bytes += entry->note_bytes;
-    return true;
+    return segment_image_make(image, bytes) || no_memory(job);
 }
 
 static bool index_record(struct age_job *job, const struct kv_layout *layout)
@@ -102,9 +69,9 @@ static bool index_record(struct age_job *job, const struct kv_layout *layout)
 
 static bool has_room(struct age_job *job, const struct kv_layout *layout)
 {
-    uint64_t footer =
-        segment_footer_bytes(&job->super.geometry, job->entry_count + 1, (uint32_t)job->index.frame_count + 1,
-                             job->notes_bytes + job->record.note_bytes);
+    uint64_t footer = segment_footer_bytes(&job->super.geometry, job->list.entry_count + 1,
+                                           (uint32_t)job->index.frame_count + 1,
+                                           job->list.notes_bytes + job->record.note_bytes);
 
     job->is_larger = job->end + layout->record_bytes + footer > job->capacity;
     return !job->is_larger || status_fail(&job->st, STATUS_EXHAUSTED, "%s becomes larger than %llu bytes",
@@ -127,7 +94,7 @@ static bool write_record(struct age_job *job)
     kv_record_checksum(record, job->out.bytes);
     job->chain = kv_record_put(record, &job->super, job->out.bytes);
     kv_entry_of_record(&entry, record, job->end, job->chain);
-    if (!add_entry(job, &entry, job->out.bytes + layout.note) ||
+    if (!segment_list_add(&job->list, &entry, job->out.bytes + layout.note) ||
         (record->type == KV_RECORD_FRAME && !index_record(job, &layout)))
         return false;
     piece = (struct iovec){ .iov_base = job->out.bytes, .iov_len = layout.record_bytes };
@@ -349,19 +316,13 @@ static bool create(struct age_job *job)
     return write_init(job);
 }
 
-static void folder_of(const char *base, char folder[PATH_MAX])
-{
-    snprintf(folder, PATH_MAX, "%s", base);
-    *strrchr(folder, '/') = '\0';
-}
-
 static bool finish(struct age_job *job)
 {
     const struct segment_footer_parts parts = { .super = &job->super,
-                                                .entries = job->entries,
-                                                .entry_count = job->entry_count,
-                                                .notes = job->notes,
-                                                .notes_bytes = job->notes_bytes,
+                                                .entries = job->list.entries,
+                                                .entry_count = job->list.entry_count,
+                                                .notes = job->list.notes,
+                                                .notes_bytes = job->list.notes_bytes,
                                                 .index = &job->index,
                                                 .chain = job->chain };
 
@@ -401,20 +362,6 @@ static bool step(struct age_job *job)
     return sync_some(job);
 }
 
-bool age_job_unlink(const struct file_ops *disk, const char *base, struct status *st)
-{
-    static const char *const suffixes[] = { ".seg", ".open" };
-    char path[PATH_MAX + 8], folder[PATH_MAX];
-
-    for (size_t i = 0; i < ARRAY_LEN(suffixes); i++) {
-        snprintf(path, sizeof path, "%s%s", base, suffixes[i]);
-        if (disk->unlink(path) != 0 && errno != ENOENT)
-            return status_fail(st, status_code_of_errno(errno), "remove %s: %m", path);
-    }
-    folder_of(base, folder);
-    return file_sync_folder_on(disk, folder, st);
-}
-
 void age_job_cancel(struct age_job *job)
 {
     struct status st;
@@ -424,7 +371,7 @@ void age_job_cancel(struct age_job *job)
     if (job->fd >= 0)
         job->disk->close(job->fd);
     job->fd = -1;
-    job->is_left = !age_job_unlink(job->disk, job->base, &st);
+    job->is_left = !segment_file_remove(job->disk, job->base, &st);
 }
 
 bool age_job_step(struct age_job *job)
@@ -439,7 +386,7 @@ bool age_job_name(struct age_job *job)
 {
     char folder[PATH_MAX];
 
-    folder_of(job->base, folder);
+    segment_folder_of(job->base, folder);
     if (segment_job_name(job->disk, job->base, &job->st) && file_sync_folder_on(job->disk, folder, &job->st))
         return true;
     age_job_cancel(job);
@@ -452,9 +399,8 @@ void age_job_free(struct age_job *job, struct ram_arena *arena)
         return;
     REQUIRE(job->fd < 0);
     index_part_drop(&job->index, arena);
-    free(job->entries);
-    free(job->notes);
-    disk_buffer_free(job->in.bytes, job->in.room);
-    disk_buffer_free(job->out.bytes, job->out.room);
+    segment_list_free(&job->list);
+    segment_image_free(&job->in);
+    segment_image_free(&job->out);
     free(job);
 }

@@ -6,14 +6,9 @@
 #define REELKV_KVSTORE_SEGMENT_AGE_JOB_H
 
 #include "kvstore/segment_age.h"
+#include "kvstore/segment_file.h"
 
 enum { AGE_STEP_BYTES = 8 << 20 }; /* read in one step */
-
-/* An image and its room. */
-struct age_image {
-    uint8_t *bytes;
-    uint64_t room;
-};
 
 struct age_job {
     const struct file_ops *disk;
@@ -23,10 +18,7 @@ struct age_job {
     char base[PATH_MAX];
     uint64_t capacity;
     /* made */
-    struct kv_entry *entries;
-    uint32_t entry_count, entry_room;
-    char *notes;
-    uint64_t notes_bytes, notes_room;
+    struct segment_list list;
     struct index_part index;
     struct index_memory memory; /* its own: the store's is the loop's */
     uint64_t taken;
@@ -42,7 +34,7 @@ struct age_job {
     struct segment_cursor cursor;
     struct kv_record record;    /* the one at hand */
     struct kv_record tombstone; /* grows; type 0: none */
-    struct age_image in, out;
+    struct segment_image in, out;
 };
 
 /* What becomes of a frame. */
@@ -59,8 +51,5 @@ bool age_job_name(struct age_job *job);
 /* Gives up between steps. */
 void age_job_cancel(struct age_job *job);
 void age_job_free(struct age_job *job, struct ram_arena *arena);
-
-/* Unlinks a segment's file, by whichever name it has, and syncs its folder. */
-bool age_job_unlink(const struct file_ops *disk, const char *base, struct status *st);
 
 #endif

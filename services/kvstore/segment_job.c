@@ -11,14 +11,7 @@
 #include "base/file.h"
 #include "base/require.h"
 #include "kv/kv_crc.h"
-
-static void folder_of(const char *base, char folder[PATH_MAX])
-{
-    size_t len = (size_t)(strrchr(base, '/') - base);
-
-    memcpy(folder, base, len);
-    folder[len] = '\0';
-}
+#include "kvstore/segment_file.h"
 
 static bool path_of(const char *base, const char *suffix, char path[PATH_MAX], struct status *st)
 {
@@ -72,8 +65,8 @@ int segment_job_create(const struct file_ops *disk, const char *base, const stru
     char folder[PATH_MAX], parent[PATH_MAX], path[PATH_MAX];
     int fd;
 
-    folder_of(base, folder);
-    folder_of(folder, parent);
+    segment_folder_of(base, folder);
+    segment_folder_of(folder, parent);
     *taken_p = 0;
     if (!path_of(base, ".open", path, st) || !file_make_folders_on(disk, folder, st) ||
         !file_sync_folder_on(disk, parent, st))

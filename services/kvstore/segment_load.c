@@ -135,10 +135,10 @@ static void start_over(struct segment *segment)
 static bool seal(struct loader *loader, const struct segment_scan *scan)
 {
     const struct segment_footer_parts parts = { .super = &loader->segment->super,
-                                                .entries = scan->entries,
-                                                .entry_count = scan->entry_count,
-                                                .notes = scan->notes,
-                                                .notes_bytes = scan->notes_bytes,
+                                                .entries = scan->list.entries,
+                                                .entry_count = scan->list.entry_count,
+                                                .notes = scan->list.notes,
+                                                .notes_bytes = scan->list.notes_bytes,
                                                 .index = &loader->segment->index,
                                                 .chain = scan->chain };
 
@@ -184,13 +184,13 @@ static bool load_by_scan(struct loader *loader)
     loader->load->torn_bytes = loader->load->was_open ? scan.torn_bytes : 0;
     loader->load->damaged_bytes = scan.damaged_bytes;
     loader->load->damaged_frames = scan.damaged_frames;
-    loader->load->is_empty = ok && scan.entry_count == 0;
+    loader->load->is_empty = ok && scan.list.entry_count == 0;
     loader->segment->state = SEGMENT_FAILED;
     if (ok && loader->load->is_empty && !loader->load->was_open)
         ok = status_fail(loader->st, STATUS_DATA_LOSS, "no record of it fits");
     if (ok && !loader->load->was_open)
         ok = mark_lost_tail(loader, &scan);
-    if (ok && loader->load->was_open && scan.entry_count > 0) {
+    if (ok && loader->load->was_open && scan.list.entry_count > 0) {
         if (seal(loader, &scan))
             loader->segment->state = SEGMENT_SEALED;
         else /* readable all the same; the next start tries again */
@@ -291,8 +291,7 @@ static void sync_folder_of(const struct loader *loader)
     char folder[PATH_MAX];
     struct status st;
 
-    snprintf(folder, sizeof folder, "%s", loader->base);
-    *strrchr(folder, '/') = '\0';
+    segment_folder_of(loader->base, folder);
     if (!file_sync_folder_on(loader->disk, folder, &st))
         log_warn(&context, "removal_not_synced", "%s; a power cut may bring %s back", st.text, loader->base);
 }

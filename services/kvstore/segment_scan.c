@@ -72,51 +72,18 @@ bool segment_scan_add(struct segment *segment, const struct kv_entry *entry, con
     return true;
 }
 
-static bool add_entry(struct segment_scan *scan, const struct kv_entry *entry, struct status *st)
+static bool add_entry(struct segment_scan *scan, const struct kv_entry *entry, const void *note,
+                      struct status *st)
 {
-    uint32_t room = scan->entry_room == 0 ? 64 : 2 * scan->entry_room;
-    struct kv_entry *entries = scan->entries;
-
-    if (scan->entry_count == scan->entry_room) {
-        entries = realloc(entries, room * sizeof *entries);
-        if (entries == NULL)
-            return status_fail(st, STATUS_EXHAUSTED, "no memory for the index");
-        scan->entries = entries;
-        scan->entry_room = room;
-    }
-    scan->entries[scan->entry_count++] = *entry;
-    return true;
-}
-
-static bool add_note(struct segment_scan *scan, const uint8_t *note, uint32_t bytes, struct status *st)
-{
-    char *notes;
-
-    if (bytes == 0)
-        return true;
-    notes = realloc(scan->notes, scan->notes_bytes + bytes);
-    if (notes == NULL)
-        return status_fail(st, STATUS_EXHAUSTED, "no memory for the index");
-    memcpy(notes + scan->notes_bytes, note, bytes);
-    scan->notes = notes;
-    scan->notes_bytes += bytes;
-    return true;
+    return segment_list_add(&scan->list, entry, note) ||
+           status_fail(st, STATUS_EXHAUSTED, "no memory for the index");
 }
 
 static bool make_image(struct segment_scan *scan, uint64_t bytes, struct status *st)
 {
-    uint8_t *image;
-
-    if (bytes <= scan->image_bytes)
-        return true;
-    image = disk_buffer(bytes);
-    if (image == NULL)
-        return status_fail(st, STATUS_EXHAUSTED, "no memory for a record of %llu bytes",
-                           (unsigned long long)bytes);
-    disk_buffer_free(scan->image, scan->image_bytes);
-    scan->image = image;
-    scan->image_bytes = bytes;
-    return true;
+    return segment_image_make(&scan->image, bytes) ||
+           status_fail(st, STATUS_EXHAUSTED, "no memory for a record of %llu bytes",
+                       (unsigned long long)bytes);
 }
 
 static void hear(struct segment_scan_end *told, enum kv_record_type type, uint64_t seq, uint64_t token_index)
@@ -141,15 +108,15 @@ static enum finding look_at(struct segment_scan *scan, const struct segment *seg
     if (at + KV_PAGE_BYTES > scan->file_bytes)
         return FOUND_NOTHING;
     if (!make_image(scan, KV_HEADER_BYTES_MAX, st) ||
-        !disk_read(scan->disk, scan->fd, scan->image, KV_PAGE_BYTES, at, st))
+        !disk_read(scan->disk, scan->fd, scan->image.bytes, KV_PAGE_BYTES, at, st))
         return FOUND_FAILURE;
-    header_bytes = kv_record_header_bytes(scan->image);
+    header_bytes = kv_record_header_bytes(scan->image.bytes);
     if (header_bytes == 0 || at + header_bytes > scan->file_bytes)
         return FOUND_NOTHING;
-    if (header_bytes > KV_PAGE_BYTES &&
-        !disk_read(scan->disk, scan->fd, scan->image + KV_PAGE_BYTES, KV_PAGE_BYTES, at + KV_PAGE_BYTES, st))
+    if (header_bytes > KV_PAGE_BYTES && !disk_read(scan->disk, scan->fd, scan->image.bytes + KV_PAGE_BYTES,
+                                                   KV_PAGE_BYTES, at + KV_PAGE_BYTES, st))
         return FOUND_FAILURE;
-    if (!kv_record_get(&scan->record, &scan->header_crc, &segment->super, scan->image, &why) ||
+    if (!kv_record_get(&scan->record, &scan->header_crc, &segment->super, scan->image.bytes, &why) ||
         scan->record.seq < segment->end_seq)
         return FOUND_NOTHING;
     hear(&scan->told, scan->record.type, scan->record.end_seq,
@@ -167,9 +134,9 @@ static enum finding check_record(struct segment_scan *scan, uint64_t at, struct 
 
     kv_record_layout(&scan->record, &layout);
     if (!make_image(scan, layout.record_bytes, st) ||
-        !disk_read(scan->disk, scan->fd, scan->image, layout.record_bytes, at, st))
+        !disk_read(scan->disk, scan->fd, scan->image.bytes, layout.record_bytes, at, st))
         return FOUND_FAILURE;
-    return kv_record_verify(&scan->record, scan->image, &why) ? FOUND_RECORD : FOUND_DAMAGE;
+    return kv_record_verify(&scan->record, scan->image.bytes, &why) ? FOUND_RECORD : FOUND_DAMAGE;
 }
 
 /* From the last record to `to` stood records up to this number that were written and cannot be read. */
@@ -189,7 +156,7 @@ static bool mark_damage(struct segment_scan *scan, struct segment *segment, uint
         return true;
     scan->damaged_bytes += entry.record_bytes;
     scan->damaged_frames += entry.end_seq - entry.seq;
-    return add_entry(scan, &entry, st) && segment_scan_add(segment, &entry, "", st);
+    return add_entry(scan, &entry, "", st) && segment_scan_add(segment, &entry, "", st);
 }
 
 /* Synced, with nothing behind it that fits: damage too, and its numbers are not given again. What no header tells of had one
@@ -221,12 +188,12 @@ static bool take_record(struct segment_scan *scan, struct segment *segment, uint
         return false;
     kv_record_layout(record, &layout);
     kv_entry_of_record(&entry, record, at, scan->header_crc);
-    if (!add_entry(scan, &entry, st) || !add_note(scan, scan->image + layout.note, record->note_bytes, st) ||
-        !segment_scan_add(segment, &entry, (const char *)scan->image + layout.note, st))
+    if (!add_entry(scan, &entry, scan->image.bytes + layout.note, st) ||
+        !segment_scan_add(segment, &entry, (const char *)scan->image.bytes + layout.note, st))
         return false;
     if (record->type == KV_RECORD_FRAME)
         index_frame_fill(index_part_at(&segment->index, segment->index.frame_count - 1), &segment->super,
-                         record, scan->image);
+                         record, scan->image.bytes);
     scan->chain = scan->header_crc;
     scan->end = at + layout.record_bytes;
     return true;
@@ -247,9 +214,9 @@ static bool read_mark(struct segment_scan *scan, uint64_t salt, uint64_t *synced
         return true;
     at -= KV_PAGE_BYTES;
     if (!make_image(scan, KV_HEADER_BYTES_MAX, st) ||
-        !disk_read(scan->disk, scan->fd, scan->image, KV_PAGE_BYTES, at, st))
+        !disk_read(scan->disk, scan->fd, scan->image.bytes, KV_PAGE_BYTES, at, st))
         return false;
-    if (!kv_mark_get(salt, &synced, scan->image))
+    if (!kv_mark_get(salt, &synced, scan->image.bytes))
         return true;
     scan->file_bytes = at; /* it is no record */
     if (synced <= at && synced % KV_PAGE_BYTES == 0)
@@ -306,7 +273,7 @@ bool segment_scan_run(struct segment_scan *scan, struct segment *segment, struct
             scan->torn_bytes += layout.record_bytes;
             at += layout.record_bytes;
         } else {
-            scan->torn_bytes += bytes_are_zero(scan->image, KV_PAGE_BYTES) ? 0 : KV_PAGE_BYTES;
+            scan->torn_bytes += bytes_are_zero(scan->image.bytes, KV_PAGE_BYTES) ? 0 : KV_PAGE_BYTES;
             at = skip_hole(scan, at + KV_PAGE_BYTES);
         }
     }
@@ -322,12 +289,13 @@ static uint64_t look_for_end(struct segment_scan *scan, uint64_t at, uint64_t sa
     struct kv_record_end found;
     struct status st;
 
-    if (!disk_read(scan->disk, scan->fd, scan->image, bytes, at, &st)) {
+    if (!disk_read(scan->disk, scan->fd, scan->image.bytes, bytes, at, &st)) {
         if (st.code != STATUS_DATA_LOSS)
             *unread = st;
         return KV_PAGE_BYTES;
     }
-    if (kv_record_header_bytes(scan->image) > bytes || !kv_record_get_end(&found, salt, scan->image, &st))
+    if (kv_record_header_bytes(scan->image.bytes) > bytes ||
+        !kv_record_get_end(&found, salt, scan->image.bytes, &st))
         return KV_PAGE_BYTES;
     hear(end, found.type, found.seq, found.token_index);
     unread->code = STATUS_OK;
@@ -344,8 +312,9 @@ static bool find_synced_anyhow(struct segment_scan *scan, uint64_t salt, struct 
     if (!make_image(scan, KV_HEADER_BYTES_MAX, st))
         return false;
     scan->synced = UINT64_MAX;
-    if (!disk_read(scan->disk, scan->fd, scan->image, KV_PAGE_BYTES, 0, &why) ||
-        !kv_super_get(super, scan->image, &why) || super->salt != salt || !find_synced(scan, super, &why)) {
+    if (!disk_read(scan->disk, scan->fd, scan->image.bytes, KV_PAGE_BYTES, 0, &why) ||
+        !kv_super_get(super, scan->image.bytes, &why) || super->salt != salt ||
+        !find_synced(scan, super, &why)) {
         scan->synced = UINT64_MAX;
         read_mark(scan, salt, &scan->synced, &why);
     }
@@ -405,7 +374,6 @@ bool segment_scan_end(const struct file_ops *disk, const char *path, uint64_t sa
 
 void segment_scan_free(struct segment_scan *scan)
 {
-    disk_buffer_free(scan->image, scan->image_bytes);
-    free(scan->entries);
-    free(scan->notes);
+    segment_image_free(&scan->image);
+    segment_list_free(&scan->list);
 }

@@ -5,6 +5,7 @@
 #define REELKV_KVSTORE_SEGMENT_SCAN_H
 
 #include "kvstore/segment.h"
+#include "kvstore/segment_file.h"
 
 /* Where numbers and tokens end, as far as headers of records tell; zeros when none of them does. */
 struct segment_scan_end {
@@ -21,10 +22,7 @@ struct segment_scan {
      * torn. 0: none does. */
     uint64_t below_seq;
     /* found */
-    struct kv_entry *entries;
-    uint32_t entry_count, entry_room;
-    char *notes;
-    uint64_t notes_bytes;
+    struct segment_list list;
     uint64_t end;   /* of the last record that fits */
     uint32_t chain; /* its header's CRC */
     uint64_t torn_bytes, damaged_bytes, damaged_frames;
@@ -32,8 +30,7 @@ struct segment_scan {
     uint64_t told_bytes;          /* up to here headers say what stood in the file */
     uint64_t synced;              /* up to here, by its mark; a file that was sealed: all of it */
     /* on the way */
-    uint8_t *image; /* the record at hand */
-    uint64_t image_bytes;
+    struct segment_image image; /* the record at hand */
     struct kv_record record;
     uint32_t header_crc;
 };

@@ -12,6 +12,7 @@
 #include "base/name.h"
 #include "base/require.h"
 #include "kvstore/segment_age.h"
+#include "kvstore/segment_file.h"
 #include "kvstore/store.h"
 #include "kvstore/stream_hold.h"
 
@@ -160,33 +161,15 @@ static bool save_history(const struct removal *removal, struct status *st)
     return file_write_durable_on(removal->store->disk, path, removal->history, strlen(removal->history), st);
 }
 
-/* It has one of two names, as it was sealed or not. */
-static bool unlink_segment(const struct removal *removal, struct status *st)
-{
-    static const char *const suffixes[] = { ".seg", ".open" };
-    const struct file_ops *disk = removal->store->disk;
-    char path[PATH_MAX + 8];
-
-    for (size_t i = 0; i < ARRAY_LEN(suffixes); i++) {
-        snprintf(path, sizeof path, "%s%s", removal->segment->base, suffixes[i]);
-        if (disk->unlink(path) == 0)
-            break;
-        if (errno != ENOENT)
-            return status_fail(st, status_code_of_errno(errno), "remove %s: %m", path);
-    }
-    return true;
-}
-
 /* So that a power cut does not bring it back when its bytes have been given to others. */
 static bool sync_removal(const struct removal *removal, struct status *st)
 {
     const struct file_ops *disk = removal->store->disk;
     char folder[PATH_MAX];
 
-    snprintf(folder, sizeof folder, "%s", removal->segment->base);
-    *strrchr(folder, '/') = '\0';
+    segment_folder_of(removal->segment->base, folder);
     if (disk->rmdir(folder) == 0) /* the epoch's, when this was its last */
-        *strrchr(folder, '/') = '\0';
+        segment_folder_of(folder, folder);
     return file_sync_folder_on(disk, folder, st);
 }
 
@@ -199,7 +182,7 @@ static void removal_run(struct work *work)
     removal->is_saved = save_history(removal, &removal->st);
     if (!removal->is_saved && errno != ENOSPC && errno != EDQUOT)
         return;
-    removal->is_gone = unlink_segment(removal, &removal->st);
+    removal->is_gone = segment_file_unlink(removal->store->disk, removal->segment->base, &removal->st);
     if (removal->is_gone && !removal->is_saved)
         removal->is_saved = save_history(removal, &removal->st);
     removal->is_synced = !removal->is_gone || !removal->is_saved || sync_removal(removal, &removal->st);

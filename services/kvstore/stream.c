@@ -416,7 +416,7 @@ static void count_segment(struct stream *stream, const struct segment *segment, 
     stream->evicted_frames += (uint64_t)sign * counts.evicted_frames;
 }
 
-static uint32_t place_of(const struct stream *stream, const struct segment *segment)
+uint32_t stream_place_of(const struct stream *stream, const struct segment *segment)
 {
     uint32_t at = 0;
 
@@ -430,12 +430,12 @@ void stream_replace_segment(struct stream *stream, struct segment *old, struct s
 {
     count_segment(stream, old, -1);
     count_segment(stream, made, 1);
-    stream->segments[place_of(stream, old)] = made;
+    stream->segments[stream_place_of(stream, old)] = made;
 }
 
 void stream_release_segment(struct stream *stream, struct segment *segment)
 {
-    uint32_t at = place_of(stream, segment);
+    uint32_t at = stream_place_of(stream, segment);
 
     stream_add_to_history(&stream->history, segment);
     count_segment(stream, segment, -1);

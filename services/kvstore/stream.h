@@ -234,6 +234,8 @@ void stream_pump_saves(struct stream *stream); /* starts the next one, if none r
 bool stream_load_file(struct stream *stream, struct status *st);
 void stream_continue_deletion(struct stream *stream);
 struct segment *stream_last_segment(const struct stream *stream); /* NULL: none */
+uint32_t stream_place_of(const struct stream *stream,
+                         const struct segment *segment); /* in its list, which has it */
 struct segment *stream_segment_before(const struct stream *stream, const struct segment *segment);
 /* A new segment at the end of the list; NULL: no memory. Of two that begin with one number the one that was created later
  * counts. */

@@ -40,15 +40,6 @@ static bool append_again(const struct segment *failed, struct segment *segment,
     return segment_append(segment, &append, NULL, &st);
 }
 
-static uint32_t place_of(const struct stream *stream, const struct segment *segment)
-{
-    uint32_t at = 0;
-
-    while (stream->segments[at] != segment)
-        at++;
-    return at;
-}
-
 /* Right behind the one it continues, also for the next start: segments are in the order of their numbers, and one that was
  * begun meanwhile may have the same first one, when only an end is written again. NULL: no memory. */
 static struct segment *begin_segment_behind(struct stream *stream, const struct segment *failed,
@@ -69,7 +60,7 @@ static struct segment *begin_segment_behind(struct stream *stream, const struct 
 
 static void drop_segment(struct stream *stream, struct segment *segment)
 {
-    uint32_t at = place_of(stream, segment);
+    uint32_t at = stream_place_of(stream, segment);
 
     stream->segment_count--;
     memmove(&stream->segments[at], &stream->segments[at + 1], (stream->segment_count - at) * sizeof segment);

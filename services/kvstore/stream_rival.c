@@ -6,7 +6,7 @@
 #include "base/require.h"
 #include "base/log.h"
 #include "base/name.h"
-#include "kvstore/segment_age_job.h"
+#include "kvstore/segment_file.h"
 #include "kvstore/store.h"
 
 enum { FIRST_MS = 1000, LAST_MS = 64000 };
@@ -85,7 +85,7 @@ static void unlink_run(struct work *work)
 {
     struct stream_rivals *rivals = container_of(work, struct stream_rivals, work);
 
-    rivals->is_gone = age_job_unlink(rivals->stream->store->disk, rivals->first->base, &rivals->st);
+    rivals->is_gone = segment_file_remove(rivals->stream->store->disk, rivals->first->base, &rivals->st);
 }
 
 static void drop_first(struct stream_rivals *rivals)
