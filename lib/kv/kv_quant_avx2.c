@@ -4,6 +4,8 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 
+#include "kv/kv_cpu.h"
+
 #define AVX2 __attribute__((target("avx2,f16c")))
 
 AVX2 static inline __m256 numbers_of(const uint8_t *codes, __m256 scale)
@@ -40,7 +42,7 @@ AVX2 static void decode(enum kv_dtype dtype, const uint8_t *codes, float scale, 
 
 bool kv_quant_decode_avx2(enum kv_dtype dtype, const uint8_t *codes, float scale, uint32_t count, uint8_t *to)
 {
-    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("f16c"))
+    if (!__builtin_cpu_supports("avx2") || !kv_cpu_has_f16c())
         return false;
     decode(dtype, codes, scale, count, to);
     return true;

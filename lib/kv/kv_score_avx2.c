@@ -2,8 +2,9 @@
 #include "kv/kv_score_simd.h"
 
 #if defined(__x86_64__)
-#include <cpuid.h>
 #include <immintrin.h>
+
+#include "kv/kv_cpu.h"
 
 #define AVX2 __attribute__((target("avx2,f16c")))
 
@@ -58,17 +59,9 @@ SCORE_AVX2(bf16, KV_DTYPE_BF16)
 static const struct kv_score_ops avx2_ops = { .name = "avx2",
                                               .of_dtype = { NULL, score_f32, score_f16, score_bf16 } };
 
-/* clang 14 has no name for it in __builtin_cpu_supports(). */
-static bool has_f16c(void)
-{
-    unsigned eax, ebx, ecx, edx;
-
-    return __get_cpuid(1, &eax, &ebx, &ecx, &edx) && (ecx & bit_F16C) != 0;
-}
-
 const struct kv_score_ops *kv_score_avx2(void)
 {
-    return __builtin_cpu_supports("avx2") && has_f16c() ? &avx2_ops : NULL;
+    return __builtin_cpu_supports("avx2") && kv_cpu_has_f16c() ? &avx2_ops : NULL;
 }
 #else
 const struct kv_score_ops *kv_score_avx2(void)
