@@ -16,6 +16,8 @@
 #include "cli_command.h"
 #include "cli_hint.h"
 #include "grpc/health/v1/health.pb-c.h"
+#include "kv/checked_json.h"
+#include "kv/kv_format.h"
 #include "machine.h"
 #include "model_facts.h"
 #include "up_plan.h"
@@ -208,17 +210,36 @@ static void check_model(struct doctor *doctor)
 /* Where stores keep what they know of a camera: <data>/store/KVSTORE/v1/NAMESPACE/CAMERA/stream.json. */
 enum { DEPTH_CAMERA = 4 };
 
+/* A folder of an epoch: a camera whose definition is missing was one. */
+static bool has_blocks(const char *folder)
+{
+    struct file_names names;
+    bool has = false;
+    uint64_t epoch;
+
+    if (file_list_on(&file_system, folder, &names, NULL))
+        for (uint32_t i = 0; i < names.count; i++)
+            has |= kv_epoch_name_get(&epoch, names.list[i]);
+    file_names_free(&names);
+    return has;
+}
+
 static void check_definition(struct doctor *doctor, const char *folder)
 {
-    static const char *const names[] = { "stream.json", "history.json" };
+    static const struct {
+        const char *name, *first_of_old;
+    } files[] = { { "stream.json", "namespace" },
+                  { "history.json", "next_seq" },
+                  { "holds.json", "next" },
+                  { "forget.json", "next" } };
     char path[CLUSTER_PATH_BYTES + 16];
     struct json *value;
     struct status st = { 0 };
 
-    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
-        snprintf(path, sizeof path, "%s/%s", folder, names[i]);
-        value = json_parse_file(path, DEFINITION_BYTES_MAX, &st);
-        if (value == NULL && st.code != STATUS_NOT_FOUND)
+    for (size_t i = 0; i < ARRAY_LEN(files); i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, files[i].name);
+        value = checked_json_read(&file_system, path, DEFINITION_BYTES_MAX, files[i].first_of_old, &st);
+        if (value == NULL && (st.code != STATUS_NOT_FOUND || (i == 0 && has_blocks(folder))))
             note(doctor, FAIL, "store", "%s|move the folder it is in, this camera's, out of the data folder",
                  st.text);
         json_free(value);

@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include "base/file.h"
-#include "base/json.h"
 #include "base/name.h"
 #include "base/require.h"
 #include "kv/history.h"
@@ -270,6 +269,12 @@ static bool read_definition(struct fsck_stream *stream, const struct json *objec
            status_fail(st, STATUS_DATA_LOSS, "it is of camera %s of namespace %s", name, ns);
 }
 
+static bool has_small_files(const struct fsck_stream *stream)
+{
+    return has_part(stream->folder, "history.json") || has_part(stream->folder, "holds.json") ||
+           has_part(stream->folder, "forget.json");
+}
+
 /* A camera that was being defined when its store was killed has neither definition nor files. */
 static void check_definition(struct fsck *fsck, uint32_t epochs)
 {
@@ -278,9 +283,9 @@ static void check_definition(struct fsck *fsck, uint32_t epochs)
     struct status st;
 
     join(path, fsck->stream->folder, "stream.json");
-    object = json_parse_file(path, SMALL_FILE_BYTES_MAX, &st);
+    object = checked_json_read(&file_system, path, SMALL_FILE_BYTES_MAX, "namespace", &st);
     if ((object != NULL && read_definition(fsck->stream, object, &st)) ||
-        (object == NULL && st.code == STATUS_NOT_FOUND && epochs == 0)) {
+        (object == NULL && st.code == STATUS_NOT_FOUND && epochs == 0 && !has_small_files(fsck->stream))) {
         json_free(object);
         return;
     }
@@ -288,15 +293,15 @@ static void check_definition(struct fsck *fsck, uint32_t epochs)
     json_free(object);
 }
 
-/* Another of its small files; a missing one is fine. */
-static void check_json(struct fsck *fsck, const char *name)
+/* Another small file; a missing one is fine. */
+static void check_json(struct fsck *fsck, const char *folder, const char *name, const char *first_of_old)
 {
     char path[PATH_MAX];
     struct json *object;
     struct status st;
 
-    join(path, fsck->stream->folder, name);
-    object = json_parse_file(path, SMALL_FILE_BYTES_MAX, &st);
+    join(path, folder, name);
+    object = checked_json_read(&file_system, path, SMALL_FILE_BYTES_MAX, first_of_old, &st);
     if (object == NULL && st.code != STATUS_NOT_FOUND)
         tell_of(fsck, path, damage, "%s", st.text);
     json_free(object);
@@ -361,8 +366,8 @@ static bool check_stream(struct fsck *fsck, const char *folder, struct status *s
     ok = check_epochs(fsck, folder, &epochs, st);
     if (ok && !fsck->is_only_counting) {
         check_definition(fsck, epochs);
-        check_json(fsck, "holds.json");
-        check_json(fsck, "forget.json");
+        check_json(fsck, folder, "holds.json", "next");
+        check_json(fsck, folder, "forget.json", "next");
         join(path, folder, "history.json");
         if (!history_read(history, &file_system, path, &why))
             tell_of(fsck, path, damage, "%s", why.text);
@@ -400,6 +405,8 @@ static bool check_store(struct fsck *fsck, const char *root, struct status *st)
     struct stat info;
     bool ok;
 
+    if (!fsck->is_only_counting)
+        check_json(fsck, root, "scrub.json", "full_ns");
     join(folder, root, "v1");
     ok = file_list_on(&file_system, folder, &names, st);
     for (uint32_t i = 0; ok && i < names.count; i++) {

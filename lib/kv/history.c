@@ -4,8 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/json.h"
-
 static bool is_mergeable(const struct history_span *a, const struct history_span *b)
 {
     return a->to_seq == b->from_seq && (a->frames == 0) == (b->frames == 0);
@@ -157,10 +155,9 @@ void history_in_range(const struct history *history, int64_t from_ns, int64_t to
     *gaps_p = (uint64_t)(gaps + 0.5);
 }
 
-char *history_text(const struct history *history)
+char *history_text(const struct history *history, const char *file)
 {
-    struct json *object = json_make_object(), *spans = json_make_array();
-    char *text;
+    struct json *object = checked_json_make(file), *spans = json_make_array();
 
     json_set_u64(object, "next_seq", history->next_seq);
     json_set_u64(object, "next_token_index", history->next_token_index);
@@ -176,9 +173,7 @@ char *history_text(const struct history *history)
         json_append(spans, row);
     }
     json_set(object, "spans", spans);
-    text = json_try_text(object, 0);
-    json_free(object);
-    return text;
+    return checked_json_text(object, 0);
 }
 
 static bool read_span(const struct json *row, struct history_span *span, struct status *st)
@@ -222,7 +217,7 @@ bool history_read(struct history *history, const struct file_ops *disk, const ch
     memset(history, 0, sizeof *history);
     if (disk->stat(path, &info) != 0)
         return errno == ENOENT || status_fail(st, status_code_of_errno(errno), "stat %s: %m", path);
-    object = json_parse_file_on(disk, path, HISTORY_BYTES_MAX, st);
+    object = checked_json_read(disk, path, HISTORY_BYTES_MAX, "next_seq", st);
     if (object == NULL)
         return false;
     ok = json_read_u64(object, "next_seq", &history->next_seq, st) &&

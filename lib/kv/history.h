@@ -1,8 +1,8 @@
 /* history.h - what a stream no longer has, and where its numbers go on: kept so that a number that was stored and
  * removed answers `evicted`, one that was never stored `gap`, for ever.
  *
- * JSON in <stream>/history.json, durable before a segment is unlinked:
- *   { "next_seq": N, "next_token_index": N,
+ * JSON in <stream>/history.json (checked_json.h), durable before a segment is unlinked:
+ *   { "format": 2, "file": S, "next_seq": N, "next_token_index": N,
  *     "spans": [{ "from_seq": N, "to_seq": N, "from_pts_ns": N, "to_pts_ns": N, "frames": N }, ...] }
  * A span with frames 0 is a gap. At most HISTORY_SPANS_MAX: then the two oldest become one, with what lies between.
  *
@@ -13,15 +13,17 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "base/file_ops.h"
 #include "base/status.h"
+#include "kv/checked_json.h"
 
 /* Numbers and token indices that a stream may reach: no sum of them wraps, and JSON holds them. */
 #define HISTORY_NUMBER_MAX (1ull << 56)
 
 enum {
     HISTORY_SPANS_MAX = 128,
-    HISTORY_SPAN_BYTES = 160,    /* of JSON, at most; the rest of the file takes no more than one */
+    HISTORY_SPAN_BYTES =
+        160, /* of JSON, at most; the rest of the file takes no more than HISTORY_REST_BYTES */
+    HISTORY_REST_BYTES = 2 * HISTORY_SPAN_BYTES,
     HISTORY_BYTES_MAX = 1 << 20, /* of a file that is read */
 };
 
@@ -53,7 +55,8 @@ uint64_t history_gap_frames(const struct history *history);
 void history_in_range(const struct history *history, int64_t from_ns, int64_t to_ns, uint64_t *frames_p,
                       uint64_t *gaps_p);
 
-char *history_text(const struct history *history); /* free() */
+/* `file` as checked_json_make() has it. free(); NULL: no memory. */
+char *history_text(const struct history *history, const char *file);
 
 /* A missing file is empty. */
 bool history_read(struct history *history, const struct file_ops *disk, const char *path, struct status *st);

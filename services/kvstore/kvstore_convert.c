@@ -22,8 +22,7 @@ struct stream *kvstore_stream_of(const struct kvstore *kvstore, const Reelkv__V1
         return NULL;
     stream = store_find(kvstore->store, id->namespace_, id->name);
     if (stream == NULL)
-        status_fail(st, STATUS_NOT_FOUND, "stream %s/%s is not in store %s", id->namespace_, id->name,
-                    kvstore->options->name);
+        store_say_absent(kvstore->store, id->namespace_, id->name, st);
     return stream;
 }
 

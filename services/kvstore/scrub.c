@@ -11,9 +11,9 @@
 
 #include "base/clock.h"
 #include "base/file.h"
-#include "base/json.h"
 #include "base/log.h"
 #include "base/require.h"
+#include "kv/checked_json.h"
 #include "kv/kv_check.h"
 #include "kvstore/store.h"
 
@@ -36,7 +36,7 @@ struct scrub_job {
     uint32_t range_count, range_room, damaged;
     bool ok;
     struct status st;
-    char text[256]; /* of scrub.json */
+    char *text; /* of scrub.json */
 };
 
 /* --- on the scrubbing thread --- */
@@ -155,6 +155,15 @@ static void segment_read(struct scrub_job *job)
     store_room_changed(store);
 }
 
+static void job_free(struct scrub_job *job)
+{
+    if (job != NULL) {
+        free(job->ranges);
+        free(job->text);
+    }
+    free(job);
+}
+
 static void job_done(struct work *work)
 {
     struct scrub_job *job = container_of(work, struct scrub_job, work);
@@ -165,8 +174,7 @@ static void job_done(struct work *work)
         segment_read(job);
     else if (!job->ok)
         log_warn(NULL, "scrub_not_saved", "%s", job->st.text);
-    free(job->ranges);
-    free(job);
+    job_free(job);
     if (!store->is_closing)
         next(store);
 }
@@ -186,7 +194,7 @@ static struct scrub_job *job_create(struct store *store, struct segment *segment
 static bool submit(struct store *store, struct scrub_job *job)
 {
     if (job == NULL || !work_pool_submit(store->scrub.pool, &job->work)) {
-        free(job);
+        job_free(job);
         wait_for(store, SCRUB_AFTER_MS);
         return false;
     }
@@ -194,16 +202,27 @@ static bool submit(struct store *store, struct scrub_job *job)
     return true;
 }
 
+static char *text_of(const struct scrub *scrub)
+{
+    struct json *object = checked_json_make("scrub.json");
+
+    json_set_i64(object, "full_ns", scrub->full_ns);
+    json_set_i64(object, "pass_ns", scrub->pass_ns);
+    json_set_i64(object, "cursor_ns", scrub->cursor_ns);
+    return checked_json_text(object, 0);
+}
+
 static void save(struct store *store)
 {
-    const struct scrub *scrub = &store->scrub;
     struct scrub_job *job = job_create(store, NULL);
 
     if (job != NULL) {
         snprintf(job->path, sizeof job->path, "%s/scrub.json", store->options.root);
-        snprintf(job->text, sizeof job->text,
-                 "{ \"full_ns\": %lld, \"pass_ns\": %lld, \"cursor_ns\": %lld }\n", (long long)scrub->full_ns,
-                 (long long)scrub->pass_ns, (long long)scrub->cursor_ns);
+        job->text = text_of(&store->scrub);
+    }
+    if (job != NULL && job->text == NULL) {
+        job_free(job);
+        job = NULL;
     }
     store->scrub.saved_ns = clock_mono_ns();
     submit(store, job);
@@ -337,12 +356,12 @@ static void read_file(struct store *store)
     char path[PATH_MAX + 16];
 
     snprintf(path, sizeof path, "%s/scrub.json", store->options.root);
-    object = json_parse_file_on(store->disk, path, FILE_BYTES_MAX, &st);
+    object = checked_json_read(store->disk, path, FILE_BYTES_MAX, "full_ns", &st);
     if (object == NULL || !json_read_i64(object, "full_ns", &scrub->full_ns, &st) ||
         !json_read_i64(object, "pass_ns", &scrub->pass_ns, &st) ||
         !json_read_i64(object, "cursor_ns", &scrub->cursor_ns, &st)) {
         if (st.code != STATUS_NOT_FOUND)
-            log_warn(NULL, "scrub_starts_anew", "%s: %s", path, st.text);
+            log_warn(NULL, "scrub_starts_anew", "%s", st.text);
         scrub->full_ns = scrub->pass_ns = scrub->cursor_ns = 0;
     }
     json_free(object);

@@ -24,7 +24,7 @@ int store_compare(const struct stream *stream, const char *ns, const char *name)
     return order != 0 ? order : strcmp(stream->name, name);
 }
 
-static bool is_seen(const struct stream *stream)
+static bool is_listed(const struct stream *stream)
 {
     return stream->is_ready && !stream->is_importing && stream->deletion == NULL;
 }
@@ -33,13 +33,22 @@ struct stream *store_find(const struct store *store, const char *ns, const char 
 {
     for (struct stream *stream = store->streams; stream != NULL; stream = stream->next)
         if (store_compare(stream, ns, name) == 0)
-            return is_seen(stream) ? stream : NULL;
+            return is_listed(stream) && !stream->is_set_aside ? stream : NULL;
     return NULL;
 }
 
-static struct stream *first_ready(struct stream *stream)
+bool store_say_absent(const struct store *store, const char *ns, const char *name, struct status *st)
 {
-    while (stream != NULL && !is_seen(stream))
+    for (const struct stream *stream = store->streams; stream != NULL; stream = stream->next)
+        if (stream->is_set_aside && store_compare(stream, ns, name) == 0)
+            return status_fail(st, STATUS_DATA_LOSS, "%s", stream->trouble);
+    return status_fail(st, STATUS_NOT_FOUND, "stream %s/%s is not in store %s", ns, name,
+                       store->options.name);
+}
+
+static struct stream *first_listed(struct stream *stream)
+{
+    while (stream != NULL && !is_listed(stream))
         stream = stream->next;
     return stream;
 }
@@ -50,12 +59,12 @@ struct stream *store_next(const struct store *store, const char *ns, const char 
 
     while (ns != NULL && stream != NULL && store_compare(stream, ns, name) <= 0)
         stream = stream->next;
-    return first_ready(stream);
+    return first_listed(stream);
 }
 
 struct stream *store_after(const struct stream *stream)
 {
-    return first_ready(stream->next);
+    return first_listed(stream->next);
 }
 
 static uint64_t small_files_bytes(const struct stream *stream)

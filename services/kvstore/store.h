@@ -50,7 +50,7 @@ enum {
     STORE_FILE_SLACK_BYTES = 64 << 10,  /* what a file system may add to a segment (extents, its folder) */
     STORE_READS_QUEUED = 1024,
 };
-_Static_assert(2 * (HISTORY_SPANS_MAX + 1) * HISTORY_SPAN_BYTES + 5 * KV_PAGE_BYTES <=
+_Static_assert(2 * (HISTORY_SPANS_MAX * HISTORY_SPAN_BYTES + HISTORY_REST_BYTES) + 5 * KV_PAGE_BYTES <=
                    STORE_STREAM_DISK_BYTES,
                "the folder, history.json and stream.json must fit, the files twice while they are replaced");
 
@@ -106,9 +106,12 @@ void store_close(struct store *store);
 /* Which comes first in the order of streams: as strcmp. */
 int store_compare(const struct stream *stream, const char *ns, const char *name);
 
-struct stream *store_find(const struct store *store, const char *ns, const char *name); /* ready ones */
+/* Ready ones, and not set aside. */
+struct stream *store_find(const struct store *store, const char *ns, const char *name);
+/* Why store_find() found none: NOT_FOUND, or DATA_LOSS for one that is set aside. Returns false. */
+bool store_say_absent(const struct store *store, const char *ns, const char *name, struct status *st);
 
-/* The first stream after (ns, name); ns NULL: the first of all. And the one after a stream. */
+/* The first stream after (ns, name), ready or set aside; ns NULL: the first of all. And the one after a stream. */
 struct stream *store_next(const struct store *store, const char *ns, const char *name);
 struct stream *store_after(const struct stream *stream);
 

@@ -285,12 +285,14 @@ static bool start_removal(struct store *store, struct segment *segment)
 {
     struct removal *removal = calloc(1, sizeof *removal);
     struct history history = segment->stream->history;
+    char file[CHECKED_JSON_FILE_BYTES];
     const struct log_context context = { .stream = segment->super.stream };
 
     if (removal == NULL)
         return false;
     stream_add_to_history(&history, segment);
-    removal->history = history_text(&history);
+    stream_file_of(segment->stream, "history.json", file);
+    removal->history = history_text(&history, file);
     if (removal->history == NULL) {
         free(removal);
         return false;

@@ -28,20 +28,6 @@ enum {
 
 /* --- streams of the store --- */
 
-/* Without it nobody knows which numbers were given: the store does not start. What is wrong with the file is said already. */
-static bool refuse_damaged_file(struct status *st)
-{
-    size_t used = strlen(st->text);
-
-    if (st->code != STATUS_INVALID && st->code != STATUS_DATA_LOSS)
-        return false;
-    st->code = STATUS_DATA_LOSS;
-    snprintf(
-        st->text + used, sizeof st->text - used,
-        "; move the folder it is in, this camera's, out of the data folder: all others start without it");
-    return false;
-}
-
 /* One stream's files, read and scanned on a reading thread: it alone knows of the stream meanwhile. */
 struct stream_loading {
     struct work work;
@@ -76,8 +62,9 @@ static void load_run(struct work *work)
         loading->ok = stream_remove_folder(stream, st);
     } else if (loading->is_there) {
         loading->ok = stream_load(stream, &loading->disk_bytes, st);
-    } else { /* Killed while it was being defined: nobody was told that it exists. Anything else is for a person. */
-        loading->ok = st->code == STATUS_NOT_FOUND || refuse_damaged_file(st);
+    } else {
+        loading->ok = stream_set_aside(stream, &loading->is_there, st);
+        loading->disk_bytes = stream->aside_bytes;
     }
 }
 

@@ -79,16 +79,18 @@ struct stream {
     uint32_t segment_count, segment_room;
     struct history history;
     struct ram_share share;
-    struct kv_record init_record;           /* the last that came of this shape; layers 0: none */
-    uint8_t *init_image;                    /* a copy opens each segment; free() */
-    bool init_goes;                         /* once all is durable: the stream has ended */
-    bool waits_for_room;                    /* a segment of its wants disk */
-    char waits_because[STATUS_TEXT_BYTES];  /* why no segment can be made now; "": one can */
-    char encoder_says[STATUS_TEXT_BYTES];   /* what keeps its encoder from going on; "": nothing is known */
-    bool is_ready;                          /* its definition is durable */
-    bool is_importing;                      /* not seen by anybody, and removed at start (stream_import.c) */
-    uint64_t import_left_bytes;             /* counted in the disk's budget for what is to come of it */
-    bool is_finishing;                      /* being written as whole */
+    struct kv_record init_record;          /* the last that came of this shape; layers 0: none */
+    uint8_t *init_image;                   /* a copy opens each segment; free() */
+    bool init_goes;                        /* once all is durable: the stream has ended */
+    bool waits_for_room;                   /* a segment of its wants disk */
+    char waits_because[STATUS_TEXT_BYTES]; /* why no segment can be made now; "": one can */
+    char encoder_says[STATUS_TEXT_BYTES];  /* what keeps its encoder from going on; "": nothing is known */
+    bool is_ready;                         /* its definition is durable */
+    bool is_importing;                     /* not seen by anybody, and removed at start (stream_import.c) */
+    uint64_t import_left_bytes;            /* counted in the disk's budget for what is to come of it */
+    bool is_finishing;                     /* being written as whole */
+    bool is_set_aside;    /* listed, and else as if it were not there (stream_aside.c); trouble says why */
+    uint64_t aside_bytes; /* what its folder takes then */
     struct stream_save *saves, **saves_end; /* of stream.json, on their way, in order */
     struct stream_deletion *deletion;       /* NULL: it stays */
     struct stream_holds *holds;             /* NULL: none (stream_hold.h) */
@@ -218,6 +220,9 @@ bool stream_remove_folder(const struct stream *stream, struct status *st);
 /* At start, on a reading thread: nobody else knows of the stream. *disk_bytes_p: what all its segment files take, those
  * that cannot be used too. */
 bool stream_load(struct stream *stream, uint64_t *disk_bytes_p, struct status *st);
+/* At start, when stream_load_file() has failed with *st. *is_there_p false: it was being defined when its store was killed.
+ * False: as the disk says. */
+bool stream_set_aside(struct stream *stream, bool *is_there_p, struct status *st);
 /* A writer's text, as far as it fits and in whole characters; of what is no UTF-8 '?' remains, for readers refuse it.
  * Returns its length; no NUL. */
 size_t stream_copy_text(char *out, size_t room, const char *text);
@@ -232,6 +237,9 @@ bool stream_save_text(struct stream *stream, const char *name, char *text, strea
                       struct status *st);
 void stream_pump_saves(struct stream *stream); /* starts the next one, if none runs */
 bool stream_load_file(struct stream *stream, struct status *st);
+/* What such a file says that it is, and an object that begins so (checked_json.h). */
+void stream_file_of(const struct stream *stream, const char *name, char file[CHECKED_JSON_FILE_BYTES]);
+struct json *stream_make_json(const struct stream *stream, const char *name);
 void stream_continue_deletion(struct stream *stream);
 struct segment *stream_last_segment(const struct stream *stream); /* NULL: none */
 uint32_t stream_place_of(const struct stream *stream,

@@ -1,12 +1,12 @@
 /* stream.json: what of a stream must outlive every process: its definition, its epoch, whether it has ended.
  *
- *   { "namespace": S, "name": S, "source": S, "kind": "file"|"live", "sample_fps": F, "start_time_ns": N,
+ *   { "format": 2, "file": S, "namespace": S, "name": S, "source": S, "kind": "file"|"live", "sample_fps": F, "start_time_ns": N,
  *     "created_ns": N, "epoch": N, "next_seq": N, "writer": S, "expected_frames": N, "ended": B, "trouble": S,
  *     "importing": true }
  *
  * `importing` is there until all of an import is. `next_seq` is that of the moment it was written, as far as blocks were
  * durable, and not older than the last sealed segment; a file without it is of an older store.
- * Replaced durably, one save after the other; whoever asked is told when its content is on the disk. */
+ * Under a checksum (checked_json.h), as the other small files of a stream. Replaced durably, one save after the other; whoever asked is told when its content is on the disk. */
 #include "kvstore/stream_forget.h"
 #include "kvstore/stream_hold.h"
 
@@ -63,11 +63,23 @@ struct stream_save {
     void *user;
 };
 
+void stream_file_of(const struct stream *stream, const char *name, char file[CHECKED_JSON_FILE_BYTES])
+{
+    snprintf(file, CHECKED_JSON_FILE_BYTES, "%s/%s/%s", stream->ns, stream->name, name);
+}
+
+struct json *stream_make_json(const struct stream *stream, const char *name)
+{
+    char file[CHECKED_JSON_FILE_BYTES];
+
+    stream_file_of(stream, name, file);
+    return checked_json_make(file);
+}
+
 static char *text_of(const struct stream *stream)
 {
     const struct stream_definition *definition = &stream->definition;
-    struct json *object = json_make_object();
-    char *text;
+    struct json *object = stream_make_json(stream, "stream.json");
 
     json_set_str(object, "namespace", stream->ns);
     json_set_str(object, "name", stream->name);
@@ -85,9 +97,7 @@ static char *text_of(const struct stream *stream)
     json_set_str(object, "trouble", stream->trouble);
     if (stream->is_importing && !stream->is_finishing)
         json_set_bool(object, "importing", true);
-    text = json_try_text(object, 2);
-    json_free(object);
-    return text;
+    return checked_json_text(object, 2);
 }
 
 static bool make_folders(const struct stream *stream, struct status *st)
@@ -172,8 +182,10 @@ bool stream_save_text(struct stream *stream, const char *name, char *text, strea
     struct stream_save *save = calloc(1, sizeof *save);
     bool is_first = !stream->is_ready && stream->saves == NULL,
          has_history = is_first && stream->is_importing;
-    char *history = has_history ? history_text(&stream->history) : NULL;
+    char file[CHECKED_JSON_FILE_BYTES], *history;
 
+    stream_file_of(stream, "history.json", file);
+    history = has_history ? history_text(&stream->history, file) : NULL;
     if (save == NULL || text == NULL || (has_history && history == NULL)) {
         free(save);
         free(text);
@@ -331,11 +343,13 @@ bool stream_load_file(struct stream *stream, struct status *st)
     bool ok;
 
     snprintf(path, sizeof path, "%s/stream.json", stream->folder);
-    object = json_parse_file_on(disk, path, FILE_BYTES_MAX, st);
+    object = checked_json_read(disk, path, FILE_BYTES_MAX, "namespace", st);
     ok = object != NULL && (read_fields(stream, object, st) || status_wrap(st, "%s", path));
     json_free(object);
     if (!ok)
         return false;
+    if (stream->is_importing) /* it goes */
+        return true;
     snprintf(path, sizeof path, "%s/history.json", stream->folder);
     stream->is_ready = true;
     return history_read(&stream->history, disk, path, st) && stream_holds_load(stream, st) &&

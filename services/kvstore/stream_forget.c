@@ -68,8 +68,7 @@ bool stream_is_being_forgotten(const struct stream *stream, int64_t from_ns, int
 
 static char *text_of(const struct stream_forgets *forgets)
 {
-    struct json *object = json_make_object(), *rows = json_make_array();
-    char *text;
+    struct json *object = stream_make_json(forgets->stream, "forget.json"), *rows = json_make_array();
 
     json_set_u64(object, "next", forgets->next);
     for (uint32_t i = 0; i < forgets->count; i++) {
@@ -90,9 +89,7 @@ static char *text_of(const struct stream_forgets *forgets)
         json_append(rows, row);
     }
     json_set(object, "receipts", rows);
-    text = json_try_text(object, 0);
-    json_free(object);
-    return text;
+    return checked_json_text(object, 0);
 }
 
 static bool read_receipt(const struct json *row, struct forget_receipt *receipt, struct status *st)
@@ -151,7 +148,7 @@ bool stream_forget_load(struct stream *stream, struct status *st)
     snprintf(path, sizeof path, "%s/forget.json", stream->folder);
     if (disk->stat(path, &info) != 0)
         return errno == ENOENT || status_fail(st, status_code_of_errno(errno), "stat %s: %m", path);
-    object = json_parse_file_on(disk, path, FILE_BYTES_MAX, st);
+    object = checked_json_read(disk, path, FILE_BYTES_MAX, "next", st);
     ok = object != NULL && make(stream, st) &&
          (read_all(stream->forgets, object, st) || status_wrap(st, "%s", path));
     json_free(object);

@@ -8,9 +8,9 @@
  * A block that is still arriving then is waited for: it may be written over what stood there. Not zeroed: the words of gaps on
  * the heap, and what the RPC library keeps of messages that it has sent or received.
  *
- * JSON in <stream>/forget.json, the last FORGET_RECEIPTS_MAX, of which the newest may be an intent ("done_ns": 0): a start
+ * JSON in <stream>/forget.json (kv/checked_json.h), the last FORGET_RECEIPTS_MAX, of which the newest may be an intent ("done_ns": 0): a start
  * carries it on.
- *   { "next": N, "receipts": [{ "number": N, "from_ns": N, "to_ns": N, "next_seq": N, "asked_ns": N, "done_ns": N,
+ *   { "format": 2, "file": S, "next": N, "receipts": [{ "number": N, "from_ns": N, "to_ns": N, "next_seq": N, "asked_ns": N, "done_ns": N,
  *     "frames": N, "bytes": N, "files": N, "store": S, "version": S }, ...] }
  *
  * What comes after it was asked for stays, whatever its time. An intent is written only when all that it counts is durable:

@@ -70,11 +70,10 @@ const struct stream_hold *stream_hold_at(const struct stream *stream, uint32_t n
 
 /* --- changes --- */
 
-static char *text_of(const struct stream_holds *holds)
+static char *text_of(const struct stream *stream, const struct stream_holds *holds)
 {
-    struct json *object = json_make_object(), *rows = json_make_array();
+    struct json *object = stream_make_json(stream, "holds.json"), *rows = json_make_array();
     int64_t now_ns = clock_utc_ns();
-    char *text;
 
     json_set_u64(object, "next", holds->next);
     for (uint32_t i = 0; i < holds->count; i++) {
@@ -95,9 +94,7 @@ static char *text_of(const struct stream_holds *holds)
         json_append(rows, row);
     }
     json_set(object, "holds", rows);
-    text = json_try_text(object, 0);
-    json_free(object);
-    return text;
+    return checked_json_text(object, 0);
 }
 
 static void drop_at(struct stream_holds *holds, uint32_t at)
@@ -208,7 +205,7 @@ static bool write_change(struct stream *stream, const struct stream_holds *then,
         return status_fail(st, STATUS_EXHAUSTED, "no memory to change holds of stream %s", stream->name);
     *change = *what;
     stream->holds->is_changing = true;
-    if (stream_save_text(stream, "holds.json", text_of(then), changed, change, st))
+    if (stream_save_text(stream, "holds.json", text_of(stream, then), changed, change, st))
         return true;
     stream->holds->is_changing = false;
     free(change);
@@ -324,7 +321,7 @@ bool stream_holds_load(struct stream *stream, struct status *st)
     snprintf(path, sizeof path, "%s/holds.json", stream->folder);
     if (disk->stat(path, &info) != 0)
         return errno == ENOENT || status_fail(st, status_code_of_errno(errno), "stat %s: %m", path);
-    object = json_parse_file_on(disk, path, FILE_BYTES_MAX, st);
+    object = checked_json_read(disk, path, FILE_BYTES_MAX, "next", st);
     ok = object != NULL && make_holds(stream, st) &&
          (read_holds(stream->holds, object, st) || status_wrap(st, "%s", path));
     json_free(object);

@@ -1,8 +1,8 @@
 /* stream_hold.h - ranges of time that somebody wants kept: what overlaps one is neither removed for room, nor aged, nor
  * forgotten, and its stream is not deleted.
  *
- * JSON in <stream>/holds.json, durable before a change is acknowledged:
- *   { "next": N, "holds": [{ "number": N, "from_ns": N, "to_ns": N, "owner": S, "reason": S, "until_ns": N,
+ * JSON in <stream>/holds.json (kv/checked_json.h), durable before a change is acknowledged:
+ *   { "format": 2, "file": S, "next": N, "holds": [{ "number": N, "from_ns": N, "to_ns": N, "owner": S, "reason": S, "until_ns": N,
  *     "created_ns": N }, ...] }
  * One whose end has come counts no more, and leaves the file with the next change.
  *

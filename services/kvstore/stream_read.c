@@ -37,7 +37,7 @@ bool stream_is_durable(const struct stream *stream)
 
 uint64_t stream_disk_bytes(const struct stream *stream)
 {
-    uint64_t bytes = STORE_STREAM_DISK_BYTES;
+    uint64_t bytes = STORE_STREAM_DISK_BYTES + stream->aside_bytes;
 
     for (uint32_t i = 0; i < stream->segment_count; i++)
         bytes += stream->segments[i]->disk_bytes;

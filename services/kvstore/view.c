@@ -180,7 +180,7 @@ static bool add_stream(struct view *view, uint32_t index, const struct view_requ
     struct range range = range_of(request);
 
     if (stream == NULL)
-        return status_fail(st, STATUS_NOT_FOUND, "stream %s/%s is not in this store", name->ns, name->name);
+        return store_say_absent(view->store, name->ns, name->name, st);
     if (!check_shape(view, stream, request, st))
         return false;
     if (!reserve_entries(view, stream))

@@ -37,7 +37,7 @@ static void look_at_history(struct stream *stream)
     for (uint32_t i = 0; i < history->count; i++)
         REQUIRE(history_find(history, history->spans[i].from_seq) != NULL);
     history_take_back(history, 3, 6);
-    free(history_text(history));
+    free(history_text(history, "default/cam-1/history.json"));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)

@@ -81,6 +81,20 @@ static void flip(const char *path, uint64_t offset)
     free(text.data);
 }
 
+static uint64_t place_of(const char *path, const char *word)
+{
+    struct file_text text;
+    const char *found;
+    uint64_t place;
+
+    CHECK_OK(file_read_all(path, 64 << 10, &text, &st), st);
+    found = strstr(text.data, word);
+    CHECK(found != NULL);
+    place = (uint64_t)(found - text.data);
+    free(text.data);
+    return place;
+}
+
 TEST(fsck_passes_a_store_and_changes_nothing)
 {
     char sealed[1024], grown[1024];
@@ -144,10 +158,10 @@ TEST(fsck_names_what_is_damaged)
     picture_write_file(sealed, text.data, text.len);
     CHECK_EQ(RUN("mem", "fsck", fixture.root), 0);
     snprintf(path, sizeof path, "%s/v1/default/cam-1/stream.json", fixture.root);
-    flip(path, 0);
+    flip(path, place_of(path, "created_ns\": ") + 13);
     CHECK_EQ(RUN("mem", "fsck", fixture.root), 8);
-    CHECK_HAS(process_log(&verb), "stream.json");
-    flip(path, 0);
+    CHECK_HAS(process_log(&verb), "stream.json: its checksum does not fit");
+    flip(path, place_of(path, "created_ns\": ") + 13);
     snprintf(path, sizeof path, "%s/v1/default/cam-1/history.json", fixture.root);
     picture_write_file(path, "{}", 2);
     CHECK_EQ(RUN("mem", "fsck", fixture.root), 8);
@@ -157,6 +171,13 @@ TEST(fsck_names_what_is_damaged)
     picture_write_file(path, "[", 1);
     CHECK_EQ(RUN("mem", "fsck", fixture.root), 8);
     CHECK_HAS(process_log(&verb), "holds.json");
+    CHECK_EQ(unlink(path), 0);
+    snprintf(path, sizeof path, "%s/scrub.json", fixture.root);
+    picture_write_file(path, "{\"format\":2,\"file\":\"scrub.json\"}", 32);
+    CHECK_EQ(RUN("mem", "fsck", fixture.root), 8);
+    CHECK_HAS(process_log(&verb), "scrub.json: its checksum does not fit");
+    CHECK_EQ(unlink(path), 0);
+    CHECK_EQ(RUN("mem", "fsck", fixture.root), 0);
     CHECK_EQ(RUN("mem", "fsck", "/proc/self"), 3);
     CHECK_EQ(RUN("mem", "fsck", "/nowhere"), 3);
     free(text.data);

@@ -154,27 +154,4 @@ TEST(damage_that_a_reader_finds_stays_told)
     picture_drop(&picture);
 }
 
-/* It was called an invalid argument, its path stood there twice, and nothing said what to do. */
-TEST(damage_to_a_definition_is_refused_with_what_to_do)
-{
-    static const char *const texts[] = { "{ co", "{ \"namespace\": \"default\" }", "" };
-    struct picture picture;
-    struct fixture *fixture = &picture.fixture;
-    char path[600];
-
-    picture_take(&picture, false);
-    snprintf(path, sizeof path, "%s/v1/default/cam-1/stream.json", fixture->root);
-    for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
-        picture_write_file(path, texts[i], strlen(texts[i]));
-        CHECK_OK(loop_create(&fixture->loop, &fixture->st), fixture->st);
-        CHECK(!store_open(&fixture->store, fixture->loop, &fixture->options, &fixture->st));
-        CHECK_EQ(fixture->st.code, STATUS_DATA_LOSS);
-        CHECK_HAS(fixture->st.text, path);
-        CHECK(strstr(strstr(fixture->st.text, path) + 1, path) == NULL);
-        CHECK_HAS(fixture->st.text, "move the folder it is in, this camera's, out of the data folder");
-        loop_destroy(fixture->loop);
-    }
-    picture_drop(&picture);
-}
-
 TEST_MAIN()
