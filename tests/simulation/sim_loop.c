@@ -53,6 +53,12 @@ void sim_stop(void)
     sim.is_running = false;
 }
 
+void sim_go_on(uint64_t seed)
+{
+    sim.random.state = seed;
+    sim.is_running = true;
+}
+
 struct sim_random *sim_random(void)
 {
     return &sim.random;
@@ -185,6 +191,23 @@ static void fire(struct loop_timer *timer)
         sim.now_ns = timer->due_ns;
     loop_timer_stop(timer);
     timer->fire(timer);
+}
+
+/* --- descriptors: there are none --- */
+
+bool loop_poll_create(struct loop_poll **poll_p, struct loop *loop, int fd,
+                      void (*ready)(struct loop_poll *poll, unsigned events, void *user), void *user,
+                      struct status *st)
+{
+    return status_fail(st, STATUS_UNIMPLEMENTED, "there are no descriptors");
+}
+
+void loop_poll_want(struct loop_poll *poll, unsigned events)
+{
+}
+
+void loop_poll_destroy(struct loop_poll *poll)
+{
 }
 
 /* --- pools --- */

@@ -14,6 +14,8 @@
 /* From now on clocks, getrandom() and the order of events follow from the seed. */
 void sim_start(uint64_t seed);
 void sim_stop(void);
+/* After sim_stop(): time goes on from where it was, what happens next follows from this seed. */
+void sim_go_on(uint64_t seed);
 
 /* What the simulation itself draws from. */
 struct sim_random *sim_random(void);
