@@ -1,12 +1,13 @@
 /* Damages the files of a store in every way that a disk may, and asks for all that is in them through the store's RPCs.
  *
- *   damage [--seed N] [--samples N] [--part live|start]
+ *   damage [--seed N] [--samples N] [--part live|start|small]
  *
  * A sample is one damage to one file. In `live` rounds the store has the files open: most of all frames are damaged at once,
  * one of the calls is asked for every frame, and each must be served as it was written, or, exactly when bytes that this call
  * reads were changed, be said to be quarantined, counted, and left out of what is scored. In `start` rounds the store is
  * closed; files are damaged, footers, superblocks and growing files of a killed store included; the store is opened and asked:
- * it must say in its log which files do not fit, keep what is sound, and give no number twice.
+ * it must say in its log which files do not fit, keep what is sound, and give no number twice. So do `small` rounds with the
+ * cameras' small files.
  * Then the files are put back. A failure names seed and round. */
 #include <fcntl.h>
 #include <stdarg.h>
@@ -21,9 +22,14 @@
 #include "base/log.h"
 #include "damage_ask.h"
 #include "damage_files.h"
+#include "damage_small.h"
 #include "damage_start.h"
 
-enum { START_SHARE = 10 }; /* of the samples one in so many is seen by a start */
+/* Of the samples one in so many is seen by a start, and of these one in so many is of a small file. */
+enum { START_SHARE = 10, SMALL_SHARE = 5 };
+
+/* Who sees a sample: the askers, then these. */
+enum { SEEN_AT_START = ASKER_COUNT, SEEN_SMALL, SEEN_COUNT };
 
 static struct {
     uint64_t seed, round;
@@ -105,8 +111,8 @@ static bool is_changed(enum asker asker, const struct frame_place *place)
 /* --- live rounds --- */
 
 struct tally {
-    uint64_t samples[KIND_COUNT][ASKER_COUNT + 1]; /* the last: at start */
-    uint64_t rounds[2], frames_served, harmless;
+    uint64_t samples[KIND_COUNT][SEEN_COUNT];
+    uint64_t rounds[3], frames_served, harmless;
 };
 
 static void shuffle(struct live *live, struct sim_random *random)
@@ -223,37 +229,37 @@ static void live_round(struct host *host, struct client *client, struct damage_f
 
 /* --- the program --- */
 
-static uint64_t total_of(const struct tally *tally, bool start)
+static uint64_t total_of(const struct tally *tally, uint32_t from, uint32_t end)
 {
     uint64_t total = 0;
 
     for (uint32_t kind = 0; kind < KIND_COUNT; kind++)
-        for (uint32_t i = start ? ASKER_COUNT : 0; i < (start ? ASKER_COUNT + 1 : ASKER_COUNT); i++)
+        for (uint32_t i = from; i < end; i++)
             total += tally->samples[kind][i];
     return total;
 }
 
 static void print(const struct tally *tally, double seconds)
 {
-    printf("%-32s %10s %10s %10s %10s\n", "found, of as many sampled", "Fetch", "Retrieve", "LoadWindow",
-           "at start");
+    printf("%-32s %10s %10s %10s %10s %10s\n", "found, of as many sampled", "Fetch", "Retrieve", "LoadWindow",
+           "at start", "small");
     for (uint32_t kind = 0; kind < KIND_COUNT; kind++) {
         printf("%-32s", damage_kind_words[kind]);
-        for (uint32_t i = 0; i <= ASKER_COUNT; i++)
+        for (uint32_t i = 0; i < SEEN_COUNT; i++)
             printf(" %10llu", (unsigned long long)tally->samples[kind][i]);
         printf("\n");
     }
     printf(
         "%llu damages, all found, in %llu rounds and %llu starts; %llu frames served right beside them; %llu damages to "
         "what carries nothing did no harm; %.0f s\n",
-        (unsigned long long)(total_of(tally, false) + total_of(tally, true)),
-        (unsigned long long)tally->rounds[0], (unsigned long long)tally->rounds[1],
-        (unsigned long long)tally->frames_served, (unsigned long long)tally->harmless, seconds);
+        (unsigned long long)total_of(tally, 0, SEEN_COUNT), (unsigned long long)tally->rounds[0],
+        (unsigned long long)(tally->rounds[1] + tally->rounds[2]), (unsigned long long)tally->frames_served,
+        (unsigned long long)tally->harmless, seconds);
 }
 
 struct run {
     uint64_t samples;
-    bool live, start;
+    bool live, start, small;
     char root[512];
     int log;
 };
@@ -277,12 +283,33 @@ static void write_stores(struct host *host, const char *root, struct damage_file
     files_read(files, root, older);
 }
 
+static void small_rounds(const struct run *run, struct host *host, struct sim_random *random,
+                         uint64_t samples, struct tally *tally)
+{
+    static struct small_files files;
+
+    small_files_read(&files, run->root);
+    now.part = "small";
+    for (now.round = 0; total_of(tally, SEEN_SMALL, SEEN_COUNT) < samples; now.round++) {
+        struct small_round round = { .host = host, .files = &files, .log = run->log, .random = random };
+
+        small_round(&round);
+        for (uint32_t kind = 0; kind < KIND_COUNT; kind++)
+            tally->samples[kind][SEEN_SMALL] += round.samples[kind];
+        tally->rounds[2]++;
+    }
+    small_files_free(&files);
+}
+
 static void run_all(const struct run *run, struct tally *tally)
 {
     static struct damage_files older, files;
     static struct host host;
     static struct live live;
     uint64_t live_samples = run->start ? run->samples - run->samples / START_SHARE : run->samples;
+    uint64_t small_samples = !run->small  ? 0
+                             : run->start ? run->samples / START_SHARE / SMALL_SHARE
+                                          : run->samples;
     struct sim_random random = { now.seed };
     struct client *client;
 
@@ -292,23 +319,23 @@ static void run_all(const struct run *run, struct tally *tally)
     host_do(&host, host_forget, NULL);
     find_places(&live, &files);
     now.part = "live";
-    for (now.round = 0; run->live && total_of(tally, false) < live_samples; now.round++) {
+    for (now.round = 0; run->live && total_of(tally, 0, ASKER_COUNT) < live_samples; now.round++) {
         live_round(&host, client, &files, &live, &random, tally);
         if (ftruncate(run->log, 0) != 0)
             damage_fail("the log cannot be emptied");
     }
     host_do(&host, host_close, NULL);
+    small_rounds(run, &host, &random, small_samples, tally);
     files_put(&files, false);
     now.part = "start";
-    for (now.round = 0; run->start && total_of(tally, true) + total_of(tally, false) < run->samples;
-         now.round++) {
+    for (now.round = 0; run->start && total_of(tally, 0, SEEN_COUNT) < run->samples; now.round++) {
         struct start_round round = {
             .host = &host, .client = client, .files = &files, .log = run->log, .random = &random
         };
 
         start_round(&round, &tally->harmless);
         for (uint32_t kind = 0; kind < KIND_COUNT; kind++)
-            tally->samples[kind][ASKER_COUNT] += round.samples[kind];
+            tally->samples[kind][SEEN_AT_START] += round.samples[kind];
         tally->rounds[1]++;
         tally->frames_served += round.frames_served;
     }
@@ -328,7 +355,8 @@ static bool read_arguments(struct run *run, int argc, char **argv)
         else if (strcmp(argv[i], "--samples") == 0)
             run->samples = strtoull(argv[i + 1], NULL, 10);
         else if (strcmp(argv[i], "--part") == 0)
-            run->live = strcmp(argv[i + 1], "live") == 0, run->start = !run->live;
+            run->live = strcmp(argv[i + 1], "live") == 0, run->start = strcmp(argv[i + 1], "start") == 0,
+            run->small = strcmp(argv[i + 1], "small") == 0;
         else
             return false;
     }
@@ -337,14 +365,14 @@ static bool read_arguments(struct run *run, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    struct run run = { .samples = 20000, .live = true, .start = true };
+    struct run run = { .samples = 20000, .live = true, .start = true, .small = true };
     static struct tally tally;
     const char *base = getenv("TMPDIR");
     uint64_t from = clock_mono_ns();
     char folder[256], path[512];
 
     if (!read_arguments(&run, argc, argv))
-        return fprintf(stderr, "usage: %s [--seed N] [--samples N] [--part live|start]\n", argv[0]), 2;
+        return fprintf(stderr, "usage: %s [--seed N] [--samples N] [--part live|start|small]\n", argv[0]), 2;
     snprintf(folder, sizeof folder, "%s/reelkv-damage-XXXXXX", base != NULL ? base : "/tmp");
     if (mkdtemp(folder) == NULL)
         return perror("a folder for the store"), EXIT_FAILURE;
