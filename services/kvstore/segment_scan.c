@@ -224,13 +224,29 @@ static bool read_mark(struct segment_scan *scan, uint64_t salt, uint64_t *synced
     return true;
 }
 
+/* Where the mark was, a file that was being sealed has its trailer: all records were synced before that. */
+static bool read_trailer(struct segment_scan *scan, const struct kv_super *super, struct status *st)
+{
+    struct kv_footer footer;
+    struct status why;
+
+    if (scan->synced > 0 || scan->file_bytes < 2 * KV_PAGE_BYTES || scan->file_bytes % KV_PAGE_BYTES != 0)
+        return true;
+    if (!make_image(scan, KV_HEADER_BYTES_MAX, st) ||
+        !disk_read(scan->disk, scan->fd, scan->image, KV_PAGE_BYTES, scan->file_bytes - KV_PAGE_BYTES, st))
+        return false;
+    if (kv_footer_get(&footer, super, scan->file_bytes, scan->image, &why))
+        scan->synced = round_down(footer.table, KV_PAGE_BYTES);
+    return true;
+}
+
 /* A file from before there were marks counts whole. */
 static bool find_synced(struct segment_scan *scan, const struct kv_super *super, struct status *st)
 {
     bool has_mark = scan->is_open && super->minor >= KV_FORMAT_MINOR_MARK;
 
     scan->synced = has_mark ? 0 : UINT64_MAX;
-    return !has_mark || read_mark(scan, super->salt, &scan->synced, st);
+    return !has_mark || (read_mark(scan, super->salt, &scan->synced, st) && read_trailer(scan, super, st));
 }
 
 /* Written again to a later file after this one failed: it must not be back when that one has gone. */

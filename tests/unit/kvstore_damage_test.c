@@ -154,4 +154,27 @@ TEST(damage_that_a_reader_finds_stays_told)
     picture_drop(&picture);
 }
 
+/* The power went while it was sealed, and took the new name: the file has a trailer and no mark. Its first damaged record was
+ * taken for the torn end, and all behind it for never synced: it was cut. */
+TEST(damage_to_a_file_that_was_being_sealed_costs_no_other_frame)
+{
+    struct picture picture;
+    struct stream *stream;
+    struct picture_tally tally;
+    char *dot;
+
+    picture_take(&picture, false);
+    dot = strrchr(picture.path, '.');
+    memcpy(dot, ".open", sizeof ".open");
+    picture.segment.data[picture_offset(4) + 12000] ^= 1;
+    stream = picture_restore(&picture, picture.segment.data, picture.segment.len);
+    CHECK_EQ(stream->next_seq, PICTURE_FRAMES);
+    tally = picture_count(&picture, stream);
+    CHECK_EQ(tally.right, PICTURE_FRAMES - 1);
+    CHECK_EQ(tally.quarantined, 1);
+    CHECK_EQ(stream_damaged_frames(stream), 1);
+    fixture_stop(&picture.fixture);
+    picture_drop(&picture);
+}
+
 TEST_MAIN()
