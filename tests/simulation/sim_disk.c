@@ -383,6 +383,17 @@ static int disk_flock(int fd, int operation)
     return fails() ? -1 : done();
 }
 
+bool sim_disk_rot(const char *path, uint64_t offset, uint8_t mask)
+{
+    const struct sim_node *node = node_at(path);
+    uint64_t page = offset / SIM_PAGE_BYTES;
+
+    if (node == NULL || page >= node->now.room || node->now.pages[page] == NULL)
+        return false;
+    node->now.pages[page]->bytes[offset % SIM_PAGE_BYTES] ^= mask;
+    return true;
+}
+
 /* --- syncs --- */
 
 static bool is_left_out(const struct sim_node *node)

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -40,6 +41,10 @@ ssize_t __real_getrandom(void *to, size_t len, unsigned flags);
 ssize_t __wrap_getrandom(void *to, size_t len, unsigned flags);
 int __wrap_fallocate(int fd, int mode, off_t offset, off_t len);
 int __wrap_madvise(void *at, size_t len, int advice);
+int __real_nanosleep(const struct timespec *time, struct timespec *left);
+int __wrap_nanosleep(const struct timespec *time, struct timespec *left);
+int __wrap_setpriority(__priority_which_t which, id_t who, int value);
+long __wrap_syscall(long number, ...);
 
 void sim_start(uint64_t seed)
 {
@@ -83,6 +88,25 @@ ssize_t __wrap_getrandom(void *to, size_t len, unsigned flags)
     for (size_t i = 0; i < len; i++)
         ((uint8_t *)to)[i] = (uint8_t)sim_next(&sim.random);
     return (ssize_t)len;
+}
+
+int __wrap_nanosleep(const struct timespec *time, struct timespec *left)
+{
+    if (!sim.is_running)
+        return __real_nanosleep(time, left);
+    sim.now_ns += (uint64_t)time->tv_sec * 1000000000u + (uint64_t)time->tv_nsec;
+    return 0;
+}
+
+/* A thread that steps back behind the others (scrub.c): here all are one. */
+int __wrap_setpriority(__priority_which_t which, id_t who, int value)
+{
+    return 0;
+}
+
+long __wrap_syscall(long number, ...)
+{
+    return 0;
 }
 
 /* The store's arena: its pages come as they are used, which is a third of the time of a short story. */

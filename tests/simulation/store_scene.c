@@ -387,6 +387,72 @@ enum frame_result scene_read(struct scene *scene, struct stream *stream, uint64_
                               is_thumbnail ? SLICE_THUMBNAIL : (uint32_t)(seq % 3));
 }
 
+/* --- rot --- */
+
+static void rot(struct scene_cast *cast, const struct stream *stream, struct store_story *story)
+{
+    const struct segment *segment;
+    const struct index_frame *frame;
+    char path[PATH_MAX + 8];
+
+    if (stream->segment_count == 0)
+        return;
+    segment = stream->segments[sim_pick(sim_random(), stream->segment_count)];
+    if (segment->state != SEGMENT_SEALED || segment->is_leaving || segment->index.frame_count == 0)
+        return;
+    frame = index_part_at(&segment->index, sim_pick(sim_random(), (uint32_t)segment->index.frame_count));
+    if (!frame->has_slices || (cast->fates[frame->seq] & FATE_ROTTEN) != 0)
+        return;
+    snprintf(path, sizeof path, "%s.seg", segment->base);
+    if (!sim_disk_rot(path, frame->offset + frame->slices_at + sim_pick(sim_random(), 4096),
+                      (uint8_t)(1u << sim_pick(sim_random(), 8))))
+        return;
+    cast->fates[frame->seq] |= FATE_ROTTEN;
+    story->rotten++;
+}
+
+static bool is_scrubbing(const struct scene *scene)
+{
+    const struct scrub *scrub = &scene->fixture.store->scrub;
+
+    return scrub->pass_ns != 0 || scrub->job != NULL;
+}
+
+static void check_found(struct scene *scene, const struct scene_cast *cast)
+{
+    const struct stream *stream = scene_find(scene, cast);
+
+    for (uint64_t seq = 0; stream != NULL && seq < stream->next_seq; seq++) {
+        const struct index_frame *frame =
+            (cast->fates[seq] & FATE_ROTTEN) != 0 ? stream_find(stream, seq) : NULL;
+
+        if (frame != NULL && frame->has_slices && !frame->is_forgotten && !frame->is_quarantined)
+            test_fail(__FILE__, __LINE__, "%s: the scrub has not found that %llu rotted", cast->name,
+                      (unsigned long long)seq);
+        scene->story->scrubbed += frame != NULL;
+    }
+}
+
+void scene_scrub(struct scene *scene)
+{
+    struct store *store = scene->fixture.store;
+    uint64_t allowed;
+
+    for (uint32_t pass = 0; pass < 2 && !sim_disk_is_off(); pass++) {
+        scrub_begin(store);
+        for (uint32_t i = 0; i < 20000 && is_scrubbing(scene) && !sim_disk_is_off(); i++)
+            scene_turn(scene, 1);
+    }
+    allowed = (uint64_t)((double)(clock_mono_ns() - scene->opened_ns) / 1e9 *
+                         (double)store->options.scrub_bytes_per_second);
+    if (store->scrub.read_bytes > allowed + store->options.segment_bytes_max)
+        test_fail(__FILE__, __LINE__, "the scrub has read %llu bytes, %llu were allowed",
+                  (unsigned long long)store->scrub.read_bytes, (unsigned long long)allowed);
+    for (uint32_t i = 0; i < SCENE_STREAMS; i++)
+        if (!sim_disk_is_off() && !scene_has_failures() && !is_scrubbing(scene))
+            check_found(scene, &scene->cast[i]);
+}
+
 /* While it is written: right, or for a reason not there. */
 static void look(struct scene *scene, const struct scene_cast *cast, struct stream *stream)
 {
@@ -399,6 +465,8 @@ static void look(struct scene *scene, const struct scene_cast *cast, struct stre
     result = scene_read(scene, stream, seq);
     if (frame_result_has_bytes(result) && (cast->fates[seq] & FATE_WENT) != 0)
         test_fail(__FILE__, __LINE__, "%s: number %llu has come back", cast->name, (unsigned long long)seq);
+    if (result == FRAME_QUARANTINED && (cast->fates[seq] & FATE_ROTTEN) != 0)
+        return;
     if (frame_result_has_bytes(result) || result == FRAME_GAP || result == FRAME_EVICTED ||
         sim_disk_is_off() || scene->is_unread || (result == FRAME_UNAVAILABLE && scene_has_failures()))
         return;
@@ -411,6 +479,10 @@ void scene_act_on(struct scene *scene, struct scene_cast *cast, struct stream *s
 
     if (scene->ages && sim_chance(sim_random(), 20))
         age(scene, cast, stream);
+    if (scene->scrubs && sim_chance(sim_random(), 20))
+        rot(cast, stream, scene->story);
+    if (scene->scrubs && sim_chance(sim_random(), 10))
+        scrub_begin(scene->fixture.store);
     if (scene->keeps && sim_chance(sim_random(), 10))
         forget_some(scene, cast, stream);
     if (scene->keeps && sim_chance(sim_random(), 10))

@@ -22,6 +22,7 @@ enum fate {
     FATE_IS_DERIVED = 8,
     FATE_IS_HELD = 16,       /* it was there when a hold of it was acked, which nobody asked to release */
     FATE_IS_HELD_WHOLE = 32, /* and in all its bits */
+    FATE_ROTTEN = 64,        /* in some of its bytes, in a sealed file */
 };
 
 /* The segment being rewritten. */
@@ -60,8 +61,10 @@ struct scene {
     struct fixture fixture;
     struct scene_cast cast[SCENE_STREAMS];
     struct scene_ageing ageing;
-    bool keeps; /* ranges are held and forgotten */
-    bool ages;  /* segments are rewritten: one that is does not go, others go before it */
+    bool keeps;         /* ranges are held and forgotten */
+    bool scrubs;        /* sealed segments are read again, and bytes of them rot */
+    uint64_t opened_ns; /* monotonic */
+    bool ages;          /* segments are rewritten: one that is does not go, others go before it */
     const struct store_plan *plan;
     bool is_long;           /* enough is written for old segments to go */
     uint32_t gone_percent;  /* of what is done to a stream: it is removed */
@@ -90,6 +93,9 @@ void scene_act(struct scene *scene);
 void scene_act_on(struct scene *scene, struct scene_cast *cast, struct stream *stream);
 void scene_remove(struct scene *scene, struct scene_cast *cast, struct stream *stream);
 void scene_turn(struct scene *scene, uint32_t times);
+
+/* A whole pass of the scrub, and the one under way: it has found what rotted, and has kept to its rate. */
+void scene_scrub(struct scene *scene);
 
 /* Layer, thumbnail or block, by its number; what is there is compared. */
 enum frame_result scene_read(struct scene *scene, struct stream *stream, uint64_t seq);

@@ -58,12 +58,13 @@ static void run(uint64_t from, uint64_t count)
     if (!is_quiet)
         printf(
             "%llu seeds: %llu crashes, %llu failed calls, %llu removals that failed, %llu refused allocations, "
-            "%llu frames written, "
-            "%llu segments rewritten, %llu ranges forgotten, %llu answers of evicted ones\n",
+            "%llu frames written, %llu segments rewritten, %llu ranges forgotten, %llu frames rotten, "
+            "%llu times one found by the scrub, %llu answers of evicted ones\n",
             (unsigned long long)count, (unsigned long long)story.crashes,
             (unsigned long long)story.failed_calls, (unsigned long long)story.kept,
             (unsigned long long)story.refused, (unsigned long long)story.frames,
             (unsigned long long)story.rewritten, (unsigned long long)story.forgotten,
+            (unsigned long long)story.rotten, (unsigned long long)story.scrubbed,
             (unsigned long long)story.evicted);
 }
 

@@ -31,6 +31,8 @@ static bool check_number(struct scene *scene, struct scene_cast *cast, struct st
 
     if (sim_disk_is_off() || (result == FRAME_UNAVAILABLE && scene_has_failures()))
         return true;
+    if (result == FRAME_QUARANTINED && (cast->fates[seq] & FATE_ROTTEN) != 0)
+        return false;
     check_held(cast, seq, result);
     if (result == FRAME_EVICTED && (cast->fates[seq] & (FATE_MAY_GO | FATE_WENT)) != 0) {
         cast->fates[seq] |= FATE_WENT; /* now somebody was told */
@@ -97,6 +99,15 @@ static void check_receipt(const struct scene_cast *cast, const struct stream *st
     }
 }
 
+static uint64_t rotten_frames(const struct scene_cast *cast)
+{
+    uint64_t count = 0;
+
+    for (uint64_t seq = 0; seq < SCENE_SEQ_MAX; seq++)
+        count += (cast->fates[seq] & FATE_ROTTEN) != 0;
+    return count;
+}
+
 static void check_stream(struct scene *scene, struct scene_cast *cast)
 {
     struct stream *stream = scene_find(scene, cast);
@@ -114,7 +125,7 @@ static void check_stream(struct scene *scene, struct scene_cast *cast)
     CHECK(stream->epoch >= cast->epoch);
     CHECK(stream->next_seq >= cast->durable_seq);
     CHECK(stream->next_seq <= cast->offered_seq);
-    CHECK_EQ(stream->damaged_frames, 0);
+    CHECK(stream->damaged_frames <= rotten_frames(cast));
     check_hold(cast, stream);
     check_receipt(cast, stream);
     note_receipts(cast, stream);
@@ -203,6 +214,8 @@ static void play(struct scene *scene)
         scene_act(scene);
     if (scene->is_long && scene->is_cut_last && sim_chance(sim_random(), 40))
         swap(scene);
+    if (scene->scrubs && !sim_disk_is_off() && sim_chance(sim_random(), 50))
+        scene_scrub(scene);
     if (scene->is_cut_last)
         sim_disk_crash_at(1);
     leave_writers(scene);
@@ -228,6 +241,7 @@ static bool open_store(struct scene *scene)
 
     CHECK_OK(loop_create(&fixture->loop, &fixture->st), fixture->st);
     is_open = store_open(&fixture->store, fixture->loop, &fixture->options, &fixture->st);
+    scene->opened_ns = clock_mono_ns();
     if (is_open && !scene_has_failures())
         check_small_files(fixture->store);
     if (is_open)
@@ -336,6 +350,7 @@ void store_story_run(uint64_t seed, const struct store_plan *plan, struct store_
     scene = (struct scene){ .plan = plan, .is_long = sim_chance(sim_random(), 10), .story = story };
     scene.ages = sim_chance(sim_random(), 50);
     scene.keeps = plan->trouble <= STORE_TROUBLE_CUTS && scene.ages && sim_chance(sim_random(), 40);
+    scene.scrubs = plan->trouble == STORE_TROUBLE_ANY && sim_chance(sim_random(), 40);
     scene.gone_percent = !scene.is_long && sim_chance(sim_random(), 20) ? 10 : 1;
     scene.taken_percent = scene.is_long || sim_chance(sim_random(), 30) ? 8 : 2;
     scene.fixture.options = (struct store_options){ .name = "kv-a",
@@ -348,6 +363,8 @@ void store_story_run(uint64_t seed, const struct store_plan *plan, struct store_
                                                     .computing_threads = 2,
                                                     .writing_threads = 2,
                                                     .disk = &sim_disk };
+    if (scene.scrubs)
+        scene.fixture.options.scrub_bytes_per_second = 1ull << (18 + sim_pick(sim_random(), 10));
     for (uint32_t i = 0; i < SCENE_STREAMS; i++)
         snprintf(scene.cast[i].name, sizeof scene.cast[i].name, "cam-%u", i);
     if (plan->trouble <= STORE_TROUBLE_CUTS && sim_chance(sim_random(), 10))

@@ -4,7 +4,7 @@
  *
  * What must hold after every crash: a stream whose definition was acked is there, one whose removal was acked is not; a
  * frame or gap that was durable is there, byte for byte, or answers that it was evicted; a frame is right or is not there,
- * never damaged; numbers and epochs go on; the disk never holds more than its budget; and all memory is given back. */
+ * never damaged, but where a byte of it rotted; the scrub finds each of these and nothing else; numbers and epochs go on; the disk never holds more than its budget; and all memory is given back. */
 #ifndef REELKV_TEST_STORE_STORY_H
 #define REELKV_TEST_STORE_STORY_H
 
@@ -13,7 +13,7 @@
 
 /* What happened: so that stories in which nothing does are seen. */
 struct store_story {
-    uint64_t crashes, failed_calls, kept, refused, frames, rewritten, evicted, forgotten;
+    uint64_t crashes, failed_calls, kept, refused, frames, rewritten, evicted, forgotten, rotten, scrubbed;
     uint64_t calls, asked; /* of the life in which one thing goes wrong: calls of the disk, allocations */
 };
 
