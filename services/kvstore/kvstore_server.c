@@ -31,7 +31,7 @@ const struct option_table kvstore_option_table = {
 static void get_server_info(struct rpc_call *call, void *state)
 {
     const struct kvstore *kvstore = state;
-    const struct store *store = kvstore->store;
+    struct store *store = kvstore->store;
     Reelkv__V1__ServerInfo info = REELKV__V1__SERVER_INFO__INIT;
 
     info.name = (char *)(uintptr_t)kvstore->options->name;

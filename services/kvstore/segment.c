@@ -155,6 +155,19 @@ bool segment_is_durable(const struct segment *segment)
     return writer == NULL || writer->unwritten.count + writer->writing.count + writer->written.count == 0;
 }
 
+uint64_t segment_waits_since_ns(const struct segment *segment)
+{
+    const struct segment_writer *writer = segment->writer;
+    const struct segment_record *oldest;
+
+    if (segment_is_durable(segment))
+        return 0;
+    oldest = writer->written.first != NULL   ? writer->written.first
+             : writer->writing.first != NULL ? writer->writing.first
+                                             : writer->unwritten.first;
+    return oldest->queued_ns;
+}
+
 uint32_t segment_waiting_notes(const struct segment *segment)
 {
     const struct segment_writer *writer = segment->writer;

@@ -51,6 +51,7 @@ struct segment_mark {
 /* A record on its way to the disk. */
 struct segment_record {
     struct segment_record *next;
+    uint64_t queued_ns;    /* monotonic */
     struct ram_slot *slot; /* referenced and pinned; or */
     void *buffer;          /* a block of its own */
     struct kv_entry entry;
@@ -145,8 +146,9 @@ void segment_close(struct segment *segment);
 bool segment_is_busy(const struct segment *segment); /* a job runs or a read is in flight */
 bool segment_is_open(const struct segment *segment); /* takes records */
 bool segment_is_creating(const struct segment *segment);
-bool segment_is_durable(const struct segment *segment);        /* nothing is on its way */
-uint32_t segment_waiting_notes(const struct segment *segment); /* gaps and events that are not durable */
+bool segment_is_durable(const struct segment *segment);         /* nothing is on its way */
+uint64_t segment_waits_since_ns(const struct segment *segment); /* of what is, the oldest; 0: nothing */
+uint32_t segment_waiting_notes(const struct segment *segment);  /* gaps and events that are not durable */
 
 /* Gives up what is not on the disk, for a stream that is being deleted. */
 void segment_abandon(struct segment *segment);

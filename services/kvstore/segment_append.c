@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/require.h"
 #include "kvstore/store.h"
 
@@ -231,6 +232,7 @@ bool segment_append(struct segment *segment, const struct segment_append *append
         if (!segment_add_mark(segment, &mark, (const char *)image + layout.note))
             goto no_memory;
     }
+    queued->queued_ns = clock_mono_ns();
     queued->slot = append->slot;
     queued->buffer = append->slot == NULL ? append->buffer : NULL;
     if (queued->slot != NULL) {

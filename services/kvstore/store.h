@@ -89,6 +89,8 @@ struct store {
     struct ram_waiter *ram_waiters, **ram_waiters_end;
     struct loop_timer commit_timer;
     struct loop_timer retry_timer;      /* for room that comes from outside, and disks that recover */
+    uint64_t disk_wait_ns;              /* of the oldest that is not durable, as seen... */
+    uint64_t disk_wait_seen_ns;         /* ...then (store_pressure.c) */
     uint64_t quarantined_frames;        /* found damaged since the start */
     uint64_t leased_bytes[RAM_REGIONS]; /* kept for readers of shared memory */
     struct read_ahead_line ahead;

@@ -2,6 +2,7 @@
 #include "kvstore/store_pressure.h"
 
 #include <math.h>
+#include <semaphore.h>
 
 #include "base/file.h"
 #include "kvstore/stream_hold.h"
@@ -147,6 +148,69 @@ TEST(pressure_is_told_and_credit_follows)
     CHECK(was_yellow);
     CHECK(store_credit_bytes(fixture.store) < credit / 16);
     stream_commit(stream);
+    FIXTURE_TURN_UNTIL(&fixture, store_pressure(fixture.store) == STORE_GREEN);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+}
+
+/* --- a slow disk --- */
+
+/* The clock goes faster by this. */
+static atomic_ullong skew_ns;
+static atomic_bool is_stuck;
+static sem_t stuck, goes_on;
+
+int __real_clock_gettime(clockid_t clock, struct timespec *now);
+int __wrap_clock_gettime(clockid_t clock, struct timespec *now);
+
+int __wrap_clock_gettime(clockid_t clock, struct timespec *now)
+{
+    int result = __real_clock_gettime(clock, now);
+    uint64_t ns = (uint64_t)now->tv_nsec + skew_ns;
+
+    now->tv_sec += (time_t)(ns / 1000000000);
+    now->tv_nsec = (long)(ns % 1000000000);
+    return result;
+}
+
+/* A sync that takes until it may go on. */
+static int slow_fdatasync(int fd)
+{
+    if (atomic_exchange(&is_stuck, false)) {
+        sem_post(&stuck);
+        sem_wait(&goes_on);
+    }
+    return file_system.fdatasync(fd);
+}
+
+/* RAM is all but empty. A sync that is under way is no trouble until it has taken longer than a disk in order does. */
+TEST(a_slow_disk_is_told_before_ram_is_full)
+{
+    static struct file_ops disk;
+    struct fixture_writer writer;
+    struct fixture fixture;
+    struct stream *stream;
+    uint64_t credit;
+
+    disk = file_system;
+    disk.fdatasync = slow_fdatasync;
+    sem_init(&stuck, 0, 0);
+    sem_init(&goes_on, 0, 0);
+    start(&fixture, "");
+    fixture_stop(&fixture);
+    fixture.options.disk = &disk;
+    fixture_open(&fixture);
+    stream = fixture_write(&fixture, "cam-a", &writer, 3);
+    fixture_wait_durable(&fixture, stream);
+    credit = store_credit_bytes(fixture.store);
+    is_stuck = true;
+    fixture_append(&fixture, stream, 3);
+    FIXTURE_TURN_UNTIL(&fixture, sem_trywait(&stuck) == 0);
+    skew_ns += (STORE_SLOW_MS + STORE_SLOW_SEEN_MS + (uint64_t)fixture.options.commit_ms) * 1000000;
+    CHECK_EQ(store_pressure(fixture.store), STORE_YELLOW);
+    CHECK(store_credit_bytes(fixture.store) < credit);
+    CHECK(store_credit_bytes(fixture.store) > credit / 4);
+    sem_post(&goes_on);
     FIXTURE_TURN_UNTIL(&fixture, store_pressure(fixture.store) == STORE_GREEN);
     stream_detach(stream, &writer.base);
     fixture_stop(&fixture);
