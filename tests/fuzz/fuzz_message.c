@@ -49,6 +49,31 @@ static bool has_unknown_fields(const ProtobufCMessage *message, const struct rpc
     return message->n_unknown_fields > 0;
 }
 
+/* protobuf-c takes a field number of 0 when it is written in more bytes than it needs, as one it does not know, and refuses
+ * what it then writes itself. Nothing of it reaches a handler. */
+static bool has_field_zero(const ProtobufCMessage *message)
+{
+    for (unsigned i = 0; i < message->n_unknown_fields; i++)
+        if (message->unknown_fields[i].tag == 0)
+            return true;
+    for (unsigned i = 0; i < message->descriptor->n_fields; i++) {
+        const ProtobufCFieldDescriptor *field = &message->descriptor->fields[i];
+        const char *at = (const char *)message + field->offset,
+                   *count = (const char *)message + field->quantifier_offset;
+        bool is_repeated = field->label == PROTOBUF_C_LABEL_REPEATED;
+        size_t n = is_repeated ? *(const size_t *)(const void *)count : 1;
+        bool is_other = (field->flags & PROTOBUF_C_FIELD_FLAG_ONEOF) != 0 &&
+                        *(const uint32_t *)(const void *)count != field->id;
+        ProtobufCMessage *const *list = is_repeated ? *(ProtobufCMessage *const *const *)(const void *)at
+                                                    : (ProtobufCMessage *const *)(const void *)at;
+
+        for (size_t k = 0; field->type == PROTOBUF_C_TYPE_MESSAGE && !is_other && k < n; k++)
+            if (list[k] != NULL && has_field_zero(list[k]))
+                return true;
+    }
+    return false;
+}
+
 /* Copied to memory of exactly its length. */
 static uint8_t *copy_payload(const struct rpc_payload *payload)
 {
@@ -119,7 +144,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t len)
     count = split(data + 2, len - 2, data[1] + 1u, pieces);
     if (!payload_unpack(type, path, pieces, count, &arena, &message, &st))
         REQUIRE(st.code == STATUS_INVALID || st.code == STATUS_EXHAUSTED);
-    else if (!has_unknown_fields(message.body,
+    else if (!has_field_zero(message.body) &&
+             !has_unknown_fields(message.body,
                                  message.payload.present ? path : &(struct rpc_payload_path){ 0 }))
         send_again(type, path, &message);
     arena_reset(&arena);
