@@ -408,6 +408,7 @@ static void rot(struct scene_cast *cast, const struct stream *stream, struct sto
                       (uint8_t)(1u << sim_pick(sim_random(), 8))))
         return;
     cast->fates[frame->seq] |= FATE_ROTTEN;
+    cast->rotten_in[frame->seq] = segment->super.salt;
     story->rotten++;
 }
 
@@ -426,10 +427,13 @@ static void check_found(struct scene *scene, const struct scene_cast *cast)
         const struct index_frame *frame =
             (cast->fates[seq] & FATE_ROTTEN) != 0 ? stream_find(stream, seq) : NULL;
 
-        if (frame != NULL && frame->has_slices && !frame->is_forgotten && !frame->is_quarantined)
+        /* A file that was being made from the one that rotted may have read it before. */
+        if (frame == NULL || frame->chunk->segment->super.salt != cast->rotten_in[seq])
+            continue;
+        if (!frame->is_forgotten && !frame->is_quarantined)
             test_fail(__FILE__, __LINE__, "%s: the scrub has not found that %llu rotted", cast->name,
                       (unsigned long long)seq);
-        scene->story->scrubbed += frame != NULL;
+        scene->story->scrubbed++;
     }
 }
 

@@ -55,6 +55,7 @@ struct scene_cast {
     uint8_t offers[SCENE_SEQ_MAX];      /* the last one of each number */
     uint8_t was_offered[SCENE_SEQ_MAX]; /* all of them, as bits */
     uint8_t fates[SCENE_SEQ_MAX];       /* of enum fate */
+    uint64_t rotten_in[SCENE_SEQ_MAX];  /* FATE_ROTTEN: the salt of the file */
 };
 
 struct scene {
