@@ -52,6 +52,7 @@ void kvstore_timeline(struct rpc_call *call, void *state);
 void kvstore_prefetch(struct rpc_call *call, void *state);
 void kvstore_cancel_prefetch(struct rpc_call *call, void *state);
 void kvstore_end_prefetches(struct kvstore *kvstore);
+void kvstore_end_forgotten_prefetches(struct kvstore *kvstore); /* those that keep what is to be nowhere */
 void kvstore_export(struct rpc_call *call, void *state);
 void kvstore_hold(struct rpc_call *call, void *state);
 void kvstore_list_holds(struct rpc_call *call, void *state);

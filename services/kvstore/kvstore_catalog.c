@@ -254,8 +254,10 @@ void kvstore_delete_stream(struct rpc_call *call, void *state)
     stream = kvstore_stream_of(kvstore, request->id, &st);
     if (stream != NULL)
         waiting = wait_for(kvstore, call, request->id, &st);
-    if (waiting != NULL && stream_delete(stream, &waiting->removed, deleted, waiting, &st))
+    if (waiting != NULL && stream_delete(stream, &waiting->removed, deleted, waiting, &st)) {
+        kvstore_end_forgotten_prefetches(kvstore);
         return;
+    }
     rpc_call_finish(call, &st);
     if (waiting != NULL)
         stop_waiting(waiting);

@@ -73,8 +73,10 @@ void kvstore_forget(struct rpc_call *call, void *state)
     if (stream != NULL) {
         to_ns = request->range->to_ns == 0 ? clock_utc_ns() : request->range->to_ns;
         rpc_call_ref(call);
-        if (stream_forget(stream, request->range->from_ns, to_ns, forgotten, call, &st))
+        if (stream_forget(stream, request->range->from_ns, to_ns, forgotten, call, &st)) {
+            kvstore_end_forgotten_prefetches(state);
             return;
+        }
         rpc_call_finish(call, &st);
         rpc_call_unref(call);
         return;

@@ -1,7 +1,8 @@
 /* Prefetch: layers of frames that somebody will ask for. The call is the ticket, and what it has read is in RAM as long as
  * the call lasts.
  *
- *   request -> line -> first reply -> (read) -> last reply ... deadline, CancelPrefetch or the caller's end */
+ *   request -> line -> first reply -> (read) -> last reply ... deadline, CancelPrefetch, the caller's end, or what it keeps is
+ *   forgotten or removed */
 #include <stdlib.h>
 
 #include "base/random.h"
@@ -176,5 +177,17 @@ void kvstore_end_prefetches(struct kvstore *kvstore)
     for (struct prefetch *prefetch = kvstore->prefetches, *next; prefetch != NULL; prefetch = next) {
         next = prefetch->next;
         rpc_call_finish(prefetch->call, NULL);
+    }
+}
+
+void kvstore_end_forgotten_prefetches(struct kvstore *kvstore)
+{
+    struct status why;
+
+    status_fail(&why, STATUS_NOT_FOUND, "what was asked for is being forgotten");
+    for (struct prefetch *prefetch = kvstore->prefetches, *next; prefetch != NULL; prefetch = next) {
+        next = prefetch->next;
+        if (read_ahead_has_forgotten(&prefetch->ahead))
+            rpc_call_finish(prefetch->call, &why);
     }
 }

@@ -254,6 +254,14 @@ uint32_t read_ahead_count(const struct read_ahead *ahead, const struct index_fra
     return found;
 }
 
+bool read_ahead_has_forgotten(const struct read_ahead *ahead)
+{
+    for (const struct ahead_item *item = ahead->items; item != NULL; item = item->next)
+        if (item->frame->is_forgotten)
+            return true;
+    return false;
+}
+
 void read_ahead_stop(struct read_ahead *ahead)
 {
     struct ahead_item **link = &ahead->items;

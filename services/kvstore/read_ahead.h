@@ -39,6 +39,8 @@ enum read_ahead_answer read_ahead_add(struct read_ahead *ahead, struct index_fra
 uint32_t read_ahead_count(const struct read_ahead *ahead, const struct index_frame **frames, uint32_t count,
                           uint32_t layer);
 
+bool read_ahead_has_forgotten(const struct read_ahead *ahead); /* of its frames, one that is to be nowhere */
+
 void read_ahead_stop(struct read_ahead *ahead); /* what has not started is not read any more */
 void read_ahead_drop(struct read_ahead *ahead); /* and what has come is for eviction to decide on */
 

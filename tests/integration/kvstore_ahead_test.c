@@ -1,5 +1,6 @@
 /* The kvstore as a process: layers that are read before they are asked for, as a guess and by ticket; and K or V alone. */
 #include "kvstore_client.h"
+#include "reelkv/v1/retention.pb-c.h"
 
 static struct server server;
 static struct status st;
@@ -203,6 +204,36 @@ TEST(kvstore_prefetches_by_ticket_until_it_is_cancelled_or_late)
     call = prefetch(0, 600000, &last); /* a store that stops does not wait for tickets */
     server_stop(&server);
     rpc_sync_stream_destroy(call);
+}
+
+/* What a ticket keeps would have kept the receipt waiting until the ticket's end, ten minutes from now. */
+TEST(kvstore_forgets_what_a_ticket_keeps_at_once)
+{
+    Reelkv__V1__PrefetchReply last = REELKV__V1__PREFETCH_REPLY__INIT;
+    Reelkv__V1__ForgetRequest request = REELKV__V1__FORGET_REQUEST__INIT;
+    Reelkv__V1__TimeRange range = REELKV__V1__TIME_RANGE__INIT;
+    Reelkv__V1__StreamId id = client_id("cam-1");
+    struct rpc_sync_stream *forgotten, *kept;
+    const struct rpc_message *message;
+    struct reply reply;
+
+    start_cold();
+    forgotten = prefetch(0, 600000, &last);
+    kept = prefetch(FRAMES - ASKED, 600000, &last);
+    range.from_ns = client_pts(0);
+    range.to_ns = client_pts(3);
+    request.id = &id;
+    request.range = &range;
+    client_call(&server, &reply, &api_forget, &request.base);
+    CHECK_OK(reply.ok, reply.st);
+    CHECK_EQ(((const Reelkv__V1__Receipt *)reply.body)->frames, 3);
+    client_done(&reply);
+    CHECK(!rpc_sync_read(forgotten, &message, &st));
+    CHECK_EQ(st.code, STATUS_NOT_FOUND);
+    rpc_sync_stream_destroy(forgotten);
+    CHECK_OK(cancel(last.ticket, &st), st); /* it was left alone */
+    rpc_sync_stream_destroy(kept);
+    server_stop(&server);
 }
 
 TEST(kvstore_refuses_tickets_that_make_no_sense)
