@@ -13,19 +13,24 @@ static void wipe_run(struct work *work)
 
 static void next(struct arena_wipe *wipe);
 
+static void give_back(const struct arena_wipe *wipe)
+{
+    ram_give_clean(wipe->store->arena, wipe->slot);
+    store_ram_freed(wipe->store);
+}
+
 static void wipe_done(struct work *work)
 {
     struct arena_wipe *wipe = container_of(work, struct arena_wipe, work);
 
-    ram_give_clean(wipe->store->arena, wipe->slot);
-    store_ram_freed(wipe->store);
+    give_back(wipe);
     next(wipe);
 }
 
 static void next(struct arena_wipe *wipe)
 {
     for (;;) {
-        wipe->slot = ram_take_dirty(wipe->store->arena, wipe->before);
+        wipe->slot = wipe->store->is_closing ? NULL : ram_take_dirty(wipe->store->arena, wipe->before);
         if (wipe->slot == NULL) {
             wipe->done(wipe);
             return;
@@ -34,7 +39,7 @@ static void next(struct arena_wipe *wipe)
         if (work_pool_submit(wipe->store->computing, &wipe->work))
             return;
         wipe_run(&wipe->work); /* the threads' queue is full */
-        ram_give_clean(wipe->store->arena, wipe->slot);
+        give_back(wipe);
     }
 }
 

@@ -2,7 +2,7 @@
  *
  *   taken from what is free, a piece at a time -> zeroed on a computing thread -> free again -> ... -> done()
  *
- * What becomes free meanwhile is left out.
+ * What becomes free meanwhile is left out. A store that closes ends it early: its memory goes.
  *
  * Owner:  the caller's memory, until done() is called, once. Thread: loop; the zeroing on a computing thread.
  * Bounds: RAM_DIRTY_BYTES at a time, which nobody else can take meanwhile; no more than was free and used. */

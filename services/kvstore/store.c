@@ -278,6 +278,7 @@ void store_close(struct store *store)
     loop_timer_stop(&store->commit_timer);
     loop_timer_stop(&store->retry_timer);
     loop_timer_stop(&store->age_timer);
+    loop_timer_stop(&store->wipe_timer);
     work_pool_destroy(store->reading_ahead);
     scrub_close(store);
     work_pool_destroy(store->reading);

@@ -88,6 +88,7 @@ struct store {
     struct slice_read *read_waiters, **read_waiters_end;
     struct ram_waiter *ram_waiters, **ram_waiters_end;
     struct loop_timer commit_timer;
+    struct loop_timer wipe_timer;
     struct loop_timer retry_timer;      /* for room that comes from outside, and disks that recover */
     uint64_t disk_wait_ns;              /* of the oldest that is not durable, as seen... */
     uint64_t disk_wait_seen_ns;         /* ...then (store_pressure.c) */
@@ -155,6 +156,7 @@ bool store_has_disk_room(struct store *store, uint64_t bytes, bool makes_room);
 bool store_fit_budget(struct store *store, struct status *st);
 void store_room_changed(struct store *store);
 void store_reads_retry(struct store *store); /* slice_read.c */
+void store_wipe_ram(struct store *store);    /* what is free, when no secret is left (ram_arena.h) */
 bool store_is_removing_from(const struct store *store, const struct stream *stream);
 void store_retry_later(struct store *store); /* everything that could not be started */
 void store_start_commits(struct store *store);

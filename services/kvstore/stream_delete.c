@@ -1,5 +1,5 @@
 /* Removing a stream from every tier: its writer is fenced, its blocks leave the index and RAM at once, its folder
- * is renamed (from then on it does not come back, whatever happens) and taken away. */
+ * is renamed (from then on it does not come back, whatever happens) and taken away; what of RAM had its blocks is zeroed. */
 #include "kvstore/stream.h"
 
 #include <errno.h>
@@ -56,6 +56,7 @@ static void forget(struct stream *stream)
         store_segment_gone(store, stream->segments[--stream->segment_count]);
     store_remove_stream(store, stream);
     stream_free(stream);
+    store_wipe_ram(store);
 }
 
 static void deletion_done(struct work *work)
@@ -101,6 +102,13 @@ void stream_continue_deletion(struct stream *stream)
         store_retry_later(stream->store);
 }
 
+/* Copies of them are secrets from now on. */
+static void forget_frames(const struct segment *segment)
+{
+    for (uint64_t n = 0; n < segment->index.frame_count; n++)
+        index_part_at(&segment->index, n)->is_forgotten = true;
+}
+
 bool stream_delete(struct stream *stream, struct stream_removed *removed, stream_done_fn *done, void *user,
                    struct status *st)
 {
@@ -129,6 +137,7 @@ bool stream_delete(struct stream *stream, struct stream_removed *removed, stream
     stream_forget_leave(stream, &why);
     for (uint32_t i = 0; i < stream->segment_count; i++) {
         segment_abandon(stream->segments[i]);
+        forget_frames(stream->segments[i]);
         stream->segments[i]->is_leaving = true;
         if (!segment_is_busy(stream->segments[i])) /* a job may be reading the index */
             index_part_drop(&stream->segments[i]->index, stream->store->arena);

@@ -446,4 +446,26 @@ TEST(what_was_begun_is_carried_on)
     fixture_stop(&fixture);
 }
 
+/* Its blocks stayed in RAM until others were written over them. */
+TEST(what_was_removed_is_not_in_memory)
+{
+    struct fixture_writer writer;
+    struct fixture fixture;
+    struct sample sample;
+    struct stream *stream;
+
+    fixture_start(&fixture);
+    stream = fixture_write(&fixture, "cam-1", &writer, 40); /* the last are not written yet */
+    CHECK_EQ(fixture_read_layer(&fixture, stream, 3, 1), FRAME_OK);
+    take_sample(&sample, "cam-1", 30);
+    CHECK(is_in_memory(&fixture, &sample));
+    fixture_remove(&fixture, stream);
+    FIXTURE_TURN_UNTIL(&fixture, !loop_timer_is_running(&fixture.store->wipe_timer));
+    for (uint64_t seq = 0; seq < 40; seq++) {
+        take_sample(&sample, "cam-1", seq);
+        CHECK(!is_in_memory(&fixture, &sample));
+    }
+    fixture_stop(&fixture);
+}
+
 TEST_MAIN()
