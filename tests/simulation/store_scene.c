@@ -52,7 +52,8 @@ static void note_held(struct scene_cast *cast, const struct stream *stream)
     for (uint64_t seq = 0; stream != NULL && seq < cast->durable_seq; seq++) {
         const struct index_frame *frame = stream_find(stream, seq);
 
-        if (frame == NULL || frame->is_forgotten || !frame->has_slices ||
+        /* What leaves answers so already, whoever holds it by now. */
+        if (frame == NULL || frame->chunk->segment->is_leaving || frame->is_forgotten || !frame->has_slices ||
             frame->pts_ns < cast->hold.from_ns || frame->pts_ns >= cast->hold.to_ns)
             continue;
         cast->fates[seq] |= FATE_IS_HELD;
