@@ -252,6 +252,13 @@ struct json *camera_list_silent(const struct camera_list *list)
     return names;
 }
 
+void camera_list_print_trouble(const struct camera_list *list)
+{
+    for (size_t i = 0; i < list->count; i++)
+        if (list->cameras[i].trouble[0] != '\0')
+            printf("%s: %s\n", list->cameras[i].name, list->cameras[i].trouble);
+}
+
 void camera_list_warn(const struct camera_list *list, const char *what)
 {
     bool one = list->silent_count == 1;

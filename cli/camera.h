@@ -50,6 +50,9 @@ void camera_list_deinit(struct camera_list *list); /* zeroed is fine */
 struct json *camera_list_silent(const struct camera_list *list);
 void camera_list_warn(const struct camera_list *list, const char *what);
 
+/* On stdout, a line for each camera that has some. */
+void camera_list_print_trouble(const struct camera_list *list);
+
 /* The reply of a store. Text that is too long for its field is cut. */
 void camera_from_reply(const ProtobufCMessage *stream_status, struct camera *camera);
 

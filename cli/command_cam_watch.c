@@ -59,9 +59,7 @@ static void print_table(const struct camera_list *list)
         cli_table_cell(table, "%s", camera->source);
     }
     cli_table_print(table);
-    for (size_t i = 0; i < list->count; i++)
-        if (list->cameras[i].trouble[0] != '\0')
-            printf("%s: %s\n", list->cameras[i].name, list->cameras[i].trouble);
+    camera_list_print_trouble(list);
     camera_list_warn(list, "missing here");
 }
 

@@ -233,6 +233,7 @@ static void print_memory(struct cluster *cluster, const struct camera_list *list
         cli_table_print(store_table);
         printf("\n");
         cli_table_print(camera_table);
+        camera_list_print_trouble(list);
         json_free(value);
         camera_list_warn(list, "missing here");
     }

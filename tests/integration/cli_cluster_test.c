@@ -431,7 +431,7 @@ static void check_camera(const char *name, const char *member, const char *part)
 TEST(a_damaged_definition_is_told_whole)
 {
     char folder[700], path[800], away[700];
-    struct process up;
+    struct process up, verb;
     struct json *value;
 
     set_up(20);
@@ -450,6 +450,8 @@ TEST(a_damaged_definition_is_told_whole)
         "gate", "trouble",
         "move the folder it is in, this camera's, out of the data folder, and start the store again");
     check_camera("yard", "state", "waiting");
+    CHECK_EQ(process_run(&verb, "mem", PROCESS_ARGS("reelkv", "mem", "ls", "--data", data), VERB_MS), 0);
+    CHECK_HAS(process_log(&verb), path);
     CHECK_EQ(VERB(&value, "doctor"), 1);
     json_free(value);
     CHECK_EQ(VERB(&value, "cam", "add", "gate", "udp://127.0.0.1:9"), 5);
