@@ -49,24 +49,6 @@ TEST(start_with_words_it_does_not_know)
     CHECK_HAS(process_log(&process), "start_failed");
 }
 
-/* A stream.json that is no such thing: exit code 8, and nothing is written to it. */
-TEST(start_on_damage_has_a_code_of_its_own)
-{
-    char folder[400], path[500];
-    struct file_text text;
-
-    start();
-    snprintf(folder, sizeof folder, "%s/v1/default/cam-1", data);
-    CHECK_OK(file_make_folders(folder, &st), st);
-    snprintf(path, sizeof path, "%s/stream.json", folder);
-    CHECK_OK(file_write_durable(path, "{ \"namespace\":", 14, &st), st);
-    CHECK_EQ(RUN("--shm-socket", "none"), STATUS_EXIT_DATA_LOSS);
-    CHECK_HAS(process_log(&process), "stream.json");
-    CHECK_OK(file_read_all(path, 100, &text, &st), st);
-    CHECK_STR(text.data, "{ \"namespace\":");
-    free(text.data);
-}
-
 TEST(start_in_a_folder_that_another_store_has)
 {
     static struct server first;
