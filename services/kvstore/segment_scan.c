@@ -233,9 +233,10 @@ static bool read_trailer(struct segment_scan *scan, const struct kv_super *super
     if (scan->synced > 0 || scan->file_bytes < 2 * KV_PAGE_BYTES || scan->file_bytes % KV_PAGE_BYTES != 0)
         return true;
     if (!make_image(scan, KV_HEADER_BYTES_MAX, st) ||
-        !disk_read(scan->disk, scan->fd, scan->image, KV_PAGE_BYTES, scan->file_bytes - KV_PAGE_BYTES, st))
+        !disk_read(scan->disk, scan->fd, scan->image.bytes, KV_PAGE_BYTES, scan->file_bytes - KV_PAGE_BYTES,
+                   st))
         return false;
-    if (kv_footer_get(&footer, super, scan->file_bytes, scan->image, &why))
+    if (kv_footer_get(&footer, super, scan->file_bytes, scan->image.bytes, &why))
         scan->synced = round_down(footer.table, KV_PAGE_BYTES);
     return true;
 }
