@@ -1,4 +1,4 @@
-/* loop.h - one thread's events: letters, timers, signals, file descriptors.
+/* loop.h - one thread's events: letters, timers, signals, file descriptors, the end of each turn.
  *
  * Everything a loop calls runs on the thread that runs it, one thing at a time; that thread owns the state.
  *
@@ -20,8 +20,8 @@ struct loop;
 
 bool loop_create(struct loop **loop_p, struct status *st);
 
-/* Opens letters still in the box, then frees. Polls, signals and children made on it must be destroyed
- * before. */
+/* Opens letters still in the box, then frees. Polls, signals, turns and children made on it must be
+ * destroyed before. */
 void loop_destroy(struct loop *loop); /* NULL is fine */
 
 /* Until loop_stop(). May be run again. */
@@ -74,5 +74,12 @@ void loop_poll_want(struct loop_poll *poll, unsigned events);
 
 /* No call of `ready` afterwards; the fd stays the caller's and may be closed right after. NULL is fine. */
 void loop_poll_destroy(struct loop_poll *poll);
+
+/* Calls `ends` whenever the loop is about to wait for events: what was gathered in its turn can leave at once. It must not
+ * wait itself. */
+struct loop_turn;
+bool loop_turn_create(struct loop_turn **turn_p, struct loop *loop, void (*ends)(void *user), void *user,
+                      struct status *st);
+void loop_turn_destroy(struct loop_turn *turn); /* NULL is fine */
 
 #endif

@@ -16,6 +16,12 @@ struct loop_signal {
     void *user;
 };
 
+struct loop_turn {
+    uv_prepare_t uv; /* first: freed through it */
+    void (*ends)(void *user);
+    void *user;
+};
+
 static void poll_ready(uv_poll_t *uv, int error, int uv_events)
 {
     struct loop_poll *poll = container_of(uv, struct loop_poll, uv);
@@ -113,4 +119,35 @@ void loop_signal_destroy(struct loop_signal *signal)
         return;
     uv_signal_stop(&signal->uv);
     uv_close((uv_handle_t *)&signal->uv, loop_free_closed);
+}
+
+static void turn_ends(uv_prepare_t *uv)
+{
+    struct loop_turn *turn = container_of(uv, struct loop_turn, uv);
+
+    turn->ends(turn->user);
+}
+
+bool loop_turn_create(struct loop_turn **turn_p, struct loop *loop, void (*ends)(void *user), void *user,
+                      struct status *st)
+{
+    struct loop_turn *turn = calloc(1, sizeof *turn);
+
+    REQUIRE(loop_is_here(loop));
+    if (turn == NULL)
+        return status_fail(st, STATUS_EXHAUSTED, "no memory to watch a loop's turns");
+    uv_prepare_init(&loop->uv, &turn->uv);
+    turn->ends = ends;
+    turn->user = user;
+    uv_prepare_start(&turn->uv, turn_ends);
+    *turn_p = turn;
+    return true;
+}
+
+void loop_turn_destroy(struct loop_turn *turn)
+{
+    if (turn == NULL)
+        return;
+    uv_prepare_stop(&turn->uv);
+    uv_close((uv_handle_t *)&turn->uv, loop_free_closed);
 }

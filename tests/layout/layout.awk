@@ -3,6 +3,7 @@
 BEGIN {
     allow["lib/base"] = "base jansson"
     allow["lib/loop"] = "base loop uv"
+    allow["lib/uring"] = "base loop uring liburing"
     allow["lib/rpc"] = "base loop rpc proto grpc protobuf-c"
     allow["lib/redis"] = "base loop redis hiredis"
     allow["lib/media"] = "base media libav turbojpeg"
@@ -10,12 +11,12 @@ BEGIN {
     allow["lib/kv"] = "base kv isal x86"
     allow["lib/model"] = "base tensor kv model pcre2 utf8proc xxhash"
     allow["lib/store"] = "base loop rpc redis kv store proto protobuf-c"
-    services = "base loop rpc redis store media tensor kv model proto protobuf-c"
+    services = "base loop uring rpc redis store media tensor kv model proto protobuf-c"
     vendor["jansson.h"] = "jansson"; vendor["uv.h"] = "uv"; vendor["turbojpeg.h"] = "turbojpeg"
     vendor["utf8proc.h"] = "utf8proc"; vendor["pcre2.h"] = "pcre2"; vendor["xxhash.h"] = "xxhash"
     vendor["omp.h"] = "omp"; vendor["immintrin.h"] = "x86"; vendor["nccl.h"] = "nccl"
     vendor["isa-l.h"] = "isal"; vendor["cpuid.h"] = "x86"; vendor["liburing.h"] = "liburing"
-    split("base loop rpc redis store media tensor kv model", list); for (i in list) module[list[i]] = 1
+    split("base loop uring rpc redis store media tensor kv model", list); for (i in list) module[list[i]] = 1
 }
 function folder_of(file,    part) {
     split(file, part, "/")
@@ -43,7 +44,6 @@ FNR == 1 { folder = folder_of(FILENAME); top = FILENAME; sub(/\/.*/, "", top) }
     if (top == "lib") rule = allow[folder]
     else if (top == "services") {
         rule = services; own = folder; sub(/.*\//, "", own)
-        if (folder == "services/kvstore") rule = rule " liburing"
         if (kind == "service " own) next
     } else { rule = services " dnnl"; if (folder == "bench/load") rule = rule " grpc"; if (kind ~ /^service/ && top == "tests") next }
     owner = header; sub(/\/.*/, "", owner)

@@ -374,4 +374,45 @@ TEST(a_forgotten_lookup_tells_nobody)
     CHECK_EQ(lookups_done, 0);
 }
 
+/* What a turn gathers leaves at its end, also when the loop's letters were posted by itself. */
+struct gatherer {
+    struct letter letter;
+    struct loop *loop;
+    int gathered, left;
+};
+
+static void gather(struct letter *letter)
+{
+    struct gatherer *gatherer = container_of(letter, struct gatherer, letter);
+
+    gatherer->gathered++;
+}
+
+static void turn_ended(void *user)
+{
+    struct gatherer *gatherer = user;
+
+    gatherer->left += gatherer->gathered;
+    gatherer->gathered = 0;
+    if (gatherer->left == 3)
+        loop_stop(gatherer->loop);
+    else
+        loop_post(gatherer->loop, &gatherer->letter);
+}
+
+TEST(the_end_of_a_turn_comes_before_the_loop_waits)
+{
+    struct gatherer gatherer = { .letter.open = gather };
+    struct loop_turn *turn;
+    struct status st = { 0 };
+
+    CHECK_OK(loop_create(&gatherer.loop, &st), st);
+    CHECK_OK(loop_turn_create(&turn, gatherer.loop, turn_ended, &gatherer, &st), st);
+    loop_run(gatherer.loop);
+    CHECK_EQ(gatherer.left, 3);
+    CHECK_EQ(gatherer.gathered, 0);
+    loop_turn_destroy(turn);
+    loop_destroy(gatherer.loop);
+}
+
 TEST_MAIN()
