@@ -6,7 +6,6 @@
 #include "base/log.h"
 #include "base/require.h"
 #include "kvstore/read_ahead.h"
-#include "kvstore/segment_job.h"
 
 static bool answer(struct block_read *read, enum frame_result result)
 {
@@ -23,11 +22,11 @@ static bool take_header(struct block_read *read)
     struct kv_layout layout;
     uint32_t crc;
 
-    if (!kv_record_get(&read->record, &crc, &read->segment->super, read->image, &read->st))
+    if (!kv_record_get(&read->record, &crc, &read->segment->super, read->image, &read->fetch.st))
         return false;
     kv_record_layout(&read->record, &layout);
     if (layout.record_bytes != read->bytes || (read->frame != NULL && read->record.seq != read->frame->seq))
-        return status_fail(&read->st, STATUS_DATA_LOSS, "another record stands there");
+        return status_fail(&read->fetch.st, STATUS_DATA_LOSS, "another record stands there");
     return true;
 }
 
@@ -60,18 +59,16 @@ static void decode(struct block_read *read)
     read->image = read->buffer;
 }
 
-static void block_run(struct work *work)
+static bool check(struct segment_fetch *fetch)
 {
-    struct block_read *read = container_of(work, struct block_read, work);
+    struct block_read *read = container_of(fetch, struct block_read, fetch);
 
-    read->ok = true;
-    if (read->is_from_disk)
-        read->ok = segment_job_read(read->store->disk, read->segment->base, (uint8_t *)(uintptr_t)read->image,
-                                    read->bytes, read->offset, &read->st) &&
-                   take_header(read);
-    read->ok = read->ok && kv_record_verify(&read->record, read->image, &read->st);
-    if (read->ok && read->is_reduced)
+    if ((read->is_from_disk && !take_header(read)) ||
+        !kv_record_verify(&read->record, read->image, &fetch->st))
+        return false;
+    if (read->is_reduced)
         decode(read);
+    return true;
 }
 
 /* --- on the loop --- */
@@ -81,27 +78,24 @@ static void fail(struct block_read *read)
     const struct log_context context = { .stream = read->segment->super.stream };
     bool has_moved =
         read->frame != NULL && read->frame->is_moved; /* written again: asked again, it is found */
-    bool is_damage = read->st.code == STATUS_DATA_LOSS && !has_moved;
+    bool is_damage = read->fetch.st.code == STATUS_DATA_LOSS && !has_moved;
 
-    log_error(&context, is_damage ? "block_quarantined" : "block_unavailable", "%s in %s", read->st.text,
-              read->segment->base);
+    log_error(&context, is_damage ? "block_quarantined" : "block_unavailable", "%s in %s",
+              read->fetch.st.text, read->segment->base);
     if (is_damage && read->frame != NULL)
         stream_quarantine(read->segment, read->frame);
     answer(read, is_damage ? FRAME_QUARANTINED : FRAME_UNAVAILABLE);
 }
 
-static void block_done(struct work *work)
+static void fetched(struct segment_fetch *fetch)
 {
-    struct block_read *read = container_of(work, struct block_read, work);
+    struct block_read *read = container_of(fetch, struct block_read, fetch);
     struct index_frame *frame = read->frame;
     struct stream *stream = read->segment->stream;
     struct store *store = read->store;
 
     read->is_running = false;
-    read->segment->reads--;
-    if (read->is_from_disk)
-        read_ahead_asked(read->store, -1);
-    if (!read->ok) {
+    if (!fetch->ok) {
         fail(read);
     } else {
         answer(read, read->is_reduced ? FRAME_DERIVED : FRAME_OK);
@@ -117,13 +111,13 @@ static void block_done(struct work *work)
 /* False: the threads' queue is full. */
 static bool submit(struct block_read *read)
 {
-    read->ok = false;
-    read->work = (struct work){ .run = block_run, .done = block_done };
-    read->is_running =
-        work_pool_submit(read->is_from_disk ? read->store->reading : read->store->computing, &read->work);
-    read->segment->reads += read->is_running;
-    if (read->is_running && read->is_from_disk)
-        read_ahead_asked(read->store, 1);
+    read->fetch = (struct segment_fetch){ .segment = read->segment, .check = check, .done = fetched };
+    if (read->is_from_disk) {
+        read->fetch.to = (uint8_t *)(uintptr_t)read->image;
+        read->fetch.offset = read->offset;
+        read->fetch.bytes = read->bytes;
+    }
+    read->is_running = segment_fetch_start(&read->fetch);
     return read->is_running;
 }
 

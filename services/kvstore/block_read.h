@@ -19,7 +19,7 @@ struct block_read {
     struct kv_record record;
     const uint8_t *image;
     /* under way */
-    struct work work;
+    struct segment_fetch fetch;
     struct ram_waiter waiter;
     struct index_chunk *chunk;
     struct segment *segment;
@@ -27,8 +27,7 @@ struct block_read {
     uint64_t buffer_bytes;
     uint8_t *buffer; /* of INIT; or what is decoded to */
     uint64_t offset, bytes;
-    bool is_from_disk, is_reduced, is_running, ok;
-    struct status st;
+    bool is_from_disk, is_reduced, is_running;
 };
 
 /* True: answered now. A stream without INIT answers NOT_FOUND. */

@@ -101,23 +101,38 @@ static void on_drain(void *user)
     kvstore_watches_end(kvstore->watches, &why);
 }
 
+static bool parse_reads(const char *name, enum store_reads *reads_p, struct status *st)
+{
+    static const char *const names[] = {
+        [STORE_READS_AUTO] = "auto", [STORE_READS_BY_RING] = "io_uring", [STORE_READS_BY_THREADS] = "threads"
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (strcmp(name, names[i]) == 0) {
+            *reads_p = (enum store_reads)i;
+            return true;
+        }
+    return status_fail(st, STATUS_INVALID, "--read-with must be auto, io_uring or threads, not %s", name);
+}
+
 static bool open_store(struct kvstore *kvstore, struct status *st)
 {
     const struct kvstore_options *options = kvstore->options;
-    const struct store_options store = { .name = options->name,
-                                         .root = options->path,
-                                         .ram_bytes = options->ram_budget_bytes,
-                                         .disk_bytes = options->disk_budget_bytes,
-                                         .segment_bytes_max = options->segment_bytes,
-                                         .commit_ms = options->commit_ms,
-                                         .reading_threads = options->reading_threads,
-                                         .writing_threads = options->writing_threads,
-                                         .ageing = options->ageing,
-                                         .scrub_bytes_per_second = options->scrub_bytes_per_second };
+    struct store_options store = { .name = options->name,
+                                   .root = options->path,
+                                   .ram_bytes = options->ram_budget_bytes,
+                                   .disk_bytes = options->disk_budget_bytes,
+                                   .segment_bytes_max = options->segment_bytes,
+                                   .commit_ms = options->commit_ms,
+                                   .reading_threads = options->reading_threads,
+                                   .writing_threads = options->writing_threads,
+                                   .ageing = options->ageing,
+                                   .scrub_bytes_per_second = options->scrub_bytes_per_second };
 
     if (options->path[0] == '\0')
         return status_fail(st, STATUS_INVALID, "--path must name the data folder");
-    return store_open(&kvstore->store, kvstore->loop, &store, st);
+    return parse_reads(options->read_with, &store.reads, st) &&
+           store_open(&kvstore->store, kvstore->loop, &store, st);
 }
 
 static bool open_shm(struct kvstore *kvstore, struct status *st)

@@ -1,14 +1,14 @@
 /* read_ahead.h - layers of frames read into RAM before somebody asks for them, while nobody waits for the disk.
  *
- *   add -> (waits in the store's line -> reading_ahead thread ->) settled -> kept -> drop
+ *   add -> (waits in the store's line -> is read ->) settled -> kept -> drop
  *
  * Two kinds: guesses, the next layer of the blocks that a question was just sent, and tickets, what a Prefetch call names.
- * Such a read starts only while no read that somebody asked for is under way or waits, on threads of its own; at most
- * READ_AHEAD_THREADS that have started come to their end. A read that is asked for meanwhile waits for its own instead of
+ * Such a read starts only while no read that somebody asked for is under way or waits, by the ring or on threads of its own
+ * (segment_fetch.h); at most READ_AHEAD_THREADS that have started come to their end. A read that is asked for meanwhile waits for its own instead of
  * reading the same bytes twice. What has come is kept in RAM until dropped.
  *
  * Owner:  the caller's memory; after drop, reads under way end by themselves.
- * Thread: loop; reading and checking on the reading_ahead threads.
+ * Thread: loop; reading and checking as segment_fetch.h says.
  * Fails:  a read that fails is forgotten: whoever asks for the slice then learns why.
  * Bounds: bytes in RAM, of all guesses an eighth of the slices' region, of all tickets a quarter; what is more is refused. */
 #ifndef REELKV_KVSTORE_READ_AHEAD_H

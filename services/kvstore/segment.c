@@ -11,6 +11,7 @@
 #include "base/name.h"
 #include "base/require.h"
 #include "kvstore/keys_later.h"
+#include "kvstore/segment_fetch.h"
 #include "kvstore/segment_job.h"
 #include "kvstore/store.h"
 
@@ -123,6 +124,7 @@ void segment_destroy(struct segment *segment)
     if (segment == NULL)
         return;
     REQUIRE(!segment_is_busy(segment));
+    segment_file_close(segment);
     writer_free(segment);
     index_part_drop(&segment->index, arena_of(segment));
     segment_drop_marks(segment, 0);

@@ -64,6 +64,14 @@ struct segment_queue {
 
 struct segment_writer; /* what only an unsealed segment has */
 
+/* Its file as it stays open for the ring (segment_fetch.c). */
+struct segment_file {
+    int fd;
+    bool is_open;
+    uint32_t reads;              /* of the ring, in flight */
+    struct segment *next, *prev; /* in the order of reading */
+};
+
 struct segment {
     struct stream *stream;
     enum segment_state state;
@@ -94,6 +102,7 @@ struct segment {
     struct segment_blank *blank; /* its chunks are (keys_later.h); NULL: they are not */
     uint64_t age_not_before_ns;  /* could not be rewritten: tried again then */
     struct segment_writer *writer;
+    struct segment_file file;
     struct segment *age_next, *age_prev; /* sealed ones, oldest first */
 };
 

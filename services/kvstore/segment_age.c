@@ -10,6 +10,7 @@
 #include "base/random.h"
 #include "base/require.h"
 #include "kvstore/segment_age_job.h"
+#include "kvstore/segment_fetch.h"
 #include "kvstore/segment_job.h"
 #include "kvstore/segment_scan.h"
 #include "kvstore/store.h"
@@ -474,6 +475,7 @@ void segment_age_pump(struct store *store)
         name_on(age);
     } else if (age->step == AGE_LEAVING && age->segment->reads == 0) {
         age->step = AGE_UNLINKING;
+        segment_file_close(age->segment);
         start(age, unlink_run, unlinked);
     } else if (age->step == AGE_UNLINKING) {
         start(age, unlink_run, unlinked);

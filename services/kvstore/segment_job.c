@@ -83,7 +83,7 @@ int segment_job_create(const struct file_ops *disk, const char *base, const stru
     return -1;
 }
 
-static int open_sealed_or_not(const struct file_ops *disk, const char *base, struct status *st)
+int segment_job_open(const struct file_ops *disk, const char *base, struct status *st)
 {
     static const char *const suffixes[] = { ".seg", ".open", ".seg" };
     char path[PATH_MAX];
@@ -102,7 +102,7 @@ static int open_sealed_or_not(const struct file_ops *disk, const char *base, str
 bool segment_job_read(const struct file_ops *disk, const char *base, uint8_t *to, uint64_t bytes,
                       uint64_t offset, struct status *st)
 {
-    int fd = open_sealed_or_not(disk, base, st);
+    int fd = segment_job_open(disk, base, st);
     bool ok = fd >= 0 && disk_read(disk, fd, to, bytes, offset, st);
 
     if (fd >= 0)

@@ -15,8 +15,10 @@ int segment_job_create(const struct file_ops *disk, const char *base, const stru
 bool segment_job_mark(const struct file_ops *disk, int fd, uint64_t salt, uint64_t synced, uint64_t offset,
                       struct status *st);
 
-/* Reads of the file, by whichever name it has now: one that is being sealed changes it. `to`, `bytes` and `offset` as
- * disk_read() wants them. */
+/* For reading, by whichever name the file has now: one that is being sealed changes it. -1: *st says why. */
+int segment_job_open(const struct file_ops *disk, const char *base, struct status *st);
+
+/* Reads of the file, opened so and closed. `to`, `bytes` and `offset` as disk_read() wants them. */
 bool segment_job_read(const struct file_ops *disk, const char *base, uint8_t *to, uint64_t bytes,
                       uint64_t offset, struct status *st);
 

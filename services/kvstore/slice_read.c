@@ -8,7 +8,6 @@
 #include "base/require.h"
 #include "kv/kv_crc.h"
 #include "kvstore/read_ahead.h"
-#include "kvstore/segment_job.h"
 
 enum frame_result frame_result_of_absence(enum stream_absence absence)
 {
@@ -96,14 +95,14 @@ static uint32_t layer_crc(const struct slice_read *read)
     return kv_crc_join(expected_crc(read, 0), expected_crc(read, 1), slice_bytes(read));
 }
 
-/* --- on a reading thread --- */
+/* --- on a thread --- */
 
 /* The zeros between a part, which ends there, and the next one were read with it: where they are none, the disk is not to
  * be trusted. */
 static bool check_zeros(struct slice_read *read, const uint8_t *end, uint64_t end_at, uint64_t next_at)
 {
     return bytes_are_zero(end, next_at - end_at) ||
-           status_fail(&read->st, STATUS_DATA_LOSS, "the bytes behind a part are not zero");
+           status_fail(&read->fetch.st, STATUS_DATA_LOSS, "the bytes behind a part are not zero");
 }
 
 /* Behind V as it is written. */
@@ -120,7 +119,8 @@ static bool check_layer(struct slice_read *read)
 {
     read->crc = kv_crc(0, read->bytes, read->length);
     if (read->crc != layer_crc(read))
-        return status_fail(&read->st, STATUS_DATA_LOSS, "checksum of layer %u does not fit", read->layer);
+        return status_fail(&read->fetch.st, STATUS_DATA_LOSS, "checksum of layer %u does not fit",
+                           read->layer);
     return true;
 }
 
@@ -132,7 +132,8 @@ static bool decode_layer(struct slice_read *read, const uint8_t *from)
 
     for (uint32_t which = 0; which < 2; which++) {
         if (kv_crc(0, from + which * stored, stored) != written_crc(read, which))
-            return status_fail(&read->st, STATUS_DATA_LOSS, "checksum of layer %u does not fit", read->layer);
+            return status_fail(&read->fetch.st, STATUS_DATA_LOSS, "checksum of layer %u does not fit",
+                               read->layer);
         kv_quant_decode(&read->chunk->geometry, read->frame->encoding, read->frame->tokens,
                         from + which * stored, to + which * bytes);
         put_u32(to + 2 * bytes + which * sizeof(uint32_t), kv_crc(0, to + which * bytes, bytes));
@@ -149,10 +150,10 @@ static bool take_header(struct slice_read *read, const uint8_t *image)
 {
     uint32_t header_crc;
 
-    if (!kv_record_get(read->header, &header_crc, &read->segment->super, image, &read->st))
+    if (!kv_record_get(read->header, &header_crc, &read->segment->super, image, &read->fetch.st))
         return false;
     if (read->header->seq != read->frame->seq || read->header->thumbnail_bytes != read->length)
-        return status_fail(&read->st, STATUS_DATA_LOSS, "another record stands there");
+        return status_fail(&read->fetch.st, STATUS_DATA_LOSS, "another record stands there");
     return true;
 }
 
@@ -162,53 +163,28 @@ static bool check_thumbnail(struct slice_read *read)
 
     read->crc = kv_crc(0, read->bytes, read->length);
     if (read->crc != read->header->thumbnail_crc)
-        return status_fail(&read->st, STATUS_DATA_LOSS, "checksum of the thumbnail does not fit");
+        return status_fail(&read->fetch.st, STATUS_DATA_LOSS, "checksum of the thumbnail does not fit");
     return check_zeros(read, read->bytes + read->length, end, round_up(end, KV_PART_ALIGN));
 }
 
-static bool read_from_disk(struct slice_read *read, uint8_t *to, uint64_t from, uint64_t bytes)
+static bool check(struct segment_fetch *fetch)
 {
-    return segment_job_read(read->store->disk, read->segment->base, to, bytes, read->frame->offset + from,
-                            &read->st);
-}
-
-/* Pages of the record that hold the layer, or the half of it, as it is written. */
-static bool read_layer(struct slice_read *read, uint8_t *to, uint64_t at)
-{
-    uint64_t from = round_down(at, KV_PAGE_BYTES), bytes = (is_half(read) ? 1 : 2) * written_bytes(read);
-
-    return read_from_disk(read, to, from, round_up(at + bytes, KV_PAGE_BYTES) - from);
-}
-
-static void read_run(struct work *work)
-{
-    struct slice_read *read = container_of(work, struct slice_read, work);
+    struct slice_read *read = container_of(fetch, struct slice_read, fetch);
     uint64_t at = offset_in_record(read) + (is_half(read) ? part_at(read) : 0);
 
     if (read->layer == SLICE_THUMBNAIL) {
         if (read->is_from_disk) {
             read->bytes = read->buffer + at;
-            read->has_header =
-                read_from_disk(read, read->buffer, 0, round_up(at + read->length, KV_PAGE_BYTES)) &&
-                take_header(read, read->buffer);
+            read->has_header = take_header(read, read->buffer);
         }
-        read->ok = read->has_header && check_thumbnail(read);
-        return;
+        return read->has_header && check_thumbnail(read);
     }
-    if (read->is_from_disk && is_decoded(read)) {
-        read->ok =
-            read_layer(read, read->buffer, at) && decode_layer(read, read->buffer + at % KV_PAGE_BYTES);
-        return;
-    }
-    if (read->is_from_disk) {
-        uint8_t *to = ram_bytes(read->store->arena, read->slot);
-
-        read->bytes = to + at % KV_PAGE_BYTES;
-        read->ok = read_layer(read, to, at) && check_layer(read) &&
-                   (read->parts == SLICE_K || check_layer_end(read, read->bytes + read->length));
-    } else {
-        read->ok = check_layer(read);
-    }
+    if (!read->is_from_disk)
+        return check_layer(read);
+    if (is_decoded(read))
+        return decode_layer(read, read->buffer + at % KV_PAGE_BYTES);
+    read->bytes = fetch->to + at % KV_PAGE_BYTES;
+    return check_layer(read) && (read->parts == SLICE_K || check_layer_end(read, read->bytes + read->length));
 }
 
 /* --- on the loop --- */
@@ -231,7 +207,7 @@ static void quarantine(struct slice_read *read)
     const struct log_context context = { .stream = read->segment->super.stream };
 
     log_error(&context, "frame_quarantined", "frame %llu in %s: %s", (unsigned long long)read->frame->seq,
-              read->segment->base, read->st.text);
+              read->segment->base, read->fetch.st.text);
     stream_quarantine(read->segment, read->frame);
     answer(read, FRAME_QUARANTINED);
 }
@@ -239,7 +215,7 @@ static void quarantine(struct slice_read *read)
 /* Damaged in RAM only: the disk has it still, if it is there yet. */
 static bool can_try_disk(const struct slice_read *read)
 {
-    return !read->is_from_disk && read->st.code == STATUS_DATA_LOSS && read->slot != NULL &&
+    return !read->is_from_disk && read->fetch.st.code == STATUS_DATA_LOSS && read->slot != NULL &&
            read->slot->pins == 0 && read->chunk->segment != NULL && !read->segment->is_leaving;
 }
 
@@ -251,7 +227,7 @@ static void let_go_of_copy(struct slice_read *read)
 
     if (!read->frame->is_moved) {
         log_error(&context, "ram_copy_damaged", "frame %llu: %s; reading it from the disk",
-                  (unsigned long long)read->frame->seq, read->st.text);
+                  (unsigned long long)read->frame->seq, read->fetch.st.text);
         if (read->slot->owner != NULL)
             ram_drop(arena, read->slot->owner);
     }
@@ -278,17 +254,14 @@ static void keep_slice(struct slice_read *read)
     read->bytes = ram_bytes(arena, read->slot) + offset_in_slot(read) + part_at(read);
 }
 
-static void read_done(struct work *work)
+static void fetched(struct segment_fetch *fetch)
 {
-    struct slice_read *read = container_of(work, struct slice_read, work);
+    struct slice_read *read = container_of(fetch, struct slice_read, fetch);
     struct stream *stream = read->segment->stream;
     struct store *store = read->store;
 
     read->is_running = false;
-    read->segment->reads--;
-    if (read->is_from_disk && !read->is_ahead)
-        read_ahead_asked(store, -1);
-    if (read->ok) {
+    if (fetch->ok) {
         answer_bytes(read);
         if (read->is_from_disk)
             keep_slice(read);
@@ -296,13 +269,13 @@ static void read_done(struct work *work)
         let_go_of_copy(read);
         if (!slice_read_start(read))
             return;
-    } else if (read->st.code == STATUS_DATA_LOSS) {
+    } else if (read->fetch.st.code == STATUS_DATA_LOSS) {
         quarantine(read);
     } else {
         const struct log_context context = { .stream = read->segment->super.stream };
 
         log_warn(&context, "frame_unavailable", "frame %llu: %s", (unsigned long long)read->frame->seq,
-                 read->st.text);
+                 read->fetch.st.text);
         answer(read, FRAME_UNAVAILABLE);
     }
     stream_progress(stream);
@@ -325,25 +298,35 @@ static bool wait_for_room(struct slice_read *read)
     return false;
 }
 
-static struct work_pool *pool_of(const struct slice_read *read)
+/* The pages of the record that are read: those that hold the layer, or the half of it, as it is written; or the
+ * thumbnail's, from the header on. */
+static void place_fetch(struct slice_read *read)
 {
-    if (read->is_ahead)
-        return read->store->reading_ahead;
-    return read->is_from_disk ? read->store->reading : read->store->computing;
+    struct segment_fetch *fetch = &read->fetch;
+    uint64_t at = offset_in_record(read) + (is_half(read) ? part_at(read) : 0), from = 0,
+             bytes = read->length;
+
+    fetch->to = read->buffer;
+    if (read->layer != SLICE_THUMBNAIL) {
+        from = round_down(at, KV_PAGE_BYTES);
+        bytes = (is_half(read) ? 1 : 2) * written_bytes(read);
+        if (!is_decoded(read))
+            fetch->to = ram_bytes(read->store->arena, read->slot);
+    }
+    fetch->offset = read->frame->offset + from;
+    fetch->bytes = round_up(at + bytes, KV_PAGE_BYTES) - from;
 }
 
 static bool submit(struct slice_read *read)
 {
     read->segment = read->chunk->segment;
-    read->ok = false;
-    read->work = (struct work){ .run = read_run, .done = read_done };
-    read->is_running = work_pool_submit(pool_of(read), &read->work);
-    if (!read->is_running)
-        return wait_for_room(read);
-    if (read->is_from_disk && !read->is_ahead)
-        read_ahead_asked(read->store, 1);
-    read->segment->reads++;
-    return false;
+    read->fetch = (struct segment_fetch){
+        .segment = read->segment, .is_ahead = read->is_ahead, .check = check, .done = fetched
+    };
+    if (read->is_from_disk)
+        place_fetch(read);
+    read->is_running = segment_fetch_start(&read->fetch);
+    return read->is_running ? false : wait_for_room(read);
 }
 
 static void use_slot(struct slice_read *read, struct ram_slot *slot, uint64_t at)

@@ -9,13 +9,14 @@
  * result is DERIVED.
  *
  * Owner:  the caller's memory; not freed while the read is under way.
- * Thread: loop; reading and checking on threads.
+ * Thread: loop; reading and checking as segment_fetch.h says.
  * Fails:  by `result`, never otherwise: a frame that does not fit its checksum is marked and answers QUARANTINED
  *         from then on.
  * Bounds: waits, in order, while RAM or the threads' queue are full. */
 #ifndef REELKV_KVSTORE_SLICE_READ_H
 #define REELKV_KVSTORE_SLICE_READ_H
 
+#include "kvstore/segment_fetch.h"
 #include "kvstore/store.h"
 
 /* Numbers of proto FrameResult. */
@@ -57,15 +58,14 @@ struct slice_read {
     uint32_t crc;          /* plain, of the bytes */
     struct ram_slot *slot; /* that holds them; NULL: a buffer of the read's own */
     /* under way */
-    struct work work;
+    struct segment_fetch fetch;
     struct slice_read *next_waiter;
     struct index_chunk *chunk;
     struct segment *segment;
     struct kv_record *header; /* a thumbnail's */
     uint64_t buffer_bytes;
     uint8_t *buffer; /* a thumbnail's record; a layer as it is written */
-    bool is_from_disk, is_waiting, is_running, has_header, ok;
-    struct status st;
+    bool is_from_disk, is_waiting, is_running, has_header;
 };
 
 /* True: the answer is there, done() will not be called. */

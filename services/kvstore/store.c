@@ -282,6 +282,8 @@ void store_close(struct store *store)
     work_pool_destroy(store->reading_ahead);
     scrub_close(store);
     work_pool_destroy(store->reading);
+    uring_destroy(store->ring);
+    store->ring = NULL;
     work_pool_destroy(store->computing);
     work_pool_destroy(store->ageing);
     work_pool_destroy(store->writing);

@@ -9,7 +9,8 @@
  * seals, removes files), `reading` (reads and checks slices and blocks), `reading_ahead`, `ageing` (one thread, rewrites
  * segments), and `computing`, as many as there are processors, for what does not wait for a disk (checks and copies what is
  * in RAM, scores): there a thread goes from one work to the next, where of many each would be woken for one. Results come
- * back as letters. The loop itself never touches a file once store_open() has returned.
+ * back as letters. Where io_uring may be used it reads slices and blocks, and `computing` checks them (segment_fetch.h). The
+ * loop itself never touches a file once store_open() has returned, but to close one that was read.
  *
  * Budgets. RAM: three quarters of ram_bytes are the arena (reserved at start, mapped in the background), at most a
  * quarter the index, gaps and events included. On top of it each stream has one INIT image, and at most
@@ -31,6 +32,10 @@
 #include "kvstore/stream.h"
 #include "loop/loop.h"
 #include "loop/work_pool.h"
+#include "uring/uring.h"
+
+/* How slices and blocks are read. AUTO: by io_uring where it may be used and the disk is the real one. */
+enum store_reads { STORE_READS_AUTO, STORE_READS_BY_RING, STORE_READS_BY_THREADS };
 
 struct store_options {
     const char *name; /* of this store, in definitions */
@@ -38,6 +43,7 @@ struct store_options {
     uint64_t ram_bytes, disk_bytes;
     uint64_t segment_bytes_max;
     uint32_t commit_ms; /* at most this long from RAM to disk */
+    enum store_reads reads;
     uint32_t reading_threads, writing_threads;
     uint32_t computing_threads;      /* 0: as many as there are processors */
     const char *ageing;              /* ageing_policy.h; NULL: "" */
@@ -49,6 +55,10 @@ enum {
     STORE_STREAM_DISK_BYTES = 64 << 10, /* folders and small files of a stream, counted for each */
     STORE_FILE_SLACK_BYTES = 64 << 10,  /* what a file system may add to a segment (extents, its folder) */
     STORE_READS_QUEUED = 1024,
+    /* Under way at once. That many bytes keep a disk busy that gives 6 GB/s after half a millisecond; more only wait there,
+     * and come later: some disks tell of reads only when they have nothing left to do. */
+    STORE_RING_READS = 128,
+    STORE_RING_BYTES = 3 << 20,
 };
 _Static_assert(2 * (HISTORY_SPANS_MAX * HISTORY_SPAN_BYTES + HISTORY_REST_BYTES) + 5 * KV_PAGE_BYTES <=
                    STORE_STREAM_DISK_BYTES,
@@ -65,10 +75,18 @@ struct read_ahead_line {
     uint64_t slices, used; /* guesses that were read, and those that were right, since the start */
 };
 
+/* Segments whose files stay open, the one read longest ago first. */
+struct segment_files {
+    struct segment *first, *last;
+    uint32_t count, max;
+};
+
 struct store {
     struct store_options options;
     struct loop *loop;
     struct work_pool *writing, *reading, *reading_ahead, *ageing, *computing;
+    struct uring *ring; /* NULL: threads read */
+    struct segment_files files;
     const struct file_ops *disk;
     struct ram_arena *arena;
     struct index_memory index_memory;

@@ -12,6 +12,7 @@
 #include "base/name.h"
 #include "base/require.h"
 #include "kvstore/segment_age.h"
+#include "kvstore/segment_fetch.h"
 #include "kvstore/segment_file.h"
 #include "kvstore/store.h"
 #include "kvstore/stream_hold.h"
@@ -298,6 +299,7 @@ static bool start_removal(struct store *store, struct segment *segment)
         return false;
     }
     segment->is_leaving = true;
+    segment_file_close(segment);
     log_debug(&context, "segment_leaves", "%s with %llu frames makes room", segment->base,
               (unsigned long long)segment->index.frame_count);
     removal->store = store;

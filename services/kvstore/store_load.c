@@ -17,6 +17,7 @@
 #include "base/name.h"
 #include "base/require.h"
 #include "kvstore/read_ahead.h"
+#include "kvstore/segment_fetch.h"
 #include "kvstore/stream_forget.h"
 #include "kvstore/stream_rival.h"
 
@@ -257,6 +258,32 @@ static bool start_pools(struct store *store, struct status *st)
            work_pool_create(&store->reading_ahead, store->loop, &ahead, st);
 }
 
+static const char *reads_name(const struct store *store)
+{
+    return store->ring != NULL ? "io_uring" : "threads";
+}
+
+/* False: it was asked for, and may not be had. */
+static bool start_ring(struct store *store, struct status *st)
+{
+    const struct uring_options options = { .depth = STORE_RING_READS,
+                                           .waiting_max = STORE_READS_QUEUED,
+                                           .bytes_max = STORE_RING_BYTES };
+    enum store_reads reads = store->options.reads;
+    struct status why;
+
+    if (reads == STORE_READS_BY_THREADS || (reads == STORE_READS_AUTO && store->disk != &file_system))
+        return true;
+    if (uring_create(&store->ring, store->loop, &options, &why))
+        return true;
+    if (reads == STORE_READS_BY_RING) {
+        *st = why;
+        return false;
+    }
+    log_info(NULL, "reads_by_threads", "%s", why.text);
+    return true;
+}
+
 /* Mapping the arena's pages takes a second for every few GB: it is done while calls are served already, and the keys that the
  * start left on the disk have been read. */
 enum { WARM_UP_BYTES = 32 << 20, WARM_UP_LATER_MS = 20 };
@@ -338,6 +365,7 @@ bool store_open(struct store **store_p, struct loop *loop, const struct store_op
     store->loop = loop;
     store->disk = options->disk == NULL ? &file_system : options->disk;
     store->lock_fd = -1;
+    store->files.max = SEGMENT_FILES_OPEN;
     store->index_memory.limit_bytes = options->ram_bytes / 4;
     store->read_waiters_end = &store->read_waiters;
     store->ram_waiters_end = &store->ram_waiters;
@@ -346,7 +374,7 @@ bool store_open(struct store **store_p, struct loop *loop, const struct store_op
                              st) ||
         !take_lock(store, st) ||
         !ram_arena_create(&store->arena, options->ram_bytes - options->ram_bytes / 4, st) ||
-        !start_pools(store, st) || !load_all(store, st) || !scrub_open(store, st) ||
+        !start_pools(store, st) || !start_ring(store, st) || !load_all(store, st) || !scrub_open(store, st) ||
         !store_fit_budget(store, st)) {
         store_close(store);
         return status_wrap(st, "open store");
@@ -359,10 +387,10 @@ bool store_open(struct store **store_p, struct loop *loop, const struct store_op
         stream_forget_resume(stream);
     }
     store_ageing_start(store);
-    log_info(NULL, "store_opened", "%s: %u streams, %llu frames, %llu bytes, in %llu ms", options->root,
-             store->stream_count, (unsigned long long)store_frames(store),
+    log_info(NULL, "store_opened", "%s: %u streams, %llu frames, %llu bytes, in %llu ms; read by %s",
+             options->root, store->stream_count, (unsigned long long)store_frames(store),
              (unsigned long long)store->disk_used_bytes,
-             (unsigned long long)(clock_mono_ns() - started) / 1000000);
+             (unsigned long long)(clock_mono_ns() - started) / 1000000, reads_name(store));
     *store_p = store;
     return true;
 }

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/require.h"
 #include "kvstore/segment_age.h"
+#include "kvstore/segment_fetch.h"
 #include "kvstore/store.h"
 #include "kvstore/stream_forget.h"
 #include "kvstore/stream_hold.h"
@@ -96,6 +97,8 @@ void stream_continue_deletion(struct stream *stream)
 
     if (deletion->is_running || !is_quiet(stream))
         return;
+    for (uint32_t i = 0; i < stream->segment_count; i++)
+        segment_file_close(stream->segments[i]);
     deletion->work = (struct work){ .run = deletion_run, .done = deletion_done };
     deletion->is_running = work_pool_submit(stream->store->writing, &deletion->work);
     if (!deletion->is_running)

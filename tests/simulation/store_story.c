@@ -353,16 +353,19 @@ void store_story_run(uint64_t seed, const struct store_plan *plan, struct store_
     scene.scrubs = plan->trouble == STORE_TROUBLE_ANY && sim_chance(sim_random(), 40);
     scene.gone_percent = !scene.is_long && sim_chance(sim_random(), 20) ? 10 : 1;
     scene.taken_percent = scene.is_long || sim_chance(sim_random(), 30) ? 8 : 2;
-    scene.fixture.options = (struct store_options){ .name = "kv-a",
-                                                    .root = "/data",
-                                                    .ram_bytes = 8 << 20,
-                                                    .disk_bytes = 8 << 20,
-                                                    .segment_bytes_max = 1 << 20,
-                                                    .commit_ms = 5,
-                                                    .reading_threads = 2,
-                                                    .computing_threads = 2,
-                                                    .writing_threads = 2,
-                                                    .disk = &sim_disk };
+    scene.fixture.options =
+        (struct store_options){ .name = "kv-a",
+                                .root = "/data",
+                                .ram_bytes = 8 << 20,
+                                .disk_bytes = 8 << 20,
+                                .segment_bytes_max = 1 << 20,
+                                .commit_ms = 5,
+                                .reads = sim_chance(sim_random(), 50) ? STORE_READS_BY_RING
+                                                                      : STORE_READS_BY_THREADS,
+                                .reading_threads = 2,
+                                .computing_threads = 2,
+                                .writing_threads = 2,
+                                .disk = &sim_disk };
     if (scene.scrubs)
         scene.fixture.options.scrub_bytes_per_second = 1ull << (18 + sim_pick(sim_random(), 10));
     for (uint32_t i = 0; i < SCENE_STREAMS; i++)
