@@ -4,12 +4,14 @@
  *   Query -> scored on a computing thread -> Hits -> (Pick ->) slices in order -> LayerEnd -> the next Query
  *
  * The view is made once, so that all layers see the same blocks. When a layer has been sent, its blocks are guessed to be
- * the next one's too, and read while the caller computes (read_ahead.h). Replies that the call does not take at once wait
+ * the next one's too, and read while the caller computes (read_ahead.h): GUESS_AFTER_MS later, for one that asks again at once
+ * would wait for guesses that are under way; right away when it took longer than that before the layer at hand. Replies that the call does not take at once wait
  * as a step, which on_writable does again. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/require.h"
+#include "base/clock.h"
 #include "kvstore/read_ahead.h"
 #include "kvstore/slice_sender.h"
 
@@ -25,7 +27,7 @@ enum step {
     STEP_OVER       /* has failed; the end comes */
 };
 
-enum { BUSY_MS = 5 };
+enum { BUSY_MS = 5, GUESS_AFTER_MS = 2 };
 
 struct retrieve {
     struct kvstore *kvstore;
@@ -44,6 +46,9 @@ struct retrieve {
     struct slice_target *targets;
     uint32_t target_count;
     struct slice_sender sender;
+    struct loop_timer guess_timer;
+    uint64_t sent_ns; /* the layer before, and whether its caller computed for long then */
+    bool is_slow;
     struct read_ahead ahead; /* of the layer that is being asked for, then of the next one */
     uint32_t read_ahead,
         used_of; /* slices of this layer that were read before, and of these the wanted ones */
@@ -168,20 +173,27 @@ static void guess_next(struct retrieve *retrieve)
 {
     uint32_t next = retrieve->layer + 1;
 
-    read_ahead_drop(&retrieve->ahead);
     for (uint32_t i = 0; i < retrieve->target_count && next < retrieve->view->geometry.layers; i++)
         if (retrieve->targets[i].frame != NULL)
             read_ahead_add(&retrieve->ahead, retrieve->targets[i].frame, next);
     read_ahead_pump(retrieve->ahead.store);
 }
 
+static void caller_computes(struct loop_timer *timer)
+{
+    guess_next(container_of(timer, struct retrieve, guess_timer));
+}
+
 static void slices_sent(struct slice_sender *sender)
 {
     struct retrieve *retrieve = container_of(sender, struct retrieve, sender);
 
-    guess_next(retrieve);
-    free(retrieve->targets);
-    retrieve->targets = NULL;
+    retrieve->sent_ns = clock_mono_ns();
+    read_ahead_drop(&retrieve->ahead);
+    if (retrieve->is_slow)
+        guess_next(retrieve);
+    else
+        loop_timer_start(retrieve->kvstore->loop, &retrieve->guess_timer, GUESS_AFTER_MS, caller_computes);
     retrieve->step = STEP_LAYER_END;
     go_on(retrieve);
 }
@@ -197,6 +209,7 @@ static bool make_targets(struct retrieve *retrieve, uint32_t count)
 {
     struct status st = { 0 };
 
+    free(retrieve->targets);
     retrieve->target_count = count;
     retrieve->targets = calloc((size_t)count + 1, sizeof *retrieve->targets);
     if (retrieve->targets != NULL)
@@ -293,6 +306,9 @@ static void on_query(struct retrieve *retrieve, const Reelkv__V1__RetrieveQuery 
         fail(retrieve, &st);
         return;
     }
+    loop_timer_stop(&retrieve->guess_timer);
+    retrieve->is_slow =
+        retrieve->next_layer > 0 && clock_mono_ns() - retrieve->sent_ns >= GUESS_AFTER_MS * 1000000ull;
     retrieve->layer = query->layer;
     retrieve->next_layer = (uint64_t)query->layer + 1;
     retrieve->score = (struct view_score){
@@ -404,6 +420,7 @@ static void on_end(struct rpc_call *call, void *user)
     (void)call;
     retrieve->call = NULL;
     loop_timer_stop(&retrieve->busy_timer);
+    loop_timer_stop(&retrieve->guess_timer);
     slice_sender_deinit(&retrieve->sender);
     read_ahead_drop(&retrieve->ahead);
     retrieve_free(retrieve);
