@@ -124,7 +124,7 @@ void segment_destroy(struct segment *segment)
     if (segment == NULL)
         return;
     REQUIRE(!segment_is_busy(segment));
-    segment_file_close(segment);
+    segment_fetch_close(segment);
     writer_free(segment);
     index_part_drop(&segment->index, arena_of(segment));
     segment_drop_marks(segment, 0);

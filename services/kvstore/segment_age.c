@@ -475,7 +475,7 @@ void segment_age_pump(struct store *store)
         name_on(age);
     } else if (age->step == AGE_LEAVING && age->segment->reads == 0) {
         age->step = AGE_UNLINKING;
-        segment_file_close(age->segment);
+        segment_fetch_close(age->segment);
         start(age, unlink_run, unlinked);
     } else if (age->step == AGE_UNLINKING) {
         start(age, unlink_run, unlinked);

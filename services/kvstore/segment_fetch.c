@@ -42,7 +42,7 @@ static void push_file(struct store *store, struct segment *segment)
     store->files.count++;
 }
 
-void segment_file_close(struct segment *segment)
+void segment_fetch_close(struct segment *segment)
 {
     if (!segment->file.is_open)
         return;
@@ -62,7 +62,7 @@ static bool make_room(struct store *store)
     while (segment != NULL && segment->file.reads > 0)
         segment = segment->file.next;
     if (segment != NULL)
-        segment_file_close(segment);
+        segment_fetch_close(segment);
     return segment != NULL;
 }
 

@@ -41,6 +41,6 @@ struct segment_fetch {
 bool segment_fetch_start(struct segment_fetch *fetch);
 
 /* Before the segment's file goes; nobody may be reading it. */
-void segment_file_close(struct segment *segment);
+void segment_fetch_close(struct segment *segment);
 
 #endif

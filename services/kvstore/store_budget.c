@@ -299,7 +299,7 @@ static bool start_removal(struct store *store, struct segment *segment)
         return false;
     }
     segment->is_leaving = true;
-    segment_file_close(segment);
+    segment_fetch_close(segment);
     log_debug(&context, "segment_leaves", "%s with %llu frames makes room", segment->base,
               (unsigned long long)segment->index.frame_count);
     removal->store = store;

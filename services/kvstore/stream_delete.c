@@ -98,7 +98,7 @@ void stream_continue_deletion(struct stream *stream)
     if (deletion->is_running || !is_quiet(stream))
         return;
     for (uint32_t i = 0; i < stream->segment_count; i++)
-        segment_file_close(stream->segments[i]);
+        segment_fetch_close(stream->segments[i]);
     deletion->work = (struct work){ .run = deletion_run, .done = deletion_done };
     deletion->is_running = work_pool_submit(stream->store->writing, &deletion->work);
     if (!deletion->is_running)
