@@ -30,7 +30,8 @@ struct export
     char ns[LIMIT_NAME_BYTES + 1], name[LIMIT_NAME_BYTES + 1];
     int64_t from_ns, to_ns;
     enum export_step step;
-    uint32_t entry, bit; /* of the view: the next frame */
+    uint32_t entry, bit;         /* of the view: the next frame */
+    struct index_frame *at_hand; /* what the block at hand is read from; NULL: INIT */
     struct export_gap *gaps;
     uint32_t gap_count, next_gap;
     uint64_t first_seq, next_seq; /* next: the number that is told next */
@@ -264,6 +265,7 @@ enum progress { WENT_ON, WAITS };
 
 static enum progress begin_block(struct export *export, struct index_frame *frame)
 {
+    export->at_hand = frame;
     if (block_sender_begin(&export->sender, export->stream, frame))
         return WENT_ON;
     fail(export, STATUS_EXHAUSTED, "no memory for a block");
@@ -279,8 +281,8 @@ static enum progress send_block(struct export *export)
 
     if (result == 0)
         return WAITS;
-    if (result == FRAME_UNAVAILABLE && frame != NULL &&
-        frame->is_moved) { /* its file was rewritten meanwhile */
+    if (result == FRAME_UNAVAILABLE && export->at_hand != NULL &&
+        export->at_hand->is_moved) { /* its file was rewritten while it was read */
         block_sender_end(&export->sender);
         return WENT_ON;
     }
