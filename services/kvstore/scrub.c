@@ -384,12 +384,12 @@ bool scrub_open(struct store *store, struct status *st)
 
 void scrub_stop(struct store *store)
 {
+    loop_timer_stop(&store->scrub.timer); /* nothing starts it again: next() is not called any more */
     if (store->scrub.job != NULL)
         store->scrub.job->is_unwanted = true;
 }
 
 void scrub_close(struct store *store)
 {
-    loop_timer_stop(&store->scrub.timer);
     work_pool_destroy(store->scrub.pool);
 }

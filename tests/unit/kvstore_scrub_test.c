@@ -150,6 +150,53 @@ TEST(scrub_makes_way)
     }
 }
 
+/* Segments' files that were opened to be read: by the scrub, once keys are there. It opens each twice. */
+static atomic_int opened_to_read;
+static atomic_bool syncs_slowly;
+
+static int counting_open(const char *path, int flags, mode_t mode)
+{
+    int fd = file_system.open(path, flags, mode);
+
+    opened_to_read += fd >= 0 && is_segment_path(path) && (flags & O_ACCMODE) == O_RDONLY;
+    return fd;
+}
+
+static int slow_fdatasync(int fd)
+{
+    if (atomic_exchange(&syncs_slowly, false))
+        usleep(400000);
+    return file_system.fdatasync(fd);
+}
+
+/* The last blocks take the disk longer than the scrub looks away: it reads nothing more meanwhile. */
+TEST(scrub_begins_no_segment_while_the_store_closes)
+{
+    struct file_ops disk = file_system;
+    struct fixture_writer writer;
+    struct fixture fixture;
+    struct stream *stream;
+
+    write_many(&fixture);
+    fixture_stop(&fixture);
+    disk.open = counting_open;
+    disk.fdatasync = slow_fdatasync;
+    fixture.options.disk = &disk;
+    fixture.options.scrub_bytes_per_second = 2 << 20;
+    fixture_open(&fixture);
+    fixture_wait_keys(&fixture);
+    stream = fixture_write(&fixture, "cam-2", &writer, 4);
+    opened_to_read = 0;
+    scrub_begin(fixture.store);
+    FIXTURE_TURN_UNTIL(&fixture, opened_to_read == 2);
+    syncs_slowly = true;
+    fixture_append(&fixture, stream, 1);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+    CHECK(!syncs_slowly);
+    CHECK_EQ(opened_to_read, 2);
+}
+
 /* Half a pass goes on where it was. */
 TEST(scrub_goes_on_where_the_store_ended)
 {
