@@ -16,12 +16,16 @@ struct segment_blank {
     struct segment *segment;
     struct segment_blank *next, *prev;
     bool is_running;
+    uint32_t failures;
     uint64_t failed_until_ns; /* whoever wants it meanwhile is told so */
 };
 
 struct keys_read {
     struct work work;
     struct segment *segment;
+    bool takes_unread; /* as damaged */
+    char other[PATH_MAX +
+               8]; /* a file that the disk may read where it does not read this one; "": there is none */
     bool ok, was_damaged;
     bool *is_damaged; /* [frames], of those read from records */
     struct status st;
@@ -106,28 +110,59 @@ static bool read_from_footer(struct keys_read *read, const struct file_ops *disk
     return ok;
 }
 
+static bool has_first_page(const struct file_ops *disk, const char *path)
+{
+    uint8_t *page = disk_buffer(KV_PAGE_BYTES);
+    struct status why;
+    int fd = page == NULL ? -1 : disk_open(disk, path, O_RDONLY, &why);
+    bool ok = fd >= 0 && disk_read(disk, fd, page, KV_PAGE_BYTES, 0, &why);
+
+    if (fd >= 0)
+        disk->close(fd);
+    free(page);
+    return ok;
+}
+
+/* What has failed is this file's, and not the whole disk's or memory's. */
+static bool is_damage(const struct keys_read *read, const struct file_ops *disk, const char *path)
+{
+    if (read->st.code == STATUS_DATA_LOSS)
+        return true;
+    return read->takes_unread && read->st.code != STATUS_EXHAUSTED &&
+           (has_first_page(disk, path) || (read->other[0] != '\0' && has_first_page(disk, read->other)));
+}
+
+/* fd -1: the file cannot be opened. */
+static void read_from_records(struct keys_read *read, const struct file_ops *disk, int fd)
+{
+    const struct segment *segment = read->segment;
+    struct status why;
+
+    read->is_damaged = calloc(segment->index.frame_count, sizeof *read->is_damaged);
+    if (read->is_damaged == NULL) {
+        status_fail(&read->st, STATUS_EXHAUSTED, "no memory for its frames");
+        return;
+    }
+    read->ok = segment_keys_repair(disk, fd, segment, read->takes_unread, read->is_damaged, &why);
+    if (!read->ok)
+        read->st = why;
+}
+
 static void read_run(struct work *work)
 {
     struct keys_read *read = container_of(work, struct keys_read, work);
-    const struct segment *segment = read->segment;
-    const struct file_ops *disk = segment->stream->store->disk;
+    const struct file_ops *disk = read->segment->stream->store->disk;
     char path[PATH_MAX + 8];
-    struct status why;
     int fd;
 
-    snprintf(path, sizeof path, "%s.seg", segment->base);
+    snprintf(path, sizeof path, "%s.seg", read->segment->base);
     fd = disk_open(disk, path, O_RDONLY, &read->st);
-    if (fd < 0)
-        return;
-    read->ok = read_from_footer(read, disk, fd);
-    read->was_damaged = !read->ok && read->st.code == STATUS_DATA_LOSS;
-    if (read->was_damaged) {
-        read->is_damaged = calloc(segment->index.frame_count, sizeof *read->is_damaged);
-        read->ok = read->is_damaged != NULL && segment_keys_repair(disk, fd, segment, read->is_damaged, &why);
-        if (!read->ok && read->is_damaged != NULL)
-            read->st = why;
-    }
-    disk->close(fd);
+    read->ok = fd >= 0 && read_from_footer(read, disk, fd);
+    read->was_damaged = !read->ok && is_damage(read, disk, path);
+    if (read->was_damaged)
+        read_from_records(read, disk, fd);
+    if (fd >= 0)
+        disk->close(fd);
 }
 
 /* --- on the loop --- */
@@ -151,8 +186,8 @@ static void take(struct keys_read *read)
         return;
     quarantine(segment, read->is_damaged);
     log_error(&context, "footer_damaged",
-              "%s.seg: %s; its keys come from its records, %llu of them are damaged", segment->base,
-              read->st.text, (unsigned long long)segment->quarantined_frames);
+              "%s.seg: %s; its keys come from its records, %llu of them are damaged, or cannot be read",
+              segment->base, read->st.text, (unsigned long long)segment->quarantined_frames);
 }
 
 /* Last in the list; and no other at once, for the disk may be ill. */
@@ -160,9 +195,16 @@ static void put_off(struct store *store, struct keys_read *read)
 {
     struct segment_blank *blank = read->segment->blank;
     const struct log_context context = { .stream = read->segment->super.stream };
+    uint64_t now_ns = clock_mono_ns(), ms = KEYS_AGAIN_MS;
 
-    log_warn(&context, "keys_not_read", "%s.seg: %s; trying again", read->segment->base, read->st.text);
-    blank->failed_until_ns = store->keys_later.paused_until_ns = clock_mono_ns() + KEYS_AGAIN_MS * 1000000ull;
+    for (uint32_t i = 0; i < blank->failures && ms < KEYS_AGAIN_MS_MAX; i++)
+        ms *= 2;
+    if (read->st.code != STATUS_EXHAUSTED) /* that tells nothing of the disk */
+        blank->failures++;
+    log_warn(&context, "keys_not_read", "%s.seg: %s; trying again in %llu ms", read->segment->base,
+             read->st.text, (unsigned long long)ms);
+    blank->failed_until_ns = now_ns + ms * 1000000;
+    store->keys_later.paused_until_ns = now_ns + KEYS_AGAIN_MS * 1000000ull;
     unlink_blank(&store->keys_later, blank);
     push_last(&store->keys_later, blank);
     store_retry_later(store);
@@ -194,13 +236,28 @@ static void read_done(struct work *work)
     store_reads_retry(store);
 }
 
+static const struct segment *other_than(const struct store *store, const struct segment *segment)
+{
+    const struct segment *other = store->newest;
+
+    while (other != NULL && (other == segment || other->state != SEGMENT_SEALED))
+        other = other->age_prev;
+    return other;
+}
+
 static bool start_read(struct store *store, struct segment_blank *blank)
 {
     struct keys_read *read = calloc(1, sizeof *read);
+    const struct segment *other = NULL;
 
     if (read == NULL)
         return false;
     read->segment = blank->segment;
+    read->takes_unread = blank->failures >= KEYS_TRIES;
+    if (read->takes_unread)
+        other = other_than(store, blank->segment);
+    if (other != NULL)
+        snprintf(read->other, sizeof read->other, "%s.seg", other->base);
     read->work = (struct work){ .run = read_run, .done = read_done };
     if (!work_pool_submit(store->reading, &read->work)) {
         free(read);
@@ -216,12 +273,23 @@ static bool start_read(struct store *store, struct segment_blank *blank)
 static struct segment_blank *next_blank(const struct store *store)
 {
     struct segment_blank *blank = store->keys_later.first;
+    uint64_t now_ns = clock_mono_ns();
 
-    if (clock_mono_ns() < store->keys_later.paused_until_ns)
+    if (now_ns < store->keys_later.paused_until_ns)
         return NULL;
-    while (blank != NULL && (blank->is_running || blank->segment->is_leaving))
+    while (blank != NULL &&
+           (blank->is_running || blank->segment->is_leaving || blank->failed_until_ns > now_ns))
         blank = blank->next;
     return blank;
+}
+
+bool keys_are_coming(const struct store *store)
+{
+    const struct segment_blank *blank = store->keys_later.first;
+
+    while (blank != NULL && blank->failures > 0)
+        blank = blank->next;
+    return blank != NULL;
 }
 
 void keys_start(struct store *store)

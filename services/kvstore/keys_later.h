@@ -6,7 +6,11 @@
  *
  *   blank --read--> there                  a footer that does not fit: the same from its records; what does not fit
  *     ^      |                             there either is quarantined
- *     +------+ the disk's own failure: again after KEYS_AGAIN_MS; who waits is told UNAVAILABLE
+ *     +------+ the disk's own failure: again after KEYS_AGAIN_MS, and after twice as long each time; who asks is told UNAVAILABLE
+ *
+ * What has not been read KEYS_TRIES times is taken as damaged, if the disk reads a page of the file, or of another one: the
+ * keys come from its records, and frames whose record cannot be read either are quarantined until the next start. A disk that
+ * reads nothing says nothing of what is on it: it is asked again, at least every KEYS_AGAIN_MS_MAX.
  *
  * Owner:  the store. Thread: loop; files are read on the reading threads. */
 #ifndef REELKV_KVSTORE_KEYS_LATER_H
@@ -18,7 +22,7 @@
 struct segment;
 struct store;
 
-enum { KEYS_AT_ONCE = 4, KEYS_AGAIN_MS = 1000 };
+enum { KEYS_AT_ONCE = 4, KEYS_AGAIN_MS = 1000, KEYS_AGAIN_MS_MAX = 16000, KEYS_TRIES = 4 };
 
 struct segment_blank;
 
@@ -38,6 +42,7 @@ struct keys_later {
 /* At start, in the order of reading; false: no memory. */
 bool keys_add(struct store *store, struct segment *segment);
 void keys_start(struct store *store);
+bool keys_are_coming(const struct store *store); /* some are on their way for the first time */
 
 /* This one next. False: its file cannot be read now. */
 bool keys_want(struct segment *segment);

@@ -315,7 +315,7 @@ static void tick(struct loop_timer *timer)
         if (segment != NULL && (segment->is_leaving || segment->stream->deletion != NULL))
             scrub->job->is_unwanted = true;
         wait_for(store, WATCH_MS);
-    } else if (is_due && store->keys_later.first == NULL) {
+    } else if (is_due && !keys_are_coming(store)) {
         scrub_begin(store);
     } else {
         wait_for(store, SCRUB_AFTER_MS);

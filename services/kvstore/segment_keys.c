@@ -126,8 +126,18 @@ static bool repair_frame(const struct file_ops *disk, int fd, const struct segme
     return true;
 }
 
-bool segment_keys_repair(const struct file_ops *disk, int fd, const struct segment *segment, bool *is_damaged,
-                         struct status *st)
+/* A view that is older than the damage may score it still. */
+static void clear(const struct index_frame *frame)
+{
+    const struct kv_geometry *geometry = &frame->chunk->geometry;
+
+    memset(index_frame_sums(frame), 0, 2 * geometry->layers * sizeof(uint32_t));
+    for (uint32_t layer = 0; layer < geometry->layers; layer++)
+        memset(index_frame_key(frame, layer), 0, kv_key_bytes(geometry));
+}
+
+bool segment_keys_repair(const struct file_ops *disk, int fd, const struct segment *segment,
+                         bool takes_unread, bool *is_damaged, struct status *st)
 {
     uint64_t room = 0;
     uint8_t *image = NULL;
@@ -143,8 +153,11 @@ bool segment_keys_repair(const struct file_ops *disk, int fd, const struct segme
             if (image == NULL)
                 return status_fail(st, STATUS_EXHAUSTED, "no memory for a record");
         }
-        is_damaged[n] = !repair_frame(disk, fd, segment, frame, image, st);
-        ok = !is_damaged[n] || st->code == STATUS_DATA_LOSS;
+        is_damaged[n] = fd < 0 || !repair_frame(disk, fd, segment, frame, image, st);
+        if (is_damaged[n])
+            clear(frame);
+        ok = !is_damaged[n] || fd < 0 || st->code == STATUS_DATA_LOSS ||
+             (takes_unread && st->code == STATUS_UNAVAILABLE);
     }
     disk_buffer_free(image, room);
     return ok;

@@ -16,8 +16,8 @@ bool segment_keys_read(const struct file_ops *disk, int fd, const struct kv_foot
                        const struct index_part *part, struct status *st);
 
 /* The same from the records themselves, one after the other: for when the footer's copy is damaged. is_damaged [frame_count]
- * says which records do not fit; theirs stay zero. */
-bool segment_keys_repair(const struct file_ops *disk, int fd, const struct segment *segment, bool *is_damaged,
-                         struct status *st);
+ * says which records do not fit, or, with takes_unread, are not read; theirs become zero. fd -1: all are. */
+bool segment_keys_repair(const struct file_ops *disk, int fd, const struct segment *segment,
+                         bool takes_unread, bool *is_damaged, struct status *st);
 
 #endif

@@ -104,7 +104,7 @@ static bool read_keys(const struct segment *segment, const uint8_t *file, uint64
     ok = segment_keys_read(&fuzz_disk, fd, &footer, &segment->index, &st);
     if (!ok) {
         is_damaged = calloc(segment->index.frame_count, sizeof *is_damaged);
-        ok = is_damaged != NULL && segment_keys_repair(&fuzz_disk, fd, segment, is_damaged, &st);
+        ok = is_damaged != NULL && segment_keys_repair(&fuzz_disk, fd, segment, false, is_damaged, &st);
         free(is_damaged);
     }
     fuzz_disk.close(fd);

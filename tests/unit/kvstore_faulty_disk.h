@@ -39,6 +39,40 @@ static bool fault_strikes(enum fault_call call)
     return true;
 }
 
+/* A place of one file, or of all, that is read a few times and then never again. */
+static struct {
+    atomic_ullong inode; /* 0: none; BAD_EVERYWHERE: of all files */
+    atomic_llong from, to;
+    atomic_int good_reads, failed;
+} bad_sector;
+#define BAD_EVERYWHERE UINT64_MAX
+
+static bool is_bad_sector(int fd, size_t len, off_t offset)
+{
+    struct stat info;
+
+    if (bad_sector.inode == 0 || offset >= bad_sector.to || offset + (off_t)len <= bad_sector.from ||
+        fstat(fd, &info) != 0 || (bad_sector.inode != BAD_EVERYWHERE && info.st_ino != bad_sector.inode) ||
+        atomic_fetch_sub(&bad_sector.good_reads, 1) > 0)
+        return false;
+    bad_sector.failed++;
+    errno = EIO;
+    return true;
+}
+
+/* path NULL: of all files. */
+static inline void plan_bad_sector(const char *path, uint64_t from, uint64_t to, int good_reads)
+{
+    struct stat info = { 0 };
+
+    CHECK(path == NULL || stat(path, &info) == 0);
+    bad_sector.from = (long long)from;
+    bad_sector.to = (long long)to;
+    bad_sector.good_reads = good_reads;
+    bad_sector.failed = 0;
+    bad_sector.inode = path == NULL ? BAD_EVERYWHERE : info.st_ino;
+}
+
 static bool is_segment_path(const char *path)
 {
     const char *dot = strrchr(path, '.');
@@ -78,6 +112,8 @@ static ssize_t fault_pwritev(int fd, const struct iovec *pieces, int count, off_
 
 static ssize_t fault_pread(int fd, void *to, size_t len, off_t offset)
 {
+    if (is_of_pages(len) && is_bad_sector(fd, len, offset))
+        return -1;
     if (!is_of_pages(len) || !fault_strikes(FAULT_READ))
         return file_system.pread(fd, to, len, offset);
     if (fault.error != 0)
