@@ -101,6 +101,8 @@ struct segment {
         has_rival; /* a file that could stand for it is there too: it is not rewritten, nor removed (stream_rival.h) */
     struct segment_blank *blank; /* its chunks are (keys_later.h); NULL: they are not */
     uint64_t age_not_before_ns;  /* could not be rewritten: tried again then */
+    uint32_t age_failures;       /* so often, by the disk */
+    uint64_t unread_since_ns;    /* since then something of its file is not read; 0: all is */
     struct segment_writer *writer;
     struct segment_file file;
     struct segment *age_next, *age_prev; /* sealed ones, oldest first */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/name.h"
 #include "base/random.h"
@@ -152,12 +153,25 @@ static void end(struct segment_age *age)
     segment_age_pump(store);
 }
 
+/* Room may come at any time; a disk that has failed will rather fail again. */
+static void count_failure(const struct segment_age *age)
+{
+    struct segment *segment = age->segment;
+
+    if (age->st.code == STATUS_EXHAUSTED || age->st.code == STATUS_ABORTED)
+        return;
+    segment->age_failures++;
+    if (age->job->is_unread && segment->unread_since_ns == 0)
+        segment->unread_since_ns = clock_mono_ns();
+}
+
 static void give_up(struct segment_age *age, const struct status *why)
 {
     const struct log_context context = { .stream = age->segment->super.stream };
 
     age->st = *why;
-    if (age->job != NULL && age->job->is_left) {
+    count_failure(age);
+    if (age->job->is_left) {
         log_error(&context, "rewritten_segment_left", "%s could not be removed; trying again",
                   age->job->base);
         stream_rival_add(age->segment, age->job->base, age->reserved_bytes);
@@ -193,6 +207,13 @@ static bool reserve(struct segment_age *age)
     return true;
 }
 
+/* Often enough, and for long enough, to be damage. */
+static bool takes_unread(const struct segment *segment)
+{
+    return segment->unread_since_ns != 0 && segment->age_failures >= AGE_UNREAD_TIMES &&
+           clock_mono_ns() - segment->unread_since_ns >= AGE_UNREAD_MS * 1000000ull;
+}
+
 static struct age_job *make_job(const struct segment_age *age)
 {
     const struct segment *segment = age->segment;
@@ -205,6 +226,7 @@ static struct age_job *make_job(const struct segment_age *age)
     job->from = segment;
     job->fd = -1;
     job->transform = age->transform;
+    job->takes_unread = takes_unread(segment);
     job->super = segment->super;
     job->super.salt = random_u64();
     job->super.replaces = segment->super.salt;

@@ -5,7 +5,8 @@
  *
  * Until the swap questions read the old file, after it the new one; frames they hold of the old one are found again there, or
  * answer EVICTED or QUARANTINED. Every part that is read is checked: what does not fit becomes a tombstone of damaged
- * numbers. A crash leaves the old file, or the new one, or both; then the new one counts (store_load.c).
+ * numbers, and so does a record that the disk has not read AGE_UNREAD_TIMES, over AGE_UNREAD_MS, while it reads the file's first
+ * page; until then the rewriting fails. A crash leaves the old file, or the new one, or both; then the new one counts (store_load.c).
  *
  * Owner:  the caller's memory, until done() is called, once.
  * Thread: loop; the writing on the store's ageing thread, which yields to the stream's writers between steps.
@@ -16,6 +17,8 @@
 #define REELKV_KVSTORE_SEGMENT_AGE_H
 
 #include "kvstore/segment.h"
+
+enum { AGE_UNREAD_TIMES = 3, AGE_UNREAD_MS = 60 * 1000 };
 
 struct age_job;
 struct store;

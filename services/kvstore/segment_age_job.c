@@ -148,26 +148,43 @@ static bool add_tombstone(struct age_job *job, enum kv_tombstone kind, const str
 
 /* --- reading --- */
 
-/* The record at hand, whole and checked. *is_damaged_p: what stands there is not what was written. */
-static bool read_record(struct age_job *job, uint64_t offset, uint64_t bytes, bool *is_damaged_p)
+/* The record at hand, whole and checked. */
+static bool read_once(struct age_job *job, uint64_t offset, uint64_t bytes)
 {
     struct kv_layout layout;
     uint32_t crc;
+
+    if (!segment_job_read(job->disk, job->from->base, job->in.bytes, bytes, offset, &job->st) ||
+        !kv_record_get(&job->record, &crc, &job->from->super, job->in.bytes, &job->st))
+        return false;
+    kv_record_layout(&job->record, &layout);
+    return (layout.record_bytes == bytes ||
+            status_fail(&job->st, STATUS_DATA_LOSS, "another record stands there")) &&
+           kv_record_verify(&job->record, job->in.bytes, &job->st);
+}
+
+/* Else the disk may be away. */
+static bool has_first_page(struct age_job *job)
+{
+    struct status why;
+
+    return make_image(job, &job->in, KV_PAGE_BYTES) &&
+           segment_job_read(job->disk, job->from->base, job->in.bytes, KV_PAGE_BYTES, 0, &why);
+}
+
+/* *is_damaged_p: what stands there is not what was written, or will not be read. */
+static bool read_record(struct age_job *job, uint64_t offset, uint64_t bytes, bool *is_damaged_p)
+{
     bool ok;
 
     *is_damaged_p = false;
     if (!make_image(job, &job->in, bytes))
         return false;
     job->read_bytes += bytes;
-    ok = segment_job_read(job->disk, job->from->base, job->in.bytes, bytes, offset, &job->st) &&
-         kv_record_get(&job->record, &crc, &job->from->super, job->in.bytes, &job->st);
-    if (ok) {
-        kv_record_layout(&job->record, &layout);
-        ok = (layout.record_bytes == bytes ||
-              status_fail(&job->st, STATUS_DATA_LOSS, "another record stands there")) &&
-             kv_record_verify(&job->record, job->in.bytes, &job->st);
-    }
-    *is_damaged_p = !ok && job->st.code == STATUS_DATA_LOSS;
+    ok = read_once(job, offset, bytes);
+    job->is_unread = !ok && job->st.code != STATUS_DATA_LOSS && job->st.code != STATUS_EXHAUSTED;
+    *is_damaged_p = !ok && (job->st.code == STATUS_DATA_LOSS ||
+                            (job->is_unread && job->takes_unread && has_first_page(job)));
     return ok || *is_damaged_p;
 }
 

@@ -14,6 +14,7 @@ struct age_job {
     const struct file_ops *disk;
     const struct segment *from;
     struct segment_transform transform;
+    bool takes_unread; /* a record that the disk does not read, of a file that it does read, is damaged */
     struct kv_super super;
     char base[PATH_MAX];
     uint64_t capacity;
@@ -26,6 +27,7 @@ struct age_job {
     bool is_larger;   /* than its capacity */
     bool is_finished; /* written and synced, under the name of one that is not: a start would drop it */
     bool is_left;     /* a failed one whose file could not be removed */
+    bool is_unread;   /* a failed one, by a record that is not read now */
     struct status st;
     /* on the way */
     int fd;

@@ -6,7 +6,14 @@
 #include "kvstore/store.h"
 #include "kvstore/stream_hold.h"
 
-enum { LOOK_MS_MIN = 20, LOOK_MS_MAX = 1000, LOOKS_A_STEP = 20, BLOCKED_LOOKS = 10, AGAIN_S = 10 };
+enum {
+    LOOK_MS_MIN = 20,
+    LOOK_MS_MAX = 1000,
+    LOOKS_A_STEP = 20,
+    BLOCKED_LOOKS = 10,
+    AGAIN_S = 10,
+    AGAIN_S_MAX = 640,
+};
 
 static bool is_pressed(const struct store *store)
 {
@@ -63,6 +70,16 @@ static bool may_age(const struct segment *segment)
 
 static void look_later(struct store *store, uint64_t ms);
 
+/* Twice as long each time that the disk has failed. */
+static uint64_t wait_ns_of(const struct segment *segment)
+{
+    uint64_t s = AGAIN_S;
+
+    for (uint32_t i = 1; i < segment->age_failures && s < AGAIN_S_MAX; i++)
+        s *= 2;
+    return s * 1000000000ull;
+}
+
 static void aged(struct segment_age *age)
 {
     struct store *store = age->store;
@@ -70,7 +87,7 @@ static void aged(struct segment_age *age)
     if (!age->ok) {
         const struct log_context context = { .stream = age->segment->super.stream };
 
-        age->segment->age_not_before_ns = clock_mono_ns() + AGAIN_S * 1000000000ull;
+        age->segment->age_not_before_ns = clock_mono_ns() + wait_ns_of(age->segment);
         if (age->st.code != STATUS_ABORTED)
             log_warn(&context, "segment_not_aged", "%s: %s; trying again", age->segment->base, age->st.text);
     } else {

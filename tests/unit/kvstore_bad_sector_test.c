@@ -174,4 +174,60 @@ TEST(a_disk_that_is_away_is_no_damage)
     fixture_stop(&fixture);
 }
 
+/* --- ageing --- */
+
+/* The sector is read twice in an attempt at most, and the attempts become rare. */
+TEST(ageing_gives_a_frame_up_that_is_never_read)
+{
+    enum { LOST = 6 };
+    struct fixture fixture;
+    struct stream *stream;
+    char path[PATH_MAX];
+    uint64_t offset;
+
+    write_many(&fixture, path);
+    stream = open_again(&fixture);
+    offset = stream_find(stream, LOST)->offset;
+    fixture_stop(&fixture);
+    fixture.options.ageing = "default=full:1s,thin/2:100d";
+    plan_bad_sector(path, offset + KV_PAGE_BYTES, offset + KV_PAGE_BYTES + 1, 0);
+    stream = open_again(&fixture);
+    CLOCK_PASS_UNTIL(&fixture, 30, stream->segments[1]->super.aged.thin == 2);
+    CHECK_EQ(stream->segments[0]->super.aged.thin, 0); /* the others do not wait for it */
+    CLOCK_PASS_UNTIL(&fixture, 300, stream->segments[0]->super.aged.thin == 2);
+    CHECK(bad_sector.failed <= 6);
+    for (uint64_t seq = 0; seq < 12; seq++)
+        CHECK_EQ(fixture_read_layer(&fixture, stream, seq, 0), seq % 2 == 1  ? FRAME_EVICTED
+                                                               : seq == LOST ? FRAME_QUARANTINED
+                                                                             : FRAME_OK);
+    CHECK_EQ(stream_damaged_frames(stream), 1);
+    fixture_stop(&fixture);
+}
+
+/* Of this file nothing is read: however long, it stays as it was. */
+TEST(ageing_keeps_a_file_that_is_not_read_at_all)
+{
+    struct fixture fixture;
+    struct stream *stream;
+    char path[PATH_MAX];
+    int attempts;
+
+    write_many(&fixture, path);
+    fixture.options.ageing = "default=full:1h,thin/2:100d";
+    stream = open_again(&fixture);
+    fixture_wait_keys(&fixture);
+    plan_bad_sector(path, 0, UINT32_MAX, 0);
+    clock_pass(&fixture, 3600 * 1000);
+    for (int i = 0; i < 120; i++)
+        clock_pass(&fixture, 5000);
+    attempts = bad_sector.failed;
+    CHECK(attempts >= 3 && attempts <= 16);
+    CHECK_EQ(stream->segments[0]->super.aged.thin, 0);
+    CHECK_EQ(fixture.store->quarantined_frames, 0);
+    bad_sector.inode = 0;
+    CLOCK_PASS_UNTIL(&fixture, 1000, stream->segments[0]->super.aged.thin == 2);
+    CHECK_EQ(stream_damaged_frames(stream), 0);
+    fixture_stop(&fixture);
+}
+
 TEST_MAIN()
