@@ -304,6 +304,40 @@ static struct segment *adopt(struct segment_age *age, struct status *st)
     return made;
 }
 
+/* Runs of numbers, as far as there is room. */
+static void write_numbers(const struct age_job *job, char *text, size_t room)
+{
+    size_t len = 0;
+
+    text[0] = '\0';
+    for (uint32_t i = 0, last; i < job->lost_count && len < room; i = last + 1) {
+        for (last = i; last + 1 < job->lost_count && job->lost[last + 1] == job->lost[last] + 1;)
+            last++;
+        len += (size_t)snprintf(text + len, room - len, last == i ? "%s%llu" : "%s%llu to %llu",
+                                i == 0 ? "" : ", ", (unsigned long long)job->lost[i],
+                                (unsigned long long)job->lost[last]);
+    }
+}
+
+/* What the new file does not have, though nobody wanted it to go: said once, and counted as when a reader finds it. */
+static void tell_lost(const struct segment_age *age)
+{
+    const struct age_job *job = age->job;
+    const struct log_context context = { .stream = job->super.stream };
+    char numbers[200];
+
+    for (uint32_t i = 0; i < job->lost_count; i++) /* what readers have found is counted */
+        age->store->quarantined_frames +=
+            !index_part_find(&age->segment->index, job->lost[i])->is_quarantined;
+    write_numbers(job, numbers, sizeof numbers);
+    if (job->lost_count > 0)
+        log_error(&context, "frames_given_up", "%s: %u frames, damaged or never read, go with it: %s; %s",
+                  age->segment->base, job->lost_count, numbers, job->lost_to.text);
+    if (job->has_lost_init)
+        log_error(&context, "init_given_up", "%s: its system prompt's block goes with it; %s",
+                  age->segment->base, job->lost_to.text);
+}
+
 static void move_index(struct store *store, struct segment *old, struct segment *made)
 {
     index_part_replace(&old->index, &made->index, made, &store->index_memory, store->arena);
@@ -328,6 +362,7 @@ static void swap(struct segment_age *age)
     store->disk_used_bytes -= age->reserved_bytes;
     store->disk_used_bytes += age->made->disk_bytes;
     age->reserved_bytes = 0;
+    tell_lost(age);
     stream_replace_segment(old->stream, old, age->made);
     store_replace_segment(store, old, age->made);
     move_index(store, old, age->made);

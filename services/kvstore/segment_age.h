@@ -4,9 +4,10 @@
  *             holds it: named, durably -> swapped in -> the old file is unlinked once nobody reads it -> done()
  *
  * Until the swap questions read the old file, after it the new one; frames they hold of the old one are found again there, or
- * answer EVICTED or QUARANTINED. Every part that is read is checked: what does not fit becomes a tombstone of damaged
- * numbers, and so does a record that the disk has not read AGE_UNREAD_TIMES, over AGE_UNREAD_MS, while it reads the file's first
- * page; until then the rewriting fails. A crash leaves the old file, or the new one, or both; then the new one counts (store_load.c).
+ * answer EVICTED or QUARANTINED. Every part that is read is checked. A record that does not fit, read twice, becomes a
+ * tombstone of damaged numbers; so does one that the disk has not read AGE_UNREAD_TIMES, over AGE_UNREAD_MS, while it reads the
+ * file's first page (until then the rewriting fails). Such frames are logged, and counted in the store's quarantined_frames. A
+ * crash leaves the old file, or the new one, or both; then the new one counts (store_load.c).
  *
  * Owner:  the caller's memory, until done() is called, once.
  * Thread: loop; the writing on the store's ageing thread, which yields to the stream's writers between steps.

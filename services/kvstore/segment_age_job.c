@@ -148,19 +148,24 @@ static bool add_tombstone(struct age_job *job, enum kv_tombstone kind, const str
 
 /* --- reading --- */
 
-/* The record at hand, whole and checked. */
-static bool read_once(struct age_job *job, uint64_t offset, uint64_t bytes)
+/* The record at hand, whole and checked; frame NULL: INIT. */
+static bool read_once(struct age_job *job, const struct index_frame *frame)
 {
+    uint64_t offset = frame == NULL ? job->from->init_offset : frame->offset;
+    uint64_t bytes = frame == NULL ? job->from->init_bytes : frame->record_bytes;
     struct kv_layout layout;
     uint32_t crc;
 
+    if (!make_image(job, &job->in, bytes))
+        return false;
+    job->read_bytes += bytes;
     if (!segment_job_read(job->disk, job->from->base, job->in.bytes, bytes, offset, &job->st) ||
         !kv_record_get(&job->record, &crc, &job->from->super, job->in.bytes, &job->st))
         return false;
     kv_record_layout(&job->record, &layout);
-    return (layout.record_bytes == bytes ||
-            status_fail(&job->st, STATUS_DATA_LOSS, "another record stands there")) &&
-           kv_record_verify(&job->record, job->in.bytes, &job->st);
+    if (layout.record_bytes != bytes || (frame != NULL && job->record.seq != frame->seq))
+        return status_fail(&job->st, STATUS_DATA_LOSS, "another record stands there");
+    return kv_record_verify(&job->record, job->in.bytes, &job->st);
 }
 
 /* Else the disk may be away. */
@@ -172,20 +177,28 @@ static bool has_first_page(struct age_job *job)
            segment_job_read(job->disk, job->from->base, job->in.bytes, KV_PAGE_BYTES, 0, &why);
 }
 
-/* *is_damaged_p: what stands there is not what was written, or will not be read. */
-static bool read_record(struct age_job *job, uint64_t offset, uint64_t bytes, bool *is_damaged_p)
+/* *is_damaged_p: what stands there is not what was written, or will not be read. The new file is the last that is heard of
+ * it, so it is read twice. */
+static bool read_record(struct age_job *job, const struct index_frame *frame, bool *is_damaged_p)
 {
-    bool ok;
+    enum { READS = 2 };
+    bool ok = false;
 
     *is_damaged_p = false;
-    if (!make_image(job, &job->in, bytes))
-        return false;
-    job->read_bytes += bytes;
-    ok = read_once(job, offset, bytes);
-    job->is_unread = !ok && job->st.code != STATUS_DATA_LOSS && job->st.code != STATUS_EXHAUSTED;
-    *is_damaged_p = !ok && (job->st.code == STATUS_DATA_LOSS ||
-                            (job->is_unread && job->takes_unread && has_first_page(job)));
-    return ok || *is_damaged_p;
+    for (int i = 0; !ok && !job->is_unread && i < READS; i++) {
+        ok = read_once(job, frame);
+        if (!ok && job->st.code == STATUS_EXHAUSTED)
+            return false;
+        job->is_unread = !ok && job->st.code != STATUS_DATA_LOSS && !job->takes_unread;
+    }
+    if (ok || job->is_unread)
+        return ok;
+    job->lost_to = job->st;
+    *is_damaged_p = job->st.code == STATUS_DATA_LOSS || has_first_page(job);
+    job->is_unread = !*is_damaged_p;
+    if (*is_damaged_p)
+        job->st = (struct status){ 0 };
+    return *is_damaged_p;
 }
 
 /* Each slice of the image read into its place in the one to be written. False: a number is not finite. */
@@ -250,11 +263,28 @@ static bool write_init(struct age_job *job)
 
     if (job->from->init_offset == 0)
         return true;
-    if (!read_record(job, job->from->init_offset, job->from->init_bytes, &is_damaged))
+    if (!read_record(job, NULL, &is_damaged))
         return false;
-    if (is_damaged) /* other segments have it too */
+    job->has_lost_init = is_damaged; /* other segments have it too */
+    if (is_damaged)
         return true;
     return transform_record(job, kv_record_encoding(&job->record)) && write_record(job);
+}
+
+static bool add_lost(struct age_job *job, uint64_t seq)
+{
+    uint32_t room = job->lost_room == 0 ? 16 : 2 * job->lost_room;
+    uint64_t *lost = job->lost;
+
+    if (job->lost_count == job->lost_room) {
+        lost = realloc(lost, room * sizeof *lost);
+        if (lost == NULL)
+            return no_memory(job);
+        job->lost = lost;
+        job->lost_room = room;
+    }
+    lost[job->lost_count++] = seq;
+    return true;
 }
 
 /* The n-th frame of the segment does not fit; its mark says when, by those around it. */
@@ -268,7 +298,7 @@ static bool lose_frame(struct age_job *job, uint64_t n)
                                  .end_token_index = frame->token_index + frame->tokens };
 
     mark.end_pts_ns = n + 1 == index->frame_count ? mark.pts_ns : index_part_at(index, n + 1)->pts_ns;
-    return add_tombstone(job, KV_TOMBSTONE_DAMAGED, &mark);
+    return add_lost(job, frame->seq) && add_tombstone(job, KV_TOMBSTONE_DAMAGED, &mark);
 }
 
 static bool rewrite_frame(struct age_job *job, const struct index_frame *frame, uint64_t n)
@@ -285,10 +315,8 @@ static bool rewrite_frame(struct age_job *job, const struct index_frame *frame, 
         job->dropped_frames++;
         return add_tombstone(job, fate == AGE_THINNED ? KV_TOMBSTONE_THINNED : KV_TOMBSTONE_FORGOTTEN, &mark);
     }
-    if (!write_tombstone(job) || !read_record(job, frame->offset, frame->record_bytes, &is_damaged))
+    if (!write_tombstone(job) || !read_record(job, frame, &is_damaged))
         return false;
-    if (!is_damaged && job->record.seq != frame->seq)
-        is_damaged = true;
     if (is_damaged)
         return lose_frame(job, n);
     return transform_record(job, age_encoding_of(&job->transform, frame)) && write_record(job);
@@ -417,6 +445,7 @@ void age_job_free(struct age_job *job, struct ram_arena *arena)
     REQUIRE(job->fd < 0);
     index_part_drop(&job->index, arena);
     segment_list_free(&job->list);
+    free(job->lost);
     segment_image_free(&job->in);
     segment_image_free(&job->out);
     free(job);

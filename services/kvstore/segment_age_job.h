@@ -24,10 +24,14 @@ struct age_job {
     struct index_memory memory; /* its own: the store's is the loop's */
     uint64_t taken;
     uint64_t dropped_frames;
-    bool is_larger;   /* than its capacity */
-    bool is_finished; /* written and synced, under the name of one that is not: a start would drop it */
-    bool is_left;     /* a failed one whose file could not be removed */
-    bool is_unread;   /* a failed one, by a record that is not read now */
+    uint64_t *lost; /* numbers of frames that are damage now, in order */
+    uint32_t lost_count, lost_room;
+    bool has_lost_init;
+    struct status lost_to; /* why the last of them is */
+    bool is_larger;        /* than its capacity */
+    bool is_finished;      /* written and synced, under the name of one that is not: a start would drop it */
+    bool is_left;          /* a failed one whose file could not be removed */
+    bool is_unread;        /* a failed one, by a record that is not read now */
     struct status st;
     /* on the way */
     int fd;

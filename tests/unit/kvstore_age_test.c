@@ -290,6 +290,68 @@ TEST(age_carries_damage_as_damage)
     fixture_stop(&fixture);
 }
 
+/* Counted as when a reader finds it, and once, whoever is the first. */
+TEST(age_counts_the_damage_it_finds)
+{
+    const struct segment_transform transform = { .aged = { .bits = 8 } };
+
+    for (unsigned found = 0; found < 2; found++) {
+        struct fixture_writer writer;
+        struct fixture fixture;
+        struct stream *stream;
+        struct index_frame *frame;
+
+        fixture_start(&fixture);
+        stream = write_sealed(&fixture, &writer, FRAMES);
+        restart(&fixture, &stream); /* nothing of it is in RAM */
+        frame = stream_find(stream, 5);
+        flip(stream->segments[0], frame->offset + frame->slices_at);
+        if (found == 1)
+            CHECK_EQ(fixture_read_layer(&fixture, stream, 5, 0), FRAME_QUARANTINED);
+        CHECK_EQ(fixture.store->quarantined_frames, found);
+        age_all(&fixture, stream, &transform);
+        CHECK_EQ(fixture.store->quarantined_frames, 1);
+        CHECK_EQ(stream_damaged_frames(stream), 1);
+        fixture_stop(&fixture);
+        CHECK_OK(file_remove_tree_on(&file_system, fixture.root, &fixture.st), fixture.st);
+    }
+}
+
+static atomic_ullong garbled_at; /* the next read from there comes back wrong; 0: none does */
+
+static ssize_t garbling_pread(int fd, void *to, size_t len, off_t offset)
+{
+    unsigned long long at = (unsigned long long)offset;
+    ssize_t n = file_system.pread(fd, to, len, offset);
+
+    if (n > 0 && at != 0 && atomic_compare_exchange_strong(&garbled_at, &at, 0))
+        ((uint8_t *)to)[n / 2] ^= 1;
+    return n;
+}
+
+/* A cable, or a bit of memory: it is not the file, and the old one goes for ever. */
+TEST(age_loses_nothing_to_one_wrong_read)
+{
+    const struct segment_transform transform = { .aged = { .bits = 8 } };
+    struct file_ops disk = file_system;
+    struct fixture_writer writer;
+    struct fixture fixture;
+    struct stream *stream;
+
+    fixture_start(&fixture);
+    stream = write_sealed(&fixture, &writer, FRAMES);
+    disk.pread = garbling_pread;
+    fixture.options.disk = &disk;
+    restart(&fixture, &stream);
+    garbled_at = stream_find(stream, 5)->offset;
+    age_all(&fixture, stream, &transform);
+    CHECK_EQ(garbled_at, 0);
+    CHECK_EQ(fixture.store->quarantined_frames, 0);
+    CHECK_EQ(fixture_read_layer(&fixture, stream, 5, 0), FRAME_DERIVED);
+    check_counts(stream, 0);
+    fixture_stop(&fixture);
+}
+
 /* Each call of a rewriting fails in turn: the segment is as it was or as it was to be, and so after a restart. */
 TEST(age_survives_every_failing_call)
 {
