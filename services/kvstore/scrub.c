@@ -17,7 +17,7 @@
 #include "kv/kv_check.h"
 #include "kvstore/store.h"
 
-enum { WATCH_MS = 100, FILE_BYTES_MAX = 4096 };
+enum { WATCH_MS = 100, FILE_BYTES_MAX = 4096, AHEAD_MS_MAX = 3600 * 1000 };
 
 struct scrub_range {
     uint64_t from_seq, to_seq; /* exclusive */
@@ -126,33 +126,59 @@ static void job_run(struct work *work)
 static void wait_for(struct store *store, uint64_t ms);
 static void next(struct store *store);
 
+/* The place of the first frame whose number is not below this one. */
+static uint64_t first_frame(const struct index_part *index, uint64_t seq)
+{
+    uint64_t low = 0, high = index->frame_count;
+
+    while (low < high) {
+        uint64_t middle = low + (high - low) / 2;
+
+        if (index_part_at(index, middle)->seq < seq)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* A gap's range has more numbers than anybody could count. */
 static void quarantine(struct segment *segment, const struct scrub_range *range)
 {
-    for (uint64_t seq = range->from_seq; seq < range->to_seq; seq++) {
-        struct index_frame *frame = index_part_find(&segment->index, seq);
+    const struct index_part *index = &segment->index;
 
-        if (frame != NULL)
-            stream_quarantine(segment, frame);
+    for (uint64_t n = first_frame(index, range->from_seq); n < index->frame_count; n++) {
+        struct index_frame *frame = index_part_at(index, n);
+
+        if (frame->seq >= range->to_seq)
+            return;
+        stream_quarantine(segment, frame);
     }
 }
 
-static void segment_read(struct scrub_job *job)
+/* False: it could not be read for want of memory or files; it is read again. */
+static bool segment_read(struct scrub_job *job)
 {
     struct store *store = job->store;
     struct segment *segment = job->segment;
     struct stream *stream = segment->stream;
+    const struct log_context context = { .stream = segment->super.stream };
+    bool is_read = job->ok || job->st.code != STATUS_EXHAUSTED;
 
     segment->reads--;
     for (uint32_t i = 0; i < job->range_count && !segment->is_leaving; i++)
         quarantine(segment, &job->ranges[i]);
     store->scrub.read_bytes += job->read_bytes;
     store->scrub.damaged += job->damaged;
-    if (!store->is_closing) { /* else the next life reads it again */
+    if (!is_read)
+        log_warn(&context, "scrub_waits", "%s: %s; read again in a minute", job->path, job->st.text);
+    if (is_read && !store->is_closing) { /* else the next life reads it again */
         store->scrub.cursor_ns = segment->super.created_ns;
         store->scrub.cursor_salt = segment->super.salt;
     }
     stream_progress(stream);
     store_room_changed(store);
+    return is_read;
 }
 
 static void job_free(struct scrub_job *job)
@@ -168,15 +194,20 @@ static void job_done(struct work *work)
 {
     struct scrub_job *job = container_of(work, struct scrub_job, work);
     struct store *store = job->store;
+    bool goes_on = true;
 
     store->scrub.job = NULL;
     if (job->segment != NULL)
-        segment_read(job);
+        goes_on = segment_read(job);
     else if (!job->ok)
         log_warn(NULL, "scrub_not_saved", "%s", job->st.text);
     job_free(job);
-    if (!store->is_closing)
+    if (store->is_closing)
+        return;
+    if (goes_on)
         next(store);
+    else
+        wait_for(store, SCRUB_AFTER_MS);
 }
 
 static struct scrub_job *job_create(struct store *store, struct segment *segment)
@@ -302,12 +333,22 @@ static void next(struct store *store)
         read_segment(store, segment);
 }
 
+/* The clock went back since: who would wait for it might wait for years. */
+static bool is_ahead_of_clock(int64_t full_ns)
+{
+    return full_ns > clock_utc_ns() + AHEAD_MS_MAX * 1000000ll;
+}
+
+static bool is_due(const struct scrub *scrub)
+{
+    return scrub->pass_ns != 0 || is_ahead_of_clock(scrub->full_ns) ||
+           clock_utc_ns() >= scrub->full_ns + SCRUB_EVERY_MS * 1000000ll;
+}
+
 static void tick(struct loop_timer *timer)
 {
     struct store *store = container_of(timer, struct store, scrub.timer);
     struct scrub *scrub = &store->scrub;
-    bool is_due = scrub->pass_ns != 0 || scrub->full_ns == 0 ||
-                  clock_utc_ns() - scrub->full_ns >= SCRUB_EVERY_MS * 1000000ll;
 
     if (scrub->job != NULL) {
         const struct segment *segment = scrub->job->segment;
@@ -315,7 +356,7 @@ static void tick(struct loop_timer *timer)
         if (segment != NULL && (segment->is_leaving || segment->stream->deletion != NULL))
             scrub->job->is_unwanted = true;
         wait_for(store, WATCH_MS);
-    } else if (is_due && !keys_are_coming(store)) {
+    } else if (is_due(scrub) && !keys_are_coming(store)) {
         scrub_begin(store);
     } else {
         wait_for(store, SCRUB_AFTER_MS);
@@ -333,6 +374,11 @@ void scrub_begin(struct store *store)
 
     if (scrub->job != NULL)
         return;
+    if (is_ahead_of_clock(scrub->full_ns)) {
+        log_warn(NULL, "scrub_clock_back",
+                 "the last whole pass ended, by its clock, in the future; one more begins now");
+        scrub->full_ns = 0;
+    }
     if (scrub->pass_ns == 0)
         scrub->pass_ns = clock_utc_ns();
     next(store);

@@ -6,9 +6,11 @@
  * before SCRUB_AFTER_MS of the store's life; how far it came is in <root>/scrub.json:
  *   { "format": 2, "file": S, "full_ns": N, "pass_ns": N, "cursor_ns": N }   (kv/checked_json.h) when the last whole pass ended and this one began; the age of the segment
  *                                                    up to which it has come. UTC; 0: never, none, nothing
+ * A last pass that ended more than an hour from now, by a clock that was wrong then or is now, counts as none.
  *
  * Owner:  the store. Thread: loop; files are read on a thread of its own, at idle I/O priority.
- * Fails:  never: what cannot be read now is logged, and read in the next pass.
+ * Fails:  never: what the disk does not read now is logged, and read in the next pass; what cannot be read for want of memory or
+ *         file descriptors is logged and read again after SCRUB_AFTER_MS, before the others.
  * Bounds: bytes_per_second; a segment that is to go, or the store, waits SCRUB_SLICE_MS and one record for it. */
 #ifndef REELKV_KVSTORE_SCRUB_H
 #define REELKV_KVSTORE_SCRUB_H

@@ -99,6 +99,44 @@ TEST(scrub_quarantines_what_is_damaged_and_nothing_else)
     picture_drop(&picture);
 }
 
+/* A gap of so many numbers that no loop gets through them. */
+TEST(scrub_gets_past_a_damaged_gap_of_any_length)
+{
+    static const char reason[] = "the camera was away";
+    const struct stream_gap gap = { .from_seq = 4,
+                                    .to_seq = 1ull << 50,
+                                    .from_pts_ns = fixture_pts(4),
+                                    .to_pts_ns = fixture_pts(5),
+                                    .reason = reason };
+    struct fixture_writer writer;
+    struct fixture fixture;
+    struct file_text file;
+    struct stream *stream;
+    char path[PATH_MAX];
+    char *note;
+
+    fixture_start(&fixture);
+    fixture_stop(&fixture);
+    fixture.options.scrub_bytes_per_second = 1 << 30;
+    fixture_open(&fixture);
+    stream = fixture_write(&fixture, "cam-1", &writer, 4);
+    CHECK_OK(stream_append_gap(stream, &gap, &fixture.st), fixture.st);
+    stream_detach(stream, &writer.base);
+    fixture_wait_sealed(&fixture, stream);
+    snprintf(path, sizeof path, "%.4000s.seg", stream->segments[0]->base);
+    CHECK_OK(file_read_all(path, 64 << 20, &file, &fixture.st), fixture.st);
+    note = memmem(file.data, file.len, reason, strlen(reason));
+    CHECK(note != NULL);
+    note[0] ^= 1; /* the record's; the footer has one too */
+    CHECK_OK(file_write_durable(path, file.data, file.len, &fixture.st), fixture.st);
+    free(file.data);
+    scrub_all(&fixture);
+    CHECK(fixture.store->scrub.damaged > 0);
+    CHECK_EQ(fixture.store->quarantined_frames, 0);
+    fixture_check_all(&fixture, stream, 0, 4);
+    fixture_stop(&fixture);
+}
+
 /* What cannot be read now is not damage. */
 TEST(scrub_marks_nothing_that_the_disk_does_not_read)
 {

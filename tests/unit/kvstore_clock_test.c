@@ -1,0 +1,74 @@
+/* What the store does by its clocks, when these are wrong or go wrong. */
+#include "base/file.h"
+#include "kvstore_faulty_disk.h"
+#include "kvstore_test_clock.h"
+
+enum { FRAMES = 200, DAY_S = 24 * 3600, SCRUB_SOON_S = 2 * SCRUB_AFTER_MS / 1000 };
+
+static const int64_t day_ns = DAY_S * 1000000000ll;
+
+/* Several segments of cam-1, sealed. */
+static struct stream *write_many(struct fixture *fixture, const char *ageing, uint64_t scrub_rate)
+{
+    struct fixture_writer writer;
+    struct stream *stream;
+
+    fault_start(fixture);
+    bad_sector.inode = 0;
+    fixture_stop(fixture);
+    fixture->options.ageing = ageing;
+    fixture->options.scrub_bytes_per_second = scrub_rate;
+    fixture_open(fixture);
+    stream = fixture_write(fixture, "cam-1", &writer, FRAMES);
+    stream_detach(stream, &writer.base);
+    fixture_wait_sealed(fixture, stream);
+    CHECK(stream->segment_count >= 3);
+    return stream;
+}
+
+/* --- scrub --- */
+
+/* The clock was a year ahead when the last pass ended, and is right now. */
+TEST(scrub_is_not_switched_off_by_a_pass_of_the_future)
+{
+    struct fixture fixture;
+    char path[600], text[200];
+
+    write_many(&fixture, NULL, 1 << 30);
+    fixture_stop(&fixture);
+    snprintf(path, sizeof path, "%s/scrub.json", fixture.root);
+    snprintf(text, sizeof text, "{ \"full_ns\": %lld, \"pass_ns\": 0, \"cursor_ns\": 0 }",
+             (long long)(clock_utc_ns() + 365 * day_ns));
+    CHECK_OK(file_write_durable(path, text, strlen(text), &fixture.st), fixture.st);
+    fixture_open(&fixture);
+    CLOCK_PASS_UNTIL(&fixture, SCRUB_SOON_S, fixture.store->scrub.read_bytes > 0);
+    CLOCK_PASS_UNTIL(&fixture, SCRUB_SOON_S,
+                     fixture.store->scrub.pass_ns == 0 && fixture.store->scrub.full_ns <= clock_utc_ns());
+    fixture_stop(&fixture);
+}
+
+/* No descriptor is left for the first segment: it is read when there are some, and the pass is whole. */
+TEST(scrub_reads_again_what_there_was_no_file_for)
+{
+    uint64_t bytes;
+
+    for (unsigned round = 0; round < 2; round++) {
+        struct fixture fixture;
+        struct scrub *scrub;
+
+        write_many(&fixture, NULL, 1 << 30);
+        scrub = &fixture.store->scrub;
+        plan_fault(FAULT_OPEN, EMFILE, 1, round);
+        scrub_begin(fixture.store);
+        CLOCK_PASS_UNTIL(&fixture, 2 * SCRUB_SOON_S, scrub->full_ns != 0 && scrub->job == NULL);
+        CHECK_EQ(fault.failed, round);
+        plan_fault(0, 0, 0, 0);
+        if (round == 1)
+            CHECK_EQ(scrub->read_bytes, bytes);
+        bytes = scrub->read_bytes;
+        fixture_stop(&fixture);
+        CHECK_OK(file_remove_tree(fixture.root, &fixture.st), fixture.st);
+    }
+}
+
+TEST_MAIN()
