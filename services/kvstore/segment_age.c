@@ -18,7 +18,7 @@
 #include "kvstore/stream_hold.h"
 #include "kvstore/stream_rival.h"
 
-enum { YIELD_MS = 5, AGAIN_MS = 1000 };
+enum { YIELD_MS = 5, AGAIN_MS = 1000, ROOM_WAIT_MS = 30 * 1000 };
 
 /* --- what it would make --- */
 
@@ -106,19 +106,25 @@ bool segment_age_is_naming(const struct store *store, const struct stream *strea
     return store->ages != NULL && store->ages->stream == stream && store->ages->step == AGE_NAMING;
 }
 
-void segment_age_submit(struct store *store, struct segment_age *age)
+static void push_last(struct store *store, struct segment_age *age)
 {
     struct segment_age **link = &store->ages;
 
     while (*link != NULL)
         link = &(*link)->next;
+    *link = age;
+    age->next = NULL;
+}
+
+void segment_age_submit(struct store *store, struct segment_age *age)
+{
     age->store = store;
     age->stream = age->segment->stream;
-    age->next = NULL;
     age->step = AGE_WAITING;
     age->ok = false;
+    age->waits_since_ns = 0;
     age->segment->reads++; /* its file stays */
-    *link = age;
+    push_last(store, age);
     segment_age_pump(store);
 }
 
@@ -183,18 +189,37 @@ static void give_up(struct segment_age *age, const struct status *why)
 
 /* --- beginning --- */
 
+/* The chunks of what is kept; those of the old file go when no question holds them. */
+static uint64_t index_bytes_of(const struct age_job *job)
+{
+    const struct index_part *index = &job->from->index;
+    uint64_t kept = 0;
+
+    for (uint64_t n = 0; n < index->frame_count; n++)
+        kept += age_fate_of(&job->transform, index_part_at(index, n)) == AGE_KEPT;
+    return (kept + INDEX_CHUNK_FRAMES - 1) / INDEX_CHUNK_FRAMES * index_chunk_bytes(&job->super.geometry);
+}
+
+static bool has_index_room(const struct segment_age *age, uint64_t bytes)
+{
+    const struct index_memory *memory = &age->store->index_memory;
+
+    return age->makes_room ? store_has_index_room(age->store, bytes)
+                           : memory->used_bytes + bytes <= memory->limit_bytes;
+}
+
 static bool reserve(struct segment_age *age)
 {
     struct store *store = age->store;
     const struct segment *segment = age->segment;
-    uint64_t bytes = segment_age_bytes(segment, &age->transform), index_bytes;
+    uint64_t bytes = segment_age_bytes(segment, &age->transform), index_bytes = index_bytes_of(age->job);
 
     if (age->takes_all && bytes < segment->disk_bytes)
         bytes = segment->disk_bytes;
     bytes = round_up(bytes, KV_PAGE_BYTES);
-    index_bytes = segment->index.chunk_count * index_chunk_bytes(&segment->super.geometry);
-    if (store->index_memory.used_bytes + index_bytes > store->index_memory.limit_bytes)
-        return status_fail(&age->st, STATUS_EXHAUSTED, "the index has no room for it");
+    if (!has_index_room(age, index_bytes))
+        return status_fail(&age->st, STATUS_EXHAUSTED, "it takes %llu bytes of the index, which has no room",
+                           (unsigned long long)index_bytes);
     if (!store_has_disk_room(store, bytes + STORE_FILE_SLACK_BYTES, age->makes_room))
         return status_fail(&age->st, STATUS_EXHAUSTED,
                            "it takes %llu bytes, and the disk's budget has no room",
@@ -238,6 +263,22 @@ static struct age_job *make_job(const struct segment_age *age)
     return job;
 }
 
+/* Old segments go for it meanwhile, as far as any may; those that wait behind it have their turn. */
+static void wait_for_room(struct segment_age *age)
+{
+    struct store *store = age->store;
+
+    if (age->waits_since_ns == 0)
+        age->waits_since_ns = clock_mono_ns();
+    if (!age->makes_room || clock_mono_ns() - age->waits_since_ns >= ROOM_WAIT_MS * 1000000ull) {
+        end(age);
+        return;
+    }
+    store->ages = age->next;
+    push_last(store, age);
+    again_in(store, store->ages->waits_since_ns == 0 ? YIELD_MS : AGAIN_MS);
+}
+
 static void begin(struct segment_age *age)
 {
     struct segment *segment = age->segment;
@@ -261,15 +302,13 @@ static void begin(struct segment_age *age)
     if (age->job == NULL) {
         status_fail(&age->st, STATUS_EXHAUSTED, "no memory to rewrite %s", segment->base);
     } else if (reserve(age)) {
+        age->waits_since_ns = 0;
         age->step = AGE_WRITING;
         return;
     }
     age_job_free(age->job, age->store->arena);
     age->job = NULL;
-    if (age->makes_room)
-        again_in(age->store, AGAIN_MS);
-    else
-        end(age);
+    wait_for_room(age);
 }
 
 /* --- the swap --- */

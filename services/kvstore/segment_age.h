@@ -37,7 +37,8 @@ struct segment_age {
     /* asked for */
     struct segment *segment; /* sealed, or failed; not leaving. If another is rewriting it: what that makes */
     struct segment_transform transform;
-    bool makes_room; /* without room others go for it, and it waits; else it fails */
+    bool
+        makes_room; /* without room old segments go for it, and it waits for half a minute; else it fails at once */
     void (*done)(struct segment_age *age);
     /* answered */
     bool ok;
@@ -53,7 +54,8 @@ struct segment_age {
     enum segment_age_step step;
     struct work work;
     uint64_t reserved_bytes, reserved_index_bytes;
-    bool takes_all; /* it is larger than planned: as much as the old file is reserved */
+    uint64_t waits_since_ns; /* for room; 0: it does not */
+    bool takes_all;          /* it is larger than planned: as much as the old file is reserved */
     bool is_running, is_cancelled;
 };
 
@@ -63,7 +65,7 @@ bool segment_age_is_due(const struct segment *segment, const struct kv_aged *age
 /* The most the new file can take, but for frames whose numbers are not finite. */
 uint64_t segment_age_bytes(const struct segment *segment, const struct segment_transform *transform);
 
-/* They go one after the other. done() may be called before this returns. */
+/* They go one after the other; those that wait for room are passed by. done() may be called before this returns. */
 void segment_age_submit(struct store *store, struct segment_age *age);
 bool segment_age_is_idle(const struct store *store);
 bool segment_age_is_of(const struct store *store, const struct stream *stream);

@@ -352,6 +352,50 @@ TEST(age_loses_nothing_to_one_wrong_read)
     fixture_stop(&fixture);
 }
 
+/* What is made of a segment is smaller: only that much of the index must be free. */
+TEST(age_needs_index_room_for_what_is_kept)
+{
+    const struct segment_transform quarter = { .aged = { .thin = 4 } };
+    struct fixture_writer writer;
+    struct fixture fixture;
+    struct stream *stream;
+
+    fixture_start(&fixture);
+    stream = write_sealed(&fixture, &writer, FRAMES);
+    CHECK_EQ(stream->segments[0]->index.chunk_count, 4);
+    fixture.store->index_memory.limit_bytes =
+        fixture.store->index_memory.used_bytes + index_chunk_bytes(&fixture_geometry);
+    age_all(&fixture, stream, &quarter);
+    check_counts(stream, FRAMES - FRAMES / 4);
+    CHECK(fixture.store->index_memory.used_bytes <= fixture.store->index_memory.limit_bytes);
+    fixture_stop(&fixture);
+}
+
+/* The index is full: the oldest segment goes for it, as it would for the disk. */
+TEST(age_that_makes_room_makes_it_in_the_index_too)
+{
+    struct ageing ageing = { .age = {
+                                 .transform = { .aged = { .bits = 8 } }, .makes_room = true, .done = aged } };
+    struct fixture_writer writer;
+    struct fixture fixture;
+    struct stream *stream;
+    uint64_t first;
+
+    fixture_start(&fixture);
+    stream = write_sealed(&fixture, &writer, 4 * FRAMES);
+    CHECK(stream->segment_count >= 3);
+    first = stream->segments[1]->super.first_seq;
+    fixture.store->index_memory.limit_bytes = fixture.store->index_memory.used_bytes;
+    ageing.age.segment = stream->segments[1];
+    segment_age_submit(fixture.store, &ageing.age);
+    FIXTURE_TURN_UNTIL(&fixture, ageing.came);
+    CHECK_OK(ageing.age.ok, ageing.age.st);
+    CHECK_EQ(stream->segments[0]->super.first_seq, first);
+    CHECK_EQ(fixture_read_layer(&fixture, stream, first - 1, 0), FRAME_EVICTED);
+    CHECK_EQ(fixture_read_layer(&fixture, stream, first, 0), FRAME_DERIVED);
+    fixture_stop(&fixture);
+}
+
 /* Each call of a rewriting fails in turn: the segment is as it was or as it was to be, and so after a restart. */
 TEST(age_survives_every_failing_call)
 {

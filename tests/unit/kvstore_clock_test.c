@@ -71,4 +71,51 @@ TEST(scrub_reads_again_what_there_was_no_file_for)
     }
 }
 
+/* --- rewriting --- */
+
+struct ageing {
+    struct segment_age age;
+    bool came;
+};
+
+static void aged(struct segment_age *age)
+{
+    container_of(age, struct ageing, age)->came = true;
+}
+
+/* The index has room for the second, and never for the first: nothing may go for it. */
+TEST(age_without_room_holds_nobody_up_and_ends)
+{
+    struct ageing large = { .age = {
+                                .transform = { .aged = { .bits = 8 } }, .makes_room = true, .done = aged } };
+    struct ageing small = large;
+    struct fixture_writer writers[2];
+    struct stream *streams[2];
+    struct fixture fixture;
+
+    fault_start(&fixture);
+    for (int i = 0; i < 2; i++) {
+        streams[i] = fixture_write(&fixture, i == 0 ? "cam-1" : "cam-2", &writers[i], i == 0 ? 40 : 4);
+        stream_detach(streams[i], &writers[i].base);
+        fixture_wait_sealed(&fixture, streams[i]);
+        CHECK_EQ(streams[i]->segment_count, 1);
+    }
+    fixture.store->index_memory.limit_bytes =
+        fixture.store->index_memory.used_bytes + index_chunk_bytes(&fixture_geometry);
+    fixture.store->remove_at_ns = UINT64_MAX;
+    large.age.segment = streams[0]->segments[0];
+    small.age.segment = streams[1]->segments[0];
+    segment_age_submit(fixture.store, &large.age);
+    segment_age_submit(fixture.store, &small.age);
+    FIXTURE_TURN_UNTIL(&fixture, small.came);
+    CHECK_OK(small.age.ok, small.age.st);
+    CHECK(!large.came);
+    CLOCK_PASS_UNTIL(&fixture, 60, large.came);
+    CHECK(!large.age.ok);
+    CHECK_EQ(large.age.st.code, STATUS_EXHAUSTED);
+    CHECK_HAS(large.age.st.text, "the index");
+    fixture_check_all(&fixture, streams[0], 0, 40);
+    fixture_stop(&fixture);
+}
+
 TEST_MAIN()
