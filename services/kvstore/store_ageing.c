@@ -13,6 +13,7 @@ enum {
     BLOCKED_LOOKS = 10,
     AGAIN_S = 10,
     AGAIN_S_MAX = 640,
+    BACK_S = 60, /* a step back by less delays nothing that matters */
 };
 
 static bool is_pressed(const struct store *store)
@@ -26,6 +27,36 @@ const struct ageing_class *store_class_of(const struct stream *stream)
     const struct ageing_class *class = ageing_policy_find(policy, stream->definition.class);
 
     return class != NULL ? class : ageing_policy_find(policy, "");
+}
+
+/* It went ahead and came back, or went back by itself: what is due is due at another time. */
+static void believe_utc(struct store_ageing *ageing, int64_t offset_ns)
+{
+    if (ageing->is_utc_ahead)
+        log_warn(NULL, "clock_back", "UTC is as before its step; frames age by it again");
+    if (offset_ns < ageing->utc_offset_ns - BACK_S * 1000000000ll)
+        ageing->quiet_until_ns[0] = ageing->quiet_until_ns[1] = 0;
+    ageing->is_utc_ahead = false;
+    ageing->utc_offset_ns = offset_ns;
+}
+
+static int64_t now_ns_of(struct store *store)
+{
+    struct store_ageing *ageing = &store->ageing_state;
+    int64_t boot_ns = clock_boot_ns(), offset_ns = clock_utc_ns() - boot_ns;
+    int64_t step_ns = offset_ns - ageing->utc_offset_ns;
+
+    if (ageing->utc_offset_ns == 0 || step_ns <= STORE_CLOCK_STEP_S * 1000000000ll) {
+        believe_utc(ageing, offset_ns);
+    } else if (!ageing->is_utc_ahead) {
+        ageing->is_utc_ahead = true;
+        log_error(
+            NULL, "clock_stepped_ahead",
+            "UTC went ahead by %lld s at once; frames age by the steady clock until it comes back, or, if it is "
+            "right, until the store is started again",
+            (long long)(step_ns / 1000000000));
+    }
+    return boot_ns + ageing->utc_offset_ns;
 }
 
 /* Since when it is as old as it is. */
@@ -125,7 +156,7 @@ static uint64_t look_ms(const struct store *store)
 static bool age_oldest(struct store *store, uint32_t further)
 {
     int64_t *quiet_until_ns = &store->ageing_state.quiet_until_ns[further];
-    int64_t now_ns = clock_utc_ns(), next_ns = INT64_MAX;
+    int64_t now_ns = now_ns_of(store), next_ns = INT64_MAX;
 
     if (now_ns < *quiet_until_ns)
         return false;
@@ -147,7 +178,7 @@ void store_ageing_add(struct store *store, const struct segment *segment)
 {
     for (uint32_t further = 0; further < 2; further++) {
         int64_t *quiet_until_ns = &store->ageing_state.quiet_until_ns[further];
-        int64_t at_ns = due_ns(segment, clock_utc_ns(), further);
+        int64_t at_ns = due_ns(segment, now_ns_of(store), further);
 
         if (at_ns < *quiet_until_ns)
             *quiet_until_ns = at_ns;

@@ -9,6 +9,10 @@
  * a segment that is added says so for itself. What is due and cannot be done (held, being removed) is looked at again
  * after BLOCKED_LOOKS.
  *
+ * Ages follow from UTC as long as it goes as the clock goes that nobody sets. When UTC steps ahead of that by more than
+ * STORE_CLOCK_STEP_S it is not believed: that is logged, and segments age by the steady clock until UTC has come back or the
+ * store is started again. A step back is believed: nothing goes for it. At start there is nothing to hold UTC against.
+ *
  * Owner:  the store. Thread: loop. */
 #ifndef REELKV_KVSTORE_STORE_AGEING_H
 #define REELKV_KVSTORE_STORE_AGEING_H
@@ -17,12 +21,14 @@
 #include "kvstore/segment_age.h"
 #include "loop/loop.h"
 
-enum { STORE_PRESSED_PERCENT = 80 };
+enum { STORE_PRESSED_PERCENT = 80, STORE_CLOCK_STEP_S = 3600 };
 
 struct store_ageing {
     struct ageing_policy policy;
     struct segment_age age;
     struct loop_timer timer;
+    int64_t utc_offset_ns;     /* of believed UTC to clock_boot_ns(); 0: not known yet */
+    bool is_utc_ahead;         /* it is not believed now */
     int64_t quiet_until_ns[2]; /* UTC; nothing is due before, as its age says, and one step further */
     uint64_t rewritten_segments;
     /* how far back, when everything goes on as it does: asked for often, found now and then */

@@ -71,6 +71,64 @@ TEST(scrub_reads_again_what_there_was_no_file_for)
     }
 }
 
+/* --- ageing --- */
+
+static bool are_thinned(const struct stream *stream)
+{
+    for (uint32_t i = 0; i < stream->segment_count; i++)
+        if (stream->segments[i]->super.aged.thin != 2)
+            return false;
+    return stream->segment_count > 0;
+}
+
+/* UTC is a year ahead at once: nothing goes, and what is due by the steady clock goes then. When it comes back it is believed;
+ * and so it is at a start, whatever it says. */
+TEST(ageing_does_not_follow_a_clock_that_steps_ahead)
+{
+    struct fixture fixture;
+    struct stream *stream;
+
+    write_many(&fixture, "default=full:10d,thin/2:20d,keys:30d", 0);
+    stream = store_find(fixture.store, "default", "cam-1");
+    clock_pass(&fixture, 1000);
+    utc_ahead_ns += 365 * day_ns;
+    for (int i = 0; i < 60; i++)
+        clock_pass(&fixture, 1000);
+    CHECK_EQ(fixture.store->ageing_state.rewritten_segments, 0);
+    fixture_check_all(&fixture, stream, 0, FRAMES);
+    clock_pass(&fixture, 11 * DAY_S * 1000ull);
+    CLOCK_PASS_UNTIL(&fixture, 60, are_thinned(stream));
+    utc_ahead_ns -= 365 * day_ns;
+    for (int i = 0; i < 60; i++)
+        clock_pass(&fixture, 1000);
+    CHECK(are_thinned(stream));
+    CHECK_EQ(fixture_read_layer(&fixture, stream, 0, 0), FRAME_OK);
+    fixture_stop(&fixture);
+    utc_ahead_ns += 365 * day_ns;
+    fixture_open(&fixture);
+    stream = store_find(fixture.store, "default", "cam-1");
+    CLOCK_PASS_UNTIL(&fixture, 60, stream->segment_count == 0);
+    fixture_stop(&fixture);
+}
+
+/* What would be looked at again in ten seconds, by a clock that was half a day ahead, is looked at again in ten seconds. */
+TEST(ageing_goes_on_when_the_clock_goes_back)
+{
+    struct fixture fixture;
+    struct stream *stream = write_many(&fixture, "default=full:10d,thin/2:20d", 0);
+    const int64_t *quiet_until_ns = fixture.store->ageing_state.quiet_until_ns;
+
+    /* as if it could not be rewritten when it was due */
+    stream->segments[0]->age_not_before_ns = clock_mono_ns() + (11ull * DAY_S + 120) * 1000000000ull;
+    clock_pass(&fixture, 11 * DAY_S * 1000ull);
+    CLOCK_PASS_UNTIL(&fixture, 100,
+                     stream_last_segment(stream)->super.aged.thin == 2 && *quiet_until_ns > clock_utc_ns());
+    CHECK(*quiet_until_ns < clock_utc_ns() + day_ns && !are_thinned(stream));
+    utc_ahead_ns -= day_ns / 2;
+    CLOCK_PASS_UNTIL(&fixture, 300, are_thinned(stream));
+    fixture_stop(&fixture);
+}
+
 /* --- rewriting --- */
 
 struct ageing {
