@@ -17,7 +17,6 @@ struct prefetch {
     struct rpc_call *call;
     struct prefetch *next;
     uint64_t ticket;
-    struct view *view;
     struct read_ahead ahead;
     struct loop_timer deadline_timer;
     uint64_t wanted, there, refused;
@@ -70,7 +69,6 @@ static void on_end(struct rpc_call *call, void *user)
     }
     loop_timer_stop(&prefetch->deadline_timer);
     read_ahead_drop(&prefetch->ahead);
-    view_unref(prefetch->view);
     free(prefetch);
 }
 
@@ -79,11 +77,11 @@ static void deadline_passed(struct loop_timer *timer)
     rpc_call_finish(container_of(timer, struct prefetch, deadline_timer)->call, NULL);
 }
 
-static void add_frame(struct prefetch *prefetch, const Reelkv__V1__FrameRef *ref, uint32_t first,
-                      uint32_t end)
+static void add_frame(struct prefetch *prefetch, const struct view *view, const Reelkv__V1__FrameRef *ref,
+                      uint32_t first, uint32_t end)
 {
     enum stream_absence absence;
-    struct index_frame *frame = view_find(prefetch->view, ref->stream, ref->seq, &absence);
+    struct index_frame *frame = view_find(view, ref->stream, ref->seq, &absence);
 
     for (uint32_t layer = first; frame != NULL && layer < end; layer++) {
         enum read_ahead_answer answer = read_ahead_add(&prefetch->ahead, frame, layer);
@@ -94,9 +92,26 @@ static void add_frame(struct prefetch *prefetch, const Reelkv__V1__FrameRef *ref
     }
 }
 
+static bool add_frames(struct prefetch *prefetch, const struct view *view,
+                       const Reelkv__V1__PrefetchRequest *request, struct status *st)
+{
+    uint32_t layers = view->has_shape ? view->geometry.layers : 0, end;
+
+    if (view->has_shape &&
+        (request->first_layer >= layers || request->layers > layers - request->first_layer))
+        return status_fail(st, STATUS_INVALID, "layers %u + %u; the model has %u", request->first_layer,
+                           request->layers, layers);
+    end = request->layers == 0 ? layers : request->first_layer + request->layers;
+    for (size_t i = 0; i < request->n_frames; i++)
+        add_frame(prefetch, view, request->frames[i], request->first_layer, end);
+    return true;
+}
+
 static bool start(struct prefetch *prefetch, const Reelkv__V1__PrefetchRequest *request, struct status *st)
 {
-    uint32_t deadline_ms = request->deadline_ms == 0 ? DEADLINE_MS : request->deadline_ms, layers, end;
+    uint32_t deadline_ms = request->deadline_ms == 0 ? DEADLINE_MS : request->deadline_ms;
+    struct view *view;
+    bool ok;
 
     if (request->n_frames > LIMIT_TOP_BLOCKS || deadline_ms > DEADLINE_MAX_MS)
         return status_fail(st, STATUS_INVALID, "%zu frames for %u ms; at most %d for %d ms",
@@ -107,16 +122,12 @@ static bool start(struct prefetch *prefetch, const Reelkv__V1__PrefetchRequest *
         st->retry_after_ms = RETRY_AFTER_MS;
         return false;
     }
-    if (!kvstore_make_view(prefetch->kvstore, request->view, false, &prefetch->view, st))
+    if (!kvstore_make_view(prefetch->kvstore, request->view, false, &view, st))
         return false;
-    layers = prefetch->view->has_shape ? prefetch->view->geometry.layers : 0;
-    if (prefetch->view->has_shape &&
-        (request->first_layer >= layers || request->layers > layers - request->first_layer))
-        return status_fail(st, STATUS_INVALID, "layers %u + %u; the model has %u", request->first_layer,
-                           request->layers, layers);
-    end = request->layers == 0 ? layers : request->first_layer + request->layers;
-    for (size_t i = 0; i < request->n_frames; i++)
-        add_frame(prefetch, request->frames[i], request->first_layer, end);
+    ok = add_frames(prefetch, view, request, st);
+    view_unref(view); /* what is to be read holds its own */
+    if (!ok)
+        return false;
     loop_timer_start(prefetch->kvstore->loop, &prefetch->deadline_timer, deadline_ms, deadline_passed);
     return true;
 }

@@ -12,16 +12,16 @@
 
 /* --- what becomes of what --- */
 
-static bool is_forgotten(const struct segment_transform *transform, uint64_t seq, int64_t from_ns,
+static bool is_forgotten(const struct segment_transform *transform, uint64_t end_seq, int64_t from_ns,
                          int64_t to_ns)
 {
-    return transform->forgets && seq < transform->below_seq && from_ns >= transform->from_ns &&
+    return transform->forgets && end_seq <= transform->below_seq && from_ns >= transform->from_ns &&
            to_ns < transform->to_ns;
 }
 
 enum age_fate age_fate_of(const struct segment_transform *transform, const struct index_frame *frame)
 {
-    if (is_forgotten(transform, frame->seq, frame->pts_ns, frame->pts_ns))
+    if (is_forgotten(transform, frame->seq + 1, frame->pts_ns, frame->pts_ns))
         return AGE_FORGOTTEN;
     return transform->aged.thin > 1 && frame->seq % transform->aged.thin != 0 ? AGE_THINNED : AGE_KEPT;
 }
@@ -325,7 +325,7 @@ static bool rewrite_frame(struct age_job *job, const struct index_frame *frame, 
 /* An end has no numbers that a tombstone could stand for: it keeps its place, and loses its words. */
 static bool rewrite_mark(struct age_job *job, const struct segment_mark *mark)
 {
-    bool goes = is_forgotten(&job->transform, mark->seq, mark->pts_ns, mark->end_pts_ns);
+    bool goes = is_forgotten(&job->transform, mark->end_seq, mark->pts_ns, mark->end_pts_ns);
     const char *note = mark->note == NULL ? "" : mark->note;
 
     if (mark->is_damaged)

@@ -216,14 +216,16 @@ static uint32_t waiting_notes(const struct stream *stream)
     return count;
 }
 
-/* A GAP that goes on where the last record ended, for the same reason, needs none of its own. */
+/* A GAP that goes on where the last record ended, for the same reason, needs none of its own: but one that is being
+ * forgotten. */
 static bool extend_gap(struct stream *stream, const struct kv_record *record, const char *note)
 {
     struct segment *last = stream_last_segment(stream);
     char text[KV_NOTE_BYTES_MAX];
     size_t bytes = stream_copy_text(text, sizeof text, note);
 
-    if (last == NULL || last->super.epoch != stream->epoch || !segment_extend_gap(last, record, text, bytes))
+    if (last == NULL || last->super.epoch != stream->epoch || stream_forgets_below(stream, record->seq) ||
+        !segment_extend_gap(last, record, text, bytes))
         return false;
     stream->next_seq = record->end_seq;
     return true;

@@ -53,6 +53,14 @@ static struct forget_receipt *newest(struct stream_forgets *forgets)
     return &forgets->list[forgets->count - 1];
 }
 
+bool stream_forgets_below(const struct stream *stream, uint64_t seq)
+{
+    const struct stream_forgets *forgets = stream->forgets;
+
+    return forgets != NULL && forgets->is_pending && !forgets->is_refused &&
+           forgets->list[forgets->count - 1].next_seq == seq;
+}
+
 bool stream_is_being_forgotten(const struct stream *stream, int64_t from_ns, int64_t to_ns)
 {
     struct stream_forgets *forgets = stream->forgets;
@@ -157,9 +165,9 @@ bool stream_forget_load(struct stream *stream, struct status *st)
 
 /* --- what is to go --- */
 
-static bool is_in(const struct forget_receipt *receipt, uint64_t seq, int64_t from_ns, int64_t to_ns)
+static bool is_in(const struct forget_receipt *receipt, uint64_t end_seq, int64_t from_ns, int64_t to_ns)
 {
-    return seq < receipt->next_seq && from_ns >= receipt->from_ns && to_ns < receipt->to_ns;
+    return end_seq <= receipt->next_seq && from_ns >= receipt->from_ns && to_ns < receipt->to_ns;
 }
 
 /* Words of a mark, or bytes that were found damaged: a tombstone has neither. */
@@ -168,7 +176,7 @@ static bool mark_goes(const struct forget_receipt *receipt, const struct segment
     if (mark->is_damaged)
         return mark->type != KV_RECORD_TOMBSTONE && mark->pts_ns < receipt->to_ns &&
                mark->end_pts_ns >= receipt->from_ns;
-    if (!is_in(receipt, mark->seq, mark->pts_ns, mark->end_pts_ns))
+    if (!is_in(receipt, mark->end_seq, mark->pts_ns, mark->end_pts_ns))
         return false;
     if (mark->type == KV_RECORD_EVENT)
         return mark->note != NULL;
@@ -202,7 +210,7 @@ static void mark_gone(const struct forget_receipt *receipt, const struct index_p
         for (uint32_t i = 0; i < chunk->count; i++) {
             struct index_frame *frame = &chunk->frames[i];
 
-            frame->is_forgotten = is_in(receipt, frame->seq, frame->pts_ns, frame->pts_ns);
+            frame->is_forgotten = is_in(receipt, frame->seq + 1, frame->pts_ns, frame->pts_ns);
         }
         index_chunk_judge(chunk);
     }
@@ -220,7 +228,7 @@ static void mark_frames(struct stream_forgets *forgets, bool counts)
         for (uint64_t n = 0; meets(receipt, segment) && n < segment->index.frame_count; n++) {
             struct index_frame *frame = index_part_at(&segment->index, n);
 
-            if (!is_in(receipt, frame->seq, frame->pts_ns, frame->pts_ns))
+            if (!is_in(receipt, frame->seq + 1, frame->pts_ns, frame->pts_ns))
                 continue;
             index_frame_forget(frame);
             receipt->frames += counts;
@@ -347,9 +355,12 @@ static void received(void *user, struct stream *stream, const struct status *fai
         done(forgets->user, stream, NULL);
 }
 
+/* Also when the stream's folder could not be removed as a whole: nothing is written to it any more. */
 static bool is_over(const struct stream_forgets *forgets)
 {
-    return !forgets->is_pending || forgets->stream->deletion != NULL || forgets->stream->store->is_closing;
+    const struct stream *stream = forgets->stream;
+
+    return !forgets->is_pending || stream->deletion != NULL || !stream->is_ready || stream->store->is_closing;
 }
 
 /* --- the intent --- */

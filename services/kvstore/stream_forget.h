@@ -50,6 +50,9 @@ const struct forget_receipt *stream_receipt_at(const struct stream *stream, uint
 
 /* --- inside the core --- */
 
+/* One is under way that takes what comes before this number: nothing that is written goes on over it. */
+bool stream_forgets_below(const struct stream *stream, uint64_t seq);
+
 /* At start, before the stream is the store's; a missing file is none. */
 bool stream_forget_load(struct stream *stream, struct status *st);
 void stream_forget_resume(struct stream *stream); /* once it is loaded: what was under way */
