@@ -91,6 +91,12 @@ void scene_hear_retention(struct scene_cast *cast, const struct stream *stream)
     }
 }
 
+static void cut_sometimes(const struct scene *scene)
+{
+    if (scene->is_cut && sim_chance(sim_random(), 25))
+        sim_disk_crash_at(1);
+}
+
 /* Takes note of what the store said while the power was on. */
 static void hear(struct scene *scene)
 {
@@ -108,6 +114,7 @@ static void hear(struct scene *scene)
         }
         if (cast->is_removing && cast->removed.came) {
             check_answer(&cast->removed);
+            cut_sometimes(scene);
             if (cast->removed.ok)
                 scene_forget(cast); /* else it stays as it is until the store starts again */
         }
@@ -120,6 +127,8 @@ static void hear(struct scene *scene)
             if (cast->opened.ok)
                 cast->epoch = stream->epoch;
         }
+        if (cast->is_holding && cast->held.came)
+            cut_sometimes(scene); /* what was acked just now is there all the same */
         scene_hear_retention(cast, stream);
         if (!scene->is_unread) /* else it counts what is taken, and may not be there */
             cast->durable_seq = stream_durable_seq(stream);

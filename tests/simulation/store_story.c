@@ -157,10 +157,11 @@ static void leave_writers(struct scene *scene)
     }
 }
 
-/* The store ended in order: what it was told is durable (but of a stream that was to go), what it was asked is done. */
+/* The store ended in order: what it was told is durable (but of a stream that was to go, and where a call failed: then the disk
+ * may have taken nothing any more), what it was asked is done. */
 static void hear_the_end(struct scene_cast *cast, bool is_unread)
 {
-    if (!cast->is_removing && !is_unread)
+    if (!cast->is_removing && !is_unread && !scene_has_failures())
         cast->durable_seq = cast->next_seq;
     cast->is_defined |= cast->is_defining && cast->defined.ok;
     cast->may_be_there |= cast->is_defining && !cast->defined.ok;
