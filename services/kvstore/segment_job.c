@@ -59,6 +59,14 @@ static bool start_file(const struct file_ops *disk, int fd, const struct kv_supe
     return ok;
 }
 
+/* As far as the disk says: an earlier try may have left it. */
+static bool is_there(const struct file_ops *disk, const char *path)
+{
+    struct stat info;
+
+    return disk->lstat(path, &info) == 0 || errno != ENOENT;
+}
+
 int segment_job_create(const struct file_ops *disk, const char *base, const struct kv_super *super,
                        uint64_t capacity, uint64_t *taken_p, struct status *st)
 {
@@ -68,12 +76,15 @@ int segment_job_create(const struct file_ops *disk, const char *base, const stru
     segment_folder_of(base, folder);
     segment_folder_of(folder, parent);
     *taken_p = 0;
-    if (!path_of(base, ".open", path, st) || !file_make_folders_on(disk, folder, st) ||
-        !file_sync_folder_on(disk, parent, st))
+    if (!path_of(base, ".open", path, st))
         return -1;
-    fd = disk_open(disk, path, O_RDWR | O_CREAT | O_TRUNC, st);
-    if (fd < 0)
+    fd = file_make_folders_on(disk, folder, st) && file_sync_folder_on(disk, parent, st)
+             ? disk_open(disk, path, O_RDWR | O_CREAT | O_TRUNC, st)
+             : -1;
+    if (fd < 0) {
+        *taken_p = is_there(disk, path) ? capacity : 0;
         return -1;
+    }
     if (start_file(disk, fd, super, capacity, st) && disk_taken(disk, fd, taken_p, st) &&
         file_sync_folder_on(disk, folder, st))
         return fd;
