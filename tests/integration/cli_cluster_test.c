@@ -455,6 +455,7 @@ TEST(a_damaged_definition_is_told_whole)
     CHECK_EQ(VERB(&value, "doctor"), 1);
     json_free(value);
     CHECK_EQ(VERB(&value, "cam", "add", "gate", "udp://127.0.0.1:9"), 5);
+    json_free(value);
     CHECK_EQ(process_stop(&up, SIGTERM, VERB_MS), 0);
 
     snprintf(away, sizeof away, "%s/away", test_folder());
