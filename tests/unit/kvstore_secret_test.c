@@ -44,6 +44,16 @@ static bool is_between(const struct sample *sample, const uint8_t *from, const u
     return false;
 }
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+/* Of a process whose memory has a shadow that is larger than any machine: the store's own part alone. */
+static bool is_in_process(const struct sample *sample)
+{
+    const struct kv_pool *pool = ram_arena_pool(fixture.store->arena);
+    const uint8_t *bytes = kv_pool_base(pool);
+
+    return is_between(sample, bytes, bytes + kv_pool_bytes(pool));
+}
+#else
 /* Everything that the process may write to. */
 static bool is_in_process(const struct sample *sample)
 {
@@ -61,6 +71,7 @@ static bool is_in_process(const struct sample *sample)
     fclose(maps);
     return found;
 }
+#endif
 
 static void check_nowhere(uint64_t from, uint64_t to, uint64_t step)
 {
