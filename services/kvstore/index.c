@@ -233,7 +233,7 @@ struct index_frame *index_part_at(const struct index_part *part, uint64_t n)
     return &part->chunks[n / INDEX_CHUNK_FRAMES]->frames[n % INDEX_CHUNK_FRAMES];
 }
 
-struct index_frame *index_part_find(const struct index_part *part, uint64_t seq)
+uint64_t index_part_place(const struct index_part *part, uint64_t seq)
 {
     uint64_t low = 0, high = part->frame_count;
 
@@ -245,9 +245,16 @@ struct index_frame *index_part_find(const struct index_part *part, uint64_t seq)
         else
             high = middle;
     }
-    if (low == part->frame_count || index_part_at(part, low)->seq != seq)
+    return low;
+}
+
+struct index_frame *index_part_find(const struct index_part *part, uint64_t seq)
+{
+    uint64_t place = index_part_place(part, seq);
+
+    if (place == part->frame_count || index_part_at(part, place)->seq != seq)
         return NULL;
-    return index_part_at(part, low);
+    return index_part_at(part, place);
 }
 
 static void drop_copy(const struct index_frame *frame, struct ram_slot **owner, struct ram_arena *arena)

@@ -105,6 +105,9 @@ void index_frame_fill(const struct index_frame *frame, const struct kv_super *su
 /* The n-th frame of the part. */
 struct index_frame *index_part_at(const struct index_part *part, uint64_t n);
 
+/* The place of the first frame whose number is not below this one; frame_count: there is none. */
+uint64_t index_part_place(const struct index_part *part, uint64_t seq);
+
 /* The frame with this number, or NULL. Frames are in the order of their numbers. */
 struct index_frame *index_part_find(const struct index_part *part, uint64_t seq);
 

@@ -126,28 +126,12 @@ static void job_run(struct work *work)
 static void wait_for(struct store *store, uint64_t ms);
 static void next(struct store *store);
 
-/* The place of the first frame whose number is not below this one. */
-static uint64_t first_frame(const struct index_part *index, uint64_t seq)
-{
-    uint64_t low = 0, high = index->frame_count;
-
-    while (low < high) {
-        uint64_t middle = low + (high - low) / 2;
-
-        if (index_part_at(index, middle)->seq < seq)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low;
-}
-
 /* A gap's range has more numbers than anybody could count. */
 static void quarantine(struct segment *segment, const struct scrub_range *range)
 {
     const struct index_part *index = &segment->index;
 
-    for (uint64_t n = first_frame(index, range->from_seq); n < index->frame_count; n++) {
+    for (uint64_t n = index_part_place(index, range->from_seq); n < index->frame_count; n++) {
         struct index_frame *frame = index_part_at(index, n);
 
         if (frame->seq >= range->to_seq)
