@@ -272,13 +272,15 @@ static void call_send(struct rpc_call *call)
     grpc_op ops[3];
     size_t count = 0;
 
-    if (call->sending || call->over || (buffer == NULL && !last && !call->initial_wanted))
+    if (call->corks > 0 || call->sending || call->over || (buffer == NULL && !last && !call->initial_wanted))
         return;
     if (!call->initial_sent)
         ops[count++] = op_initial(call);
     call->initial_wanted = false;
     if (buffer != NULL) {
         ops[count] = (grpc_op){ .op = GRPC_OP_SEND_MESSAGE };
+        if (call->outbox.count > 1) /* the next one goes with it */
+            ops[count].flags = GRPC_WRITE_BUFFER_HINT;
         ops[count++].data.send_message.send_message = buffer;
     }
     if (last)
@@ -315,6 +317,18 @@ bool rpc_call_write(struct rpc_call *call, const ProtobufCMessage *message,
     call->filled = !rpc_outbox_has_room(&call->outbox);
     call_send(call);
     return true;
+}
+
+void rpc_call_cork(struct rpc_call *call)
+{
+    call->corks++;
+}
+
+void rpc_call_uncork(struct rpc_call *call)
+{
+    REQUIRE(call->corks > 0);
+    if (--call->corks == 0)
+        call_send(call);
 }
 
 void rpc_call_on_writable(struct rpc_call *call, void (*on_writable)(struct rpc_call *call, void *user))

@@ -40,6 +40,10 @@ bool rpc_call_write(struct rpc_call *call, const ProtobufCMessage *message,
 bool rpc_call_can_write(const struct rpc_call *call);
 void rpc_call_on_writable(struct rpc_call *call, void (*on_writable)(struct rpc_call *call, void *user));
 
+/* What is written between the two leaves together afterwards. Pairs may stand in each other; the outer one counts. */
+void rpc_call_cork(struct rpc_call *call);
+void rpc_call_uncork(struct rpc_call *call);
+
 /* The end: everything written is sent, then the status (NULL: OK). Once; later ones and those on a call that
  * is over do nothing. rpc_call_reply() is write and finish in one, for unary and client-stream calls; the
  * attachment is released also when the call is over. */

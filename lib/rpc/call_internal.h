@@ -39,6 +39,7 @@ struct rpc_call {
     void (*on_end)(struct rpc_call *call, void *user);
 
     struct rpc_outbox outbox;
+    uint32_t corks; /* above 0: what is written waits */
     bool reading, sending, sending_message, sending_status;
     bool initial_wanted, initial_sent;
     bool filled; /* a write took the last room: on_writable is owed */

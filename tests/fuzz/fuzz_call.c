@@ -184,6 +184,17 @@ bool rpc_call_can_write(const struct rpc_call *call)
     return !call->is_over && !call->is_writable_due;
 }
 
+/* What is written is shown at once. */
+void rpc_call_cork(struct rpc_call *call)
+{
+    (void)call;
+}
+
+void rpc_call_uncork(struct rpc_call *call)
+{
+    (void)call;
+}
+
 bool rpc_call_write(struct rpc_call *call, const ProtobufCMessage *message,
                     const struct rpc_attachment *attachment)
 {

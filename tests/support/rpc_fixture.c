@@ -208,6 +208,7 @@ static void send_on(struct rpc_call *call, void *user)
     struct sending *sending = user;
     struct rpc_attachment attachment = { sending->data, sending->len, payload_back, sending };
 
+    rpc_call_cork(call);
     while (sending->left > 0 && sending->send_one(call, sending, &attachment)) {
         atomic_fetch_add(&sending->fixture->writes, 1);
         sending->out++;
@@ -216,6 +217,7 @@ static void send_on(struct rpc_call *call, void *user)
     }
     if (sending->left == 0)
         rpc_call_finish(call, NULL);
+    rpc_call_uncork(call);
 }
 
 static void sending_ended(struct rpc_call *call, void *user)
