@@ -14,8 +14,12 @@
 #include "base/name.h"
 #include "base/require.h"
 #include "kv/history.h"
+#include "kv/hold_list.h"
+#include "kv/receipt_list.h"
+#include "kv/scrub_state.h"
+#include "kv/stream_state.h"
 
-enum { SMALL_FILE_BYTES_MAX = 64 << 10, LINE_BYTES = 256, NAMES_BYTES = 512 };
+enum { LINE_BYTES = 256, NAMES_BYTES = 512 };
 
 struct span {
     uint64_t from, to; /* exclusive */
@@ -233,7 +237,7 @@ static bool check_files(struct fsck *fsck, const char *folder, uint64_t epoch, s
     return ok;
 }
 
-static bool check_epochs(struct fsck *fsck, const char *folder, uint32_t *count_p, struct status *st)
+static bool check_epochs(struct fsck *fsck, const char *folder, struct status *st)
 {
     struct file_names names;
     char path[PATH_MAX];
@@ -244,7 +248,6 @@ static bool check_epochs(struct fsck *fsck, const char *folder, uint32_t *count_
 
         if (!kv_epoch_name_get(&epoch, names.list[i]))
             continue;
-        ++*count_p;
         join(path, folder, names.list[i]);
         ok = check_files(fsck, path, epoch, st);
     }
@@ -252,59 +255,44 @@ static bool check_epochs(struct fsck *fsck, const char *folder, uint32_t *count_
     return ok;
 }
 
-/* stream.json: what a store needs of it to start. */
-static bool read_definition(struct fsck_stream *stream, const struct json *object, struct status *st)
+/* What a start of the store sets a camera aside for is damage; what it cannot read, it stops at. */
+static void check_read(struct fsck *fsck, const char *path, bool is_read, const struct status *why)
 {
-    const char *ns, *name, *text;
-    uint64_t number;
-    double fps;
+    bool is_damage =
+        why->code == STATUS_NOT_FOUND || why->code == STATUS_DATA_LOSS || why->code == STATUS_INVALID;
+    const struct kv_finding finding = { .kind = is_damage ? KV_FOUND_DAMAGE : KV_FOUND_UNREAD };
 
-    if (!json_read_str(object, "namespace", &ns, st) || !json_read_str(object, "name", &name, st) ||
-        !json_read_str(object, "source", &text, st) || !json_read_str(object, "kind", &text, st) ||
-        !json_read_f64(object, "sample_fps", &fps, st) || !json_read_u64(object, "epoch", &number, st))
-        return false;
-    if (json_get(object, "next_seq") != NULL && !json_read_u64(object, "next_seq", &stream->next_seq, st))
-        return false;
-    return (strcmp(ns, stream->ns) == 0 && strcmp(name, stream->name) == 0) ||
-           status_fail(st, STATUS_DATA_LOSS, "it is of camera %s of namespace %s", name, ns);
+    if (!is_read)
+        tell_of(fsck, path, finding, "%s", why->text);
 }
 
-static bool has_small_files(const struct fsck_stream *stream)
-{
-    return has_part(stream->folder, "history.json") || has_part(stream->folder, "holds.json") ||
-           has_part(stream->folder, "forget.json");
-}
-
-/* A camera that was being defined when its store was killed has neither definition nor files. */
-static void check_definition(struct fsck *fsck, uint32_t epochs)
+/* One that may be missing. */
+static void check_optional(struct fsck *fsck, const char *folder, const char *name, bool is_read,
+                           const struct status *why)
 {
     char path[PATH_MAX];
-    struct json *object;
-    struct status st;
-
-    join(path, fsck->stream->folder, "stream.json");
-    object = checked_json_read(&file_system, path, SMALL_FILE_BYTES_MAX, "namespace", &st);
-    if ((object != NULL && read_definition(fsck->stream, object, &st)) ||
-        (object == NULL && st.code == STATUS_NOT_FOUND && epochs == 0 && !has_small_files(fsck->stream))) {
-        json_free(object);
-        return;
-    }
-    tell_of(fsck, path, damage, "%s", st.text);
-    json_free(object);
-}
-
-/* Another small file; a missing one is fine. */
-static void check_json(struct fsck *fsck, const char *folder, const char *name, const char *first_of_old)
-{
-    char path[PATH_MAX];
-    struct json *object;
-    struct status st;
 
     join(path, folder, name);
-    object = checked_json_read(&file_system, path, SMALL_FILE_BYTES_MAX, first_of_old, &st);
-    if (object == NULL && st.code != STATUS_NOT_FOUND)
-        tell_of(fsck, path, damage, "%s", st.text);
-    json_free(object);
+    check_read(fsck, path, is_read || why->code == STATUS_NOT_FOUND, why);
+}
+
+/* False: there is none, and nothing else of a camera: it was being defined when its store was killed. */
+static bool check_definition(struct fsck *fsck, struct stream_state *state)
+{
+    const struct fsck_stream *stream = fsck->stream;
+    char path[PATH_MAX];
+    struct status why, no_list;
+    bool is_there = true;
+    bool ok = stream_state_read(state, &file_system, stream->folder, stream->ns, stream->name, &why);
+
+    join(path, stream->folder, "stream.json");
+    if (!ok && why.code == STATUS_NOT_FOUND &&
+        !stream_folder_has_files(&file_system, stream->folder, &is_there, &no_list)) {
+        check_read(fsck, stream->folder, false, &no_list);
+        return true;
+    }
+    check_read(fsck, path, ok || !is_there, &why);
+    return is_there;
 }
 
 static int compare_spans(const void *left, const void *right)
@@ -325,12 +313,13 @@ static void miss(struct fsck *fsck, uint64_t from, uint64_t to)
             (unsigned long long)from, (unsigned long long)to - 1);
 }
 
-/* Every number below the last one, and below that of stream.json, is in a file, or in the history of what was removed. */
+/* Every number below the last one, and below those of stream.json and the history, is in a file, or in the history of what was
+ * removed. */
 static void check_numbers(struct fsck *fsck, const struct history *history)
 {
     struct fsck_stream *stream = fsck->stream;
     struct file_check history_file = { .fsck = fsck };
-    uint64_t at = 0;
+    uint64_t at = 0, next_seq = history->next_seq > stream->next_seq ? history->next_seq : stream->next_seq;
 
     for (uint32_t i = 0; i < history->count; i++)
         file_accounts(&history_file.base, history->spans[i].from_seq, history->spans[i].to_seq);
@@ -341,21 +330,48 @@ static void check_numbers(struct fsck *fsck, const struct history *history)
             miss(fsck, at, stream->spans[i].from);
         at = stream->spans[i].to > at ? stream->spans[i].to : at;
     }
-    if (stream->next_seq > at)
-        miss(fsck, at, stream->next_seq);
+    if (next_seq > at)
+        miss(fsck, at, next_seq);
+}
+
+/* As a start of the store reads them. Of an import that did not end it reads stream.json alone, and removes the camera. */
+static void check_small_files(struct fsck *fsck)
+{
+    struct fsck_stream *stream = fsck->stream;
+    struct small_files {
+        struct stream_state state;
+        struct history history;
+        struct hold_list holds;
+        struct receipt_list receipts;
+    } *files = calloc(1, sizeof *files);
+    char path[PATH_MAX];
+    struct status why;
+    bool ok;
+
+    REQUIRE(files != NULL);
+    if (!check_definition(fsck, &files->state) || files->state.is_importing) {
+        free(files);
+        return;
+    }
+    stream->next_seq = files->state.next_seq;
+    ok = hold_list_read(&files->holds, &file_system, stream->folder, &why);
+    check_optional(fsck, stream->folder, "holds.json", ok, &why);
+    ok = receipt_list_read(&files->receipts, &file_system, stream->folder, &why);
+    check_optional(fsck, stream->folder, "forget.json", ok, &why);
+    join(path, stream->folder, "history.json");
+    ok = history_read(&files->history, &file_system, path, &why);
+    check_optional(fsck, stream->folder, "history.json", ok, &why);
+    if (ok && !stream->is_unknown)
+        check_numbers(fsck, &files->history);
+    free(files);
 }
 
 static bool check_stream(struct fsck *fsck, const char *folder, struct status *st)
 {
     struct fsck_stream stream = { 0 };
     const char *name = strrchr(folder, '/') + 1, *ns = name - 1;
-    struct history *history = calloc(1, sizeof *history);
-    char path[PATH_MAX];
-    uint32_t epochs = 0;
-    struct status why;
     bool ok;
 
-    REQUIRE(history != NULL);
     while (ns > folder && ns[-1] != '/')
         ns--;
     snprintf(stream.folder, sizeof stream.folder, "%s", folder);
@@ -363,20 +379,11 @@ static bool check_stream(struct fsck *fsck, const char *folder, struct status *s
     snprintf(stream.ns, sizeof stream.ns, "%.*s", (int)(name - 1 - ns), ns);
     fsck->stream = &stream;
     fsck->streams++;
-    ok = check_epochs(fsck, folder, &epochs, st);
-    if (ok && !fsck->is_only_counting) {
-        check_definition(fsck, epochs);
-        check_json(fsck, folder, "holds.json", "next");
-        check_json(fsck, folder, "forget.json", "next");
-        join(path, folder, "history.json");
-        if (!history_read(history, &file_system, path, &why))
-            tell_of(fsck, path, damage, "%s", why.text);
-        else if (!stream.is_unknown)
-            check_numbers(fsck, history);
-    }
+    ok = check_epochs(fsck, folder, st);
+    if (ok && !fsck->is_only_counting)
+        check_small_files(fsck);
     fsck->stream = NULL;
     free(stream.spans);
-    free(history);
     return ok;
 }
 
@@ -402,11 +409,13 @@ static bool check_store(struct fsck *fsck, const char *root, struct status *st)
 {
     struct file_names names;
     char folder[PATH_MAX], path[PATH_MAX];
+    struct scrub_state scrub;
+    struct status why;
     struct stat info;
     bool ok;
 
     if (!fsck->is_only_counting)
-        check_json(fsck, root, "scrub.json", "full_ns");
+        check_optional(fsck, root, "scrub.json", scrub_state_read(&scrub, &file_system, root, &why), &why);
     join(folder, root, "v1");
     ok = file_list_on(&file_system, folder, &names, st);
     for (uint32_t i = 0; ok && i < names.count; i++) {

@@ -1,5 +1,5 @@
-/* fsck.h - looks at the folders of stores without a store: each byte of each segment, what stream.json and history.json say, and
- * whether every number that was given is accounted for.
+/* fsck.h - looks at the folders of stores without a store: each byte of each segment, the small files of each camera by
+ * the readers that a start of the store has, and whether every number that was given is accounted for.
  *
  * Owner:  the caller's struct, zeroed but for what it gives.
  * Thread: main thread; blocks on the disk.

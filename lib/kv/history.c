@@ -194,6 +194,8 @@ static bool read_spans(struct history *history, const struct json *rows, struct 
 {
     uint64_t end_seq = 0;
 
+    if (!json_is_array(rows))
+        return status_fail(st, STATUS_DATA_LOSS, "it has no list of spans");
     for (size_t i = 0; i < json_len(rows); i++) {
         struct history_span span;
 
@@ -204,7 +206,8 @@ static bool read_spans(struct history *history, const struct json *rows, struct 
         end_seq = span.to_seq;
         history_add(history, &span);
     }
-    return (history->next_seq <= HISTORY_NUMBER_MAX && history->next_token_index <= HISTORY_NUMBER_MAX) ||
+    return (history->next_seq >= end_seq && history->next_seq <= HISTORY_NUMBER_MAX &&
+            history->next_token_index <= HISTORY_NUMBER_MAX) ||
            status_fail(st, STATUS_DATA_LOSS, "its next number makes no sense");
 }
 

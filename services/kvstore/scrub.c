@@ -13,11 +13,11 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/require.h"
-#include "kv/checked_json.h"
 #include "kv/kv_check.h"
+#include "kv/scrub_state.h"
 #include "kvstore/store.h"
 
-enum { WATCH_MS = 100, FILE_BYTES_MAX = 4096, AHEAD_MS_MAX = 3600 * 1000 };
+enum { WATCH_MS = 100, AHEAD_MS_MAX = 3600 * 1000 };
 
 struct scrub_range {
     uint64_t from_seq, to_seq; /* exclusive */
@@ -217,23 +217,14 @@ static bool submit(struct store *store, struct scrub_job *job)
     return true;
 }
 
-static char *text_of(const struct scrub *scrub)
-{
-    struct json *object = checked_json_make("scrub.json");
-
-    json_set_i64(object, "full_ns", scrub->full_ns);
-    json_set_i64(object, "pass_ns", scrub->pass_ns);
-    json_set_i64(object, "cursor_ns", scrub->cursor_ns);
-    return checked_json_text(object, 0);
-}
-
 static void save(struct store *store)
 {
     struct scrub_job *job = job_create(store, NULL);
 
     if (job != NULL) {
         snprintf(job->path, sizeof job->path, "%s/scrub.json", store->options.root);
-        job->text = text_of(&store->scrub);
+        job->text = scrub_state_text(
+            &(struct scrub_state){ store->scrub.full_ns, store->scrub.pass_ns, store->scrub.cursor_ns });
     }
     if (job != NULL && job->text == NULL) {
         job_free(job);
@@ -380,21 +371,14 @@ bool scrub_yield(struct store *store, const struct segment *segment)
 
 static void read_file(struct store *store)
 {
-    struct scrub *scrub = &store->scrub;
-    struct status st = { 0 };
-    struct json *object;
-    char path[PATH_MAX + 16];
+    struct scrub_state state;
+    struct status st;
 
-    snprintf(path, sizeof path, "%s/scrub.json", store->options.root);
-    object = checked_json_read(store->disk, path, FILE_BYTES_MAX, "full_ns", &st);
-    if (object == NULL || !json_read_i64(object, "full_ns", &scrub->full_ns, &st) ||
-        !json_read_i64(object, "pass_ns", &scrub->pass_ns, &st) ||
-        !json_read_i64(object, "cursor_ns", &scrub->cursor_ns, &st)) {
-        if (st.code != STATUS_NOT_FOUND)
-            log_warn(NULL, "scrub_starts_anew", "%s", st.text);
-        scrub->full_ns = scrub->pass_ns = scrub->cursor_ns = 0;
-    }
-    json_free(object);
+    if (!scrub_state_read(&state, store->disk, store->options.root, &st) && st.code != STATUS_NOT_FOUND)
+        log_warn(NULL, "scrub_starts_anew", "%s", st.text);
+    store->scrub.full_ns = state.full_ns;
+    store->scrub.pass_ns = state.pass_ns;
+    store->scrub.cursor_ns = state.cursor_ns;
 }
 
 bool scrub_open(struct store *store, struct status *st)

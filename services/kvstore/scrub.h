@@ -3,9 +3,7 @@
  * A pass goes over all segments that were sealed when it began, the oldest first, one at a time (lib/kv/kv_check.h: every
  * byte, and the footer against the records). Frames whose record does not fit are quarantined, as when a reader finds them;
  * other damage is logged: the next start goes by the records. A pass begins SCRUB_EVERY_MS after the last one ended, not
- * before SCRUB_AFTER_MS of the store's life; how far it came is in <root>/scrub.json:
- *   { "format": 2, "file": S, "full_ns": N, "pass_ns": N, "cursor_ns": N }   (kv/checked_json.h) when the last whole pass ended and this one began; the age of the segment
- *                                                    up to which it has come. UTC; 0: never, none, nothing
+ * before SCRUB_AFTER_MS of the store's life; how far it came is in <root>/scrub.json (kv/scrub_state.h).
  * A last pass that ended more than an hour from now, by a clock that was wrong then or is now, counts as none.
  *
  * Owner:  the store. Thread: loop; files are read on a thread of its own, at idle I/O priority.

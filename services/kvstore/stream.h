@@ -11,8 +11,8 @@
 #ifndef REELKV_KVSTORE_STREAM_H
 #define REELKV_KVSTORE_STREAM_H
 
-#include "base/json.h"
 #include "kv/history.h"
+#include "kv/stream_state.h"
 #include "kvstore/index.h"
 #include "kvstore/segment.h"
 #include "loop/loop.h"
@@ -20,22 +20,9 @@
 #define STREAM_NUMBER_MAX HISTORY_NUMBER_MAX
 
 enum {
-    STREAM_TROUBLE_BYTES = 512,
-    STREAM_WRITER_BYTES = 128,
     STREAM_FOLDER_BYTES = PATH_MAX - 256,
     STREAM_FILE_BYTES = 80,     /* of a segment's path in the stream's folder */
     STREAM_NOTES_WAITING = 128, /* gaps and ends in memory that are not durable */
-};
-
-enum stream_source_kind { STREAM_FILE = 1, STREAM_LIVE = 2 }; /* numbers of proto SourceKind */
-
-struct stream_definition {
-    char source[LIMIT_URL_BYTES + 1];
-    enum stream_source_kind kind;
-    double sample_fps;
-    int64_t start_time_ns;
-    int64_t created_ns;
-    char class[LIMIT_NAME_BYTES + 1]; /* of --ageing; "": default */
 };
 
 struct store;
@@ -237,9 +224,8 @@ bool stream_save_text(struct stream *stream, const char *name, char *text, strea
                       struct status *st);
 void stream_pump_saves(struct stream *stream); /* starts the next one, if none runs */
 bool stream_load_file(struct stream *stream, struct status *st);
-/* What such a file says that it is, and an object that begins so (checked_json.h). */
+/* What such a file says that it is (checked_json.h). */
 void stream_file_of(const struct stream *stream, const char *name, char file[CHECKED_JSON_FILE_BYTES]);
-struct json *stream_make_json(const struct stream *stream, const char *name);
 void stream_continue_deletion(struct stream *stream);
 struct segment *stream_last_segment(const struct stream *stream); /* NULL: none */
 uint32_t stream_place_of(const struct stream *stream,

@@ -15,26 +15,6 @@
     "it is set aside: put the file back as it was, or move the folder it is in, this camera's, out of the " \
     "data folder, and start the store again"
 
-/* What a definition that was never durable may leave. */
-static bool is_left_over(const char *name)
-{
-    const char *dot = strrchr(name, '.');
-
-    return dot != NULL && strcmp(dot, ".new") == 0;
-}
-
-static bool has_files(const struct stream *stream, bool *has_p, struct status *st)
-{
-    struct file_names names;
-    bool ok = file_list_on(stream->store->disk, stream->folder, &names, st);
-
-    *has_p = false;
-    for (uint32_t i = 0; ok && i < names.count; i++)
-        *has_p |= !is_left_over(names.list[i]);
-    file_names_free(&names);
-    return ok;
-}
-
 /* Of a folder and the folders in it. */
 static bool add_bytes(const struct file_ops *disk, const char *folder, bool has_folders, uint64_t *bytes_p,
                       struct status *st)
@@ -75,7 +55,7 @@ bool stream_set_aside(struct stream *stream, bool *is_there_p, struct status *st
 
     if (why.code != STATUS_NOT_FOUND && why.code != STATUS_DATA_LOSS && why.code != STATUS_INVALID)
         return false;
-    if (!has_files(stream, is_there_p, st))
+    if (!stream_folder_has_files(stream->store->disk, stream->folder, is_there_p, st))
         return false;
     if (!*is_there_p)
         return true;

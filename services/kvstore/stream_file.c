@@ -1,12 +1,5 @@
-/* stream.json: what of a stream must outlive every process: its definition, its epoch, whether it has ended.
- *
- *   { "format": 2, "file": S, "namespace": S, "name": S, "source": S, "kind": "file"|"live", "sample_fps": F, "start_time_ns": N,
- *     "created_ns": N, "epoch": N, "next_seq": N, "writer": S, "expected_frames": N, "ended": B, "trouble": S,
- *     "importing": true }
- *
- * `importing` is there until all of an import is. `next_seq` is that of the moment it was written, as far as blocks were
- * durable, and not older than the last sealed segment; a file without it is of an older store.
- * Under a checksum (checked_json.h), as the other small files of a stream. Replaced durably, one save after the other; whoever asked is told when its content is on the disk. */
+/* The small files of a stream: stream.json (kv/stream_state.h) and those beside it. Each is replaced durably, one save after
+ * the other; whoever asked is told when its content is on the disk. */
 #include "kvstore/stream_forget.h"
 #include "kvstore/stream_hold.h"
 
@@ -20,8 +13,6 @@
 #include "base/name.h"
 #include "base/require.h"
 #include "kvstore/store.h"
-
-enum { FILE_BYTES_MAX = 64 << 10 };
 
 size_t stream_copy_text(char *out, size_t room, const char *text)
 {
@@ -68,36 +59,18 @@ void stream_file_of(const struct stream *stream, const char *name, char file[CHE
     snprintf(file, CHECKED_JSON_FILE_BYTES, "%s/%s/%s", stream->ns, stream->name, name);
 }
 
-struct json *stream_make_json(const struct stream *stream, const char *name)
-{
-    char file[CHECKED_JSON_FILE_BYTES];
-
-    stream_file_of(stream, name, file);
-    return checked_json_make(file);
-}
-
 static char *text_of(const struct stream *stream)
 {
-    const struct stream_definition *definition = &stream->definition;
-    struct json *object = stream_make_json(stream, "stream.json");
+    struct stream_state state = { .definition = stream->definition,
+                                  .epoch = stream->epoch,
+                                  .next_seq = stream_durable_seq(stream),
+                                  .expected_frames = stream->expected_frames,
+                                  .has_ended = stream->has_ended,
+                                  .is_importing = stream->is_importing && !stream->is_finishing };
 
-    json_set_str(object, "namespace", stream->ns);
-    json_set_str(object, "name", stream->name);
-    json_set_str(object, "source", definition->source);
-    json_set_str(object, "kind", definition->kind == STREAM_FILE ? "file" : "live");
-    json_set_f64(object, "sample_fps", definition->sample_fps);
-    json_set_i64(object, "start_time_ns", definition->start_time_ns);
-    json_set_i64(object, "created_ns", definition->created_ns);
-    json_set_str(object, "class", definition->class);
-    json_set_u64(object, "epoch", stream->epoch);
-    json_set_u64(object, "next_seq", stream_durable_seq(stream));
-    json_set_str(object, "writer", stream->writer_name);
-    json_set_u64(object, "expected_frames", stream->expected_frames);
-    json_set_bool(object, "ended", stream->has_ended);
-    json_set_str(object, "trouble", stream->trouble);
-    if (stream->is_importing && !stream->is_finishing)
-        json_set_bool(object, "importing", true);
-    return checked_json_text(object, 2);
+    text_copy(state.writer, sizeof state.writer, stream->writer_name);
+    text_copy(state.trouble, sizeof state.trouble, stream->trouble);
+    return stream_state_text(&state, stream->ns, stream->name);
 }
 
 static bool make_folders(const struct stream *stream, struct status *st)
@@ -301,53 +274,22 @@ bool stream_open(struct stream *stream, const struct stream_open_request *reques
 
 /* --- at start --- */
 
-static bool read_fields(struct stream *stream, const struct json *object, struct status *st)
-{
-    struct stream_definition *definition = &stream->definition;
-    const char *ns, *name, *source, *kind, *writer, *trouble, *class;
-
-    if (!json_read_str(object, "namespace", &ns, st) || !json_read_str(object, "name", &name, st) ||
-        !json_read_str(object, "source", &source, st) || !json_read_str(object, "kind", &kind, st) ||
-        !json_read_f64(object, "sample_fps", &definition->sample_fps, st) ||
-        !json_read_i64(object, "start_time_ns", &definition->start_time_ns, st) ||
-        !json_read_i64(object, "created_ns", &definition->created_ns, st) ||
-        !json_read_u64(object, "epoch", &stream->epoch, st) ||
-        !json_read_str(object, "writer", &writer, st) ||
-        !json_read_u64(object, "expected_frames", &stream->expected_frames, st) ||
-        !json_read_str(object, "trouble", &trouble, st))
-        return false;
-    if (strcmp(ns, stream->ns) != 0 || strcmp(name, stream->name) != 0)
-        return status_fail(st, STATUS_DATA_LOSS, "it is of stream %s/%s", ns, name);
-    if (json_get(object, "next_seq") != NULL && !json_read_u64(object, "next_seq", &stream->saved_seq, st))
-        return false;
-    if (stream->saved_seq > STREAM_NUMBER_MAX || stream->epoch > STREAM_NUMBER_MAX)
-        return status_fail(st, STATUS_DATA_LOSS, "its numbers make no sense");
-    if (json_get(object, "class") != NULL && (!json_read_str(object, "class", &class, st) ||
-                                              !text_copy(definition->class, sizeof definition->class, class)))
-        return status_fail(st, STATUS_DATA_LOSS, "its class is no name");
-    if (!text_copy(definition->source, sizeof definition->source, source))
-        return status_fail(st, STATUS_DATA_LOSS, "its source is too long");
-    definition->kind = strcmp(kind, "file") == 0 ? STREAM_FILE : STREAM_LIVE;
-    stream->has_ended = json_bool(json_get(object, "ended"));
-    stream->is_importing = json_bool(json_get(object, "importing"));
-    snprintf(stream->writer_name, sizeof stream->writer_name, "%s", writer);
-    stream_set_trouble(stream, trouble);
-    return true;
-}
-
 bool stream_load_file(struct stream *stream, struct status *st)
 {
     const struct file_ops *disk = stream->store->disk;
+    struct stream_state state;
     char path[PATH_MAX + 16];
-    struct json *object;
-    bool ok;
 
-    snprintf(path, sizeof path, "%s/stream.json", stream->folder);
-    object = checked_json_read(disk, path, FILE_BYTES_MAX, "namespace", st);
-    ok = object != NULL && (read_fields(stream, object, st) || status_wrap(st, "%s", path));
-    json_free(object);
-    if (!ok)
+    if (!stream_state_read(&state, disk, stream->folder, stream->ns, stream->name, st))
         return false;
+    stream->definition = state.definition;
+    stream->epoch = state.epoch;
+    stream->saved_seq = state.next_seq;
+    stream->expected_frames = state.expected_frames;
+    stream->has_ended = state.has_ended;
+    stream->is_importing = state.is_importing;
+    text_copy(stream->writer_name, sizeof stream->writer_name, state.writer);
+    stream_set_trouble(stream, state.trouble);
     if (stream->is_importing) /* it goes */
         return true;
     snprintf(path, sizeof path, "%s/history.json", stream->folder);

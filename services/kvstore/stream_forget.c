@@ -1,6 +1,5 @@
 #include "kvstore/stream_forget.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +15,6 @@
 #include "kvstore/stream_rival.h"
 
 enum {
-    FILE_BYTES_MAX = FORGET_DISK_BYTES / 2,
     SOON_MS = 1,
     LATER_MS = 20,
     AGAIN_MS = 1000,
@@ -24,9 +22,7 @@ enum {
 
 struct stream_forgets {
     struct stream *stream;
-    uint64_t next;
-    uint32_t count;
-    struct forget_receipt list[FORGET_RECEIPTS_MAX]; /* by number */
+    struct receipt_list all;
     /* under way: the last of the list */
     bool is_pending, is_saving, is_ageing;
     bool is_intended; /* durable */
@@ -45,12 +41,12 @@ struct stream_forgets {
 
 const struct forget_receipt *stream_receipt_at(const struct stream *stream, uint32_t n)
 {
-    return stream->forgets != NULL && n < stream->forgets->count ? &stream->forgets->list[n] : NULL;
+    return stream->forgets != NULL && n < stream->forgets->all.count ? &stream->forgets->all.list[n] : NULL;
 }
 
 static struct forget_receipt *newest(struct stream_forgets *forgets)
 {
-    return &forgets->list[forgets->count - 1];
+    return &forgets->all.list[forgets->all.count - 1];
 }
 
 bool stream_forgets_below(const struct stream *stream, uint64_t seq)
@@ -58,7 +54,7 @@ bool stream_forgets_below(const struct stream *stream, uint64_t seq)
     const struct stream_forgets *forgets = stream->forgets;
 
     return forgets != NULL && forgets->is_pending && !forgets->is_refused &&
-           forgets->list[forgets->count - 1].next_seq == seq;
+           forgets->all.list[forgets->all.count - 1].next_seq == seq;
 }
 
 bool stream_is_being_forgotten(const struct stream *stream, int64_t from_ns, int64_t to_ns)
@@ -74,93 +70,41 @@ bool stream_is_being_forgotten(const struct stream *stream, int64_t from_ns, int
 
 /* --- the file --- */
 
-static char *text_of(const struct stream_forgets *forgets)
-{
-    struct json *object = stream_make_json(forgets->stream, "forget.json"), *rows = json_make_array();
-
-    json_set_u64(object, "next", forgets->next);
-    for (uint32_t i = 0; i < forgets->count; i++) {
-        const struct forget_receipt *receipt = &forgets->list[i];
-        struct json *row = json_make_object();
-
-        json_set_u64(row, "number", receipt->number);
-        json_set_i64(row, "from_ns", receipt->from_ns);
-        json_set_i64(row, "to_ns", receipt->to_ns);
-        json_set_u64(row, "next_seq", receipt->next_seq);
-        json_set_i64(row, "asked_ns", receipt->asked_ns);
-        json_set_i64(row, "done_ns", receipt->done_ns);
-        json_set_u64(row, "frames", receipt->frames);
-        json_set_u64(row, "bytes", receipt->bytes);
-        json_set_u64(row, "files", receipt->files);
-        json_set_str(row, "store", receipt->store);
-        json_set_str(row, "version", receipt->version);
-        json_append(rows, row);
-    }
-    json_set(object, "receipts", rows);
-    return checked_json_text(object, 0);
-}
-
-static bool read_receipt(const struct json *row, struct forget_receipt *receipt, struct status *st)
-{
-    const char *store, *version;
-
-    if (!json_read_u64(row, "number", &receipt->number, st) ||
-        !json_read_i64(row, "from_ns", &receipt->from_ns, st) ||
-        !json_read_i64(row, "to_ns", &receipt->to_ns, st) ||
-        !json_read_u64(row, "next_seq", &receipt->next_seq, st) ||
-        !json_read_i64(row, "asked_ns", &receipt->asked_ns, st) ||
-        !json_read_i64(row, "done_ns", &receipt->done_ns, st) ||
-        !json_read_u64(row, "frames", &receipt->frames, st) ||
-        !json_read_u64(row, "bytes", &receipt->bytes, st) ||
-        !json_read_u64(row, "files", &receipt->files, st) || !json_read_str(row, "store", &store, st) ||
-        !json_read_str(row, "version", &version, st))
-        return false;
-    return (text_copy(receipt->store, sizeof receipt->store, store) &&
-            text_copy(receipt->version, sizeof receipt->version, version)) ||
-           status_fail(st, STATUS_DATA_LOSS, "a receipt makes no sense");
-}
-
 static bool make(struct stream *stream, struct status *st)
 {
     stream->forgets = calloc(1, sizeof *stream->forgets);
     if (stream->forgets == NULL)
         return status_fail(st, STATUS_EXHAUSTED, "no memory to forget something of stream %s", stream->name);
     stream->forgets->stream = stream;
-    stream->forgets->next = 1;
-    return true;
-}
-
-static bool read_all(struct stream_forgets *forgets, const struct json *object, struct status *st)
-{
-    const struct json *rows = json_get(object, "receipts");
-
-    if (!json_read_u64(object, "next", &forgets->next, st))
-        return false;
-    if (json_len(rows) > FORGET_RECEIPTS_MAX)
-        return status_fail(st, STATUS_DATA_LOSS, "there are more than %d receipts", FORGET_RECEIPTS_MAX);
-    for (size_t i = 0; i < json_len(rows); i++)
-        if (!read_receipt(json_at(rows, i), &forgets->list[forgets->count++], st))
-            return false;
-    forgets->is_pending = forgets->count > 0 && newest(forgets)->done_ns == 0;
+    stream->forgets->all.next = 1;
     return true;
 }
 
 bool stream_forget_load(struct stream *stream, struct status *st)
 {
-    const struct file_ops *disk = stream->store->disk;
-    char path[PATH_MAX + 16];
-    struct json *object;
-    struct stat info;
-    bool ok;
+    struct stream_forgets *forgets;
 
-    snprintf(path, sizeof path, "%s/forget.json", stream->folder);
-    if (disk->stat(path, &info) != 0)
-        return errno == ENOENT || status_fail(st, status_code_of_errno(errno), "stat %s: %m", path);
-    object = checked_json_read(disk, path, FILE_BYTES_MAX, "next", st);
-    ok = object != NULL && make(stream, st) &&
-         (read_all(stream->forgets, object, st) || status_wrap(st, "%s", path));
-    json_free(object);
-    return ok;
+    if (!make(stream, st))
+        return false;
+    forgets = stream->forgets;
+    if (receipt_list_read(&forgets->all, stream->store->disk, stream->folder, st)) {
+        forgets->is_pending = forgets->all.count > 0 && newest(forgets)->done_ns == 0;
+        return true;
+    }
+    free(forgets);
+    stream->forgets = NULL;
+    return st->code == STATUS_NOT_FOUND;
+}
+
+static bool save(struct stream_forgets *forgets, stream_done_fn *done, struct status *st)
+{
+    struct stream *stream = forgets->stream;
+    char file[CHECKED_JSON_FILE_BYTES];
+
+    stream_file_of(stream, "forget.json", file);
+    forgets->is_saving =
+        stream_save_text(stream, "forget.json", receipt_list_text(&forgets->all, file), done, forgets, st);
+    return forgets->is_saving;
 }
 
 /* --- what is to go --- */
@@ -379,15 +323,16 @@ static void taken_back(void *user, struct stream *stream, const struct status *f
 
 static void refuse(struct stream_forgets *forgets, const struct status *why)
 {
+    struct receipt_list *all = &forgets->all;
     stream_done_fn *done = forgets->done;
 
     unmark_frames(forgets->stream);
     forgets->refused = *newest(forgets);
     forgets->is_refused = true;
-    forgets->count--;
+    all->count--;
     if (forgets->has_oldest) {
-        memmove(&forgets->list[1], &forgets->list[0], forgets->count++ * sizeof forgets->list[0]);
-        forgets->list[0] = forgets->oldest;
+        memmove(&all->list[1], &all->list[0], all->count++ * sizeof all->list[0]);
+        all->list[0] = forgets->oldest;
     }
     forgets->done = NULL;
     step_in(forgets, SOON_MS);
@@ -419,9 +364,7 @@ static void note(struct stream_forgets *forgets)
         step_in(forgets, LATER_MS);
         return;
     }
-    forgets->is_saving = stream_save_text(stream, "forget.json", text_of(forgets),
-                                          forgets->is_refused ? taken_back : intended, forgets, &st);
-    if (forgets->is_saving)
+    if (save(forgets, forgets->is_refused ? taken_back : intended, &st))
         return;
     if (forgets->is_refused)
         step_in(forgets, AGAIN_MS);
@@ -434,9 +377,7 @@ static void give_receipt(struct stream_forgets *forgets)
     struct status st;
 
     newest(forgets)->done_ns = clock_utc_ns();
-    forgets->is_saving =
-        stream_save_text(forgets->stream, "forget.json", text_of(forgets), received, forgets, &st);
-    if (!forgets->is_saving) {
+    if (!save(forgets, received, &st)) {
         newest(forgets)->done_ns = 0;
         step_in(forgets, AGAIN_MS);
     }
@@ -519,6 +460,7 @@ bool stream_forget(struct stream *stream, int64_t from_ns, int64_t to_ns, stream
                    struct status *st)
 {
     struct stream_forgets *forgets;
+    struct receipt_list *all;
 
     if (!check(stream, from_ns, to_ns, st))
         return false;
@@ -528,16 +470,17 @@ bool stream_forget(struct stream *stream, int64_t from_ns, int64_t to_ns, stream
         stream->store->disk_used_bytes += FORGET_DISK_BYTES;
     }
     forgets = stream->forgets;
-    forgets->has_oldest = forgets->count == FORGET_RECEIPTS_MAX;
+    all = &forgets->all;
+    forgets->has_oldest = all->count == FORGET_RECEIPTS_MAX;
     if (forgets->has_oldest) {
-        forgets->oldest = forgets->list[0];
-        memmove(&forgets->list[0], &forgets->list[1], --forgets->count * sizeof forgets->list[0]);
+        forgets->oldest = all->list[0];
+        memmove(&all->list[0], &all->list[1], --all->count * sizeof all->list[0]);
     }
-    forgets->list[forgets->count++] = (struct forget_receipt){ .number = forgets->next++,
-                                                               .next_seq = stream->next_seq,
-                                                               .from_ns = from_ns,
-                                                               .to_ns = to_ns,
-                                                               .asked_ns = clock_utc_ns() };
+    all->list[all->count++] = (struct forget_receipt){ .number = all->next++,
+                                                       .next_seq = stream->next_seq,
+                                                       .from_ns = from_ns,
+                                                       .to_ns = to_ns,
+                                                       .asked_ns = clock_utc_ns() };
     snprintf(newest(forgets)->store, sizeof newest(forgets)->store, "%s", stream->store->options.name);
     snprintf(newest(forgets)->version, sizeof newest(forgets)->version, "%s", REELKV_VERSION);
     forgets->is_pending = true;

@@ -8,10 +8,7 @@
  * A block that is still arriving then is waited for: it may be written over what stood there. Not zeroed: the words of gaps on
  * the heap, and what the RPC library keeps of messages that it has sent or received.
  *
- * JSON in <stream>/forget.json (kv/checked_json.h), the last FORGET_RECEIPTS_MAX, of which the newest may be an intent ("done_ns": 0): a start
- * carries it on.
- *   { "format": 2, "file": S, "next": N, "receipts": [{ "number": N, "from_ns": N, "to_ns": N, "next_seq": N, "asked_ns": N, "done_ns": N,
- *     "frames": N, "bytes": N, "files": N, "store": S, "version": S }, ...] }
+ * The receipts are in <stream>/forget.json (kv/receipt_list.h), of which the newest may be the intent: a start carries it on.
  *
  * What comes after it was asked for stays, whatever its time. An intent is written only when all that it counts is durable:
  * a writer sends again what was not, and it would be stored. One of which the disk does not say whether it has it is written
@@ -25,17 +22,10 @@
 #ifndef REELKV_KVSTORE_STREAM_FORGET_H
 #define REELKV_KVSTORE_STREAM_FORGET_H
 
+#include "kv/receipt_list.h"
 #include "kvstore/stream.h"
 
-enum { FORGET_RECEIPTS_MAX = 16, FORGET_VERSION_BYTES = 16, FORGET_DISK_BYTES = 32 << 10 };
-
-struct forget_receipt {
-    uint64_t number;   /* of this stream, from 1 */
-    uint64_t next_seq; /* of the stream when it was asked for: what comes later stays */
-    int64_t from_ns, to_ns, asked_ns, done_ns; /* to: exclusive; done 0: under way */
-    uint64_t frames, bytes, files;             /* frames and what they took in files; files written anew */
-    char store[LIMIT_NAME_BYTES + 1], version[FORGET_VERSION_BYTES];
-};
+enum { FORGET_DISK_BYTES = 2 * RECEIPTS_BYTES_MAX };
 
 /* done() may be called before this returns; done(user, NULL, why) when it will not be told here how it ends: the stream or the store goes. Else the receipt is the newest
  * of the stream's. */

@@ -1,7 +1,5 @@
 #include "kvstore/stream_hold.h"
 
-#include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,22 +10,20 @@
 #include "kvstore/store.h"
 #include "kvstore/stream_forget.h"
 
-enum { FILE_BYTES_MAX = HOLDS_DISK_BYTES / 2 };
-
-static bool counts(const struct stream_hold *hold, int64_t now_ns)
+static const struct hold_list *holds_of(const struct stream *stream)
 {
-    return hold->until_ns == 0 || hold->until_ns > now_ns;
+    return stream->holds == NULL ? NULL : &stream->holds->all;
 }
 
 const struct stream_hold *stream_held(const struct stream *stream, int64_t from_ns, int64_t to_ns)
 {
-    const struct stream_holds *holds = stream->holds;
+    const struct hold_list *holds = holds_of(stream);
     int64_t now_ns = holds == NULL ? 0 : clock_utc_ns();
 
     for (uint32_t i = 0; holds != NULL && i < holds->count; i++) {
         const struct stream_hold *hold = &holds->list[i];
 
-        if (hold->from_ns < to_ns && hold->to_ns > from_ns && counts(hold, now_ns))
+        if (hold->from_ns < to_ns && hold->to_ns > from_ns && stream_hold_counts(hold, now_ns))
             return hold;
     }
     return NULL;
@@ -59,60 +55,41 @@ const struct stream_hold *segment_held(const struct segment *segment)
 
 const struct stream_hold *stream_hold_at(const struct stream *stream, uint32_t n)
 {
-    const struct stream_holds *holds = stream->holds;
+    const struct hold_list *holds = holds_of(stream);
     int64_t now_ns = clock_utc_ns();
 
     for (uint32_t i = 0; holds != NULL && i < holds->count; i++)
-        if (counts(&holds->list[i], now_ns) && n-- == 0)
+        if (stream_hold_counts(&holds->list[i], now_ns) && n-- == 0)
             return &holds->list[i];
     return NULL;
 }
 
 /* --- changes --- */
 
-static char *text_of(const struct stream *stream, const struct stream_holds *holds)
+static char *text_of(const struct stream *stream, const struct hold_list *holds)
 {
-    struct json *object = stream_make_json(stream, "holds.json"), *rows = json_make_array();
-    int64_t now_ns = clock_utc_ns();
+    char file[CHECKED_JSON_FILE_BYTES];
 
-    json_set_u64(object, "next", holds->next);
-    for (uint32_t i = 0; i < holds->count; i++) {
-        const struct stream_hold *hold = &holds->list[i];
-        struct json *row = json_make_object();
-
-        if (!counts(hold, now_ns)) {
-            json_free(row);
-            continue;
-        }
-        json_set_u64(row, "number", hold->number);
-        json_set_i64(row, "from_ns", hold->from_ns);
-        json_set_i64(row, "to_ns", hold->to_ns);
-        json_set_str(row, "owner", hold->owner);
-        json_set_str(row, "reason", hold->reason);
-        json_set_i64(row, "until_ns", hold->until_ns);
-        json_set_i64(row, "created_ns", hold->created_ns);
-        json_append(rows, row);
-    }
-    json_set(object, "holds", rows);
-    return checked_json_text(object, 0);
+    stream_file_of(stream, "holds.json", file);
+    return hold_list_text(holds, file, clock_utc_ns());
 }
 
-static void drop_at(struct stream_holds *holds, uint32_t at)
+static void drop_at(struct hold_list *holds, uint32_t at)
 {
     holds->count--;
     memmove(&holds->list[at], &holds->list[at + 1], (holds->count - at) * sizeof holds->list[0]);
 }
 
-static void drop_expired(struct stream_holds *holds)
+static void drop_expired(struct hold_list *holds)
 {
     int64_t now_ns = clock_utc_ns();
 
     for (uint32_t i = holds->count; i > 0; i--)
-        if (!counts(&holds->list[i - 1], now_ns))
+        if (!stream_hold_counts(&holds->list[i - 1], now_ns))
             drop_at(holds, i - 1);
 }
 
-static void drop(struct stream_holds *holds, uint64_t number)
+static void drop(struct hold_list *holds, uint64_t number)
 {
     for (uint32_t i = 0; i < holds->count; i++)
         if (holds->list[i].number == number) {
@@ -126,7 +103,7 @@ static bool make_holds(struct stream *stream, struct status *st)
     stream->holds = calloc(1, sizeof *stream->holds);
     if (stream->holds == NULL)
         return status_fail(st, STATUS_EXHAUSTED, "no memory for holds of stream %s", stream->name);
-    stream->holds->next = 1;
+    stream->holds->all.next = 1;
     return true;
 }
 
@@ -145,7 +122,7 @@ static void tell(struct hold_change *change, struct stream *stream, const struct
 
     holds->is_changing = false;
     if (change->is_release == (failure == NULL))
-        drop(holds, change->number);
+        drop(&holds->all, change->number);
     if (change->is_release && failure == NULL) { /* what waited for room may go now */
         change->stream->waits_because[0] = '\0';
         store_room_changed(change->stream->store);
@@ -180,7 +157,7 @@ void stream_hold_settle(struct stream *stream)
     if (change == NULL || segment_age_is_naming(stream->store, stream))
         return;
     holds->settling = NULL;
-    ok = !has_rival(stream, &holds->list[holds->count - 1], &st);
+    ok = !has_rival(stream, &holds->all.list[holds->all.count - 1], &st);
     tell(change, stream, ok ? NULL : &st);
 }
 
@@ -196,8 +173,8 @@ static void changed(void *user, struct stream *stream, const struct status *fail
     stream_hold_settle(change->stream);
 }
 
-static bool write_change(struct stream *stream, const struct stream_holds *then,
-                         const struct hold_change *what, struct status *st)
+static bool write_change(struct stream *stream, const struct hold_list *then, const struct hold_change *what,
+                         struct status *st)
 {
     struct hold_change *change = malloc(sizeof *change);
 
@@ -225,7 +202,7 @@ bool stream_hold_add(struct stream *stream, struct stream_hold *hold, stream_don
                      struct status *st)
 {
     struct hold_change change = { .stream = stream, .done = done, .user = user };
-    struct stream_holds *holds;
+    struct hold_list *holds;
 
     if (!check_quiet(stream, st) || has_rival(stream, hold, st))
         return false;
@@ -237,7 +214,7 @@ bool stream_hold_add(struct stream *stream, struct stream_hold *hold, stream_don
             return false;
         stream->store->disk_used_bytes += HOLDS_DISK_BYTES;
     }
-    holds = stream->holds;
+    holds = &stream->holds->all;
     drop_expired(holds);
     if (holds->count == STREAM_HOLDS_MAX)
         return status_fail(st, STATUS_EXHAUSTED, "stream %s has %d holds, the most there can be",
@@ -257,7 +234,7 @@ bool stream_hold_release(struct stream *stream, uint64_t number, stream_done_fn 
     struct hold_change change = {
         .stream = stream, .number = number, .is_release = true, .done = done, .user = user
     };
-    struct stream_holds *then;
+    struct hold_list *then;
     uint32_t before;
     bool ok;
 
@@ -267,7 +244,7 @@ bool stream_hold_release(struct stream *stream, uint64_t number, stream_done_fn 
     if (then == NULL)
         return status_fail(st, STATUS_EXHAUSTED, "no memory to change holds of stream %s", stream->name);
     if (stream->holds != NULL)
-        *then = *stream->holds;
+        *then = stream->holds->all;
     else
         then->count = 0;
     before = then->count;
@@ -281,49 +258,13 @@ bool stream_hold_release(struct stream *stream, uint64_t number, stream_done_fn 
 
 /* --- at start --- */
 
-static bool read_hold(const struct json *row, struct stream_hold *hold, struct status *st)
-{
-    const char *owner, *reason;
-
-    if (!json_read_u64(row, "number", &hold->number, st) ||
-        !json_read_i64(row, "from_ns", &hold->from_ns, st) ||
-        !json_read_i64(row, "to_ns", &hold->to_ns, st) || !json_read_str(row, "owner", &owner, st) ||
-        !json_read_str(row, "reason", &reason, st) || !json_read_i64(row, "until_ns", &hold->until_ns, st) ||
-        !json_read_i64(row, "created_ns", &hold->created_ns, st))
-        return false;
-    return (text_copy(hold->owner, sizeof hold->owner, owner) &&
-            text_copy(hold->reason, sizeof hold->reason, reason) && hold->from_ns < hold->to_ns) ||
-           status_fail(st, STATUS_DATA_LOSS, "a hold makes no sense");
-}
-
-static bool read_holds(struct stream_holds *holds, const struct json *object, struct status *st)
-{
-    const struct json *rows = json_get(object, "holds");
-
-    if (!json_read_u64(object, "next", &holds->next, st))
-        return false;
-    if (json_len(rows) > STREAM_HOLDS_MAX)
-        return status_fail(st, STATUS_DATA_LOSS, "there are more than %d holds", STREAM_HOLDS_MAX);
-    for (size_t i = 0; i < json_len(rows); i++)
-        if (!read_hold(json_at(rows, i), &holds->list[holds->count++], st))
-            return false;
-    return true;
-}
-
 bool stream_holds_load(struct stream *stream, struct status *st)
 {
-    const struct file_ops *disk = stream->store->disk;
-    char path[PATH_MAX + 16];
-    struct json *object;
-    struct stat info;
-    bool ok;
-
-    snprintf(path, sizeof path, "%s/holds.json", stream->folder);
-    if (disk->stat(path, &info) != 0)
-        return errno == ENOENT || status_fail(st, status_code_of_errno(errno), "stat %s: %m", path);
-    object = checked_json_read(disk, path, FILE_BYTES_MAX, "next", st);
-    ok = object != NULL && make_holds(stream, st) &&
-         (read_holds(stream->holds, object, st) || status_wrap(st, "%s", path));
-    json_free(object);
-    return ok;
+    if (!make_holds(stream, st))
+        return false;
+    if (hold_list_read(&stream->holds->all, stream->store->disk, stream->folder, st))
+        return true;
+    free(stream->holds);
+    stream->holds = NULL;
+    return st->code == STATUS_NOT_FOUND;
 }

@@ -1,10 +1,5 @@
 /* stream_hold.h - ranges of time that somebody wants kept: what overlaps one is neither removed for room, nor aged, nor
- * forgotten, and its stream is not deleted.
- *
- * JSON in <stream>/holds.json (kv/checked_json.h), durable before a change is acknowledged:
- *   { "format": 2, "file": S, "next": N, "holds": [{ "number": N, "from_ns": N, "to_ns": N, "owner": S, "reason": S, "until_ns": N,
- *     "created_ns": N }, ...] }
- * One whose end has come counts no more, and leaves the file with the next change.
+ * forgotten, and its stream is not deleted. They are in <stream>/holds.json (kv/hold_list.h).
  *
  * Owner:  the stream. Thread: loop.
  * Fails:  EXHAUSTED at STREAM_HOLDS_MAX; UNAVAILABLE while another change is being written; else as the disk says.
@@ -12,28 +7,18 @@
 #ifndef REELKV_KVSTORE_STREAM_HOLD_H
 #define REELKV_KVSTORE_STREAM_HOLD_H
 
+#include "kv/hold_list.h"
 #include "kvstore/stream.h"
 
-enum {
-    STREAM_HOLDS_MAX = 64,
-    HOLD_REASON_BYTES = 200,
-    HOLDS_DISK_BYTES = 128 << 10, /* of the file, twice while it is replaced; counted while there are any */
-};
-
-struct stream_hold {
-    uint64_t number;                              /* of this stream, from 1; never given again */
-    int64_t from_ns, to_ns, until_ns, created_ns; /* to: exclusive; until 0: for ever */
-    char owner[LIMIT_NAME_BYTES + 1], reason[HOLD_REASON_BYTES + 1];
-};
+/* Of the file, twice while it is replaced; counted while there are any. */
+enum { HOLDS_DISK_BYTES = 2 * HOLDS_BYTES_MAX };
 
 struct hold_change;
 
 struct stream_holds {
-    uint64_t next;
-    uint32_t count;
+    struct hold_list all;
     bool is_changing;
-    struct hold_change *settling;              /* durable; an ageing gives a file its name meanwhile */
-    struct stream_hold list[STREAM_HOLDS_MAX]; /* by number */
+    struct hold_change *settling; /* durable; an ageing gives a file its name meanwhile */
 };
 
 /* Number and time of creation are filled. It holds from now on, also if it is refused in the end; done is called when it is
