@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/name.h"
 #include "base/require.h"
 
@@ -299,10 +300,10 @@ enum options_outcome options_parse(const struct option_table *table, void *optio
             only_arguments = true;
         } else if (strcmp(argv[i], "--help") == 0) {
             options_print_help(table, stdout);
-            return OPTIONS_DONE;
+            return file_flush_output(st) ? OPTIONS_DONE : OPTIONS_BAD;
         } else if (strcmp(argv[i], "--help-markdown") == 0) {
             options_print_markdown(table, stdout);
-            return OPTIONS_DONE;
+            return file_flush_output(st) ? OPTIONS_DONE : OPTIONS_BAD;
         } else if (!take_flag(&parsing, argv + i, &used, st)) {
             return OPTIONS_BAD;
         }

@@ -59,7 +59,7 @@ struct option_table {
 enum options_outcome {
     OPTIONS_RUN,  /* go on */
     OPTIONS_DONE, /* --help was printed: exit 0 */
-    OPTIONS_BAD,  /* *st says why: exit 2 */
+    OPTIONS_BAD,  /* *st says why, or that the help could not be written: exit 2 */
 };
 
 /* Fills `options` from defaults, environment and argv (argv[0] is skipped). Arguments that are not options,

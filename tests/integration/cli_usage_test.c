@@ -187,6 +187,9 @@ TEST(output_that_cannot_be_written_is_a_failure)
 
     CHECK_EQ(run_shell(&process, "$REELKV help >/dev/full"), 1);
     CHECK_HAS(process_log(&process), "could be written");
+    CHECK_EQ(run_shell(&process, "$REELKV mem ls --help >/dev/full"), 1);
+    CHECK_EQ(run_shell(&process, "$REELKV-kvstore --help >/dev/full"), 2);
+    CHECK_HAS(process_log(&process), "could be written");
     CHECK_EQ(run_shell(&process, "{ $REELKV help; echo code $? >&2; } | true"), 0);
     CHECK_HAS(process_log(&process), "code 0");
     CHECK_EQ(run_shell(&process, "$REELKV help >&-"), 1); /* it was a success */

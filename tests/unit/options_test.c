@@ -1,6 +1,9 @@
 #include "base/options.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "support/test.h"
 
@@ -156,6 +159,35 @@ TEST(options_without_a_default_must_be_given)
     CHECK_EQ(options_parse(&needs, &options, 2, ARGV("--model=/m"), NULL, &st), OPTIONS_RUN);
     CHECK_STR(options.model, "/m");
     CHECK_EQ(options_parse(&needs, &options, 2, ARGV("--help-markdown"), NULL, &st), OPTIONS_DONE);
+}
+
+/* In a process of its own, whose output goes there. */
+static enum options_outcome print_to(const char *path, char *flag)
+{
+    struct sample_options options;
+    struct status st = { 0 };
+    pid_t child;
+    int status;
+
+    fflush(stdout);
+    child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        CHECK(dup2(open(path, O_WRONLY | O_CLOEXEC), STDOUT_FILENO) == STDOUT_FILENO);
+        exit((int)parse(&options, &st, ARGV(flag)));
+    }
+    CHECK_EQ(waitpid(child, &status, 0), child);
+    CHECK(WIFEXITED(status));
+    return (enum options_outcome)WEXITSTATUS(status);
+}
+
+/* It counted as printed: a script that kept it had an empty page. */
+TEST(help_that_cannot_be_written_is_a_failure)
+{
+    CHECK_EQ(print_to("/dev/null", "--help"), OPTIONS_DONE);
+    CHECK_EQ(print_to("/dev/full", "--help"), OPTIONS_BAD);
+    CHECK_EQ(print_to("/dev/null", "--help-markdown"), OPTIONS_DONE);
+    CHECK_EQ(print_to("/dev/full", "--help-markdown"), OPTIONS_BAD);
 }
 
 TEST_MAIN()

@@ -140,7 +140,7 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN); /* a reader that goes away is an error of writing, not a death */
     switch (options_parse(&table, &options, argc, argv, NULL, &st)) {
     case OPTIONS_DONE:
-        return close_output();
+        return 0;
     case OPTIONS_BAD:
         goto usage;
     case OPTIONS_RUN:
