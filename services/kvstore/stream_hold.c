@@ -1,5 +1,6 @@
 #include "kvstore/stream_hold.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,6 +10,7 @@
 #include "kvstore/segment_age.h"
 #include "kvstore/store.h"
 #include "kvstore/stream_forget.h"
+#include "kvstore/stream_rival.h"
 
 static const struct hold_list *holds_of(const struct stream *stream)
 {
@@ -131,18 +133,30 @@ static void tell(struct hold_change *change, struct stream *stream, const struct
     free(change);
 }
 
-/* A file that will take its segment's place at the next start, whatever is held then. */
+static void say_rival(const struct segment *segment, struct status *st)
+{
+    uint64_t ms = stream_rival_retry_ms(segment);
+    char when[48] = "the next start sees to it";
+
+    if (ms > 0)
+        snprintf(when, sizeof when, "that is tried again within %llu s", (unsigned long long)ms / 1000);
+    status_fail(st, STATUS_UNAVAILABLE,
+                "stream %s: a file that stands for the same frames as %s.seg could not be removed; %s: "
+                "hold it then",
+                segment->stream->name, segment->base, when);
+    st->retry_after_ms = (uint32_t)ms;
+}
+
+/* A file that may take its segment's place at a start, whatever is held then. */
 static bool has_rival(const struct stream *stream, const struct stream_hold *hold, struct status *st)
 {
     for (uint32_t i = 0; i < stream->segment_count; i++) {
         const struct segment *segment = stream->segments[i];
 
-        if (segment->has_rival && segment_meets(segment, hold))
-            return !status_fail(
-                st, STATUS_UNAVAILABLE,
-                "stream %s: a file that could not be removed replaces %s.seg at the next start: "
-                "hold it then",
-                stream->name, segment->base);
+        if (!segment->has_rival || !segment_meets(segment, hold))
+            continue;
+        say_rival(segment, st);
+        return true;
     }
     return false;
 }

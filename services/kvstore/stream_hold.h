@@ -2,7 +2,8 @@
  * forgotten, and its stream is not deleted. They are in <stream>/holds.json (kv/hold_list.h).
  *
  * Owner:  the stream. Thread: loop.
- * Fails:  EXHAUSTED at STREAM_HOLDS_MAX; UNAVAILABLE while another change is being written; else as the disk says.
+ * Fails:  EXHAUSTED at STREAM_HOLDS_MAX; UNAVAILABLE while another change is being written, and while a file that may take the
+ *         place of what is to be held cannot be removed (stream_rival.h); else as the disk says.
  * Bounds: STREAM_HOLDS_MAX a stream. */
 #ifndef REELKV_KVSTORE_STREAM_HOLD_H
 #define REELKV_KVSTORE_STREAM_HOLD_H

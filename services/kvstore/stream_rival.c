@@ -71,6 +71,17 @@ void stream_rival_add(struct segment *segment, const char *base, uint64_t disk_b
     *link = rival;
 }
 
+uint64_t stream_rival_retry_ms(const struct segment *segment)
+{
+    const struct stream_rivals *rivals = segment->stream->rivals;
+
+    for (const struct rival *rival = rivals == NULL ? NULL : rivals->first; rival != NULL;
+         rival = rival->next)
+        if (rival->segment == segment)
+            return rivals->wait_ms == 0 ? FIRST_MS : rivals->wait_ms;
+    return 0;
+}
+
 /* --- again and again --- */
 
 static void try_first(struct loop_timer *timer);

@@ -19,6 +19,8 @@
 /* `base` is its path without .seg or .open; its bytes have been counted. The segment is the stream's. */
 void stream_rival_add(struct segment *segment, const char *base, uint64_t disk_bytes);
 bool stream_has_rivals(const struct stream *stream);
+/* Within so many ms one of its files is tried again; 0: only a start can tell what is to become of them. */
+uint64_t stream_rival_retry_ms(const struct segment *segment);
 /* Once the stream is loaded, or one has been added. */
 void stream_rivals_start(struct stream *stream);
 bool stream_rivals_are_idle(const struct stream *stream); /* none is being unlinked */

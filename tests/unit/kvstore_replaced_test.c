@@ -3,6 +3,7 @@
 #include "base/file.h"
 #include "kvstore/segment_age.h"
 #include "kvstore/stream_forget.h"
+#include "kvstore/stream_hold.h"
 #include "kvstore/stream_rival.h"
 #include "kvstore_faulty_disk.h"
 
@@ -186,6 +187,35 @@ TEST(a_receipt_waits_for_the_file_that_was_replaced)
     remove_files();
 }
 
+static bool hold(struct fixture_answer *answer)
+{
+    struct stream_hold added = {
+        .from_ns = fixture_pts(0), .to_ns = fixture_pts(2), .owner = "police", .reason = "case 17"
+    };
+
+    return stream_hold_add(stream, &added, fixture_done, answer, &st);
+}
+
+/* Which of the two counts was settled before. It was put off to the next start, though the store tries again by itself. */
+TEST(a_hold_is_told_when_the_file_that_was_replaced_is_tried_again)
+{
+    struct fixture_answer answer = { 0 };
+
+    make_files(2);
+    plan_fault(FAULT_UNLINK, EIO, 1, 1 << 20);
+    open_again();
+    CHECK(!hold(&answer));
+    CHECK_EQ(st.code, STATUS_UNAVAILABLE);
+    CHECK_HAS(st.text, "that is tried again within 1 s: hold it then");
+    CHECK_EQ(st.retry_after_ms, 1000);
+    plan_fault(0, 0, 0, 0);
+    FIXTURE_TURN_UNTIL(&fixture, !stream_has_rivals(stream));
+    CHECK(hold(&answer));
+    FIXTURE_TURN_UNTIL(&fixture, answer.came);
+    CHECK_OK(answer.ok, answer.st);
+    remove_files();
+}
+
 /* One of the two superblocks is not read: nobody knows which of them counts. The one that was replaced was served beside the
  * other, or in its place. */
 TEST(replaced_file_is_not_served_when_the_other_is_not_read)
@@ -204,6 +234,8 @@ TEST(replaced_file_is_not_served_when_the_other_is_not_read)
             CHECK(stream->segment_count == 0 || stream->segments[0]->has_rival);
             CHECK(!stream_forget(stream, fixture_pts(1), fixture_pts(2), fixture_done, &answer, &fixture.st));
             CHECK_EQ(fixture.st.code, STATUS_PRECONDITION);
+            CHECK(stream->segment_count == 0 || !hold(&answer));
+            CHECK(stream->segment_count == 0 || strstr(st.text, "the next start sees to it") != NULL);
             CHECK(is_there(&made[0]) && is_there(&made[1]));
             fixture_stop(&fixture);
             plan_fault(0, 0, 0, 0);
