@@ -13,7 +13,7 @@
 #include "kvstore/stream_hold.h"
 #include "kvstore/stream_rival.h"
 
-enum { RETRY_MS = 200 };
+enum { RETRY_MS = 200, NAME_AGAIN_MS = 200 };
 
 /* --- the list of streams --- */
 
@@ -73,6 +73,17 @@ static uint64_t small_files_bytes(const struct stream *stream)
            (stream->forgets != NULL ? FORGET_DISK_BYTES : 0);
 }
 
+/* One that is on its way out will not have it for long. */
+static bool refuse_name(const struct stream *stream, struct status *st)
+{
+    if (stream->deletion == NULL)
+        return status_fail(st, STATUS_EXISTS, "stream %s/%s exists already", stream->ns, stream->name);
+    status_fail(st, STATUS_ABORTED, "stream %s/%s is still being removed; try again", stream->ns,
+                stream->name);
+    st->retry_after_ms = NAME_AGAIN_MS;
+    return false;
+}
+
 bool store_add_stream(struct store *store, struct stream *stream, struct status *st)
 {
     struct stream **link = &store->streams;
@@ -80,8 +91,7 @@ bool store_add_stream(struct store *store, struct stream *stream, struct status 
     while (*link != NULL && store_compare(*link, stream->ns, stream->name) < 0)
         link = &(*link)->next;
     if (*link != NULL && store_compare(*link, stream->ns, stream->name) == 0)
-        return status_fail(st, STATUS_EXISTS, "stream %s/%s exists already%s", stream->ns, stream->name,
-                           (*link)->deletion != NULL ? " (it is being removed; try again)" : "");
+        return refuse_name(*link, st);
     if (store->stream_count >= LIMIT_STREAMS)
         return status_fail(st, STATUS_EXHAUSTED, "this store has %d streams, its limit; use another store",
                            LIMIT_STREAMS);

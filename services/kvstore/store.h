@@ -179,7 +179,8 @@ bool store_is_removing_from(const struct store *store, const struct stream *stre
 void store_retry_later(struct store *store); /* everything that could not be started */
 void store_start_commits(struct store *store);
 
-/* Adds a stream to the list, sorted. EXHAUSTED at LIMIT_STREAMS. */
+/* Adds a stream to the list, sorted. EXHAUSTED at LIMIT_STREAMS; EXISTS when its name is taken, ABORTED while who has it is being
+ * removed. */
 bool store_add_stream(struct store *store, struct stream *stream, struct status *st);
 void store_remove_stream(struct store *store, struct stream *stream);
 

@@ -188,6 +188,31 @@ TEST(import_without_an_end_leaves_nothing)
     calls_close_store(&calls);
 }
 
+/* The one before failed, and is still being removed: its name was taken for good, as it was said. */
+TEST(import_that_comes_early_is_to_come_again)
+{
+    struct rpc_call *call;
+    struct stream *stream;
+
+    start();
+    call = send_begin();
+    send_frame(call, 10);
+    stream = calls.fixture.store->streams;
+    CHECK(stream->is_importing && stream->segment_count == 1);
+    stream->segments[0]->reads++; /* its file stays for now */
+    CHECK_EQ(calls_finish(&calls, call), STATUS_INVALID);
+    refused(STATUS_ABORTED, "is still being removed");
+    CHECK(said.end.retry_after_ms > 0);
+    stream->segments[0]->reads--;
+    stream_continue_deletion(stream);
+    FIXTURE_TURN_UNTIL(&calls.fixture, calls.fixture.store->stream_count == 0);
+    call = send_begin();
+    send_frame(call, 10);
+    send_end(call);
+    CHECK_EQ(calls_finish(&calls, call), STATUS_OK);
+    calls_close_store(&calls);
+}
+
 TEST(import_whose_caller_leaves_leaves_nothing)
 {
     struct rpc_call *call;
