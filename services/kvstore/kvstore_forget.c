@@ -33,6 +33,8 @@ static void fill(struct receipt_message *message, const struct stream *stream,
     message->receipt.files = receipt->files;
     message->receipt.store = (char *)(uintptr_t)receipt->store;
     message->receipt.version = (char *)(uintptr_t)receipt->version;
+    if (receipt->done_ns == 0)
+        message->receipt.waits_because = (char *)(uintptr_t)stream_forget_waits_because(stream);
 }
 
 static uint32_t receipt_count(const struct stream *stream)

@@ -35,7 +35,8 @@ struct stream_forgets {
     bool is_rewritten, is_wiping; /* no file has anything of it; what is free is being zeroed */
     struct arena_wipe wipe;
     struct loop_timer timer;
-    stream_done_fn *done; /* NULL: nobody waits */
+    char waits_because[STATUS_TEXT_BYTES]; /* "": it goes on */
+    stream_done_fn *done;                  /* NULL: nobody waits */
     void *user;
 };
 
@@ -208,15 +209,43 @@ static void step_in(struct stream_forgets *forgets, uint64_t ms)
     loop_timer_start(forgets->stream->store->loop, &forgets->timer, ms, step_is_due);
 }
 
+static void say_why(struct stream_forgets *forgets, const char *why)
+{
+    char *text = forgets->waits_because;
+
+    text[stream_copy_text(text, sizeof forgets->waits_because - 1, why)] = '\0';
+}
+
+/* Something is in its way. */
+static void wait_for(struct stream_forgets *forgets, uint64_t ms, const char *why)
+{
+    say_why(forgets, why);
+    step_in(forgets, ms);
+}
+
+const char *stream_forget_waits_because(const struct stream *stream)
+{
+    const struct stream_forgets *forgets = stream->forgets;
+
+    if (forgets == NULL || !forgets->is_pending)
+        return "";
+    return forgets->is_ageing && forgets->age.waits_since_ns != 0 ? forgets->age.st.text
+                                                                  : forgets->waits_because;
+}
+
 static void aged(struct segment_age *age)
 {
     struct stream_forgets *forgets = container_of(age, struct stream_forgets, age);
     const struct log_context context = { .stream = forgets->stream->name };
 
     forgets->is_ageing = false;
-    if (!age->ok)
-        log_warn(&context, "forget_waits", "%s; trying again", age->st.text);
-    step_in(forgets, age->ok ? SOON_MS : AGAIN_MS);
+    if (age->ok) {
+        forgets->waits_because[0] = '\0';
+        step_in(forgets, SOON_MS);
+        return;
+    }
+    log_warn(&context, "forget_waits", "%s; trying again", age->st.text);
+    wait_for(forgets, AGAIN_MS, age->st.text);
 }
 
 /* A file that is sealed, or will never be: its copies in RAM go, then it is written anew. */
@@ -274,7 +303,7 @@ static bool rewrite_next(struct stream_forgets *forgets)
         waits = true;
     }
     if (waits)
-        step_in(forgets, LATER_MS);
+        wait_for(forgets, LATER_MS, "a file that has some of it is still being written");
     return waits;
 }
 
@@ -287,7 +316,7 @@ static void received(void *user, struct stream *stream, const struct status *fai
     forgets->is_saving = false;
     if (failure != NULL) {
         newest(forgets)->done_ns = 0;
-        step_in(forgets, AGAIN_MS);
+        wait_for(forgets, AGAIN_MS, failure->text);
         return;
     }
     forgets->is_pending = false;
@@ -361,7 +390,7 @@ static void note(struct stream_forgets *forgets)
 
     if (!forgets->is_refused && stream_durable_seq(stream) < newest(forgets)->next_seq) {
         stream_commit(stream);
-        step_in(forgets, LATER_MS);
+        wait_for(forgets, LATER_MS, "what came just before is not on the disk yet");
         return;
     }
     if (save(forgets, forgets->is_refused ? taken_back : intended, &st))
@@ -379,7 +408,7 @@ static void give_receipt(struct stream_forgets *forgets)
     newest(forgets)->done_ns = clock_utc_ns();
     if (!save(forgets, received, &st)) {
         newest(forgets)->done_ns = 0;
-        step_in(forgets, AGAIN_MS);
+        wait_for(forgets, AGAIN_MS, st.text);
     }
 }
 
@@ -405,7 +434,7 @@ static void step(struct stream_forgets *forgets)
         return;
     }
     if (stream_has_rivals(forgets->stream)) { /* they have what their segments had */
-        step_in(forgets, AGAIN_MS);
+        wait_for(forgets, AGAIN_MS, "a file that was written anew before could not be removed");
         return;
     }
     if (!forgets->is_rewritten) {
@@ -416,9 +445,10 @@ static void step(struct stream_forgets *forgets)
     }
     if (ram_has_secrets(store->arena) ||
         store->index_memory.secret_chunks > 0) { /* somebody reads it still */
-        step_in(forgets, LATER_MS);
+        wait_for(forgets, LATER_MS, "somebody reads it still");
         return;
     }
+    forgets->waits_because[0] = '\0';
     forgets->is_wiping = true;
     forgets->wipe = (struct arena_wipe){ .store = store, .done = wiped };
     arena_wipe_start(&forgets->wipe);
@@ -483,6 +513,7 @@ bool stream_forget(struct stream *stream, int64_t from_ns, int64_t to_ns, stream
                                                        .asked_ns = clock_utc_ns() };
     snprintf(newest(forgets)->store, sizeof newest(forgets)->store, "%s", stream->store->options.name);
     snprintf(newest(forgets)->version, sizeof newest(forgets)->version, "%s", REELKV_VERSION);
+    forgets->waits_because[0] = '\0';
     forgets->is_pending = true;
     forgets->is_intended = false;
     forgets->is_rewritten = false;
@@ -503,10 +534,12 @@ void stream_forget_resume(struct stream *stream)
         return;
     stream->forgets->is_intended = true;
     mark_frames(stream->forgets, false);
-    if (knows_all(stream, &st))
+    if (knows_all(stream, &st)) {
         step_in(stream->forgets, SOON_MS);
-    else
-        log_error(&context, "forget_waits", "%s", st.text);
+        return;
+    }
+    log_error(&context, "forget_waits", "%s", st.text);
+    say_why(stream->forgets, st.text);
 }
 
 void stream_forget_leave(struct stream *stream, const struct status *why)

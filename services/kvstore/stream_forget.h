@@ -35,6 +35,9 @@ bool stream_forget(struct stream *stream, int64_t from_ns, int64_t to_ns, stream
 /* One that was asked for is not over yet and overlaps [from, to). */
 bool stream_is_being_forgotten(const struct stream *stream, int64_t from_ns, int64_t to_ns);
 
+/* What keeps the one under way from going on now; "": nothing, or none is. Valid until the loop turns. */
+const char *stream_forget_waits_because(const struct stream *stream);
+
 /* The n-th, the oldest first; NULL: there are no more. */
 const struct forget_receipt *stream_receipt_at(const struct stream *stream, uint32_t n);
 

@@ -139,6 +139,36 @@ TEST(retention_keeps_the_last_receipts)
     calls_close_store(&calls);
 }
 
+static const char *why_it_waits(void)
+{
+    const Reelkv__V1__ListReceiptsReply *reply;
+
+    CALLS_OK(&calls, list_receipts, &receipts);
+    reply = (const Reelkv__V1__ListReceiptsReply *)said.replies[0];
+    CHECK_EQ(reply->n_receipts, 1);
+    return reply->receipts[0]->waits_because;
+}
+
+/* The budget has no room for the file that is to be made. Only the log said so. */
+TEST(retention_says_what_a_forgetting_waits_for)
+{
+    struct store *store;
+    struct rpc_call *call;
+
+    start();
+    store = calls.fixture.store;
+    store->disk_used_bytes += store->options.disk_bytes;
+    call = calls_begin(&calls, CALLS_HANDLER(forget), &forget.base);
+    FIXTURE_TURN_UNTIL(&calls.fixture,
+                       stream_forget_waits_because(stream)[0] != '\0' && stream->saves == NULL);
+    FIXTURE_TURN_UNTIL(&calls.fixture, strstr(why_it_waits(), "the disk's budget has no room") != NULL);
+    store->disk_used_bytes -= store->options.disk_bytes;
+    CHECK_EQ(calls_end(&calls, call), STATUS_OK);
+    CHECK_STR(why_it_waits(), "");
+    CHECK(stream_receipt_at(stream, 0)->done_ns != 0);
+    calls_close_store(&calls);
+}
+
 /* Whoever asks for something of a stream that is going is told so, and whoever waits for a receipt. */
 TEST(retention_of_a_stream_that_goes_ends_with_it)
 {
