@@ -128,8 +128,9 @@ bool camera_get(struct cluster *cluster, const char *ns, const char *name, struc
                 struct status *st)
 {
     const struct worker_record *store;
+    struct status ignored;
 
-    return camera_find(cluster, ns, name, camera, &store, st);
+    return camera_find(cluster, ns, name, camera, &store, st == NULL ? &ignored : st);
 }
 
 static void add_camera(struct camera_list *list, const Reelkv__V1__StreamStatus *status)

@@ -26,6 +26,7 @@ struct camera {
         expected_frames, disk_bytes;
 };
 
+/* `st` may be NULL. */
 bool camera_get(struct cluster *cluster, const char *ns, const char *name, struct camera *camera,
                 struct status *st);
 
