@@ -253,6 +253,18 @@ const struct worker_record *cluster_store_of(const struct cluster *cluster, cons
     return worker;
 }
 
+uint64_t cluster_deadline(uint32_t seconds)
+{
+    return clock_mono_ns() + seconds * 1000000000ull;
+}
+
+uint32_t cluster_left_ms(uint64_t deadline_ns)
+{
+    uint64_t now_ns = clock_mono_ns();
+
+    return deadline_ns < now_ns + 1000000 ? 1 : (uint32_t)((deadline_ns - now_ns) / 1000000);
+}
+
 bool cluster_blame(const struct worker_record *worker, struct status *st)
 {
     return st != NULL && st->code == STATUS_UNAVAILABLE &&

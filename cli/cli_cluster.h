@@ -6,7 +6,7 @@
  * Thread: main thread.
  * Fails:  NOT_FOUND for a folder without a cluster, UNAVAILABLE for one that does not answer; the sentence says
  *         what to do.
- * Bounds: CLUSTER_TIMEOUT_MS a call that is not a question. */
+ * Bounds: CLUSTER_TIMEOUT_MS a call that is not a question, and no transfer. */
 #ifndef REELKV_CLI_CLUSTER_H
 #define REELKV_CLI_CLUSTER_H
 
@@ -43,6 +43,10 @@ const char *cluster_data(const struct cluster *cluster); /* its folder; "": foun
 
 /* The connection to a worker, made when first asked for and kept. Borrowed until cluster_close(). */
 struct rpc_sync *cluster_connect(struct cluster *cluster, const char *address, struct status *st);
+
+/* So many seconds from now, and what a call may take until then. */
+uint64_t cluster_deadline(uint32_t seconds);
+uint32_t cluster_left_ms(uint64_t deadline_ns);
 
 /* The live kvstore that has, or by rendezvous would get, the camera. UNAVAILABLE without one. */
 const struct worker_record *cluster_store_of(const struct cluster *cluster, const char *ns, const char *name,

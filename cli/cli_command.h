@@ -41,6 +41,9 @@ struct cli_command {
     CLI_CLUSTER_OPTIONS(OPT)    \
     OPT(namespace, STR, "default", "1", "63", "whose cameras are meant")
 
+/* Of verbs that go on for as long as there is something to do. */
+#define CLI_TIMEOUT_OPTION(OPT) OPT(timeout, U32, "2592000", "1", "2592000", "seconds it may take")
+
 extern const struct cli_command cli_up, cli_down, cli_logs, cli_doctor, cli_supervise;
 extern const struct cli_command cli_cam_add, cli_cam_ls, cli_cam_show, cli_cam_follow, cli_cam_wait,
     cli_cam_rm;

@@ -12,11 +12,12 @@
 #include "interrupt.h"
 #include "reelkv/v1/kvstore.pb-c.h"
 
-#define MEM_EXPORT_OPTIONS(OPT)                                         \
-    CLI_STREAM_OPTIONS(OPT)                                             \
-    OPT(from, STR, "", "0", "40", "only what was seen since this time") \
-    OPT(to, STR, "", "0", "40", "only what was seen before this time")  \
-    OPT(output, STR, "", "0", "3800", "the file to write; '': CAMERA.kvexport here")
+#define MEM_EXPORT_OPTIONS(OPT)                                                      \
+    CLI_STREAM_OPTIONS(OPT)                                                          \
+    OPT(from, STR, "", "0", "40", "only what was seen since this time")              \
+    OPT(to, STR, "", "0", "40", "only what was seen before this time")               \
+    OPT(output, STR, "", "0", "3800", "the file to write; '': CAMERA.kvexport here") \
+    CLI_TIMEOUT_OPTION(OPT)
 
 struct mem_export_options {
     MEM_EXPORT_OPTIONS(OPTION_FIELD)
@@ -156,7 +157,8 @@ static void cancel(void *user)
 static bool fetch(struct exporting *exporting, struct cluster *cluster, struct interrupt *interrupt,
                   const struct mem_export_options *options, const char *name, struct status *st)
 {
-    const struct rpc_stream_options call_options = { .timeout_ms = RPC_NO_TIMEOUT };
+    const struct rpc_stream_options call_options = { .timeout_ms = cluster_left_ms(
+                                                         cluster_deadline(options->timeout)) };
     Reelkv__V1__TimeRange range = REELKV__V1__TIME_RANGE__INIT;
     Reelkv__V1__ExportRequest request = REELKV__V1__EXPORT_REQUEST__INIT;
     Reelkv__V1__StreamId id = REELKV__V1__STREAM_ID__INIT;
@@ -182,6 +184,8 @@ static bool fetch(struct exporting *exporting, struct cluster *cluster, struct i
     rpc_sync_stream_destroy(call);
     if (!ok && interrupt_has_come(interrupt))
         return status_fail(st, STATUS_CANCELLED, "interrupted; nothing was written");
+    if (!ok && st->code == STATUS_DEADLINE)
+        return status_fail(st, STATUS_DEADLINE, "not done in %u s; nothing was written", options->timeout);
     return ok || cluster_blame(store, st);
 }
 

@@ -10,6 +10,7 @@
 #include "camera.h"
 #include "cli_command.h"
 #include "cli_hint.h"
+#include "forget_watch.h"
 #include "interrupt.h"
 #include "reelkv/v1/retention.pb-c.h"
 
@@ -18,7 +19,8 @@
     OPT(from, STR, "", "0", "40", "what was seen since this time; '': since the beginning") \
     OPT(to, STR, "", "0", "40", "what was seen before this time; '': until now")            \
     OPT(yes, BOOL, "false", "", "", "do not ask whether that is meant")                     \
-    OPT(receipts, BOOL, "false", "", "", "forget nothing; show what was forgotten before")
+    OPT(receipts, BOOL, "false", "", "", "forget nothing; show what was forgotten before")  \
+    CLI_TIMEOUT_OPTION(OPT)
 
 struct mem_forget_options {
     MEM_FORGET_OPTIONS(OPTION_FIELD)
@@ -50,10 +52,23 @@ static struct json *receipt_to_json(const Reelkv__V1__Receipt *receipt)
     json_set_u64(row, "files", receipt->files);
     json_set_str(row, "store", receipt->store);
     json_set_str(row, "version", receipt->version);
+    json_set_str(row, "waits_because", receipt->waits_because[0] != '\0' ? receipt->waits_because : NULL);
     return row;
 }
 
 /* --- receipts --- */
+
+/* Only the newest can be under way. */
+static void print_wait(const Reelkv__V1__Receipt *receipt)
+{
+    char text[STATUS_TEXT_BYTES];
+
+    if (receipt->waits_because[0] == '\0')
+        return;
+    snprintf(text, sizeof text, "%s", receipt->waits_because);
+    printf("Number %llu waits, and goes on by itself: %s.\n", (unsigned long long)receipt->number,
+           cli_make_safe(text));
+}
 
 static void print_receipts(const Reelkv__V1__ListReceiptsReply *list, bool as_json)
 {
@@ -82,6 +97,7 @@ static void print_receipts(const Reelkv__V1__ListReceiptsReply *list, bool as_js
     json_free(value);
     if (list->n_receipts > 0) {
         cli_table_print(table);
+        print_wait(list->receipts[list->n_receipts - 1]);
         return;
     }
     cli_table_destroy(table);
@@ -179,30 +195,37 @@ static void cancel(void *user)
 }
 
 static bool forget(struct cluster *cluster, const struct worker_record *store, Reelkv__V1__StreamId *id,
-                   Reelkv__V1__TimeRange *range, bool as_json, struct status *st)
+                   Reelkv__V1__TimeRange *range, const struct mem_forget_options *options, struct status *st)
 {
-    const struct rpc_stream_options options = { .timeout_ms = RPC_NO_TIMEOUT };
+    const struct rpc_stream_options call_options = { .timeout_ms = cluster_left_ms(
+                                                         cluster_deadline(options->timeout)) };
     Reelkv__V1__ForgetRequest request = REELKV__V1__FORGET_REQUEST__INIT;
     struct interrupt *interrupt = interrupt_create();
     struct rpc_sync *sync = cluster_connect(cluster, store->address, st);
     const struct rpc_message *message = NULL;
     struct rpc_sync_stream *call = NULL;
+    struct forget_watch *watch;
     bool ok;
 
     request.id = id;
     request.range = range;
-    ok = sync != NULL && rpc_sync_open(&call, sync, &api_forget, &options, st);
+    ok = sync != NULL && rpc_sync_open(&call, sync, &api_forget, &call_options, st);
     if (ok) {
+        watch = forget_watch_create(sync, id->namespace_, id->name);
         interrupt_watch(interrupt, cancel, call);
         ok = rpc_sync_write(call, &request.base, NULL, st) && rpc_sync_half_close(call, st) &&
              rpc_sync_read(call, &message, st);
         interrupt_watch(interrupt, NULL, NULL);
+        forget_watch_destroy(watch);
     }
     if (ok && message != NULL)
-        print_receipt((const Reelkv__V1__Receipt *)message->body, as_json);
+        print_receipt((const Reelkv__V1__Receipt *)message->body, options->json);
     if (!ok && interrupt_has_come(interrupt))
         status_fail(st, STATUS_CANCELLED, "interrupted; the store goes on with it, `%s` tells",
                     cli_hint("mem forget %s --receipts", id->name));
+    else if (!ok && st->code == STATUS_DEADLINE)
+        status_fail(st, STATUS_DEADLINE, "not done in %u s; the store goes on with it, `%s` tells",
+                    options->timeout, cli_hint("mem forget %s --receipts", id->name));
     else if (!ok)
         cluster_blame(store, st);
     rpc_sync_stream_destroy(call);
@@ -230,7 +253,7 @@ static enum cli_exit run_mem_forget(const struct cli_run *run)
     if (ok && options->receipts)
         ok = show_receipts(cluster, store, &id, run->json, &st);
     else if (ok)
-        ok = confirm(options, id.name, &range, &st) && forget(cluster, store, &id, &range, run->json, &st);
+        ok = confirm(options, id.name, &range, &st) && forget(cluster, store, &id, &range, options, &st);
     cluster_close(cluster);
     return ok ? CLI_OK : cli_fail(&st, run->json);
 }

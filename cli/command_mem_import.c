@@ -2,24 +2,30 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
+#include "base/clock.h"
 #include "base/limits.h"
 #include "base/name.h"
 #include "base/require.h"
 #include "camera.h"
 #include "cli_cluster.h"
 #include "cli_command.h"
+#include "cli_hint.h"
 #include "export_file.h"
 #include "interrupt.h"
 #include "kv/kv_format.h"
 #include "other_settings.h"
 #include "reelkv/v1/kvstore.pb-c.h"
 
-#define MEM_IMPORT_OPTIONS(OPT)                                      \
-    CLI_STREAM_OPTIONS(OPT)                                          \
-    OPT(as, STR, "", "0", "63", "its name here; '': the one it had") \
-    OPT(check, BOOL, "false", "", "",                                \
-        "import nothing: read the file to its end and tell what it has; needs no cluster")
+#define MEM_IMPORT_OPTIONS(OPT)                                                            \
+    CLI_STREAM_OPTIONS(OPT)                                                                \
+    OPT(as, STR, "", "0", "63", "its name here; '': the one it had")                       \
+    OPT(check, BOOL, "false", "", "",                                                      \
+        "import nothing: read the file to its end and tell what it has; needs no cluster") \
+    CLI_TIMEOUT_OPTION(OPT)
+
+enum { NAME_AGAIN_MS = 200 };
 
 struct mem_import_options {
     MEM_IMPORT_OPTIONS(OPTION_FIELD)
@@ -40,6 +46,7 @@ struct importing {
     uint8_t *chunk;
     uint64_t frames;
     bool has_end;
+    bool is_asked; /* all has been sent: the store makes it a camera */
 };
 
 static bool misfits(const struct importing *importing, const char *what, struct status *st)
@@ -179,6 +186,7 @@ static bool send_all(struct importing *importing, struct rpc_sync_stream *call, 
     }
     if (!importing->has_end)
         return misfits(importing, "it has no end", st);
+    importing->is_asked = true;
     return call == NULL || rpc_sync_finish(call, st);
 }
 
@@ -205,23 +213,83 @@ static void cancel(void *user)
     rpc_sync_cancel(user);
 }
 
-static bool send(struct importing *importing, struct cluster *cluster, const char *ns, struct status *st)
+/* The end of a call of which the store did not tell the end. */
+static bool say_cut(const struct importing *importing, enum status_code code, const char *how,
+                    struct status *st)
 {
-    const struct rpc_stream_options call_options = { .timeout_ms = RPC_NO_TIMEOUT };
+    if (importing->is_asked)
+        return status_fail(st, code, "%s; whether it was imported all the same, `%s` tells", how,
+                           cli_hint("cam ls"));
+    return status_fail(st, code, "%s; nothing was imported", how);
+}
+
+static bool send_once(struct importing *importing, struct rpc_sync *sync, const char *ns,
+                      uint64_t deadline_ns, struct status *st)
+{
+    const struct rpc_stream_options options = { .timeout_ms = cluster_left_ms(deadline_ns) };
     struct rpc_sync_stream *call;
-    struct rpc_sync *sync;
     bool ok;
 
-    importing->store = cluster_store_of(cluster, ns, importing->name, st);
-    sync = importing->store == NULL ? NULL : cluster_connect(cluster, importing->store->address, st);
-    if (sync == NULL || !rpc_sync_open(&call, sync, &api_append, &call_options, st))
+    if (!rpc_sync_open(&call, sync, &api_append, &options, st))
         return false;
     interrupt_watch(importing->interrupt, cancel, call);
     ok = begin(importing, call, ns, st) && send_all(importing, call, st);
     interrupt_watch(importing->interrupt, NULL, NULL);
     rpc_sync_stream_destroy(call);
+    return ok;
+}
+
+/* To the first item behind the head. */
+static bool rewind_file(struct importing *importing, struct status *st)
+{
+    const char *path = importing->reader.path;
+    uint64_t payload_bytes;
+    enum export_kind kind;
+
+    export_reader_deinit(&importing->reader);
+    importing->frames = 0;
+    importing->has_end = importing->is_asked = false;
+    return export_reader_begin(&importing->reader, path, st) &&
+           export_reader_item(&importing->reader, &kind, &payload_bytes, st);
+}
+
+/* One of this name is still being removed: an import that failed just now, perhaps. */
+static bool waits_for_name(struct importing *importing, uint64_t deadline_ns, const struct status *st)
+{
+    const struct timespec pause = { .tv_nsec = NAME_AGAIN_MS * 1000000 };
+
+    if (st->code != STATUS_ABORTED || interrupt_has_come(importing->interrupt))
+        return false;
+    cli_progress_say(&importing->progress, "waiting until what had its name is removed");
+    nanosleep(&pause, NULL);
+    return clock_mono_ns() < deadline_ns;
+}
+
+static bool send(struct importing *importing, struct cluster *cluster,
+                 const struct mem_import_options *options, struct status *st)
+{
+    uint64_t deadline_ns = cluster_deadline(options->timeout);
+    struct rpc_sync *sync;
+    char late[32];
+    bool ok;
+
+    importing->store = cluster_store_of(cluster, options->namespace, importing->name, st);
+    sync = importing->store == NULL ? NULL : cluster_connect(cluster, importing->store->address, st);
+    if (sync == NULL)
+        return false;
+    for (;;) {
+        ok = send_once(importing, sync, options->namespace, deadline_ns, st);
+        if (ok || !waits_for_name(importing, deadline_ns, st))
+            break;
+        if (!rewind_file(importing, st))
+            return false;
+    }
     if (!ok && interrupt_has_come(importing->interrupt))
-        return status_fail(st, STATUS_CANCELLED, "interrupted; nothing was imported");
+        return say_cut(importing, STATUS_CANCELLED, "interrupted", st);
+    if (!ok && (st->code == STATUS_DEADLINE || st->code == STATUS_ABORTED)) {
+        snprintf(late, sizeof late, "not done in %u s", options->timeout);
+        return say_cut(importing, STATUS_DEADLINE, late, st);
+    }
     return ok || cluster_blame(importing->store, st);
 }
 
@@ -312,7 +380,7 @@ static enum cli_exit run_mem_import(const struct cli_run *run)
         ok = ok && name_check("camera", importing.name, &st) &&
              name_check("namespace", options->namespace, &st) &&
              cluster_open(&cluster, options->data, options->redis, &st) &&
-             send(&importing, cluster, options->namespace, &st);
+             send(&importing, cluster, options, &st);
     cli_progress_end(&importing.progress);
     interrupt_destroy(importing.interrupt);
     if (ok && options->check)

@@ -2,7 +2,8 @@
  * keeps definitions of cameras in memory, and gives made-up answers. What a question does depends on its words:
  *   "hang"   evidence, then nothing until the call is cancelled
  *   "break"  evidence and half an answer, then UNAVAILABLE
- *   else     evidence of two frames, an answer in three parts, the end */
+ *   else     evidence of two frames, an answer in three parts, the end
+ * What is stored it neither gives nor takes nor forgets (cli_double_slow.h). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 #include "base/name.h"
 #include "base/options.h"
 #include "base/require.h"
+#include "cli_double_slow.h"
 #include "redis/directory.h"
 #include "reelkv/v1/catalog.pb-c.h"
 #include "reelkv/v1/kvstore.pb-c.h"
@@ -407,7 +409,11 @@ static const struct rpc_handler catalog[] = { { &api_create_stream, create_strea
                                               { &api_list_streams, list_streams },
                                               { &api_delete_stream, delete_stream } };
 static const struct rpc_handler kvstore[] = { { &api_get_server_info, get_server_info },
-                                              { &api_timeline, timeline } };
+                                              { &api_timeline, timeline },
+                                              { &api_export, double_export },
+                                              { &api_append, double_append } };
+static const struct rpc_handler retention[] = { { &api_forget, double_forget },
+                                                { &api_list_receipts, double_list_receipts } };
 static const struct rpc_handler qa[] = { { &api_ask, ask } };
 
 static void describe(struct double_cluster *cluster, enum worker_kind kind, struct worker_record *record)
@@ -437,6 +443,7 @@ static bool open_all(struct double_cluster *cluster, const struct double_options
     struct directory_events answers = { .describe = describe_qa, .user = cluster };
     static struct rpc_service services[] = { { "reelkv.v1.Catalog", catalog, ARRAY_LEN(catalog), NULL },
                                              { "reelkv.v1.KvStore", kvstore, ARRAY_LEN(kvstore), NULL },
+                                             { "reelkv.v1.Retention", retention, ARRAY_LEN(retention), NULL },
                                              { "reelkv.v1.Qa", qa, ARRAY_LEN(qa), NULL } };
 
     for (size_t i = 0; i < ARRAY_LEN(services); i++)
