@@ -36,6 +36,9 @@ struct export
     uint32_t gap_count, next_gap;
     uint64_t first_seq, next_seq; /* next: the number that is told next */
     int64_t last_pts_ns;
+    /* Behind the last of the numbers that the range covers, and when it was seen. 0: the stream goes on behind the range. */
+    uint64_t end_seq;
+    int64_t end_pts_ns;
 };
 
 static void fail(struct export *export, enum status_code code, const char *why)
@@ -246,6 +249,13 @@ static bool write_hole(struct export *export, uint64_t seq, int64_t pts_ns)
     return write_gap(export, &hole);
 }
 
+static bool write_tail(struct export *export)
+{
+    bool is_later = export->end_pts_ns > export->last_pts_ns;
+
+    return write_hole(export, export->end_seq, is_later ? export->end_pts_ns : export->last_pts_ns);
+}
+
 static bool write_end(struct export *export)
 {
     Reelkv__V1__ExportReply reply = REELKV__V1__EXPORT_REPLY__INIT;
@@ -313,6 +323,8 @@ static enum progress send_item(struct export *export)
         export->next_gap < export->gap_count ? &export->gaps[export->next_gap] : NULL;
     bool is_gap = gap != NULL && (frame == NULL || gap->from_seq < frame->seq);
 
+    if (frame == NULL && gap == NULL && export->next_seq < export->end_seq)
+        return write_tail(export) ? WENT_ON : WAITS;
     if (frame == NULL && gap == NULL) {
         export->step = EXPORT_END;
         return WENT_ON;
@@ -404,6 +416,9 @@ static bool start(struct export *export, const Reelkv__V1__ExportRequest *reques
         export->first_seq = export->gaps[0].from_seq;
     export->next_seq = export->first_seq;
     export->last_pts_ns = frame_at(export)->pts_ns;
+    export->end_pts_ns = export->stream->last_pts_ns;
+    if (export->to_ns > export->end_pts_ns)
+        export->end_seq = export->stream->next_seq;
     return true;
 }
 
