@@ -1,4 +1,5 @@
-/* The superblock and the mark. Records are in kv_record.c, footers in kv_footer.c; the layout of all is in kv_format.h. */
+/* The superblock and the mark. Records are in kv_record.c and kv_record_header.c, footers in kv_footer.c; the layout of all is in
+ * kv_format.h. */
 #include "kv/kv_format.h"
 
 #include <stdlib.h>
