@@ -1,4 +1,4 @@
-/* segment_internal.h - what only an unsealed segment has. For segment.c and segment_append.c. */
+/* segment_internal.h - what only an unsealed segment has. For segment.c, segment_append.c and segment_write.c. */
 #ifndef REELKV_KVSTORE_SEGMENT_INTERNAL_H
 #define REELKV_KVSTORE_SEGMENT_INTERNAL_H
 
@@ -46,5 +46,23 @@ static inline void segment_queue_add(struct segment_queue *queue, struct segment
     queue->count++;
     queue->notes += segment_record_is_note(record);
 }
+
+/* NULL: it is empty. */
+static inline struct segment_record *segment_queue_take(struct segment_queue *queue)
+{
+    struct segment_record *record = queue->first;
+
+    if (record == NULL)
+        return NULL;
+    queue->first = record->next;
+    if (queue->first == NULL)
+        queue->last = NULL;
+    queue->count--;
+    queue->notes -= segment_record_is_note(record);
+    return record;
+}
+
+void segment_queue_free(struct segment *segment, struct segment_queue *queue); /* and the records */
+void segment_writer_free(struct segment *segment); /* no job may run; without one, nothing */
 
 #endif
