@@ -9,6 +9,7 @@
 #include "base/name.h"
 #include "base/require.h"
 #include "kvstore/arena_wipe.h"
+#include "kvstore/forget_marks.h"
 #include "kvstore/segment_age.h"
 #include "kvstore/store.h"
 #include "kvstore/stream_hold.h"
@@ -108,93 +109,6 @@ static bool save(struct stream_forgets *forgets, stream_done_fn *done, struct st
     return forgets->is_saving;
 }
 
-/* --- what is to go --- */
-
-static bool is_in(const struct forget_receipt *receipt, uint64_t end_seq, int64_t from_ns, int64_t to_ns)
-{
-    return end_seq <= receipt->next_seq && from_ns >= receipt->from_ns && to_ns < receipt->to_ns;
-}
-
-/* Words of a mark, or bytes that were found damaged: a tombstone has neither. */
-static bool mark_goes(const struct forget_receipt *receipt, const struct segment_mark *mark)
-{
-    if (mark->is_damaged)
-        return mark->type != KV_RECORD_TOMBSTONE && mark->pts_ns < receipt->to_ns &&
-               mark->end_pts_ns >= receipt->from_ns;
-    if (!is_in(receipt, mark->end_seq, mark->pts_ns, mark->end_pts_ns))
-        return false;
-    if (mark->type == KV_RECORD_EVENT)
-        return mark->note != NULL;
-    return mark->type != KV_RECORD_TOMBSTONE || mark->event != KV_TOMBSTONE_FORGOTTEN;
-}
-
-/* By the times of what it has. */
-static bool meets(const struct forget_receipt *receipt, const struct segment *segment)
-{
-    return segment->least_ns < receipt->to_ns && segment->greatest_ns >= receipt->from_ns;
-}
-
-static bool has_something(const struct forget_receipt *receipt, const struct segment *segment)
-{
-    bool meets_it = meets(receipt, segment);
-
-    for (uint64_t n = 0; meets_it && n < segment->index.frame_count; n++)
-        if (index_part_at(&segment->index, n)->is_forgotten)
-            return true;
-    for (uint32_t i = 0; meets_it && i < segment->mark_count; i++)
-        if (mark_goes(receipt, &segment->marks[i]))
-            return true;
-    return segment->left_frames > 0 && segment->left_from_ns < receipt->to_ns &&
-           segment->left_to_ns >= receipt->from_ns;
-}
-
-/* Questions that began before a segment was rewritten have the frames as they were. */
-static void mark_gone(const struct forget_receipt *receipt, const struct index_part *part)
-{
-    for (struct index_chunk *chunk = part->gone; chunk != NULL; chunk = chunk->gone_next) {
-        for (uint32_t i = 0; i < chunk->count; i++) {
-            struct index_frame *frame = &chunk->frames[i];
-
-            frame->is_forgotten = is_in(receipt, frame->seq + 1, frame->pts_ns, frame->pts_ns);
-        }
-        index_chunk_judge(chunk);
-    }
-}
-
-/* From now on the frames answer EVICTED. */
-static void mark_frames(struct stream_forgets *forgets, bool counts)
-{
-    struct forget_receipt *receipt = newest(forgets);
-    struct stream *stream = forgets->stream;
-
-    for (uint32_t i = 0; i < stream->segment_count; i++) {
-        const struct segment *segment = stream->segments[i];
-
-        for (uint64_t n = 0; meets(receipt, segment) && n < segment->index.frame_count; n++) {
-            struct index_frame *frame = index_part_at(&segment->index, n);
-
-            if (!is_in(receipt, frame->seq + 1, frame->pts_ns, frame->pts_ns))
-                continue;
-            index_frame_forget(frame);
-            receipt->frames += counts;
-            receipt->bytes += counts ? frame->record_bytes : 0;
-        }
-        receipt->files += counts && has_something(receipt, segment);
-        mark_gone(receipt, &segment->index);
-    }
-}
-
-static void unmark_frames(struct stream *stream)
-{
-    static const struct forget_receipt nothing;
-
-    for (uint32_t i = 0; i < stream->segment_count; i++) {
-        for (uint64_t n = 0; n < stream->segments[i]->index.frame_count; n++)
-            index_part_at(&stream->segments[i]->index, n)->is_forgotten = false;
-        mark_gone(&nothing, &stream->segments[i]->index);
-    }
-}
-
 /* --- steps --- */
 
 static void step(struct stream_forgets *forgets);
@@ -289,7 +203,7 @@ static bool rewrite_next(struct stream_forgets *forgets)
 
         if (was_seen(forgets, segment))
             continue;
-        if (!has_something(newest(forgets), segment)) {
+        if (!forget_has_something(newest(forgets), segment)) {
             if (!waits && segment->writer == NULL && !segment->is_leaving)
                 forgets->seen_seq = segment->end_seq;
             continue;
@@ -355,7 +269,7 @@ static void refuse(struct stream_forgets *forgets, const struct status *why)
     struct receipt_list *all = &forgets->all;
     stream_done_fn *done = forgets->done;
 
-    unmark_frames(forgets->stream);
+    forget_unmark_frames(forgets->stream);
     forgets->refused = *newest(forgets);
     forgets->is_refused = true;
     all->count--;
@@ -520,7 +434,7 @@ bool stream_forget(struct stream *stream, int64_t from_ns, int64_t to_ns, stream
     forgets->seen_seq = 0;
     forgets->done = done;
     forgets->user = user;
-    mark_frames(forgets, true);
+    forget_mark_frames(stream, newest(forgets), true);
     step(forgets);
     return true;
 }
@@ -533,7 +447,7 @@ void stream_forget_resume(struct stream *stream)
     if (stream->forgets == NULL || !stream->forgets->is_pending)
         return;
     stream->forgets->is_intended = true;
-    mark_frames(stream->forgets, false);
+    forget_mark_frames(stream, newest(stream->forgets), false);
     if (knows_all(stream, &st)) {
         step_in(stream->forgets, SOON_MS);
         return;
