@@ -7,84 +7,17 @@
 #include "base/bytes.h"
 #include "base/clock.h"
 #include "base/log.h"
-#include "base/name.h"
 #include "base/random.h"
 #include "base/require.h"
+#include "kvstore/segment_age_internal.h"
 #include "kvstore/segment_age_job.h"
 #include "kvstore/segment_fetch.h"
 #include "kvstore/segment_job.h"
-#include "kvstore/segment_scan.h"
 #include "kvstore/store.h"
 #include "kvstore/stream_hold.h"
 #include "kvstore/stream_rival.h"
 
 enum { YIELD_MS = 5, AGAIN_MS = 1000, ROOM_WAIT_MS = 30 * 1000 };
-
-/* --- what it would make --- */
-
-static struct kv_aged merge(const struct kv_aged *a, const struct kv_aged *b)
-{
-    return (struct kv_aged){ .thin = a->thin > b->thin ? a->thin : b->thin,
-                             .bits = a->bits != 0 && (b->bits == 0 || a->bits < b->bits) ? a->bits : b->bits,
-                             .keys_only = a->keys_only || b->keys_only };
-}
-
-bool segment_age_is_due(const struct segment *segment, const struct kv_aged *aged)
-{
-    const struct kv_aged *has = &segment->super.aged, then = merge(has, aged);
-
-    if (segment->index.frame_count == 0)
-        return false;
-    return then.keys_only != has->keys_only || (!has->keys_only && then.bits != has->bits) ||
-           (then.thin > 1 && then.thin != has->thin);
-}
-
-static uint64_t frame_bytes(const struct segment_transform *transform, const struct index_frame *frame)
-{
-    struct kv_entry entry = { .type = KV_RECORD_FRAME, .tokens = frame->tokens };
-    const struct kv_geometry *geometry = &frame->chunk->geometry;
-    struct kv_encoding encoding = age_encoding_of(transform, frame);
-    struct kv_layout plain, reduced;
-
-    if (!frame->has_slices || (!transform->aged.keys_only && encoding.bits == frame->encoding.bits))
-        return frame->record_bytes;
-    entry.encoding = frame->encoding;
-    kv_entry_layout(&entry, geometry, &plain);
-    entry.encoding = encoding;
-    entry.flags = transform->aged.keys_only ? KV_ENTRY_WITHOUT_SLICES : 0;
-    kv_entry_layout(&entry, geometry, &reduced);
-    return frame->record_bytes - plain.record_bytes + reduced.record_bytes + KV_PAGE_BYTES;
-}
-
-/* One tombstone for each run of frames that go, as if all marks parted them. */
-uint64_t segment_age_bytes(const struct segment *segment, const struct segment_transform *transform)
-{
-    uint64_t bytes = KV_PAGE_BYTES + segment->init_bytes + KV_PAGE_BYTES, notes = 0;
-    uint32_t records = 2 + 2 * segment->mark_count, frames = 0;
-    bool in_run = false;
-
-    for (uint64_t n = 0; n < segment->index.frame_count; n++) {
-        const struct index_frame *frame = index_part_at(&segment->index, n);
-        bool is_kept = age_fate_of(transform, frame) == AGE_KEPT;
-
-        if (is_kept) {
-            bytes += frame_bytes(transform, frame);
-            frames++;
-        } else if (!in_run) {
-            bytes += KV_PAGE_BYTES;
-            records++;
-        }
-        in_run = !is_kept;
-    }
-    for (uint32_t i = 0; i < segment->mark_count; i++) {
-        uint64_t note = segment->marks[i].note == NULL ? 0 : strlen(segment->marks[i].note);
-
-        bytes += 2 * KV_PAGE_BYTES + round_up(note + 1, KV_PAGE_BYTES);
-        notes += note;
-    }
-    records += frames;
-    return bytes + segment_footer_bytes(&segment->super.geometry, records, frames, notes);
-}
 
 /* --- the one at hand --- */
 
@@ -255,7 +188,7 @@ static struct age_job *make_job(const struct segment_age *age)
     job->super = segment->super;
     job->super.salt = random_u64();
     job->super.replaces = segment->super.salt;
-    job->super.aged = job->transform.aged = merge(&segment->super.aged, &age->transform.aged);
+    job->super.aged = job->transform.aged = segment_age_merge(&segment->super.aged, &age->transform.aged);
     kv_super_put(&job->super, page); /* for its CRC */
     snprintf(job->base, sizeof job->base, "%.*s/%020llu-%016llx",
              (int)(strrchr(segment->base, '/') - segment->base), segment->base,
@@ -311,112 +244,13 @@ static void begin(struct segment_age *age)
     wait_for_room(age);
 }
 
-/* --- the swap --- */
-
-/* What the new file has, in memory. NULL: no memory. */
-static struct segment *adopt(struct segment_age *age, struct status *st)
-{
-    struct age_job *job = age->job;
-    struct segment *made = segment_create(age->segment->stream, &job->super, 0);
-    const char *note = job->list.notes;
-
-    if (made == NULL || !segment_drop_writer(made, job->base)) {
-        segment_destroy(made);
-        status_fail(st, STATUS_EXHAUSTED, "no memory for a segment");
-        return NULL;
-    }
-    made->state = SEGMENT_SEALED;
-    for (uint32_t i = 0; i < job->list.entry_count; i++) {
-        const struct kv_entry *entry = &job->list.entries[i];
-
-        if (entry->type == KV_RECORD_FRAME) {
-            segment_scan_follow(made, entry);
-        } else if (!segment_scan_add(made, entry, note, st)) {
-            segment_destroy(made);
-            return NULL;
-        }
-        note += entry->note_bytes;
-    }
-    made->disk_bytes = job->taken;
-    made->index = job->index;
-    job->index = (struct index_part){ 0 };
-    return made;
-}
-
-/* Runs of numbers, as far as there is room. */
-static void write_numbers(const struct age_job *job, char *text, size_t room)
-{
-    size_t len = 0;
-
-    text[0] = '\0';
-    for (uint32_t i = 0, last; i < job->lost_count && len < room; i = last + 1) {
-        for (last = i; last + 1 < job->lost_count && job->lost[last + 1] == job->lost[last] + 1;)
-            last++;
-        len += (size_t)snprintf(text + len, room - len, last == i ? "%s%llu" : "%s%llu to %llu",
-                                i == 0 ? "" : ", ", (unsigned long long)job->lost[i],
-                                (unsigned long long)job->lost[last]);
-    }
-}
-
-/* What the new file does not have, though nobody wanted it to go: said once, and counted as when a reader finds it. */
-static void tell_lost(const struct segment_age *age)
-{
-    const struct age_job *job = age->job;
-    const struct log_context context = { .stream = job->super.stream };
-    char numbers[200];
-
-    for (uint32_t i = 0; i < job->lost_count; i++) /* what readers have found is counted */
-        age->store->quarantined_frames +=
-            !index_part_find(&age->segment->index, job->lost[i])->is_quarantined;
-    write_numbers(job, numbers, sizeof numbers);
-    if (job->lost_count > 0)
-        log_error(&context, "frames_given_up", "%s: %u frames, damaged or never read, go with it: %s; %s",
-                  age->segment->base, job->lost_count, numbers, job->lost_to.text);
-    if (job->has_lost_init)
-        log_error(&context, "init_given_up", "%s: its system prompt's block goes with it; %s",
-                  age->segment->base, job->lost_to.text);
-}
-
-static void move_index(struct store *store, struct segment *old, struct segment *made)
-{
-    index_part_replace(&old->index, &made->index, made, &store->index_memory, store->arena);
-    for (uint64_t n = 0; n < made->index.frame_count; n++)
-        made->quarantined_frames += index_part_at(&made->index, n)->is_quarantined;
-}
+/* --- the work --- */
 
 /* Somebody may have asked for it to stay meanwhile. */
 static bool may_swap(const struct segment_age *age)
 {
     return age->stream->deletion == NULL && (age->transform.forgets || segment_held(age->segment) == NULL);
 }
-
-static void swap(struct segment_age *age)
-{
-    struct segment *old = age->segment;
-    struct store *store = age->store;
-
-    age->dropped_frames = age->job->dropped_frames;
-    age->bytes_before = old->disk_bytes;
-    age->bytes_after = age->made->disk_bytes;
-    store->disk_used_bytes -= age->reserved_bytes;
-    store->disk_used_bytes += age->made->disk_bytes;
-    age->reserved_bytes = 0;
-    tell_lost(age);
-    stream_replace_segment(old->stream, old, age->made);
-    store_replace_segment(store, old, age->made);
-    move_index(store, old, age->made);
-    old->is_leaving = true;
-    for (struct segment_age *other = age; other != NULL; other = other->next)
-        if (other->segment == old) { /* those that wait for their turn rewrite what was made */
-            old->reads--;
-            age->made->reads++; /* it stays until done() */
-            if (other != age)
-                other->segment = age->made;
-        }
-    age->step = AGE_LEAVING;
-}
-
-/* --- the work --- */
 
 static void write_run(struct work *work)
 {
@@ -487,7 +321,7 @@ static void named(struct work *work)
     age->is_running = false;
     if (age->ok) {
         age->ok = false;
-        swap(age);
+        segment_age_swap(age);
         stream_hold_settle(age->stream);
         segment_age_pump(age->store);
         return;
@@ -543,7 +377,7 @@ static void write_on(struct segment_age *age)
 static void name_on(struct segment_age *age)
 {
     if (age->made == NULL && may_swap(age))
-        age->made = adopt(age, &age->job->st);
+        age->made = segment_age_adopt(age, &age->job->st);
     if (age->made == NULL || !may_swap(age) || age->store->is_closing) {
         segment_destroy(age->made);
         age->made = NULL;
