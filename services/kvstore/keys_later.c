@@ -241,7 +241,7 @@ static const struct segment *other_than(const struct store *store, const struct 
     const struct segment *other = store->newest;
 
     while (other != NULL && (other == segment || other->state != SEGMENT_SEALED))
-        other = other->age_prev;
+        other = other->older;
     return other;
 }
 

@@ -247,7 +247,7 @@ static struct segment *next_segment(const struct store *store)
 {
     struct segment *best = NULL;
 
-    for (struct segment *segment = store->oldest; segment != NULL; segment = segment->age_next) {
+    for (struct segment *segment = store->oldest; segment != NULL; segment = segment->newer) {
         int64_t age_ns = segment->super.created_ns;
 
         if (age_ns > store->scrub.pass_ns || (best != NULL && age_ns > best->super.created_ns))

@@ -105,7 +105,7 @@ struct segment {
     uint64_t unread_since_ns;    /* since then something of its file is not read; 0: all is */
     struct segment_writer *writer;
     struct segment_file file;
-    struct segment *age_next, *age_prev; /* sealed ones, oldest first */
+    struct segment *newer, *older; /* sealed ones, in the order of when they were begun */
 };
 
 /* The bytes a segment needs for one block of this size besides its INIT. */

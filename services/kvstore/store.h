@@ -95,7 +95,7 @@ struct store {
     uint32_t stream_count;
     uint32_t writer_count; /* streams that are being written */
     uint64_t disk_used_bytes;
-    struct segment *oldest, *newest; /* sealed segments by age */
+    struct segment *oldest, *newest; /* sealed segments, by when they were begun */
     struct keys_later keys_later;
     struct scrub scrub;
     struct removal *removal;  /* the one running */
@@ -161,7 +161,7 @@ bool store_reserve_disk(struct store *store, struct segment *segment, uint64_t b
 void store_adjust_disk(struct store *store, struct segment *segment,
                        uint64_t bytes);                                  /* to what it really takes */
 void store_segment_sealed(struct store *store, struct segment *segment); /* may be removed from now on */
-bool store_age_loaded(struct store *store, struct status *st);           /* the same of all, at start */
+bool store_order_loaded(struct store *store, struct status *st);         /* the same of all, at start */
 void store_segment_gone(struct store *store, struct segment *segment);   /* its file is no more */
 /* The new one has been counted. */
 void store_replace_segment(struct store *store, struct segment *old, struct segment *made);

@@ -160,7 +160,7 @@ static bool age_oldest(struct store *store, uint32_t further)
 
     if (now_ns < *quiet_until_ns)
         return false;
-    for (struct segment *segment = store->oldest; segment != NULL; segment = segment->age_next) {
+    for (struct segment *segment = store->oldest; segment != NULL; segment = segment->newer) {
         int64_t at_ns = due_ns(segment, now_ns, further);
 
         if (at_ns <= now_ns && age_one(store, segment, now_ns, further))

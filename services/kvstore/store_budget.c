@@ -34,50 +34,50 @@ uint64_t store_segment_bytes(const struct store *store)
 }
 
 /* `after` NULL: before all others. */
-static void age_insert(struct store *store, struct segment *segment, struct segment *after)
+static void insert_after(struct store *store, struct segment *segment, struct segment *after)
 {
-    segment->age_prev = after;
-    segment->age_next = after == NULL ? store->oldest : after->age_next;
-    if (segment->age_next != NULL)
-        segment->age_next->age_prev = segment;
+    segment->older = after;
+    segment->newer = after == NULL ? store->oldest : after->newer;
+    if (segment->newer != NULL)
+        segment->newer->older = segment;
     else
         store->newest = segment;
     if (after != NULL)
-        after->age_next = segment;
+        after->newer = segment;
     else
         store->oldest = segment;
     store_ageing_add(store, segment);
 }
 
-static void age_add(struct store *store, struct segment *segment)
+static void insert_in_order(struct store *store, struct segment *segment)
 {
     struct segment *after = store->newest;
 
     while (after != NULL && after->super.created_ns > segment->super.created_ns)
-        after = after->age_prev;
-    age_insert(store, segment, after);
+        after = after->older;
+    insert_after(store, segment, after);
 }
 
-static void age_remove(struct store *store, struct segment *segment)
+static void take_out(struct store *store, struct segment *segment)
 {
-    if (segment->age_prev != NULL)
-        segment->age_prev->age_next = segment->age_next;
+    if (segment->older != NULL)
+        segment->older->newer = segment->newer;
     else if (store->oldest == segment)
-        store->oldest = segment->age_next;
-    if (segment->age_next != NULL)
-        segment->age_next->age_prev = segment->age_prev;
+        store->oldest = segment->newer;
+    if (segment->newer != NULL)
+        segment->newer->older = segment->older;
     else if (store->newest == segment)
-        store->newest = segment->age_prev;
-    segment->age_next = segment->age_prev = NULL;
+        store->newest = segment->older;
+    segment->newer = segment->older = NULL;
 }
 
 void store_segment_sealed(struct store *store, struct segment *segment)
 {
-    age_add(store, segment);
+    insert_in_order(store, segment);
     store_room_changed(store);
 }
 
-static int compare_ages(const void *a, const void *b)
+static int compare_begun(const void *a, const void *b)
 {
     const struct segment *left = *(struct segment *const *)a, *right = *(struct segment *const *)b;
 
@@ -86,7 +86,7 @@ static int compare_ages(const void *a, const void *b)
     return left->super.salt < right->super.salt ? -1 : left->super.salt > right->super.salt;
 }
 
-bool store_age_loaded(struct store *store, struct status *st)
+bool store_order_loaded(struct store *store, struct status *st)
 {
     struct segment **list;
     uint64_t count = 0, at = 0;
@@ -100,9 +100,9 @@ bool store_age_loaded(struct store *store, struct status *st)
     for (const struct stream *stream = store->streams; stream != NULL; stream = stream->next)
         for (uint32_t i = 0; i < stream->segment_count; i++)
             list[at++] = stream->segments[i];
-    qsort(list, count, sizeof(struct segment *), compare_ages);
+    qsort(list, count, sizeof(struct segment *), compare_begun);
     for (at = 0; at < count; at++)
-        age_insert(store, list[at], store->newest);
+        insert_after(store, list[at], store->newest);
     while (ok && at-- > 0) /* the newest first */
         ok = list[at]->index.chunk_count == 0 || !list[at]->index.chunks[0]->is_blank ||
              keys_add(store, list[at]);
@@ -112,15 +112,15 @@ bool store_age_loaded(struct store *store, struct status *st)
 
 void store_segment_gone(struct store *store, struct segment *segment)
 {
-    age_remove(store, segment);
+    take_out(store, segment);
     store->disk_used_bytes -= segment->disk_bytes;
     segment_destroy(segment);
 }
 
 void store_replace_segment(struct store *store, struct segment *old, struct segment *made)
 {
-    age_insert(store, made, old);
-    age_remove(store, old);
+    insert_after(store, made, old);
+    take_out(store, old);
 }
 
 void store_adjust_disk(struct store *store, struct segment *segment, uint64_t bytes)
@@ -198,8 +198,8 @@ static void keep_segment(struct removal *removal)
 
     log_error(&context, "segment_not_removed", "%s; trying again", removal->st.text);
     segment->is_leaving = segment->stream->deletion != NULL;
-    age_remove(store, segment);
-    age_insert(store, segment, store->newest);
+    take_out(store, segment);
+    insert_after(store, segment, store->newest);
     store->remove_at_ns = clock_mono_ns() + REMOVE_AGAIN_MS * 1000000ull;
 }
 
@@ -249,7 +249,7 @@ static struct segment *oldest_removable(struct store *store, const struct stream
 {
     struct segment *segment = store->oldest;
 
-    for (*held_p = NULL; segment != NULL; segment = segment->age_next) {
+    for (*held_p = NULL; segment != NULL; segment = segment->newer) {
         const struct stream_hold *hold;
 
         if (segment->is_leaving || segment->has_rival)

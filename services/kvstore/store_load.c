@@ -178,7 +178,7 @@ static bool load_all(struct store *store, struct status *st)
             stream_free(loading->stream);
         free(loading);
     }
-    return ok && store_age_loaded(store, st);
+    return ok && store_order_loaded(store, st);
 }
 
 /* --- opening --- */

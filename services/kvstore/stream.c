@@ -105,7 +105,7 @@ static void advance_tokens(struct stream *stream, const struct kv_record *record
         stream->next_token_index = end;
 }
 
-void stream_forget_init(struct stream *stream)
+void stream_drop_init(struct stream *stream)
 {
     free(stream->init_image);
     stream->init_image = NULL;
@@ -124,7 +124,7 @@ static bool keep_init(struct stream *stream, const struct kv_record *record, con
     if (image == NULL)
         return status_fail(st, STATUS_EXHAUSTED, "no memory for the system prompt's block");
     memcpy(image, ram_bytes(stream->store->arena, slot), layout.record_bytes);
-    stream_forget_init(stream);
+    stream_drop_init(stream);
     stream->init_image = image;
     stream->init_record = *record;
     return true;
@@ -376,7 +376,7 @@ void stream_progress(struct stream *stream)
     if (stream->writer != NULL)
         stream->writer->moved(stream->writer);
     if (stream->init_goes && stream_is_durable(stream))
-        stream_forget_init(stream);
+        stream_drop_init(stream);
     if (stream->deletion != NULL)
         stream_continue_deletion(stream);
     segment_age_pump(stream->store);

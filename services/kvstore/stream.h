@@ -241,7 +241,7 @@ struct segment *stream_segment_for(struct stream *stream, const struct kv_record
  * its records is in memory only, whoever writes by then: it may have to open one more. */
 bool stream_append_init_copy(struct stream *stream, struct segment *segment, struct status *st);
 uint64_t stream_init_bytes(const struct stream *stream); /* of that record; 0: none */
-void stream_forget_init(struct stream *stream);
+void stream_drop_init(struct stream *stream); /* the INIT record; none opens a segment from now on */
 bool stream_push_segment(struct stream *stream, struct segment *segment);
 void stream_pump(struct stream *stream);
 void stream_commit(struct stream *stream);

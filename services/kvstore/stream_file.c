@@ -267,7 +267,7 @@ bool stream_open(struct stream *stream, const struct stream_open_request *reques
     status_fail(&why, STATUS_ABORTED, "stream %s was taken over by %s", stream->name, request->writer);
     stream_fence_writer(stream, &why);
     if (!has_shape_of(stream, request))
-        stream_forget_init(stream);
+        stream_drop_init(stream);
     give_to_writer(stream, request);
     return true;
 }

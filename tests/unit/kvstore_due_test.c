@@ -12,7 +12,7 @@ static int64_t first_due_ns(const struct store *store)
 {
     int64_t first_ns = INT64_MAX;
 
-    for (const struct segment *segment = store->oldest; segment != NULL; segment = segment->age_next)
+    for (const struct segment *segment = store->oldest; segment != NULL; segment = segment->newer)
         if (segment->super.created_ns + hour_ns < first_ns)
             first_ns = segment->super.created_ns + hour_ns;
     return first_ns;
@@ -37,7 +37,7 @@ TEST(segments_are_looked_at_when_the_first_is_due)
     CHECK(quiet_ns[1] < clock_utc_ns()); /* were the disk full, it would be thinned at once */
     stream_detach(stream, &writer.base);
     FIXTURE_TURN_UNTIL(&fixture, stream_last_segment(stream)->writer == NULL);
-    CHECK(fixture.store->oldest->age_next != NULL);
+    CHECK(fixture.store->oldest->newer != NULL);
     CHECK_EQ(quiet_ns[0], first_due_ns(fixture.store)); /* later ones change nothing */
     fixture_stop(&fixture);
     fixture_open(&fixture); /* after a start it is found by looking */
