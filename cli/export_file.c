@@ -95,14 +95,21 @@ bool export_writer_payload(struct export_writer *writer, const void *bytes, size
     return put(writer, bytes, len, st);
 }
 
+/* Not over what was put there meanwhile. File systems without such a rename have second names; FAT has the one only. */
+static bool give_name(const struct export_writer *writer)
+{
+    if (renameat2(AT_FDCWD, writer->partial, AT_FDCWD, writer->path, RENAME_NOREPLACE) == 0)
+        return true;
+    return (errno == EINVAL || errno == ENOSYS) && link(writer->partial, writer->path) == 0;
+}
+
 static bool sync_and_name(struct export_writer *writer, struct status *st)
 {
     char folder[PATH_MAX], *slash;
 
     if (fsync(writer->fd) != 0)
         return status_fail(st, status_code_of_errno(errno), "sync %s: %m", writer->partial);
-    /* link() and not rename(): what was put there meanwhile stays. */
-    if (link(writer->partial, writer->path) != 0)
+    if (!give_name(writer))
         return status_fail(st, status_code_of_errno(errno), "%s: %m", writer->path);
     snprintf(folder, sizeof folder, "%s", writer->path);
     slash = strrchr(folder, '/');
@@ -110,7 +117,10 @@ static bool sync_and_name(struct export_writer *writer, struct status *st)
         snprintf(folder, sizeof folder, ".");
     else
         slash[slash == folder] = '\0';
-    return file_sync_folder_on(&file_system, folder, st);
+    if (file_sync_folder_on(&file_system, folder, st))
+        return true;
+    unlink(writer->path);
+    return false;
 }
 
 bool export_writer_finish(struct export_writer *writer, struct status *st)
