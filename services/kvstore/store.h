@@ -1,8 +1,11 @@
 /* store.h - the kvstore without its RPCs: all streams of one data folder, their blocks in RAM and on disk.
  *
  *   <root>/lock                                       one store at a time
+ *   <root>/scrub.json                                 how far all has been read again
  *   <root>/v1/<ns>/<stream>/stream.json               definition, epoch, state; durable before anything is acked
  *   <root>/v1/<ns>/<stream>/history.json              what has been removed to keep the budget
+ *   <root>/v1/<ns>/<stream>/holds.json                what must stay
+ *   <root>/v1/<ns>/<stream>/forget.json               what was taken out, and what is being taken out
  *   <root>/v1/<ns>/<stream>/<epoch>/<seq>-<salt>.seg  segments (docs/kv-format.md)
  *
  * Threads: the loop owns everything in these headers. Five pools work for it: `writing` (makes, writes, syncs,

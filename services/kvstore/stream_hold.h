@@ -32,10 +32,6 @@ bool stream_hold_release(struct stream *stream, uint64_t number, stream_done_fn 
 
 /* The first that counts now and overlaps [from, to); NULL: none. */
 const struct stream_hold *stream_held(const struct stream *stream, int64_t from_ns, int64_t to_ns);
-static inline bool stream_is_held(const struct stream *stream, int64_t from_ns, int64_t to_ns)
-{
-    return stream_held(stream, from_ns, to_ns) != NULL;
-}
 /* An ageing that nothing stops any more is over (segment_age.h): a hold that waited for that is told. */
 void stream_hold_settle(struct stream *stream);
 /* Of what a segment has: frames, gaps, the end. */

@@ -88,7 +88,7 @@ static void look_at_the_rest(struct stream *stream)
 
     for (uint32_t i = 0; (hold = stream_hold_at(stream, i)) != NULL; i++)
         REQUIRE(i < STREAM_HOLDS_MAX && hold->from_ns < hold->to_ns &&
-                stream_is_held(stream, hold->from_ns, hold->to_ns));
+                stream_held(stream, hold->from_ns, hold->to_ns) != NULL);
     for (uint32_t i = 0; stream_receipt_at(stream, i) != NULL; i++)
         REQUIRE(i < FORGET_RECEIPTS_MAX);
 }

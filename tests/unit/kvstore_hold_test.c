@@ -167,10 +167,10 @@ TEST(holds_outlive_the_store_and_not_their_end)
     fixture_stop(&fixture);
     fixture_open(&fixture);
     stream = store_find(fixture.store, "default", "cam-1");
-    CHECK(stream_is_held(stream, fixture_pts(3), fixture_pts(3) + 1));
-    CHECK(!stream_is_held(stream, fixture_pts(4), fixture_pts(5)));
-    CHECK(stream_is_held(stream, fixture_pts(5), fixture_pts(6)));
-    CHECK(!stream_is_held(stream, fixture_pts(7), fixture_pts(8)));
+    CHECK(stream_held(stream, fixture_pts(3), fixture_pts(3) + 1) != NULL);
+    CHECK(stream_held(stream, fixture_pts(4), fixture_pts(5)) == NULL);
+    CHECK(stream_held(stream, fixture_pts(5), fixture_pts(6)) != NULL);
+    CHECK(stream_held(stream, fixture_pts(7), fixture_pts(8)) == NULL);
     CHECK_EQ(stream_hold_at(stream, 0)->number, first);
     CHECK_EQ(stream_hold_at(stream, 1)->number, second);
     CHECK(stream_hold_at(stream, 2) == NULL);
