@@ -114,6 +114,7 @@ struct hold_change {
     struct stream *stream;
     uint64_t number;
     bool is_release;
+    struct status refused; /* in the end: it is being taken out of the file again; OK: it is not */
     stream_done_fn *done;
     void *user;
 };
@@ -161,24 +162,34 @@ static bool has_rival(const struct stream *stream, const struct stream_hold *hol
     return false;
 }
 
+static void changed(void *user, struct stream *stream, const struct status *failure);
+
 void stream_hold_settle(struct stream *stream)
 {
     struct stream_holds *holds = stream->holds;
     struct hold_change *change = holds == NULL ? NULL : holds->settling;
     struct status st;
-    bool ok;
 
     if (change == NULL || segment_age_is_naming(stream->store, stream))
         return;
     holds->settling = NULL;
-    ok = !has_rival(stream, &holds->all.list[holds->all.count - 1], &st);
-    tell(change, stream, ok ? NULL : &st);
+    if (!has_rival(stream, &holds->all.list[holds->all.count - 1], &change->refused)) {
+        tell(change, stream, NULL);
+        return;
+    }
+    drop(&holds->all, change->number);
+    if (!stream_save_text(stream, "holds.json", text_of(stream, &holds->all), changed, change, &st))
+        tell(change, NULL, &change->refused);
 }
 
 static void changed(void *user, struct stream *stream, const struct status *failure)
 {
     struct hold_change *change = user;
 
+    if (change->refused.code != STATUS_OK) { /* if the disk did not take that, the next start has the hold */
+        tell(change, NULL, &change->refused);
+        return;
+    }
     if (change->is_release || failure != NULL) {
         tell(change, stream, failure);
         return;

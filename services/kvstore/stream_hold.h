@@ -22,8 +22,8 @@ struct stream_holds {
     struct hold_change *settling; /* durable; an ageing gives a file its name meanwhile */
 };
 
-/* Number and time of creation are filled. It holds from now on, also if it is refused in the end; done is called when it is
- * durable and nothing that was begun before takes anything of it. ABORTED while something of the range is being forgotten. */
+/* Number and time of creation are filled. It holds from now on, until it is refused, if it is; done is called when it is
+ * durable and nothing that was begun before takes anything of it, or when it is out of the file again. ABORTED while something of the range is being forgotten. */
 bool stream_hold_add(struct stream *stream, struct stream_hold *hold, stream_done_fn *done, void *user,
                      struct status *st);
 /* NOT_FOUND without one of this number. It holds until done is called. */

@@ -1,4 +1,5 @@
 /* What somebody wants kept stays, whatever room is wanted for: until the hold is released or ends. */
+#include <errno.h>
 #include <semaphore.h>
 
 #include "kvstore/segment_age.h"
@@ -231,16 +232,32 @@ static void aged(struct segment_age *age)
 
 /* A rename of a rewritten file waits until the test lets it go on. */
 static sem_t may_rename;
-static atomic_bool renames;
+static atomic_bool renames, names_fail;
+
+static bool is_segment(const char *path)
+{
+    const char *dot = strrchr(path, '.');
+
+    return dot != NULL && (strcmp(dot, ".seg") == 0 || strcmp(dot, ".open") == 0);
+}
 
 static int slow_rename(const char *from, const char *to)
 {
-    const char *dot = strrchr(to, '.');
-
-    if (dot != NULL && strcmp(dot, ".seg") == 0 && atomic_load(&renames))
+    if (is_segment(to) && atomic_load(&renames))
         while (sem_wait(&may_rename) != 0)
             continue;
-    return file_system.rename(from, to);
+    if (!is_segment(to) || !atomic_load(&names_fail))
+        return file_system.rename(from, to);
+    errno = EIO;
+    return -1;
+}
+
+static int failing_unlink(const char *path)
+{
+    if (!is_segment(path) || !atomic_load(&names_fail))
+        return file_system.unlink(path);
+    errno = EIO;
+    return -1;
 }
 
 /* A sealed segment that is thinned from now on. */
@@ -252,7 +269,9 @@ static struct stream *start_ageing(struct fixture *fixture, struct ageing *agein
 
     disk = file_system;
     disk.rename = slow_rename;
+    disk.unlink = failing_unlink;
     atomic_store(&renames, false);
+    atomic_store(&names_fail, false);
     CHECK_EQ(sem_init(&may_rename, 0, 0), 0);
     fixture_start(fixture);
     fixture_stop(fixture);
@@ -314,6 +333,34 @@ TEST(a_hold_is_acked_when_no_file_gets_its_name)
     CHECK(ageing.age.ok);
     for (uint64_t seq = 0; seq < 20; seq++)
         CHECK_EQ(fixture_read_layer(&fixture, stream, seq, 0), seq % 2 == 1 ? FRAME_EVICTED : FRAME_OK);
+    fixture_stop(&fixture);
+}
+
+/* The file that was to have the name stays, and may take the held one's place. It was refused, and was there again after a
+ * start. */
+TEST(a_hold_that_is_refused_in_the_end_is_none)
+{
+    struct stream_hold added = { .to_ns = INT64_MAX, .owner = "police", .reason = "case 17" };
+    struct fixture_answer answer = { 0 };
+    struct ageing ageing;
+    struct fixture fixture;
+    struct stream *stream = start_ageing(&fixture, &ageing);
+
+    FIXTURE_TURN_UNTIL(&fixture, ageing.age.step == AGE_NAMING && ageing.age.is_running);
+    CHECK_OK(stream_hold_add(stream, &added, fixture_done, &answer, &st), st);
+    atomic_store(&names_fail, true);
+    FIXTURE_TURN_UNTIL(&fixture, stream->saves == NULL); /* it is durable */
+    sem_post(&may_rename);
+    FIXTURE_TURN_UNTIL(&fixture, answer.came && ageing.came);
+    CHECK(!answer.ok && !ageing.age.ok);
+    CHECK_EQ(answer.st.code, STATUS_UNAVAILABLE);
+    CHECK_HAS(answer.st.text, "hold it then");
+    CHECK(stream_hold_at(stream, 0) == NULL);
+    atomic_store(&renames, false);
+    atomic_store(&names_fail, false);
+    fixture_stop(&fixture);
+    fixture_open(&fixture);
+    CHECK(stream_hold_at(store_find(fixture.store, "default", "cam-1"), 0) == NULL);
     fixture_stop(&fixture);
 }
 
