@@ -342,11 +342,14 @@ static void unlinked(struct work *work)
         again_in(age->store, AGAIN_MS);
         return;
     }
+    if (age->ok)
+        age->store->disk_used_bytes -= age->segment->disk_bytes;
+    else /* while writers end: its room is not theirs */
+        log_error(&context, "segment_not_removed", "%s; the next start tries again", age->st.text);
     age->ok = true;
     log_info(&context, "segment_rewritten", "%s: %llu bytes were %llu, %llu frames went", age->made->base,
              (unsigned long long)age->bytes_after, (unsigned long long)age->bytes_before,
              (unsigned long long)age->dropped_frames);
-    age->store->disk_used_bytes -= age->segment->disk_bytes;
     segment_destroy(age->segment);
     age->segment = NULL;
     end(age);

@@ -23,11 +23,15 @@ static struct status st;
 struct ageing {
     struct segment_age age;
     bool came;
+    uint64_t used_bytes; /* then, of the disk's budget */
 };
 
 static void aged(struct segment_age *age)
 {
-    container_of(age, struct ageing, age)->came = true;
+    struct ageing *ageing = container_of(age, struct ageing, age);
+
+    ageing->came = true;
+    ageing->used_bytes = age->store->disk_used_bytes;
 }
 
 static bool thin(uint32_t thin)
@@ -124,6 +128,29 @@ TEST(replaced_file_that_stays_does_not_come_back)
     CHECK(fixture.store->disk_used_bytes < with_both);
     CHECK_OK(thin(4), st);
     check_thinned(4);
+    remove_files();
+}
+
+/* The store closes before the file that was replaced goes. Its bytes were given to those who wrote their last meanwhile. */
+TEST(replaced_file_that_stays_is_counted_while_the_store_closes)
+{
+    struct ageing ageing = { .age = { .transform = { .aged = { .thin = 2 } }, .done = aged } };
+    uint64_t used_bytes;
+
+    make_files(1);
+    open_again();
+    used_bytes = fixture.store->disk_used_bytes;
+    plan_fault(FAULT_UNLINK, EIO, 1, 1 << 20);
+    ageing.age.segment = stream->segments[0];
+    segment_age_submit(fixture.store, &ageing.age);
+    FIXTURE_TURN_UNTIL(&fixture, fault.failed == 1);
+    fixture_stop(&fixture);
+    CHECK(ageing.came && is_there(&made[0]));
+    CHECK_EQ(ageing.used_bytes, used_bytes + ageing.age.bytes_after);
+    plan_fault(0, 0, 0, 0);
+    open_again();
+    check_thinned(2);
+    CHECK(!is_there(&made[0]));
     remove_files();
 }
 
