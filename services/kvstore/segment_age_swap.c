@@ -92,6 +92,7 @@ void segment_age_swap(struct segment_age *age)
     stream_replace_segment(old->stream, old, age->made);
     store_replace_segment(store, old, age->made);
     move_index(store, old, age->made);
+    age->made->is_leaving = old->is_leaving; /* its stream may go since the file got its name */
     old->is_leaving = true;
     for (struct segment_age *other = age; other != NULL; other = other->next)
         if (other->segment == old) { /* those that wait for their turn rewrite what was made */

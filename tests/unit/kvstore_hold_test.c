@@ -364,6 +364,35 @@ TEST(a_hold_that_is_refused_in_the_end_is_none)
     fixture_stop(&fixture);
 }
 
+static void aged_for_nothing(struct segment_age *age)
+{
+    aged(age);
+    CHECK(age->ok && age->stream->deletion != NULL);
+    CHECK(!store_remove_segment(age->store, age->made));
+}
+
+/* The stream is removed while the file gets its name. That file was taken for room once more, and its segment used after the
+ * stream had gone. */
+TEST(a_file_that_gets_its_name_goes_with_its_stream)
+{
+    struct stream_removed removed;
+    struct fixture_answer answer = { 0 };
+    struct ageing ageing;
+    struct fixture fixture;
+    struct stream *stream = start_ageing(&fixture, &ageing);
+
+    ageing.age.done = aged_for_nothing;
+    FIXTURE_TURN_UNTIL(&fixture, ageing.age.step == AGE_NAMING && ageing.age.is_running);
+    CHECK_OK(stream_delete(stream, &removed, fixture_done, &answer, &st), st);
+    sem_post(&may_rename);
+    FIXTURE_TURN_UNTIL(&fixture, answer.came);
+    CHECK_OK(answer.ok, answer.st);
+    CHECK(ageing.came && fixture.store->streams == NULL);
+    CHECK_EQ(fixture.store->disk_used_bytes, 0);
+    CHECK_EQ(fixture.store->index_memory.used_bytes, 0);
+    fixture_stop(&fixture);
+}
+
 TEST(what_is_being_forgotten_cannot_be_held)
 {
     struct fixture_answer forgotten = { 0 };
