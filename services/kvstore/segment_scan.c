@@ -250,11 +250,15 @@ static bool find_synced(struct segment_scan *scan, const struct kv_super *super,
     return !has_mark || (read_mark(scan, super->salt, &scan->synced, st) && read_trailer(scan, super, st));
 }
 
-/* Written again to a later file after this one failed: it must not be back when that one has gone. */
-static bool is_elsewhere(const struct segment_scan *scan, uint64_t at)
+/* Written again to a later file after this one failed: it must not be back when that one has less of it, or has gone. */
+static bool is_elsewhere(const struct segment_scan *scan, const struct segment *segment, uint64_t at)
 {
-    return scan->below_seq != 0 && scan->synced != 0 && at >= scan->synced &&
-           scan->record.type != KV_RECORD_INIT && scan->record.seq >= scan->below_seq;
+    uint64_t seq = scan->record.seq;
+
+    if (scan->synced == 0 || at < scan->synced || scan->record.type == KV_RECORD_INIT)
+        return false;
+    return (scan->below_seq != 0 && seq >= scan->below_seq) ||
+           history_find(&segment->stream->history, seq) != NULL;
 }
 
 /* A damaged record ends where its header says; without a header the next one may stand on any page. Behind what was synced
@@ -272,7 +276,7 @@ bool segment_scan_run(struct segment_scan *scan, struct segment *segment, struct
         enum finding finding = look_at(scan, segment, at, st);
         struct kv_layout layout;
 
-        is_cut |= finding == FOUND_RECORD && is_elsewhere(scan, at);
+        is_cut |= finding == FOUND_RECORD && is_elsewhere(scan, segment, at);
         if (finding == FOUND_RECORD)
             finding = is_cut ? FOUND_DAMAGE : check_record(scan, at, st);
         if (finding == FOUND_FAILURE)

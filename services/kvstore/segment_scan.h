@@ -19,7 +19,7 @@ struct segment_scan {
     uint64_t file_bytes;
     bool is_open; /* its writer was killed: it may end in what was never synced */
     /* A later file begins with this number: what is behind the mark and has it or one above was written again there, and is
-     * torn. 0: none does. */
+     * torn; so is what the stream's history has, for that file may have gone. 0: none does. */
     uint64_t below_seq;
     /* found */
     struct segment_list list;

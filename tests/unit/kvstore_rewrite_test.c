@@ -2,6 +2,7 @@
  * thread, so that they begin before the blocks get headers for another file, and end after that), and to those who read
  * what was written again. */
 #include <errno.h>
+#include <fcntl.h>
 #include <semaphore.h>
 #include <stdatomic.h>
 
@@ -179,24 +180,32 @@ TEST(rewrite_leaves_blocks_pinned_until_they_are_on_the_disk)
     fixture_stop(&fixture);
 }
 
+/* Three frames in a file that fails with four more in it, which are durable in another one. */
+static struct stream *write_again(struct fixture *fixture)
+{
+    struct fixture_writer writer;
+    struct stream *stream = start(fixture, &writer);
+    const struct segment *failed = stream->segments[0];
+
+    stream_commit(stream);
+    fixture_wait_durable(fixture, stream);
+    fixture_append(fixture, stream, 4);
+    syncs_to_failure = 1;
+    stream_commit(stream);
+    FIXTURE_TURN_UNTIL(fixture, failed->state == SEGMENT_FAILED);
+    stream_commit(stream);
+    fixture_wait_durable(fixture, stream);
+    stream_detach(stream, &writer.base);
+    return stream;
+}
+
 /* What was written again came back from the file that failed when the other one had gone (removed for room, or aged). */
 TEST(rewrite_leaves_nothing_that_comes_back)
 {
-    struct fixture_writer writer;
     struct fixture fixture;
-    struct stream *stream = start(&fixture, &writer);
-    const struct segment *failed = stream->segments[0];
+    struct stream *stream = write_again(&fixture);
     char later[1100];
 
-    stream_commit(stream);
-    fixture_wait_durable(&fixture, stream);
-    fixture_append(&fixture, stream, 4);
-    syncs_to_failure = 1;
-    stream_commit(stream);
-    FIXTURE_TURN_UNTIL(&fixture, failed->state == SEGMENT_FAILED);
-    stream_commit(stream);
-    fixture_wait_durable(&fixture, stream);
-    stream_detach(stream, &writer.base);
     fixture_stop(&fixture);
     fixture_open(&fixture);
     stream = store_find(fixture.store, "default", "cam-1");
@@ -211,6 +220,74 @@ TEST(rewrite_leaves_nothing_that_comes_back)
     stream = store_find(fixture.store, "default", "cam-1");
     fixture_check_all(&fixture, stream, 0, 3);
     CHECK(stream_find(stream, 3) == NULL);
+    fixture_stop(&fixture);
+}
+
+static struct stream *start_again(struct fixture *fixture)
+{
+    fixture_stop(fixture);
+    fixture_open(fixture);
+    return store_find(fixture->store, "default", "cam-1");
+}
+
+static void remove_last(struct fixture *fixture, struct stream *stream)
+{
+    uint32_t count = stream->segment_count;
+
+    fixture_wait_sealed(fixture, stream);
+    fixture_wait_keys(fixture);
+    CHECK(store_remove_segment(fixture->store, stream->segments[count - 1]));
+    FIXTURE_TURN_UNTIL(fixture, fixture->store->removal == NULL);
+    CHECK_EQ(stream->segment_count, count - 1);
+}
+
+static void check_first_three(struct fixture *fixture, struct stream *stream)
+{
+    fixture_check_all(fixture, stream, 0, 3);
+    for (uint64_t seq = 3; seq < 7; seq++)
+        CHECK_EQ(fixture_read_layer(fixture, stream, seq, 0), FRAME_EVICTED);
+    CHECK_EQ(stream->next_seq, 7);
+}
+
+/* The other one went before the next start, which alone cuts the file that failed. */
+TEST(what_was_written_again_and_removed_does_not_come_back)
+{
+    struct fixture fixture;
+    struct stream *stream = write_again(&fixture);
+
+    remove_last(&fixture, stream);
+    check_first_three(&fixture, stream);
+    stream = start_again(&fixture);
+    check_first_three(&fixture, stream);
+    fixture_stop(&fixture);
+}
+
+static void flip_a_bit(const char *path)
+{
+    uint8_t byte;
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+
+    CHECK_EQ(pread(fd, &byte, 1, 0), 1);
+    byte ^= 1;
+    CHECK_EQ(pwrite(fd, &byte, 1, 0), 1);
+    close(fd);
+}
+
+/* Nor with a file that could not be used while the other one went. */
+TEST(what_was_written_again_does_not_come_back_with_its_file)
+{
+    struct fixture fixture;
+    struct stream *stream = write_again(&fixture);
+    char path[1100];
+
+    snprintf(path, sizeof path, "%s.open", stream->segments[0]->base);
+    flip_a_bit(path);
+    stream = start_again(&fixture);
+    CHECK(stream->unusable[0] != '\0');
+    remove_last(&fixture, stream);
+    flip_a_bit(path);
+    stream = start_again(&fixture);
+    check_first_three(&fixture, stream);
     fixture_stop(&fixture);
 }
 
