@@ -169,9 +169,20 @@ static bool mark_lost_tail(struct loader *loader, const struct segment_scan *sca
     return segment_scan_add(segment, &lost, "", loader->st);
 }
 
-static bool load_by_scan(struct loader *loader)
+/* Readable all the same; the next start tries again. What is torn stays in the file till then, of whatever time it is. */
+static void leave_unsealed(struct loader *loader, const struct segment_scan *scan)
 {
     const struct log_context context = { .stream = loader->stream->name };
+
+    log_warn(&context, "segment_not_sealed", "%s", loader->st->text);
+    if (scan->torn_bytes == 0)
+        return;
+    segment_leave_bytes(loader->segment, INT64_MIN);
+    segment_leave_bytes(loader->segment, INT64_MAX);
+}
+
+static bool load_by_scan(struct loader *loader)
+{
     struct segment_scan scan = { .disk = loader->disk,
                                  .fd = loader->fd,
                                  .file_bytes = loader->file_bytes,
@@ -193,8 +204,8 @@ static bool load_by_scan(struct loader *loader)
     if (ok && loader->load->was_open && scan.list.entry_count > 0) {
         if (seal(loader, &scan))
             loader->segment->state = SEGMENT_SEALED;
-        else /* readable all the same; the next start tries again */
-            log_warn(&context, "segment_not_sealed", "%s", loader->st->text);
+        else
+            leave_unsealed(loader, &scan);
     }
     segment_scan_free(&scan);
     return ok;

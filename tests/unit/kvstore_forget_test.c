@@ -265,6 +265,37 @@ TEST(what_is_written_again_meanwhile_is_forgotten_too)
     fixture_stop(&fixture);
 }
 
+/* A file that failed is cut by the start that seals it. One that could not seal it gave a receipt all the same. */
+TEST(what_a_file_has_behind_its_end_is_forgotten_too)
+{
+    struct fixture_writer writer;
+    struct fixture fixture;
+    struct stream *stream;
+
+    fault_start(&fixture);
+    fixture.store->options.commit_ms = 60000;
+    stream = fixture_write(&fixture, "cam-1", &writer, 5);
+    stream_commit(stream);
+    fixture_wait_durable(&fixture, stream);
+    fixture_append(&fixture, stream, 15);
+    plan_fault(FAULT_SYNC, EIO, 1, 1);
+    stream_commit(stream);
+    FIXTURE_TURN_UNTIL(&fixture, stream->segments[0]->state == SEGMENT_FAILED);
+    stream_commit(stream);
+    fixture_wait_durable(&fixture, stream);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+    plan_fault(FAULT_CUT, EIO, 1, 1);
+    fixture_open(&fixture);
+    CHECK_EQ(fault.failed, 1);
+    stream = store_find(fixture.store, "default", "cam-1");
+    CHECK_EQ(stream->segments[0]->state, SEGMENT_FAILED);
+    forget(&fixture, stream, 15, 20);
+    check_nowhere(&fixture, stream, 15, 20);
+    fixture_check_all(&fixture, stream, 0, 15);
+    fixture_stop(&fixture);
+}
+
 /* It was taken too when it was in a file with what goes: the rewriting knew times alone. */
 TEST(what_comes_after_it_was_asked_stays)
 {
