@@ -394,6 +394,31 @@ bool sim_disk_rot(const char *path, uint64_t offset, uint8_t mask)
     return true;
 }
 
+static bool page_has(const struct sim_page *page, const void *bytes, size_t len)
+{
+    for (size_t at = 0; at < SIM_PAGE_BYTES; at += len)
+        if (memcmp(page->bytes + at, bytes, len) == 0)
+            return true;
+    return false;
+}
+
+static bool node_has(const struct sim_node *node, const void *bytes, size_t len)
+{
+    for (uint32_t i = 0; i < node->names.count; i++)
+        if (node_has(node->names.list[i].node, bytes, len))
+            return true;
+    for (uint32_t i = 0; i < node->now.room; i++)
+        if (node->now.pages[i] != NULL && page_has(node->now.pages[i], bytes, len))
+            return true;
+    return false;
+}
+
+bool sim_disk_has(const void *bytes, size_t len)
+{
+    REQUIRE(SIM_PAGE_BYTES % len == 0);
+    return node_has(disk.root, bytes, len);
+}
+
 /* --- syncs --- */
 
 static bool is_left_out(const struct sim_node *node)

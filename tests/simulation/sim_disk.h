@@ -43,6 +43,9 @@ void sim_disk_move_parts(uint32_t percent);
 /* A byte of a file rots: what stands there, safe or not, is another one from now on. False: nothing was ever written there. */
 bool sim_disk_rot(const char *path, uint64_t offset, uint8_t mask);
 
+/* Whether some file has these bytes, at a multiple of their length. */
+bool sim_disk_has(const void *bytes, size_t len);
+
 /* Syncs of this kind do nothing from now on. NULL: all work. */
 void sim_disk_leave_out(const char *sync_kind);
 /* The n-th kind of sync met since the program began; NULL: there are no more. */

@@ -4,6 +4,9 @@
 #include "sim_loop.h"
 #include "sim_memory.h"
 
+/* Of a layer, as fixture_geometry has them: in records and in columns they begin at multiples of it. */
+enum { KEY_BYTES = 64 };
+
 struct stream *scene_find(struct scene *scene, const struct scene_cast *cast)
 {
     return store_find(scene->fixture.store, "default", cast->name);
@@ -62,6 +65,16 @@ static void note_held(struct scene_cast *cast, const struct stream *stream)
     }
 }
 
+void scene_check_nowhere(const struct scene_cast *cast, uint64_t seq)
+{
+    uint8_t key[KEY_BYTES];
+
+    fixture_fill(cast->name, seq, 0, key, sizeof key);
+    if (sim_disk_has(key, sizeof key))
+        test_fail(__FILE__, __LINE__, "%s: there is a receipt for number %llu, and a file has it", cast->name,
+                  (unsigned long long)seq);
+}
+
 /* What was forgotten does not come back; what was held is, until it is released. */
 void scene_hear_retention(struct scene_cast *cast, const struct stream *stream)
 {
@@ -70,8 +83,10 @@ void scene_hear_retention(struct scene_cast *cast, const struct stream *stream)
         if (cast->forgotten.ok)
             cast->receipt_number = cast->forget_number;
         for (uint64_t seq = cast->forget_from; cast->forgotten.ok && seq < cast->forget_to; seq++)
-            if (cast->offers[seq] == OFFER_FRAME)
+            if (cast->offers[seq] == OFFER_FRAME) {
                 cast->fates[seq] |= FATE_WENT;
+                scene_check_nowhere(cast, seq);
+            }
     }
     if (cast->is_holding && cast->held.came) {
         check_answer(&cast->held);

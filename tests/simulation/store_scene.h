@@ -86,6 +86,9 @@ bool scene_is_unread(void);
 struct stream *scene_find(struct scene *scene, const struct scene_cast *cast); /* NULL: it is not there */
 void scene_forget(struct scene_cast *cast);                                    /* it has gone */
 
+/* No file has what a receipt was given for. */
+void scene_check_nowhere(const struct scene_cast *cast, uint64_t seq);
+
 /* Takes note of what was said of holds and forgotten ranges. */
 void scene_hear_retention(struct scene_cast *cast, const struct stream *stream);
 

@@ -82,8 +82,10 @@ static void note_receipts(struct scene_cast *cast, const struct stream *stream)
     for (uint32_t n = 0; (receipt = stream_receipt_at(stream, n)) != NULL; n++)
         for (uint64_t seq = 0; receipt->done_ns != 0 && seq < receipt->next_seq; seq++)
             if (cast->offers[seq] == OFFER_FRAME && fixture_pts(seq) >= receipt->from_ns &&
-                fixture_pts(seq) < receipt->to_ns)
+                fixture_pts(seq) < receipt->to_ns) {
                 cast->fates[seq] |= FATE_WENT;
+                scene_check_nowhere(cast, seq);
+            }
 }
 
 static void check_receipt(const struct scene_cast *cast, const struct stream *stream)

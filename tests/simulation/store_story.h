@@ -4,7 +4,8 @@
  *
  * What must hold after every crash: a stream whose definition was acked is there, one whose removal was acked is not; a
  * frame or gap that was durable is there, byte for byte, or answers that it was evicted; a frame is right or is not there,
- * never damaged, but where a byte of it rotted; the scrub finds each of these and nothing else; numbers and epochs go on; the disk never holds more than its budget; and all memory is given back. */
+ * never damaged, but where a byte of it rotted; the scrub finds each of these and nothing else; no file has what a receipt
+ * was given for; numbers and epochs go on; the disk never holds more than its budget; and all memory is given back. */
 #ifndef REELKV_TEST_STORE_STORY_H
 #define REELKV_TEST_STORE_STORY_H
 

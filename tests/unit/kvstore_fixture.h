@@ -150,16 +150,16 @@ static inline void fixture_attach(struct fixture *fixture, struct stream *stream
     CHECK_OK(stream_attach(stream, stream->epoch, &writer->base, &fixture->st), fixture->st);
 }
 
-/* A pair of payload bytes: an f16 number between 0.5 and 2, different for every frame. */
+/* A pair of payload bytes: an f16 number between 0.5 and 2. No run of them is in two frames. */
 static inline void fixture_pair(char camera, uint64_t seq, uint64_t n, uint8_t pair[2])
 {
     uint64_t mix = (seq + 1) * 0x9e3779b97f4a7c15ull + (uint64_t)(uint8_t)camera * 77 + n;
 
-    mix ^= mix >> 29;
-    mix *= 0xbf58476d1ce4e5b9ull;
-    mix ^= mix >> 32;
+    mix = (mix ^ mix >> 30) * 0xbf58476d1ce4e5b9ull;
+    mix = (mix ^ mix >> 27) * 0x94d049bb133111ebull;
+    mix ^= mix >> 31;
     pair[0] = (uint8_t)mix;
-    pair[1] = (uint8_t)(0x38 + (mix & 7));
+    pair[1] = (uint8_t)(0x38 + (mix >> 8 & 7));
 }
 
 static inline char fixture_camera(const char *stream)
