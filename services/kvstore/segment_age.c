@@ -39,6 +39,11 @@ bool segment_age_is_naming(const struct store *store, const struct stream *strea
     return store->ages != NULL && store->ages->stream == stream && store->ages->step == AGE_NAMING;
 }
 
+bool segment_age_is_leaving(const struct store *store, const struct stream *stream)
+{
+    return store->ages != NULL && store->ages->stream == stream && store->ages->step >= AGE_LEAVING;
+}
+
 static void push_last(struct store *store, struct segment_age *age)
 {
     struct segment_age **link = &store->ages;

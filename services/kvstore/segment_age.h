@@ -71,6 +71,8 @@ bool segment_age_is_idle(const struct store *store);
 bool segment_age_is_of(const struct store *store, const struct stream *stream);
 /* A file of the stream gets its name: nothing stops it any more. When that is over, stream_hold_settle() is called. */
 bool segment_age_is_naming(const struct store *store, const struct stream *stream);
+/* A file of the stream that another has taken the place of is still there. */
+bool segment_age_is_leaving(const struct store *store, const struct stream *stream);
 
 /* --- inside the core --- */
 

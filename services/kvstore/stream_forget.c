@@ -354,6 +354,10 @@ static void step(struct stream_forgets *forgets)
     if (!forgets->is_rewritten) {
         if (rewrite_next(forgets))
             return;
+        if (segment_age_is_leaving(store, forgets->stream)) { /* it has what was thinned or reduced */
+            step_in(forgets, LATER_MS);
+            return;
+        }
         forgets->is_rewritten = true;
         ram_make_loose_secret(store->arena);
     }

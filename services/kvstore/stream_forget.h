@@ -1,9 +1,10 @@
 /* stream_forget.h - what was seen in a range of time is taken out of everything the store has: RAM, index, files.
  *
- *   the frames answer EVICTED -> they are durable -> intent durable -> files that are open are sealed -> one after the other each file that has
- *   something of the range is written anew without it, and the old one unlinked when nobody reads it (segment_age.h)
- *   -> nobody reads it any more: no question holds its chunks, no slot without an owner is held -> what is free of the RAM and
- *   was used is zeroed (arena_wipe.h); buffers on the heap are whenever they are freed -> receipt durable -> done()
+ *   the frames answer EVICTED -> they are durable -> intent durable -> files that are open are sealed -> one after the other
+ *   each file that has something of the range is written anew without it, and the old one unlinked when nobody reads it
+ *   (segment_age.h); so is every other file that one of the stream's has taken the place of -> nobody reads it any more: no
+ *   question holds its chunks, no slot without an owner is held -> what is free of the RAM and was used is zeroed
+ *   (arena_wipe.h); buffers on the heap are whenever they are freed -> receipt durable -> done()
  *
  * A block that is still arriving then is waited for: it may be written over what stood there. Not zeroed: the words of gaps on
  * the heap, and what the RPC library keeps of messages that it has sent or received.

@@ -190,15 +190,12 @@ TEST(replaced_files_that_stayed_go_the_oldest_first)
     remove_files();
 }
 
-/* The range was taken out of N before the store was killed; O has it still. */
-TEST(a_receipt_waits_for_the_file_that_was_replaced)
+/* The disk does not remove O, which has a frame that no segment has; then it does. */
+static void check_receipt_waits(uint64_t seq)
 {
     struct fixture_answer answer = { 0 };
 
-    make_files(2);
-    plan_fault(FAULT_UNLINK, EIO, 1, 1 << 20);
-    open_again();
-    CHECK_OK(stream_forget(stream, fixture_pts(1), fixture_pts(2), fixture_done, &answer, &st), st);
+    CHECK_OK(stream_forget(stream, fixture_pts(seq), fixture_pts(seq + 1), fixture_done, &answer, &st), st);
     for (unsigned i = 0; i < 50; i++) {
         struct loop_timer tick = { 0 };
 
@@ -211,6 +208,31 @@ TEST(a_receipt_waits_for_the_file_that_was_replaced)
     FIXTURE_TURN_UNTIL(&fixture, answer.came);
     CHECK_OK(answer.ok, answer.st);
     CHECK(!is_there(&made[0]));
+}
+
+/* The range was taken out of N before the store was killed; O has it still. */
+TEST(a_receipt_waits_for_the_file_that_was_replaced)
+{
+    make_files(2);
+    plan_fault(FAULT_UNLINK, EIO, 1, 1 << 20);
+    open_again();
+    check_receipt_waits(1);
+    remove_files();
+}
+
+/* It was thinned out with its neighbours, and the file with all of them would not go: no segment had anything of the range. */
+TEST(a_receipt_waits_for_the_file_that_is_replaced)
+{
+    struct ageing ageing = { .age = { .transform = { .aged = { .thin = 4 } }, .done = aged } };
+
+    make_files(1);
+    open_again();
+    plan_fault(FAULT_UNLINK, EIO, 1, 1 << 20);
+    ageing.age.segment = stream->segments[0];
+    segment_age_submit(fixture.store, &ageing.age);
+    FIXTURE_TURN_UNTIL(&fixture, fault.failed == 1);
+    check_receipt_waits(2);
+    CHECK(ageing.came);
     remove_files();
 }
 
