@@ -171,6 +171,8 @@ void scene_turn(struct scene *scene, uint32_t times)
         if (!loop_timer_is_running(&tick))
             loop_timer_start(scene->fixture.loop, &tick, 50, fixture_tick);
         loop_run_once(scene->fixture.loop);
+        if (scene->fixture.store->disk_used_bytes > scene->used_bytes_max)
+            scene->used_bytes_max = scene->fixture.store->disk_used_bytes;
         hear(scene);
         cut_at_unlinking(scene);
     }

@@ -76,6 +76,7 @@ struct scene {
     bool has_failed;
     /* A file was not read, in this life or in some: its numbers are taken; what was never durable of it may be back. */
     bool is_unread, was_unread;
+    uint64_t used_bytes_max; /* counted in the disk's budget, in all lives */
     struct store_story *story;
 };
 

@@ -68,20 +68,20 @@ static void run(uint64_t from, uint64_t count)
             (unsigned long long)story.evicted);
 }
 
-/* Each call or allocation of the story's second life, alone. Returns how many there are. No failure may cost a frame. */
+/* Each call or allocation of the story's second life, alone. Returns how many there are. No failure may cost a frame. What
+ * happens behind it is another story, which may take more of the disk. */
 static uint64_t walk_one_way(void)
 {
     struct store_story story = { 0 };
-    bool has_room;
     uint64_t total;
 
     plan.n = 0;
     store_story_run(seed, &plan, &story);
     total = plan.trouble == STORE_TROUBLE_MEMORY ? story.asked : story.calls;
-    has_room = story.evicted == 0;
     while (plan.n++ < total) {
+        story.evicted = 0;
         store_story_run(seed, &plan, &story);
-        if (has_room && story.evicted > 0)
+        if (story.had_room && story.evicted > 0)
             test_fail(__FILE__, __LINE__, "a frame has gone, and there was room");
     }
     plan.n = 0;

@@ -384,6 +384,8 @@ void store_story_run(uint64_t seed, const struct store_plan *plan, struct store_
         test_fail(__FILE__, __LINE__, "the disk held %llu bytes of %llu",
                   (unsigned long long)sim_disk_bytes_max(),
                   (unsigned long long)scene.fixture.options.disk_bytes);
+    story->had_room = scene.used_bytes_max + 2 * scene.fixture.options.segment_bytes_max <=
+                      scene.fixture.options.disk_bytes;
     fixture_stop(&scene.fixture);
     CHECK_EQ(sim_memory_live(), 0);
     sim_disk_stop();

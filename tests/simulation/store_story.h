@@ -16,6 +16,7 @@
 struct store_story {
     uint64_t crashes, failed_calls, kept, refused, frames, rewritten, evicted, forgotten, rotten, scrubbed;
     uint64_t calls, asked; /* of the life in which one thing goes wrong: calls of the disk, allocations */
+    bool had_room; /* of the last one: there was always room for one more segment, and one rewritten */
 };
 
 /* What goes wrong. */
