@@ -7,12 +7,13 @@ static bool is_in(const struct forget_receipt *receipt, uint64_t end_seq, int64_
     return end_seq <= receipt->next_seq && from_ns >= receipt->from_ns && to_ns < receipt->to_ns;
 }
 
-/* Words of a mark, or bytes that were found damaged: a tombstone has neither. */
+/* Words of a mark, or bytes that were found damaged: a tombstone has neither. Damage has the times around it; that at the end
+ * of a file may be of any time from there on. */
 static bool mark_goes(const struct forget_receipt *receipt, const struct segment_mark *mark)
 {
     if (mark->is_damaged)
         return mark->type != KV_RECORD_TOMBSTONE && mark->pts_ns < receipt->to_ns &&
-               mark->end_pts_ns >= receipt->from_ns;
+               (mark->end_pts_ns >= receipt->from_ns || mark->end_pts_ns == mark->pts_ns);
     if (!is_in(receipt, mark->end_seq, mark->pts_ns, mark->end_pts_ns))
         return false;
     if (mark->type == KV_RECORD_EVENT)
@@ -36,6 +37,8 @@ bool forget_has_something(const struct forget_receipt *receipt, const struct seg
     for (uint32_t i = 0; meets_it && i < segment->mark_count; i++)
         if (mark_goes(receipt, &segment->marks[i]))
             return true;
+    if (segment->mark_count > 0 && mark_goes(receipt, &segment->marks[segment->mark_count - 1]))
+        return true; /* whatever the segment's times are */
     return segment->left_frames > 0 && segment->left_from_ns < receipt->to_ns &&
            segment->left_to_ns >= receipt->from_ns;
 }

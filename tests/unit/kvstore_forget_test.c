@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "kvstore_faulty_disk.h"
+#include "kvstore_picture.h"
 
 enum { FRAMES = 120, SAMPLE_BYTES = 160 };
 
@@ -294,6 +295,26 @@ TEST(what_a_file_has_behind_its_end_is_forgotten_too)
     check_nowhere(&fixture, stream, 15, 20);
     fixture_check_all(&fixture, stream, 0, 15);
     fixture_stop(&fixture);
+}
+
+/* The last record of a file that grew is not what was synced. When it was seen nobody knows, but that it was the last. */
+TEST(damage_at_the_end_of_a_file_is_forgotten_too)
+{
+    struct sample sample;
+    struct picture picture;
+    struct stream *stream;
+
+    picture_take(&picture, true);
+    picture.segment.data[picture_offset(PICTURE_FRAMES) - 2000] ^= 1;
+    stream = picture_restore(&picture, picture.segment.data, picture.segment.len);
+    CHECK_EQ(stream->damaged_frames, 1);
+    take_sample(&sample, stream->name, PICTURE_FRAMES - 1);
+    CHECK(is_in_files(&sample, picture.fixture.root));
+    forget(&picture.fixture, stream, PICTURE_FRAMES - 1, PICTURE_FRAMES);
+    CHECK(!is_in_files(&sample, picture.fixture.root));
+    fixture_check_all(&picture.fixture, stream, 0, PICTURE_FRAMES - 1);
+    fixture_stop(&picture.fixture);
+    picture_drop(&picture);
 }
 
 /* It was taken too when it was in a file with what goes: the rewriting knew times alone. */
