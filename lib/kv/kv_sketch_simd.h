@@ -1,0 +1,123 @@
+/* kv_sketch_simd.h - what the variants of kv_sketch_bounds() share. Inside lib/kv only.
+ *
+ * Numbers stand in blocks of 256, the last filled up with zeros. Of a block a key has 128 bytes with the upper four bits of
+ * its codes (byte i of the first half: numbers i and 64 + i; of the second: 128 + i and 192 + i) and 64 with the lower two
+ * (byte i: numbers i, 64 + i, 128 + i, 192 + i, from the lowest bits on).
+ *
+ *   upper [key][dims / 2] | lower [key][dims / 4] | struct kv_sketch_measures | centre u8 [dims]
+ *
+ * The centre is read only where there is one. */
+#ifndef REELKV_KV_KV_SKETCH_SIMD_H
+#define REELKV_KV_KV_SKETCH_SIMD_H
+
+#include <float.h>
+
+#include "base/bytes.h"
+#include "kv/kv_sketch.h"
+
+enum { KV_SKETCH_BLOCK = 256, KV_SKETCH_LINE = 64, KV_SKETCH_CODE_MAX = 63, KV_SKETCH_CENTRE_ZERO = 64 };
+
+/* More than what rounding takes from a length. */
+static const float kv_sketch_generous = 1.0001f;
+
+/* Numbers up to this can be squared and added, and multiplied with a query's; from the other on a scale has an inverse. */
+static const float kv_sketch_largest_max = 1e16f, kv_sketch_largest_min = 1e-30f;
+
+static inline float kv_sketch_scale(float largest, float codes)
+{
+    return largest > kv_sketch_largest_min ? largest / codes : 0;
+}
+
+static inline uint32_t kv_sketch_fill_up(uint32_t dims)
+{
+    return (uint32_t)round_up(dims, KV_SKETCH_BLOCK);
+}
+
+struct kv_sketch_measures {
+    float scale[KV_SKETCH_KEYS];
+    float length[KV_SKETCH_KEYS]; /* of scale * (code - 31.5), or a little more; likewise below */
+    float rest[KV_SKETCH_KEYS];
+    float centre_scale, centre_length;
+    float unused[14];
+};
+
+/* A query: number = short_scale * short_codes, or long_scale * (128 * high + low), and that far away. */
+struct kv_sketch_query {
+    uint32_t dims; /* filled up */
+    float length;
+    float short_scale, short_lost;
+    float long_scale, long_lost;
+    float rounding; /* of a score, for each unit of the key's length */
+    int32_t short_sum;
+    int64_t long_sum;
+    int8_t *short_codes, *high, *low; /* [dims] */
+};
+
+static inline const uint8_t *kv_sketch_upper(const void *sketch, uint32_t dims, uint32_t key)
+{
+    return (const uint8_t *)sketch + (uint64_t)key * (dims / 2);
+}
+
+static inline const uint8_t *kv_sketch_lower(const void *sketch, uint32_t dims, uint32_t key)
+{
+    return (const uint8_t *)sketch + (uint64_t)KV_SKETCH_KEYS * (dims / 2) + (uint64_t)key * (dims / 4);
+}
+
+static inline uint64_t kv_sketch_measures_at(uint32_t dims)
+{
+    return (uint64_t)KV_SKETCH_KEYS * (dims / 2 + dims / 4);
+}
+
+static inline struct kv_sketch_measures *kv_sketch_measures_of(const void *sketch, uint32_t dims)
+{
+    return (struct kv_sketch_measures *)(uintptr_t)((const uint8_t *)sketch + kv_sketch_measures_at(dims));
+}
+
+static inline uint64_t kv_sketch_centre_at(uint32_t dims)
+{
+    return kv_sketch_measures_at(dims) + sizeof(struct kv_sketch_measures);
+}
+
+static inline uint64_t kv_sketch_dims_bytes(uint32_t dims)
+{
+    return kv_sketch_centre_at(dims) + dims;
+}
+
+static inline void kv_sketch_ask_range(const void *from, uint64_t first, uint64_t end)
+{
+    for (uint64_t at = first / KV_SKETCH_LINE * KV_SKETCH_LINE; at < end; at += KV_SKETCH_LINE)
+        __builtin_prefetch((const char *)from + at, 0, 2);
+}
+
+/* Asks memory for this key's share of what will be read next, but for its centre. */
+static inline void kv_sketch_ask(const void *ahead, uint32_t dims, uint32_t key)
+{
+    uint64_t bytes = kv_sketch_centre_at(dims);
+
+    kv_sketch_ask_range(ahead, bytes * key / KV_SKETCH_KEYS, bytes * (key + 1) / KV_SKETCH_KEYS);
+}
+
+/* The centre's codes, asked for while the keys are read; NULL: there is none. */
+static inline const uint8_t *kv_sketch_centre(const void *sketch, uint32_t dims)
+{
+    if (!(kv_sketch_measures_of(sketch, dims)->centre_scale > 0))
+        return NULL;
+    return (const uint8_t *)sketch + kv_sketch_centre_at(dims);
+}
+
+static inline void kv_sketch_ask_centres(const struct kv_sketch_run *run, uint32_t dims)
+{
+    for (uint32_t i = 0; i < run->count; i++)
+        if (kv_sketch_centre(run->at[i], dims) != NULL)
+            kv_sketch_ask_range(run->at[i], kv_sketch_centre_at(dims), kv_sketch_dims_bytes(dims));
+}
+
+bool kv_sketch_make_portable(const struct kv_geometry *geometry, const void *keys, uint32_t count,
+                             void *sketch);
+bool kv_sketch_make_avx2(const struct kv_geometry *geometry, const void *keys, uint32_t count, void *sketch);
+
+/* NULL when this processor or this build has it not. */
+kv_sketch_dots_fn *kv_sketch_dots_avx2(void);
+kv_sketch_dots_fn *kv_sketch_dots_avx512(void);
+
+#endif
