@@ -8,9 +8,9 @@
  * and the greatest distance from it. A chunk has to be scanned when its bound is not below the worst of the best scores;
  * in the best of orders no more are. What the bounds themselves cost is not counted.
  *
- * And how many frames an 8-bit copy of the keys would leave to be scored exactly: of each key the difference to its chunk's
- * mean (chunks of 16) in 8 bits with a scale of its own. Its exact score is its score by the copy, give or take the query's
- * length times that of what rounding left. */
+ * And how many frames sketches (kv/kv_sketch.h) leave to be scored exactly: of each key the difference to its chunk's mean
+ * (chunks of 16) in 6 bits with a scale of its own. Its exact score is its score by that, give or take the query's length times
+ * that of what rounding left. (The query is not rounded here: keys of this model are too short to have sketches.) */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -56,7 +56,7 @@ struct pruning {
     uint8_t **payloads; /* [frames] */
     uint32_t dims;
     double scanned[LAYERS_MAX][CHUNK_KINDS][TOP_KINDS][BOUNDS]; /* shares, added up */
-    double left[LAYERS_MAX][TOP_KINDS];                         /* by the 8-bit copy; shares of frames */
+    double left[LAYERS_MAX][TOP_KINDS];                         /* by sketches; shares of frames */
     uint32_t asked[LAYERS_MAX];
     struct model_chosen *chosen;
     float *scores, *sorted;
@@ -212,17 +212,18 @@ static void count_chunks(struct pruning *pruning, const float *query, uint32_t l
     }
 }
 
-/* The greatest that the frame's score may be, by the copy. */
-static double greatest_by_copy(const struct pruning *pruning, const float *query, const float *key,
-                               const float *mean)
+/* The greatest that the frame's score may be, by its sketch. */
+static double greatest_by_sketch(const struct pruning *pruning, const float *query, const float *key,
+                                 const float *mean)
 {
     double largest = 0, dot = 0, lost = 0, norm = 0, scale;
 
     for (uint32_t d = 0; d < pruning->dims; d++)
         largest = fmax(largest, fabs((double)key[d] - mean[d]));
-    scale = largest / 127;
+    scale = largest * 2 / 63;
     for (uint32_t d = 0; d < pruning->dims; d++) {
-        double off = (double)key[d] - mean[d], kept = scale > 0 ? rint(off / scale) * scale : 0;
+        double off = (double)key[d] - mean[d],
+               kept = scale > 0 ? (fmin(floor(off / scale + 32), 63) - 31.5) * scale : 0;
 
         dot += query[d] * (mean[d] + kept);
         lost += (off - kept) * (off - kept);
@@ -240,7 +241,7 @@ static void count_left(struct pruning *pruning, const float *query, uint32_t lay
         double greatest;
 
         mean_of(pruning, layer, i / size * size, size, mean);
-        greatest = greatest_by_copy(pruning, query, key_of(pruning, i, layer), mean);
+        greatest = greatest_by_sketch(pruning, query, key_of(pruning, i, layer), mean);
         for (uint32_t top = 0; top < TOP_KINDS; top++)
             pruning->left[layer][top] +=
                 (greatest >= pruning->sorted[tops[top] - 1]) / (double)pruning->options.frames;
@@ -308,7 +309,7 @@ static void report(const struct pruning *pruning, uint32_t questions)
                     printf(" %6.1f %%", 100 * pruning->scanned[layer][kind][top][b] / pruning->asked[layer]);
                 printf("\n");
             }
-    printf("\nframes that an 8-bit copy of their keys leaves to be scored exactly\n\n");
+    printf("\nframes that sketches of their keys leave to be scored exactly\n\n");
     for (uint32_t layer = 0; layer < pruning->geometry->layers; layer++)
         for (uint32_t top = 0; top < TOP_KINDS; top++)
             printf("%5u       %5u %6.2f %%\n", layer, tops[top],

@@ -5,6 +5,7 @@
 
 #include "base/large.h"
 #include "base/require.h"
+#include "kvstore/sketches.h"
 
 enum { LARGE_KEYS_BYTES = 64 << 10 }; /* from here on the keys of a chunk stand in large pages */
 
@@ -118,6 +119,7 @@ void index_chunk_unref(struct index_chunk *chunk)
     REQUIRE(chunk->refs > 0);
     if (--chunk->refs > 0)
         return;
+    sketch_drop(chunk);
     chunk->memory->used_bytes -= chunk->bytes;
     if (chunk->segment == NULL || chunk->gone_link != NULL)
         chunk->memory->gone_bytes -= chunk->bytes;

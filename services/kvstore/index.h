@@ -29,6 +29,9 @@ struct index_memory {
     _Atomic uint64_t
         gone_bytes; /* of these, chunks whose segment has gone: free when the last question lets go */
     uint64_t limit_bytes;
+    /* sketches.h; loop thread only */
+    struct index_chunk *sketched_first, *sketched_last; /* the oldest first */
+    uint64_t sketch_bytes;
     uint32_t secret_chunks; /* gone ones with something forgotten, that a question holds; loop thread only */
 };
 
@@ -61,15 +64,19 @@ struct index_chunk {
     uint32_t refs, count;
     uint8_t *keys;                     /* [layers][frame][key_bytes] */
     int64_t first_pts_ns, last_pts_ns; /* of its frames */
+    uint8_t *sketch;                   /* [layers][kv_sketch_bytes()], sketches.h; NULL: none */
     /* the loop's: */
-    bool is_blank; /* its sums and keys are on the disk still (keys_later.h): not to be used */
-    bool is_plain; /* no frame of it was ever quarantined, forgotten, or without slices */
+    bool is_sketch_wanted; /* or cannot be made */
+    bool is_blank;         /* its sums and keys are on the disk still (keys_later.h): not to be used */
+    bool is_plain;         /* no frame of it was ever quarantined, forgotten, or without slices */
     struct index_memory *memory;
     uint64_t bytes;
     struct index_chunk *gone_next, **gone_link; /* of a part's gone chunks */
     bool is_secret;                             /* counted in secret_chunks */
     struct kv_geometry geometry;
-    uint32_t *sums;              /* [frame][2 * layers], as written */
+    uint32_t *sums; /* [frame][2 * layers], as written */
+    struct large_region *sketch_region;
+    struct index_chunk *sketched_before, *sketched_next;
     struct large_region *region; /* of the keys (base/large.h); NULL: they stand behind the sums */
     struct index_frame frames[INDEX_CHUNK_FRAMES];
 };

@@ -167,6 +167,7 @@ static bool reserve(struct segment_age *age)
     age->reserved_index_bytes = index_bytes;
     store->disk_used_bytes += age->reserved_bytes;
     store->index_memory.used_bytes += index_bytes;
+    sketches_trim(&store->index_memory);
     return true;
 }
 

@@ -169,6 +169,7 @@ static struct index_frame *index_record(struct segment *segment, const struct kv
         index_part_add(&segment->index, segment, &segment->stream->store->index_memory,
                        &segment->super.geometry, &frame);
 
+    sketches_trim(&segment->stream->store->index_memory);
     if (added != NULL) {
         index_frame_fill(added, &segment->super, record, image);
         segment_saw(segment, record->pts_ns, record->pts_ns);

@@ -126,7 +126,7 @@ uint64_t store_frames(const struct store *store)
 uint64_t store_ram_used(const struct store *store)
 {
     return ram_used_bytes(store->arena, RAM_IMAGES) + ram_used_bytes(store->arena, RAM_SLICES) +
-           store->index_memory.used_bytes;
+           store->index_memory.used_bytes + store->index_memory.sketch_bytes;
 }
 
 /* --- waiting for RAM --- */
@@ -226,7 +226,8 @@ void store_start_commits(struct store *store)
 
 static bool is_quiet(const struct store *store)
 {
-    if (store->removal != NULL || store->ages != NULL || store->warm_up != NULL || store->scrub.job != NULL)
+    if (store->removal != NULL || store->ages != NULL || store->warm_up != NULL || store->scrub.job != NULL ||
+        store->sketches.is_running)
         return false;
     for (const struct stream *stream = store->streams; stream != NULL; stream = stream->next) {
         if (stream->saves != NULL || stream->deletion != NULL || !stream_rivals_are_idle(stream))
@@ -279,6 +280,7 @@ void store_close(struct store *store)
     keys_retry(store); /* who waits is told */
     store_ageing_stop(store);
     scrub_stop(store);
+    sketches_stop(store);
     if (store->writing != NULL) {
         for (struct stream *stream = store->streams; stream != NULL; stream = stream->next)
             for (uint32_t i = 0; i < stream->segment_count; i++)

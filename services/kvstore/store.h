@@ -30,6 +30,7 @@
 #include "kvstore/keys_later.h"
 #include "kvstore/ram_arena.h"
 #include "kvstore/scrub.h"
+#include "kvstore/sketches.h"
 #include "kvstore/segment.h"
 #include "kvstore/store_ageing.h"
 #include "kvstore/stream.h"
@@ -93,6 +94,7 @@ struct store {
     const struct file_ops *disk;
     struct ram_arena *arena;
     struct index_memory index_memory;
+    struct sketches sketches;
     int lock_fd;
     struct stream *streams; /* by namespace, then name */
     uint32_t stream_count;

@@ -81,15 +81,18 @@ static uint32_t look_at_chunk(struct view *view, const struct index_chunk *chunk
 static void add_chunk(struct view *view, uint32_t stream, struct index_chunk *chunk,
                       const struct range *range)
 {
-    struct view_entry entry = {
-        .chunk = chunk, .keys = chunk->keys, .newest_ns = chunk->last_pts_ns, .stream = stream
-    };
+    struct view_entry entry = { .chunk = chunk,
+                                .keys = chunk->keys,
+                                .sketch = chunk->sketch,
+                                .newest_ns = chunk->last_pts_ns,
+                                .stream = stream };
 
     if (chunk->count > 0 && chunk->first_pts_ns < range->to_ns && chunk->last_pts_ns >= range->from_ns)
         entry.mask = look_at_chunk(view, chunk, range);
     if (entry.mask == 0)
         return;
     index_chunk_ref(chunk);
+    view->unsketched += entry.sketch == NULL;
     view->entries[view->entry_count++] = entry;
 }
 

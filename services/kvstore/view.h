@@ -3,9 +3,9 @@
  *
  * Owner:  reference counted; holds the index's chunks, not the blocks' bytes: a block that is removed meanwhile
  *         answers EVICTED, as do those of a segment that was on its way out already.
- * Thread: loop; view_score's run on a computing thread.
+ * Thread: loop; view_score's run on a computing thread, one of a view at a time.
  * Fails:  NOT_FOUND for a stream that is not here; PRECONDITION for blocks of another fingerprint or shape.
- * Bounds: LIMIT_STREAMS_PER_QUESTION streams; 32 bytes for 16 frames. */
+ * Bounds: LIMIT_STREAMS_PER_QUESTION streams; 48 bytes for 16 frames, 68 more while a layer is scored by sketches. */
 #ifndef REELKV_KVSTORE_VIEW_H
 #define REELKV_KVSTORE_VIEW_H
 
@@ -27,8 +27,9 @@ struct view_request {
 
 struct view_entry {
     struct index_chunk *chunk;
-    const uint8_t *keys; /* the chunk's; NULL: it went before they were read */
-    int64_t newest_ns;   /* none of its frames is newer */
+    const uint8_t *keys;   /* the chunk's; NULL: it went before they were read */
+    const uint8_t *sketch; /* of its keys; NULL: there is none yet */
+    int64_t newest_ns;     /* none of its frames is newer */
     uint32_t stream;
     uint32_t mask; /* of the chunk's frames */
 };
@@ -46,7 +47,8 @@ struct view {
     struct kv_geometry geometry;
     struct view_entry *entries;
     uint32_t entry_count;
-    uint32_t keys_seen; /* entries whose keys are there, or have gone with their segment */
+    uint32_t unsketched; /* entries without a sketch */
+    uint32_t keys_seen;  /* entries whose keys are there, or have gone with their segment */
     uint32_t stream_count;
     struct view_span spans[LIMIT_STREAMS_PER_QUESTION];
     uint64_t frames, evicted_frames, gap_frames, damaged_frames;

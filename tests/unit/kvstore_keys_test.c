@@ -113,6 +113,23 @@ TEST(keys_are_read_when_the_store_runs_and_score_as_before)
     fixture_stop(&fixture);
 }
 
+/* A question that meets a disk whose reads fail. Where the start had read all keys before they did: once more. */
+static struct stream *fail_to_read(struct fixture *fixture, struct scored *scored)
+{
+    for (;;) {
+        fixture_stop(fixture);
+        fixture->options.disk = faulty_disk();
+        fixture_open(fixture);
+        plan_fault(FAULT_READ, EIO, 1, 1000);
+        score_begin(fixture, scored, 1);
+        FIXTURE_TURN_UNTIL(fixture, scored->came);
+        if (!scored->score.ok)
+            return store_find(fixture->store, "default", "cam-1");
+        view_score_deinit(&scored->score);
+        plan_fault(0, 0, 0, 0);
+    }
+}
+
 /* The disk's failure is not damage: whoever asks is told, and asks again. */
 TEST(keys_that_cannot_be_read_now_are_unavailable_and_come_later)
 {
@@ -123,14 +140,7 @@ TEST(keys_that_cannot_be_read_now_are_unavailable_and_come_later)
 
     write_many(&fixture);
     want = best_of(&fixture, 1);
-    fixture_stop(&fixture);
-    fixture.options.disk = faulty_disk();
-    fixture_open(&fixture);
-    stream = store_find(fixture.store, "default", "cam-1");
-    plan_fault(FAULT_READ, EIO, 1, 1000);
-    score_begin(&fixture, &scored, 1);
-    FIXTURE_TURN_UNTIL(&fixture, scored.came);
-    CHECK(!scored.score.ok);
+    stream = fail_to_read(&fixture, &scored);
     CHECK_EQ(scored.score.st.code, STATUS_UNAVAILABLE);
     view_score_deinit(&scored.score);
     CHECK_EQ(fixture_read_layer(&fixture, stream, 0, 1), FRAME_UNAVAILABLE);

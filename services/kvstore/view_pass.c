@@ -1,0 +1,320 @@
+#include "kvstore/view_pass.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "base/require.h"
+#include "kv/kv_score.h"
+#include "kv/kv_sketch.h"
+
+/* Runs of memory that are read beside each other: two or four come faster than one. */
+enum { SIDE = KV_SKETCH_SIDE, GROUP_FRAMES = SIDE * INDEX_CHUNK_FRAMES };
+
+_Static_assert((int)INDEX_CHUNK_FRAMES == (int)KV_SKETCH_KEYS, "a sketch is of a chunk's keys");
+
+/* Frames that are scored together. */
+struct group {
+    const void *keys[GROUP_FRAMES]; /* behind `count` anything */
+    uint32_t entries[GROUP_FRAMES]; /* of the view */
+    uint8_t places[GROUP_FRAMES];   /* in their chunks */
+    float scores[GROUP_FRAMES];
+    uint32_t count;
+    int64_t newest_ns; /* none of them is newer */
+};
+
+/* What is to be scored exactly, in what order. */
+struct pass {
+    const struct view_score *score;
+    void (*take)(struct pass *pass, struct group *group); /* the next ones; none: all were taken */
+    uint32_t entries_left;                                /* of the view, the last ones first */
+    /* by sketches; NULL, or nothing: not so */
+    float (*bounds)[KV_SKETCH_KEYS]; /* [entries] */
+    uint32_t *masks;                 /* [entries]; of these frames, those that were not offered */
+    const struct kv_hit *highest;    /* by bounds: seq is entry * KV_SKETCH_KEYS + place */
+    uint32_t highest_count;
+};
+
+static void group_clear(struct group *group, const float *query)
+{
+    group->count = 0;
+    group->newest_ns = INT64_MIN;
+    for (uint32_t i = 0; i < GROUP_FRAMES; i++) {
+        group->keys[i] = query;
+        group->scores[i] = 0;
+    }
+}
+
+static void group_add(struct group *group, const struct view_score *score, uint32_t n, uint32_t place)
+{
+    const struct view_entry *entry = &score->view->entries[n];
+    uint32_t key_bytes = kv_key_bytes(&score->view->geometry);
+    uint64_t at = ((uint64_t)score->layer * INDEX_CHUNK_FRAMES + place) * key_bytes;
+
+    if (score->query != NULL)
+        group->keys[group->count] = entry->keys + at;
+    group->entries[group->count] = n;
+    group->places[group->count++] = (uint8_t)place;
+    if (entry->newest_ns > group->newest_ns)
+        group->newest_ns = entry->newest_ns;
+}
+
+static void group_score(struct group *group, const struct group *next, const struct view_score *score,
+                        kv_score_fn *score_keys)
+{
+    const struct kv_score_keys keys = { .at = group->keys,
+                                        .ahead = next->keys,
+                                        .count = group->count,
+                                        .dims = kv_key_dims(&score->view->geometry) };
+
+    if (score->query != NULL)
+        score_keys(score->query, &keys, group->scores);
+}
+
+static void offer(const struct view_score *score, const struct group *group, uint32_t i)
+{
+    const struct view_entry *entry = &score->view->entries[group->entries[i]];
+    struct index_frame *frame = &entry->chunk->frames[group->places[i]];
+    const struct kv_hit hit = { .score = group->scores[i],
+                                .stream = entry->stream,
+                                .seq = frame->seq,
+                                .pts_ns = frame->pts_ns,
+                                .tokens = frame->tokens,
+                                .tag = frame };
+
+    kv_select_offer(score->select, &hit, 1);
+}
+
+/* Of most groups nothing is looked at but the scores. */
+static void group_offer(const struct group *group, const struct view_score *score)
+{
+    struct kv_floor floor = kv_select_floor(score->select);
+
+    for (uint32_t i = 0; i < group->count; i++)
+        if (group->scores[i] >= floor.score || group->newest_ns >= floor.pts_ns) {
+            offer(score, group, i);
+            floor = kv_select_floor(score->select);
+        }
+}
+
+static void run_pass(struct pass *pass)
+{
+    const struct view_score *score = pass->score;
+    const struct view *view = score->view;
+    kv_score_fn *score_keys = kv_score_ops()->of_dtype[view->has_shape ? view->geometry.dtype : KV_DTYPE_F32];
+    struct group groups[2];
+    uint32_t at = 0;
+
+    pass->entries_left = view->entry_count;
+    for (unsigned i = 0; i < 2; i++)
+        group_clear(&groups[i], score->query);
+    for (pass->take(pass, &groups[at]); groups[at].count > 0; at = 1 - at) {
+        struct group *next = &groups[1 - at];
+
+        group_clear(next, score->query);
+        pass->take(pass, next);
+        group_score(&groups[at], next, score, score_keys);
+        group_offer(&groups[at], score);
+    }
+}
+
+/* --- all that have no bounds --- */
+
+static uint32_t plain_mask(const struct pass *pass, uint32_t n)
+{
+    const struct view_entry *entry = &pass->score->view->entries[n];
+
+    if (pass->score->query == NULL)
+        return entry->mask;
+    return entry->keys != NULL && (pass->bounds == NULL || entry->sketch == NULL) ? entry->mask : 0;
+}
+
+/* The first of each of SIDE chunks, then the second of each. */
+static void take_plain(struct pass *pass, struct group *group)
+{
+    while (group->count == 0 && pass->entries_left > 0) {
+        uint32_t masks[SIDE], any = 0, count = pass->entries_left < SIDE ? pass->entries_left : SIDE;
+
+        pass->entries_left -= count;
+        for (uint32_t i = 0; i < count; i++)
+            any |= masks[i] = plain_mask(pass, pass->entries_left + i);
+        for (uint32_t place = 0; any >> place != 0; place++)
+            for (uint32_t i = 0; i < count; i++)
+                if ((masks[i] >> place & 1) != 0)
+                    group_add(group, pass->score, pass->entries_left + i, place);
+    }
+}
+
+/* --- by sketches --- */
+
+/* Sketches that are read beside each other. */
+struct side {
+    struct kv_sketch_run run;
+    uint32_t entries[SIDE];
+};
+
+static void side_take(struct side *side, struct pass *pass)
+{
+    const struct view *view = pass->score->view;
+    uint64_t layer_at = pass->score->layer * kv_sketch_bytes(&view->geometry);
+    struct kv_sketch_run *run = &side->run;
+
+    run->count = 0;
+    while (run->count < SIDE && pass->entries_left > 0) {
+        const struct view_entry *entry = &view->entries[--pass->entries_left];
+
+        if (entry->sketch == NULL || entry->keys == NULL)
+            continue;
+        side->entries[run->count] = pass->entries_left;
+        run->bounds[run->count] = pass->bounds[pass->entries_left];
+        run->at[run->count++] = entry->sketch + layer_at;
+    }
+}
+
+/* Not below; what is no number is not either. */
+static bool some_reach(const float bounds[KV_SKETCH_KEYS], float floor)
+{
+    uint32_t count = 0;
+
+    for (uint32_t place = 0; place < KV_SKETCH_KEYS; place++)
+        count += !(bounds[place] < floor);
+    return count > 0;
+}
+
+static void offer_bounds(const struct pass *pass, uint32_t n, struct kv_select *by_bound)
+{
+    const float *bounds = pass->bounds[n];
+    float floor = kv_select_floor(by_bound).score;
+
+    pass->masks[n] = pass->score->view->entries[n].mask;
+    if (!some_reach(bounds, floor))
+        return;
+    for (uint32_t place = 0; place < KV_SKETCH_KEYS; place++) {
+        const struct kv_hit hit = { .score = bounds[place], .seq = (uint64_t)n * KV_SKETCH_KEYS + place };
+
+        if (bounds[place] >= floor && (pass->masks[n] >> place & 1) != 0) {
+            kv_select_offer(by_bound, &hit, 1);
+            floor = kv_select_floor(by_bound).score;
+        }
+    }
+}
+
+static void find_bounds(struct pass *pass, const struct kv_sketch_query *query, struct kv_select *by_bound)
+{
+    struct side sides[2];
+    uint32_t at = 0;
+
+    pass->entries_left = pass->score->view->entry_count;
+    for (side_take(&sides[at], pass); sides[at].run.count > 0; at = 1 - at) {
+        struct side *side = &sides[at], *next = &sides[1 - at];
+
+        side_take(next, pass);
+        for (uint32_t i = 0; i < side->run.count; i++)
+            side->run.ahead[i] = i < next->run.count ? next->run.at[i] : side->run.at[i];
+        kv_sketch_bounds(query, &side->run);
+        for (uint32_t i = 0; i < side->run.count; i++)
+            offer_bounds(pass, side->entries[i], by_bound);
+    }
+}
+
+/* Its key comes while the others of the group are looked for. */
+static void take_bounded(struct pass *pass, struct group *group, uint32_t n, uint32_t place)
+{
+    enum { LINE_BYTES = 64 };
+    uint32_t key_bytes = kv_key_bytes(&pass->score->view->geometry);
+
+    group_add(group, pass->score, n, place);
+    for (uint32_t at = 0; at < key_bytes; at += LINE_BYTES)
+        __builtin_prefetch((const char *)group->keys[group->count - 1] + at, 0, 2);
+    pass->masks[n] &= ~(1u << place);
+}
+
+static void take_highest(struct pass *pass, struct group *group)
+{
+    for (; group->count < GROUP_FRAMES && pass->highest_count > 0; pass->highest_count--) {
+        uint64_t at = pass->highest++->seq;
+
+        take_bounded(pass, group, (uint32_t)(at / KV_SKETCH_KEYS), at % KV_SKETCH_KEYS);
+    }
+}
+
+static void take_possible(struct pass *pass, struct group *group)
+{
+    const struct view *view = pass->score->view;
+    struct kv_floor floor = kv_select_floor(pass->score->select);
+
+    while (group->count + INDEX_CHUNK_FRAMES <= GROUP_FRAMES && pass->entries_left > 0) {
+        uint32_t n = --pass->entries_left;
+        bool is_new = view->entries[n].newest_ns >= floor.pts_ns;
+
+        if (!is_new && (pass->masks[n] == 0 || !some_reach(pass->bounds[n], floor.score)))
+            continue;
+        for (uint32_t place = 0; place < KV_SKETCH_KEYS; place++)
+            if ((pass->masks[n] >> place & 1) != 0 && (is_new || !(pass->bounds[n][place] < floor.score)))
+                take_bounded(pass, group, n, place);
+    }
+}
+
+static bool make_room(struct pass *pass)
+{
+    uint32_t count = pass->score->view->entry_count;
+
+    pass->bounds = malloc(count * sizeof *pass->bounds);
+    pass->masks = calloc(count, sizeof *pass->masks);
+    if (pass->bounds != NULL && pass->masks != NULL)
+        return true;
+    free(pass->bounds);
+    free(pass->masks);
+    pass->bounds = NULL;
+    return false;
+}
+
+static void score_bounded(struct pass *pass, const struct kv_sketch_query *query, struct kv_select *by_bound)
+{
+    struct status st;
+
+    pass->take = take_plain;
+    run_pass(pass);
+    find_bounds(pass, query, by_bound);
+    REQUIRE(kv_select_finish(by_bound, &pass->highest, &pass->highest_count, &st));
+    pass->take = take_highest;
+    run_pass(pass);
+    pass->take = take_possible;
+    run_pass(pass);
+}
+
+/* False: not so; nothing was offered. */
+static bool score_by_sketches(struct view_score *score)
+{
+    const struct view *view = score->view;
+    const struct kv_selection highest = { .kind = KV_SELECT_REKV, .top_r = score->selection.top_r };
+    struct pass pass = { .score = score };
+    struct kv_sketch_query *query;
+    struct kv_select *by_bound = NULL;
+    struct status st;
+    bool ok;
+
+    if (score->query == NULL || score->selection.kind != KV_SELECT_REKV || score->selection.top_r == 0 ||
+        view->unsketched == view->entry_count)
+        return false;
+    query = kv_sketch_query_create(score->query, kv_key_dims(&view->geometry));
+    ok = query != NULL && kv_select_create(&by_bound, &highest, &st) && make_room(&pass);
+    if (ok) {
+        score_bounded(&pass, query, by_bound);
+        free(pass.bounds);
+        free(pass.masks);
+    }
+    kv_select_destroy(by_bound);
+    kv_sketch_query_destroy(query);
+    return ok;
+}
+
+void view_pass(struct view_score *score)
+{
+    struct pass pass = { .score = score, .take = take_plain };
+
+    if (!kv_select_create(&score->select, &score->selection, &score->st))
+        return;
+    if (!score_by_sketches(score))
+        run_pass(&pass);
+    score->ok = kv_select_finish(score->select, &score->hits, &score->hit_count, &score->st);
+}
