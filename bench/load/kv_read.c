@@ -241,15 +241,15 @@ static void score_layer(struct rpc_sync *client, Reelkv__V1__ScoreRequest *reque
     rpc_sync_stream_destroy(stream);
 }
 
-double kv_score_all(struct kv_server *server, const struct kv_geometry *geometry, const char *stream,
-                    uint64_t frames)
+struct kv_scored kv_score_all(struct kv_server *server, const struct kv_geometry *geometry,
+                              const char *stream, uint64_t frames)
 {
     Reelkv__V1__ScoreRequest request = REELKV__V1__SCORE_REQUEST__INIT;
     Reelkv__V1__Selection selection = REELKV__V1__SELECTION__INIT;
     uint32_t dims = kv_key_dims(geometry);
     float *query = malloc(dims * sizeof *query);
     struct kv_view view;
-    double used;
+    struct kv_scored used;
 
     if (query == NULL)
         kv_die("no memory for a query");
@@ -261,10 +261,11 @@ double kv_score_all(struct kv_server *server, const struct kv_geometry *geometry
     request.view = &view.view;
     request.selection = &selection;
     request.query = (ProtobufCBinaryData){ dims * sizeof *query, (uint8_t *)query };
-    used = -kv_cpu_of(server->pid);
+    used = (struct kv_scored){ -kv_cpu_of_threads(server->pid, "kv-computing"), -kv_cpu_of(server->pid) };
     for (request.layer = 0; request.layer < geometry->layers; request.layer++)
         score_layer(server->client, &request, frames);
-    used += kv_cpu_of(server->pid);
+    used.scoring_s += kv_cpu_of_threads(server->pid, "kv-computing");
+    used.all_s += kv_cpu_of(server->pid);
     free(query);
     return used;
 }

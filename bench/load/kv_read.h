@@ -22,9 +22,13 @@ struct kv_reading {
 };
 void kv_read(struct kv_reading *reading);
 
-/* Scores every layer of the first `frames` frames, one call after the other; seconds of a processor for all layers,
- * the store's whole work with the calls included. */
-double kv_score_all(struct kv_server *server, const struct kv_geometry *geometry, const char *stream,
-                    uint64_t frames);
+/* Seconds of a processor for all layers: those of the threads that score, and the store's, its calls included. */
+struct kv_scored {
+    double scoring_s, all_s;
+};
+
+/* Scores every layer of the first `frames` frames, one call after the other. */
+struct kv_scored kv_score_all(struct kv_server *server, const struct kv_geometry *geometry,
+                              const char *stream, uint64_t frames);
 
 #endif

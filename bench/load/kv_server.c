@@ -144,8 +144,41 @@ void kv_server_stop(struct kv_server *server)
         kv_die("the store ended badly; see %s/store.log", server->folder);
 }
 
+static bool is_named(const char *task, const char *name)
+{
+    char path[200], comm[32] = "";
+    FILE *file;
+
+    if (name == NULL)
+        return true;
+    snprintf(path, sizeof path, "%s/comm", task);
+    file = fopen(path, "r");
+    if (file == NULL)
+        return false;
+    if (fscanf(file, "%31s", comm) != 1)
+        comm[0] = '\0';
+    fclose(file);
+    return strcmp(comm, name) == 0;
+}
+
+static double task_ns(const char *task)
+{
+    unsigned long long ran = 0;
+    char path[200];
+    FILE *file;
+
+    snprintf(path, sizeof path, "%s/schedstat", task);
+    file = fopen(path, "r");
+    if (file == NULL)
+        return 0; /* the thread has ended */
+    if (fscanf(file, "%llu", &ran) != 1)
+        ran = 0;
+    fclose(file);
+    return (double)ran;
+}
+
 /* The threads' own count, in nanoseconds; that of the process has ticks of ten milliseconds. */
-double kv_cpu_of(pid_t process)
+double kv_cpu_of_threads(pid_t process, const char *name)
 {
     struct file_names tasks = { 0 };
     char folder[64], path[160];
@@ -156,19 +189,17 @@ double kv_cpu_of(pid_t process)
     if (!file_list_on(&file_system, folder, &tasks, &st))
         kv_die("%s", st.text);
     for (uint32_t i = 0; i < tasks.count; i++) {
-        unsigned long long ran;
-        FILE *file;
-
-        snprintf(path, sizeof path, "%s/%s/schedstat", folder, tasks.list[i]);
-        file = fopen(path, "r");
-        if (file == NULL)
-            continue; /* the thread has ended */
-        if (fscanf(file, "%llu", &ran) == 1)
-            ns += (double)ran;
-        fclose(file);
+        snprintf(path, sizeof path, "%s/%s", folder, tasks.list[i]);
+        if (is_named(path, name))
+            ns += task_ns(path);
     }
     file_names_free(&tasks);
     return ns * 1e-9;
+}
+
+double kv_cpu_of(pid_t process)
+{
+    return kv_cpu_of_threads(process, NULL);
 }
 
 double kv_own_cpu(void)

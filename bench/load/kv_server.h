@@ -34,6 +34,7 @@ void kv_server_info(struct kv_server *server, Reelkv__V1__ServerInfo *info); /* 
 
 /* Processor time used so far, in seconds: hardly disturbed by others on the machine. */
 double kv_cpu_of(pid_t process);
+double kv_cpu_of_threads(pid_t process, const char *name); /* those of the name */
 double kv_own_cpu(void);
 
 struct rpc_sync *kv_server_connect(const struct kv_server *server);

@@ -23,7 +23,7 @@ uint64_t kv_sketch_bytes(const struct kv_geometry *geometry)
 
 bool kv_sketch_make(const struct kv_geometry *geometry, const void *keys, uint32_t count, void *sketch)
 {
-    if (kv_sketch_dots_avx2() != NULL && kv_cpu_has_f16c())
+    if (kv_sketch_bounds_avx2() != NULL && kv_cpu_has_f16c())
         return kv_sketch_make_avx2(geometry, keys, count, sketch);
     return kv_sketch_make_portable(geometry, keys, count, sketch);
 }
@@ -144,49 +144,35 @@ static void dots_portable(const struct kv_sketch_query *query, const struct kv_s
     }
 }
 
-static kv_sketch_dots_fn *present[4]; /* portable first, NULL after the last */
+static void bounds_portable(const struct kv_sketch_query *query, const struct kv_sketch_run *run)
+{
+    struct kv_sketch_dots dots[KV_SKETCH_SIDE];
+
+    dots_portable(query, run, dots);
+    kv_sketch_bound(query, run, dots);
+}
+
+static kv_sketch_bounds_fn *present[4]; /* portable first, NULL after the last */
 static size_t present_count;
 static pthread_once_t present_once = PTHREAD_ONCE_INIT;
 
 static void find_present(void)
 {
-    present[present_count++] = dots_portable;
-    if (kv_sketch_dots_avx2() != NULL)
-        present[present_count++] = kv_sketch_dots_avx2();
-    if (kv_sketch_dots_avx512() != NULL)
-        present[present_count++] = kv_sketch_dots_avx512();
+    present[present_count++] = bounds_portable;
+    if (kv_sketch_bounds_avx2() != NULL)
+        present[present_count++] = kv_sketch_bounds_avx2();
+    if (kv_sketch_bounds_avx512() != NULL)
+        present[present_count++] = kv_sketch_bounds_avx512();
 }
 
-kv_sketch_dots_fn *kv_sketch_dots_at(size_t index)
+kv_sketch_bounds_fn *kv_sketch_bounds_at(size_t index)
 {
     pthread_once(&present_once, find_present);
     return index < present_count ? present[index] : NULL;
 }
 
-static void bound_keys(const struct kv_sketch_query *query, const void *sketch,
-                       const struct kv_sketch_dots *dots, float bounds[KV_SKETCH_KEYS])
-{
-    const struct kv_sketch_measures *measures = kv_sketch_measures_of(sketch, query->dims);
-    int64_t centre_dot =
-        128ll * dots->centre_high + dots->centre_low - KV_SKETCH_CENTRE_ZERO * query->long_sum;
-    float centre = query->long_scale * (measures->centre_scale * (float)centre_dot) +
-                   (query->long_lost + query->rounding) * measures->centre_length + FLT_MIN;
-
-    for (uint32_t key = 0; key < KV_SKETCH_KEYS; key++) {
-        int32_t twice = 2 * dots->keys[key] - KV_SKETCH_CODE_MAX * query->short_sum;
-
-        bounds[key] = centre + query->short_scale * (measures->scale[key] * 0.5f * (float)twice) +
-                      (query->short_lost + query->rounding) * measures->length[key] +
-                      (query->length + query->rounding) * measures->rest[key];
-    }
-}
-
 void kv_sketch_bounds(const struct kv_sketch_query *query, const struct kv_sketch_run *run)
 {
-    struct kv_sketch_dots dots[KV_SKETCH_SIDE];
-
     pthread_once(&present_once, find_present);
-    present[present_count - 1](query, run, dots);
-    for (uint32_t i = 0; i < run->count; i++)
-        bound_keys(query, run->at[i], &dots[i], run->bounds[i]);
+    present[present_count - 1](query, run);
 }

@@ -49,15 +49,9 @@ struct kv_sketch_run {
 /* bounds[i][j]: what kv_score.h gives for the j-th key of the i-th sketch is not above it. */
 void kv_sketch_bounds(const struct kv_sketch_query *query, const struct kv_sketch_run *run);
 
-/* The whole numbers that a bound is made of: code . short, and of the centre with both parts of the longer one. */
-struct kv_sketch_dots {
-    int32_t keys[KV_SKETCH_KEYS], centre_high, centre_low;
-};
-
-typedef void kv_sketch_dots_fn(const struct kv_sketch_query *query, const struct kv_sketch_run *run,
-                               struct kv_sketch_dots *dots);
+typedef void kv_sketch_bounds_fn(const struct kv_sketch_query *query, const struct kv_sketch_run *run);
 
 /* All variants that this processor can run, portable first; NULL after the last. For tests. */
-kv_sketch_dots_fn *kv_sketch_dots_at(size_t index);
+kv_sketch_bounds_fn *kv_sketch_bounds_at(size_t index);
 
 #endif

@@ -85,12 +85,20 @@ AVX2 static void dots_avx2(const struct kv_sketch_query *query, const struct kv_
     }
 }
 
-kv_sketch_dots_fn *kv_sketch_dots_avx2(void)
+AVX2 static void bounds_avx2(const struct kv_sketch_query *query, const struct kv_sketch_run *run)
 {
-    return __builtin_cpu_supports("avx2") ? dots_avx2 : NULL;
+    struct kv_sketch_dots dots[KV_SKETCH_SIDE];
+
+    dots_avx2(query, run, dots);
+    kv_sketch_bound(query, run, dots);
+}
+
+kv_sketch_bounds_fn *kv_sketch_bounds_avx2(void)
+{
+    return __builtin_cpu_supports("avx2") ? bounds_avx2 : NULL;
 }
 #else
-kv_sketch_dots_fn *kv_sketch_dots_avx2(void)
+kv_sketch_bounds_fn *kv_sketch_bounds_avx2(void)
 {
     return NULL;
 }

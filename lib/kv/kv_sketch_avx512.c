@@ -90,15 +90,23 @@ AVX512 static void dots_avx512(const struct kv_sketch_query *query, const struct
     }
 }
 
-kv_sketch_dots_fn *kv_sketch_dots_avx512(void)
+AVX512 static void bounds_avx512(const struct kv_sketch_query *query, const struct kv_sketch_run *run)
+{
+    struct kv_sketch_dots dots[KV_SKETCH_SIDE];
+
+    dots_avx512(query, run, dots);
+    kv_sketch_bound(query, run, dots);
+}
+
+kv_sketch_bounds_fn *kv_sketch_bounds_avx512(void)
 {
     return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
                    __builtin_cpu_supports("avx512vnni")
-               ? dots_avx512
+               ? bounds_avx512
                : NULL;
 }
 #else
-kv_sketch_dots_fn *kv_sketch_dots_avx512(void)
+kv_sketch_bounds_fn *kv_sketch_bounds_avx512(void)
 {
     return NULL;
 }

@@ -116,8 +116,39 @@ bool kv_sketch_make_portable(const struct kv_geometry *geometry, const void *key
                              void *sketch);
 bool kv_sketch_make_avx2(const struct kv_geometry *geometry, const void *keys, uint32_t count, void *sketch);
 
+/* The whole numbers that a bound is made of: code . short, and of the centre with both parts of the longer one. */
+struct kv_sketch_dots {
+    int32_t keys[KV_SKETCH_KEYS], centre_high, centre_low;
+};
+
+/* In one order, and never fused: every variant gives the same. */
+static inline void kv_sketch_bound_keys(const struct kv_sketch_query *query, const void *sketch,
+                                        const struct kv_sketch_dots *dots, float bounds[KV_SKETCH_KEYS])
+{
+    const struct kv_sketch_measures *measures = kv_sketch_measures_of(sketch, query->dims);
+    int64_t centre_dot =
+        128ll * dots->centre_high + dots->centre_low - KV_SKETCH_CENTRE_ZERO * query->long_sum;
+    float centre = query->long_scale * (measures->centre_scale * (float)centre_dot) +
+                   (query->long_lost + query->rounding) * measures->centre_length + FLT_MIN;
+
+    for (uint32_t key = 0; key < KV_SKETCH_KEYS; key++) {
+        int32_t twice = 2 * dots->keys[key] - KV_SKETCH_CODE_MAX * query->short_sum;
+
+        bounds[key] = centre + query->short_scale * (measures->scale[key] * 0.5f * (float)twice) +
+                      (query->short_lost + query->rounding) * measures->length[key] +
+                      (query->length + query->rounding) * measures->rest[key];
+    }
+}
+
+static inline void kv_sketch_bound(const struct kv_sketch_query *query, const struct kv_sketch_run *run,
+                                   const struct kv_sketch_dots *dots)
+{
+    for (uint32_t i = 0; i < run->count; i++)
+        kv_sketch_bound_keys(query, run->at[i], &dots[i], run->bounds[i]);
+}
+
 /* NULL when this processor or this build has it not. */
-kv_sketch_dots_fn *kv_sketch_dots_avx2(void);
-kv_sketch_dots_fn *kv_sketch_dots_avx512(void);
+kv_sketch_bounds_fn *kv_sketch_bounds_avx2(void);
+kv_sketch_bounds_fn *kv_sketch_bounds_avx512(void);
 
 #endif

@@ -29,6 +29,7 @@ struct pass {
     uint32_t entries_left;                                /* of the view, the last ones first */
     /* by sketches; NULL, or nothing: not so */
     float (*bounds)[KV_SKETCH_KEYS]; /* [entries] */
+    float *most;                     /* [entries]: the greatest of an entry's bounds */
     uint32_t *masks;                 /* [entries]; of these frames, those that were not offered */
     const struct kv_hit *highest;    /* by bounds: seq is entry * KV_SKETCH_KEYS + place */
     uint32_t highest_count;
@@ -170,14 +171,13 @@ static void side_take(struct side *side, struct pass *pass)
     }
 }
 
-/* Not below; what is no number is not either. */
-static bool some_reach(const float bounds[KV_SKETCH_KEYS], float floor)
+static float greatest_of(const float bounds[KV_SKETCH_KEYS])
 {
-    uint32_t count = 0;
+    float greatest = bounds[0];
 
-    for (uint32_t place = 0; place < KV_SKETCH_KEYS; place++)
-        count += !(bounds[place] < floor);
-    return count > 0;
+    for (uint32_t place = 1; place < KV_SKETCH_KEYS; place++)
+        greatest = bounds[place] > greatest ? bounds[place] : greatest;
+    return greatest;
 }
 
 static void offer_bounds(const struct pass *pass, uint32_t n, struct kv_select *by_bound)
@@ -186,9 +186,8 @@ static void offer_bounds(const struct pass *pass, uint32_t n, struct kv_select *
     float floor = kv_select_floor(by_bound).score;
 
     pass->masks[n] = pass->score->view->entries[n].mask;
-    if (!some_reach(bounds, floor))
-        return;
-    for (uint32_t place = 0; place < KV_SKETCH_KEYS; place++) {
+    pass->most[n] = greatest_of(bounds);
+    for (uint32_t place = 0; pass->most[n] >= floor && place < KV_SKETCH_KEYS; place++) {
         const struct kv_hit hit = { .score = bounds[place], .seq = (uint64_t)n * KV_SKETCH_KEYS + place };
 
         if (bounds[place] >= floor && (pass->masks[n] >> place & 1) != 0) {
@@ -237,21 +236,33 @@ static void take_highest(struct pass *pass, struct group *group)
     }
 }
 
+/* Where the newest are not asked for the view's entries are not looked at. */
+static bool is_among_newest(const struct pass *pass, uint32_t n, const struct kv_floor *floor)
+{
+    return floor->pts_ns != INT64_MAX && pass->score->view->entries[n].newest_ns >= floor->pts_ns;
+}
+
 static void take_possible(struct pass *pass, struct group *group)
 {
-    const struct view *view = pass->score->view;
     struct kv_floor floor = kv_select_floor(pass->score->select);
 
     while (group->count + INDEX_CHUNK_FRAMES <= GROUP_FRAMES && pass->entries_left > 0) {
         uint32_t n = --pass->entries_left;
-        bool is_new = view->entries[n].newest_ns >= floor.pts_ns;
+        bool is_new = is_among_newest(pass, n, &floor);
 
-        if (!is_new && (pass->masks[n] == 0 || !some_reach(pass->bounds[n], floor.score)))
+        if (!is_new && pass->most[n] < floor.score)
             continue;
         for (uint32_t place = 0; place < KV_SKETCH_KEYS; place++)
-            if ((pass->masks[n] >> place & 1) != 0 && (is_new || !(pass->bounds[n][place] < floor.score)))
+            if ((pass->masks[n] >> place & 1) != 0 && (is_new || pass->bounds[n][place] >= floor.score))
                 take_bounded(pass, group, n, place);
     }
+}
+
+static void free_room(struct pass *pass)
+{
+    free(pass->bounds);
+    free(pass->most);
+    free(pass->masks);
 }
 
 static bool make_room(struct pass *pass)
@@ -259,12 +270,13 @@ static bool make_room(struct pass *pass)
     uint32_t count = pass->score->view->entry_count;
 
     pass->bounds = malloc(count * sizeof *pass->bounds);
+    pass->most = malloc(count * sizeof *pass->most);
     pass->masks = calloc(count, sizeof *pass->masks);
-    if (pass->bounds != NULL && pass->masks != NULL)
+    for (uint32_t n = 0; pass->most != NULL && n < count; n++)
+        pass->most[n] = -INFINITY; /* of one without a sketch */
+    if (pass->bounds != NULL && pass->most != NULL && pass->masks != NULL)
         return true;
-    free(pass->bounds);
-    free(pass->masks);
-    pass->bounds = NULL;
+    free_room(pass);
     return false;
 }
 
@@ -300,8 +312,7 @@ static bool score_by_sketches(struct view_score *score)
     ok = query != NULL && kv_select_create(&by_bound, &highest, &st) && make_room(&pass);
     if (ok) {
         score_bounded(&pass, query, by_bound);
-        free(pass.bounds);
-        free(pass.masks);
+        free_room(&pass);
     }
     kv_select_destroy(by_bound);
     kv_sketch_query_destroy(query);

@@ -263,25 +263,27 @@ TEST(a_sketch_may_be_of_fewer_keys)
     scene_stop(&scene);
 }
 
-TEST(every_variant_gives_the_same_dots)
+TEST(every_variant_gives_the_same_bounds)
 {
-    struct kv_sketch_dots want[SIDES], got[SIDES];
     struct scene scene;
 
     scene_start(&scene, KV_DTYPE_F16, 512);
     for (int keys = 0; keys < PATTERNS; keys++) {
+        float want[SIDES][KV_SKETCH_KEYS], got[SIDES][KV_SKETCH_KEYS];
         struct kv_sketch_query *query;
 
         if (keys == LARGE)
             continue;
-        make_scene(&scene, keys, SIGNS);
+        make_scene(&scene, keys, BELL);
         query = kv_sketch_query_create(scene.query, scene.dims);
         CHECK(query != NULL);
-        kv_sketch_dots_at(0)(query, &scene.run, want);
-        for (size_t v = 1; kv_sketch_dots_at(v) != NULL; v++)
-            for (scene.run.count = 1; scene.run.count <= SIDES; scene.run.count++) {
-                kv_sketch_dots_at(v)(query, &scene.run, got);
-                CHECK_MEM(got, want, scene.run.count * sizeof *got);
+        for (size_t v = 0; kv_sketch_bounds_at(v) != NULL; v++)
+            for (scene.run.count = SIDES; scene.run.count > 0; scene.run.count--) {
+                for (uint32_t side = 0; side < SIDES; side++)
+                    scene.run.bounds[side] = v == 0 && scene.run.count == SIDES ? want[side] : got[side];
+                kv_sketch_bounds_at(v)(query, &scene.run);
+                if (v > 0 || scene.run.count < SIDES)
+                    CHECK_MEM(got, want, scene.run.count * sizeof *got);
             }
         scene.run.count = SIDES;
         kv_sketch_query_destroy(query);
