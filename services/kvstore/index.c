@@ -61,14 +61,13 @@ static struct index_chunk *chunk_create(struct segment *segment, struct index_me
     chunk->refs = 1;
     chunk->is_plain = true;
     chunk->memory = memory;
-    chunk->bytes = index_chunk_bytes(geometry);
     chunk->geometry = *geometry;
     chunk->sums = (uint32_t *)(void *)(chunk + 1);
     if (!place_keys(chunk)) {
         free(chunk);
         return NULL;
     }
-    memory->used_bytes += chunk->bytes;
+    memory->used_bytes += index_chunk_bytes(&chunk->geometry);
     return chunk;
 }
 
@@ -120,9 +119,9 @@ void index_chunk_unref(struct index_chunk *chunk)
     if (--chunk->refs > 0)
         return;
     sketch_drop(chunk);
-    chunk->memory->used_bytes -= chunk->bytes;
+    chunk->memory->used_bytes -= index_chunk_bytes(&chunk->geometry);
     if (chunk->segment == NULL || chunk->gone_link != NULL)
-        chunk->memory->gone_bytes -= chunk->bytes;
+        chunk->memory->gone_bytes -= index_chunk_bytes(&chunk->geometry);
     gone_remove(chunk);
     chunk->memory->secret_chunks -= chunk->is_secret;
     explicit_bzero(chunk->keys, keys_bytes(&chunk->geometry));
@@ -280,7 +279,7 @@ static void chunk_drop(struct index_chunk *chunk, struct ram_arena *arena)
     for (uint32_t i = 0; i < chunk->count; i++)
         index_frame_drop_copies(&chunk->frames[i], arena);
     chunk->segment = NULL;
-    chunk->memory->gone_bytes += chunk->bytes;
+    chunk->memory->gone_bytes += index_chunk_bytes(&chunk->geometry);
     index_chunk_judge(chunk);
     index_chunk_unref(chunk);
 }
@@ -338,7 +337,7 @@ void index_part_replace(struct index_part *old, struct index_part *part, struct 
     for (uint32_t i = 0; i < part->chunk_count; i++) {
         part->chunks[i]->memory = memory;
         part->chunks[i]->segment = segment;
-        memory->used_bytes += part->chunks[i]->bytes;
+        memory->used_bytes += index_chunk_bytes(&part->chunks[i]->geometry);
     }
     while (old->gone != NULL) {
         struct index_chunk *chunk = old->gone;
@@ -352,7 +351,7 @@ void index_part_replace(struct index_part *old, struct index_part *part, struct 
 
         chunk_move(chunk, part, &at, arena);
         chunk->segment = segment;
-        memory->gone_bytes += chunk->bytes;
+        memory->gone_bytes += index_chunk_bytes(&chunk->geometry);
         gone_add(part, chunk);
         index_chunk_judge(chunk);
         index_chunk_unref(chunk);

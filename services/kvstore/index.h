@@ -70,13 +70,10 @@ struct index_chunk {
     bool is_blank;         /* its sums and keys are on the disk still (keys_later.h): not to be used */
     bool is_plain;         /* no frame of it was ever quarantined, forgotten, or without slices */
     struct index_memory *memory;
-    uint64_t bytes;
     struct index_chunk *gone_next, **gone_link; /* of a part's gone chunks */
     bool is_secret;                             /* counted in secret_chunks */
     struct kv_geometry geometry;
-    uint32_t *sums; /* [frame][2 * layers], as written */
-    struct large_region *sketch_region;
-    struct index_chunk *sketched_before, *sketched_next;
+    uint32_t *sums;              /* [frame][2 * layers], as written */
     struct large_region *region; /* of the keys (base/large.h); NULL: they stand behind the sums */
     struct index_frame frames[INDEX_CHUNK_FRAMES];
 };

@@ -9,9 +9,26 @@
 
 enum { SPARE_SHARE = 8 }; /* of the index's limit stays free */
 
-static uint64_t sketch_bytes(const struct index_chunk *chunk)
+/* Stands behind the sketch in its memory, so that chunks without one do not grow. */
+struct place {
+    struct large_region *region;
+    struct index_chunk *before, *next; /* in the order of making */
+};
+
+/* 0: such keys have none. */
+static uint64_t layers_bytes(const struct index_chunk *chunk)
 {
     return chunk->geometry.layers * kv_sketch_bytes(&chunk->geometry);
+}
+
+static uint64_t sketch_bytes(const struct index_chunk *chunk)
+{
+    return layers_bytes(chunk) + sizeof(struct place);
+}
+
+static struct place *place_of(const struct index_chunk *chunk)
+{
+    return (struct place *)(void *)(chunk->sketch + layers_bytes(chunk));
 }
 
 /* --- there --- */
@@ -29,11 +46,9 @@ static void keep(struct index_chunk *chunk, uint8_t *sketch, struct large_region
     struct index_memory *memory = chunk->memory;
 
     chunk->sketch = sketch;
-    chunk->sketch_region = region;
-    chunk->sketched_before = memory->sketched_last;
-    chunk->sketched_next = NULL;
+    *place_of(chunk) = (struct place){ .region = region, .before = memory->sketched_last };
     if (memory->sketched_last != NULL)
-        memory->sketched_last->sketched_next = chunk;
+        place_of(memory->sketched_last)->next = chunk;
     else
         memory->sketched_first = chunk;
     memory->sketched_last = chunk;
@@ -42,18 +57,20 @@ static void keep(struct index_chunk *chunk, uint8_t *sketch, struct large_region
 void sketch_drop(struct index_chunk *chunk)
 {
     struct index_memory *memory = chunk->memory;
+    struct place place;
 
     if (chunk->sketch == NULL)
         return;
-    if (chunk->sketched_before != NULL)
-        chunk->sketched_before->sketched_next = chunk->sketched_next;
+    place = *place_of(chunk);
+    if (place.before != NULL)
+        place_of(place.before)->next = place.next;
     else
-        memory->sketched_first = chunk->sketched_next;
-    if (chunk->sketched_next != NULL)
-        chunk->sketched_next->sketched_before = chunk->sketched_before;
+        memory->sketched_first = place.next;
+    if (place.next != NULL)
+        place_of(place.next)->before = place.before;
     else
-        memory->sketched_last = chunk->sketched_before;
-    give_back(memory, chunk->sketch, chunk->sketch_region, sketch_bytes(chunk));
+        memory->sketched_last = place.before;
+    give_back(memory, chunk->sketch, place.region, sketch_bytes(chunk));
     chunk->sketch = NULL;
 }
 
@@ -69,7 +86,7 @@ void sketches_trim(struct index_memory *memory)
 
     for (struct index_chunk *chunk = memory->sketched_first;
          chunk != NULL && memory->used_bytes + memory->sketch_bytes > memory->limit_bytes; chunk = next) {
-        next = chunk->sketched_next;
+        next = place_of(chunk)->next;
         if (is_idle(chunk))
             sketch_drop(chunk);
     }
@@ -195,7 +212,7 @@ bool sketches_want(struct store *store, struct index_chunk *chunk)
     struct sketches *sketches = &store->sketches;
 
     if (chunk->is_sketch_wanted || chunk->sketch != NULL || chunk->is_blank || chunk->segment == NULL ||
-        !is_final(chunk) || sketch_bytes(chunk) == 0)
+        !is_final(chunk) || layers_bytes(chunk) == 0)
         return false;
     if (store->is_closing || sketches->count == SKETCHES_WANTED ||
         !has_room(chunk->memory, large_bytes(sketch_bytes(chunk))))
