@@ -24,6 +24,15 @@ static struct index_memory *memory_of(struct fixture *fixture)
     return &fixture->store->index_memory;
 }
 
+/* A chunk that is not full has a sketch only then. */
+static bool all_but_the_last_are_sealed(const struct stream *stream)
+{
+    for (uint32_t i = 0; i + 1 < stream->segment_count; i++)
+        if (stream->segments[i]->state != SEGMENT_SEALED)
+            return false;
+    return true;
+}
+
 static void start(struct fixture *fixture, struct fixture_writer writers[2])
 {
     fixture_start(fixture);
@@ -32,6 +41,7 @@ static void start(struct fixture *fixture, struct fixture_writer writers[2])
 
         stream_commit(stream);
         fixture_wait_durable(fixture, stream);
+        FIXTURE_TURN_UNTIL(fixture, all_but_the_last_are_sealed(stream));
     }
 }
 
