@@ -30,13 +30,10 @@ bool kv_sketch_make(const struct kv_geometry *geometry, const void *keys, uint32
 
 /* --- queries --- */
 
-static float largest_of(const float *numbers, uint32_t count)
+/* Too short by less than the least number that multiplies exactly, which it gets on top. */
+static float length_of(double squares)
 {
-    float largest = 0;
-
-    for (uint32_t i = 0; i < count; i++)
-        largest = fabsf(numbers[i]) > largest ? fabsf(numbers[i]) : largest;
-    return largest;
+    return (float)sqrt(squares) * kv_sketch_generous + FLT_MIN;
 }
 
 /* How far the query is from its codes. */
@@ -53,12 +50,12 @@ static float lost_by(const float *query, uint32_t dims, float scale, int max, in
         lost += off * off;
         codes[i] = (int16_t)code;
     }
-    return (float)sqrt(lost) * kv_sketch_generous;
+    return length_of(lost);
 }
 
 static void make_short(struct kv_sketch_query *made, const float *query, uint32_t dims, int16_t *codes)
 {
-    float largest = largest_of(query, dims);
+    float largest = kv_sketch_largest(query, dims);
 
     made->short_scale = kv_sketch_scale(largest, SHORT_MAX);
     made->short_lost = lost_by(query, dims, made->short_scale, SHORT_MAX, codes);
@@ -92,7 +89,7 @@ struct kv_sketch_query *kv_sketch_query_create(const float *query, uint32_t dims
         return NULL;
     }
     made->dims = filled;
-    made->length = (float)sqrt(squares) * kv_sketch_generous;
+    made->length = length_of(squares);
     made->short_codes = (int8_t *)(made + 1);
     made->high = made->short_codes + filled;
     made->low = made->high + filled;

@@ -51,19 +51,6 @@ static void read_key(const struct maker *maker, const uint8_t *from, float *numb
     }
 }
 
-/* Without its sign; as whole numbers these are in the same order, infinity and what is no number above all others. */
-static float largest_of(const float *numbers, uint32_t count)
-{
-    int32_t largest = 0;
-
-    for (uint32_t i = 0; i < count; i++) {
-        int32_t bits = (int32_t)(number_bits_of_f32(numbers[i]) & 0x7fffffff);
-
-        largest = bits > largest ? bits : largest;
-    }
-    return number_f32_of_bits((uint32_t)largest);
-}
-
 /* What of it is left is not much shorter than a key: it would be read for nothing. `largest` is the centre's. */
 static bool is_of_no_use(const struct maker *maker, float largest)
 {
@@ -86,7 +73,7 @@ static bool make_centre(const struct maker *maker)
     for (uint32_t key = 0; key < KV_SKETCH_KEYS; key++)
         for (uint32_t i = 0; i < maker->filled; i++)
             centre[i] += maker->numbers[(size_t)key * maker->filled + i] / KV_SKETCH_KEYS;
-    largest = largest_of(centre, maker->filled);
+    largest = kv_sketch_largest(centre, maker->filled);
     if (!(largest < kv_sketch_largest_max))
         return false;
     scale = is_of_no_use(maker, largest) ? 0 : kv_sketch_scale(largest, CENTRE_MAX);
@@ -164,7 +151,7 @@ static bool make_key(const struct maker *maker, uint32_t key)
 
     for (uint32_t i = 0; i < maker->filled; i++)
         numbers[i] -= maker->centre[i];
-    largest = largest_of(numbers, maker->filled);
+    largest = kv_sketch_largest(numbers, maker->filled);
     if (!(largest < kv_sketch_largest_max))
         return false;
     scale = kv_sketch_scale(largest, KV_SKETCH_CODE_MAX / 2.0f);

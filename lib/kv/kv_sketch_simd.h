@@ -13,6 +13,7 @@
 #include <float.h>
 
 #include "base/bytes.h"
+#include "base/number.h"
 #include "kv/kv_sketch.h"
 
 enum { KV_SKETCH_BLOCK = 256, KV_SKETCH_LINE = 64, KV_SKETCH_CODE_MAX = 63, KV_SKETCH_CENTRE_ZERO = 64 };
@@ -22,6 +23,19 @@ static const float kv_sketch_generous = 1.0001f;
 
 /* Numbers up to this can be squared and added, and multiplied with a query's; from the other on a scale has an inverse. */
 static const float kv_sketch_largest_max = 1e16f, kv_sketch_largest_min = 1e-30f;
+
+/* Without its sign; as whole numbers these are in the same order, infinity and what is no number above all others. */
+static inline float kv_sketch_largest(const float *numbers, uint32_t count)
+{
+    int32_t largest = 0;
+
+    for (uint32_t i = 0; i < count; i++) {
+        int32_t bits = (int32_t)(number_bits_of_f32(numbers[i]) & 0x7fffffff);
+
+        largest = bits > largest ? bits : largest;
+    }
+    return number_f32_of_bits((uint32_t)largest);
+}
 
 static inline float kv_sketch_scale(float largest, float codes)
 {

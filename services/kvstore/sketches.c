@@ -160,6 +160,12 @@ static void pass_over(struct index_chunk *chunk)
     index_chunk_unref(chunk);
 }
 
+static void drop_wanted(struct sketches *sketches)
+{
+    while (sketches->count > 0)
+        pass_over(take_wanted(sketches));
+}
+
 static void take_room(struct sketches *sketches, struct index_chunk *chunk)
 {
     struct sketch_making *making = &sketches->making[sketches->making_count];
@@ -177,27 +183,34 @@ static void take_room(struct sketches *sketches, struct index_chunk *chunk)
     sketches->making_count++;
 }
 
+/* The threads' queue is full: the next question wants them again. Nothing was written yet. */
+static void give_up(struct sketches *sketches)
+{
+    while (sketches->making_count > 0) {
+        struct sketch_making *making = &sketches->making[--sketches->making_count];
+        uint64_t bytes = sketch_bytes(making->chunk);
+
+        large_free(making->region, making->sketch, bytes);
+        making->chunk->memory->sketch_bytes -= large_bytes(bytes);
+        pass_over(making->chunk);
+    }
+    drop_wanted(sketches);
+}
+
 static void start(struct sketches *sketches)
 {
     struct store *store = container_of(sketches, struct store, sketches);
 
-    while (!sketches->is_running && sketches->count > 0) {
-        while (sketches->count > 0 && sketches->making_count < SKETCHES_AT_ONCE)
-            take_room(sketches, take_wanted(sketches));
-        if (sketches->making_count == 0)
-            return;
-        sketches->work = (struct work){ .run = make_run, .done = make_done };
-        sketches->is_running = work_pool_submit(store->computing, &sketches->work);
-        if (sketches->is_running)
-            return;
-        while (sketches->making_count >
-               0) { /* the threads' queue is full: the next question wants them again */
-            struct sketch_making *making = &sketches->making[--sketches->making_count];
-
-            give_back(making->chunk->memory, making->sketch, making->region, sketch_bytes(making->chunk));
-            pass_over(making->chunk);
-        }
-    }
+    if (sketches->is_running)
+        return;
+    while (sketches->count > 0 && sketches->making_count < SKETCHES_AT_ONCE)
+        take_room(sketches, take_wanted(sketches));
+    if (sketches->making_count == 0)
+        return;
+    sketches->work = (struct work){ .run = make_run, .done = make_done };
+    sketches->is_running = work_pool_submit(store->computing, &sketches->work);
+    if (!sketches->is_running)
+        give_up(sketches);
 }
 
 /* No frame is added to it any more. */
@@ -226,6 +239,5 @@ bool sketches_want(struct store *store, struct index_chunk *chunk)
 
 void sketches_stop(struct store *store)
 {
-    while (store->sketches.count > 0)
-        pass_over(take_wanted(&store->sketches));
+    drop_wanted(&store->sketches);
 }

@@ -223,6 +223,28 @@ TEST(no_score_is_above_its_bound_where_rounding_is_what_is_asked_for)
     scene_stop(&scene);
 }
 
+/* Lengths of so few units of the least number are rounded by tenths. */
+TEST(no_score_is_above_its_bound_by_a_query_of_the_least_numbers)
+{
+    struct scene scene;
+    double least, most;
+
+    scene_start(&scene, KV_DTYPE_F32, 256);
+    make_scene(&scene, LARGE, ZERO);
+    for (uint32_t count = 1; count < 40; count++) {
+        for (uint32_t side = 0; side < SIDES; side++)
+            for (uint32_t key = 0; key < KV_SKETCH_KEYS; key++)
+                for (uint32_t i = 0; i < scene.dims; i++)
+                    put_number(&scene, key_at(&scene, side, key), i, i < count ? 1e15f : 0);
+        for (uint32_t side = 0; side < SIDES; side++)
+            CHECK(make_sketch(&scene, side));
+        for (uint32_t i = 0; i < count; i++)
+            scene.query[i] = 1e-45f * (float)(1 + count % 5);
+        check_bounds(&scene, &least, &most);
+    }
+    scene_stop(&scene);
+}
+
 TEST(bounds_are_within_a_twentieth_of_the_lengths)
 {
     struct scene scene;
