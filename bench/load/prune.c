@@ -9,8 +9,8 @@
  * in the best of orders no more are. What the bounds themselves cost is not counted.
  *
  * And how many frames sketches (kv/kv_sketch.h) leave to be scored exactly: of each key the difference to its chunk's mean
- * (chunks of 16) in 6 bits with a scale of its own. Its exact score is its score by that, give or take the query's length times
- * that of what rounding left. (The query is not rounded here: keys of this model are too short to have sketches.) */
+ * (chunks of 16) in 6 bits with a scale of its own, and in the upper 5 of them. Its exact score is its score by that, give or take
+ * the query's length times that of what rounding left. (The query is not rounded here: keys of this model are too short to have sketches.) */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +26,7 @@ enum {
     CHUNK_KINDS = 3,
     TOP_KINDS = 2,
     BOUNDS = 3,
+    SKETCHES = 2,
     LAYERS_MAX = 64,
     QUESTIONS_ASKED_MAX = 1024,
     BATCH = 16,
@@ -56,7 +57,7 @@ struct pruning {
     uint8_t **payloads; /* [frames] */
     uint32_t dims;
     double scanned[LAYERS_MAX][CHUNK_KINDS][TOP_KINDS][BOUNDS]; /* shares, added up */
-    double left[LAYERS_MAX][TOP_KINDS];                         /* by sketches; shares of frames */
+    double left[LAYERS_MAX][TOP_KINDS][SKETCHES];               /* by 5 bits, by 6; shares of frames */
     uint32_t asked[LAYERS_MAX];
     struct model_chosen *chosen;
     float *scores, *sorted;
@@ -212,18 +213,19 @@ static void count_chunks(struct pruning *pruning, const float *query, uint32_t l
     }
 }
 
-/* The greatest that the frame's score may be, by its sketch. */
+/* The greatest that the frame's score may be, by so many bits of its sketch. */
 static double greatest_by_sketch(const struct pruning *pruning, const float *query, const float *key,
-                                 const float *mean)
+                                 const float *mean, unsigned bits)
 {
+    double step = bits == 6 ? 1 : 2;
     double largest = 0, dot = 0, lost = 0, norm = 0, scale;
 
     for (uint32_t d = 0; d < pruning->dims; d++)
         largest = fmax(largest, fabs((double)key[d] - mean[d]));
     scale = largest * 2 / 63;
     for (uint32_t d = 0; d < pruning->dims; d++) {
-        double off = (double)key[d] - mean[d],
-               kept = scale > 0 ? (fmin(floor(off / scale + 32), 63) - 31.5) * scale : 0;
+        double off = (double)key[d] - mean[d], code = scale > 0 ? fmin(floor(off / scale + 32), 63) : 0,
+               kept = (floor(code / step) * step + (step - 1) / 2 - 31.5) * scale;
 
         dot += query[d] * (mean[d] + kept);
         lost += (off - kept) * (off - kept);
@@ -238,13 +240,15 @@ static void count_left(struct pruning *pruning, const float *query, uint32_t lay
 
     for (uint32_t i = 0; i < pruning->options.frames / size * size; i++) {
         float mean[DIMS_MAX];
-        double greatest;
 
         mean_of(pruning, layer, i / size * size, size, mean);
-        greatest = greatest_by_sketch(pruning, query, key_of(pruning, i, layer), mean);
-        for (uint32_t top = 0; top < TOP_KINDS; top++)
-            pruning->left[layer][top] +=
-                (greatest >= pruning->sorted[tops[top] - 1]) / (double)pruning->options.frames;
+        for (uint32_t n = 0; n < SKETCHES; n++) {
+            double greatest = greatest_by_sketch(pruning, query, key_of(pruning, i, layer), mean, 5 + n);
+
+            for (uint32_t top = 0; top < TOP_KINDS; top++)
+                pruning->left[layer][top][n] +=
+                    (greatest >= pruning->sorted[tops[top] - 1]) / (double)pruning->options.frames;
+        }
     }
 }
 
@@ -309,11 +313,12 @@ static void report(const struct pruning *pruning, uint32_t questions)
                     printf(" %6.1f %%", 100 * pruning->scanned[layer][kind][top][b] / pruning->asked[layer]);
                 printf("\n");
             }
-    printf("\nframes that sketches of their keys leave to be scored exactly\n\n");
+    printf("\nframes that five bits of their keys leave, and six, which are then scored exactly\n\n");
     for (uint32_t layer = 0; layer < pruning->geometry->layers; layer++)
         for (uint32_t top = 0; top < TOP_KINDS; top++)
-            printf("%5u       %5u %6.2f %%\n", layer, tops[top],
-                   100 * pruning->left[layer][top] / pruning->asked[layer]);
+            printf("%5u       %5u %6.2f %% %6.2f %%\n", layer, tops[top],
+                   100 * pruning->left[layer][top][0] / pruning->asked[layer],
+                   100 * pruning->left[layer][top][1] / pruning->asked[layer]);
 }
 
 static void run(struct pruning *pruning)

@@ -23,7 +23,7 @@ uint64_t kv_sketch_bytes(const struct kv_geometry *geometry)
 
 bool kv_sketch_make(const struct kv_geometry *geometry, const void *keys, uint32_t count, void *sketch)
 {
-    if (kv_sketch_bounds_avx2() != NULL && kv_cpu_has_f16c())
+    if (kv_sketch_ops_avx2() != NULL && kv_cpu_has_f16c())
         return kv_sketch_make_avx2(geometry, keys, count, sketch);
     return kv_sketch_make_portable(geometry, keys, count, sketch);
 }
@@ -93,8 +93,8 @@ struct kv_sketch_query *kv_sketch_query_create(const float *query, uint32_t dims
     made->short_codes = (int8_t *)(made + 1);
     made->high = made->short_codes + filled;
     made->low = made->high + filled;
-    /* A score is dims / 64 additions in a row, and 6 of halves; what is computed below takes no more than 16. */
-    made->rounding = ((float)dims / KV_SCORE_LANES + 32) * FLT_EPSILON * made->length;
+    /* A score is dims / 64 additions in a row, and 6 of halves; the rest is for what bounds are computed of. */
+    made->rounding = ((float)dims / KV_SCORE_LANES + 40) * FLT_EPSILON * made->length;
     make_short(made, query, dims, codes);
     free(codes);
     return made;
@@ -107,20 +107,23 @@ void kv_sketch_query_destroy(struct kv_sketch_query *query)
 
 /* --- bounds --- */
 
+static int32_t bit_of(const uint8_t *bits, uint32_t at)
+{
+    return bits[at / 8] >> at % 8 & 1;
+}
+
 static int32_t key_dot(const struct kv_sketch_query *query, const void *sketch, uint32_t key)
 {
-    const uint8_t *upper = kv_sketch_upper(sketch, query->dims, key);
-    const uint8_t *lower = kv_sketch_lower(sketch, query->dims, key);
+    const uint8_t *upper = (const uint8_t *)sketch + kv_sketch_upper_at(query->dims, key);
+    const uint8_t *fifth = (const uint8_t *)sketch + kv_sketch_fifth_at(query->dims, key);
     int32_t sum = 0;
 
-    for (uint32_t block = 0; block < query->dims; block += KV_SKETCH_BLOCK, upper += 128, lower += 64)
+    for (uint32_t at = 0; at < query->dims; at += 128, upper += 64)
         for (uint32_t i = 0; i < 64; i++) {
-            const int8_t *codes = query->short_codes + block + i;
+            const int8_t *codes = query->short_codes + at + i;
 
-            sum += codes[0] * ((upper[i] & 15) << 2 | (lower[i] & 3));
-            sum += codes[64] * ((upper[i] >> 4) << 2 | (lower[i] >> 2 & 3));
-            sum += codes[128] * ((upper[64 + i] & 15) << 2 | (lower[i] >> 4 & 3));
-            sum += codes[192] * ((upper[64 + i] >> 4) << 2 | lower[i] >> 6);
+            sum += codes[0] * (2 * (upper[i] & 15) + bit_of(fifth, at + i));
+            sum += codes[64] * (2 * (upper[i] >> 4) + bit_of(fifth, at + 64 + i));
         }
     return sum;
 }
@@ -149,27 +152,48 @@ static void bounds_portable(const struct kv_sketch_query *query, const struct kv
     kv_sketch_bound(query, run, dots);
 }
 
-static kv_sketch_bounds_fn *present[4]; /* portable first, NULL after the last */
+static float refine_portable(const struct kv_sketch_query *query, const void *sketch, uint32_t key,
+                             float bound)
+{
+    const uint8_t *sixth = (const uint8_t *)sketch + kv_sketch_sixth_at(query->dims, key);
+    int32_t sum = 0;
+
+    for (uint32_t i = 0; i < query->dims; i++)
+        sum += query->short_codes[i] * bit_of(sixth, i);
+    return kv_sketch_refine_bound(query, sketch, key, bound, sum);
+}
+
+void kv_sketch_ask_refined(const struct kv_sketch_query *query, const void *sketch, uint32_t key)
+{
+    uint32_t dims = query->dims;
+
+    kv_sketch_ask_range(sketch, kv_sketch_sixth_at(dims, key), kv_sketch_sixth_at(dims, key + 1));
+    __builtin_prefetch(kv_sketch_measures_of(sketch, dims), 0, 2);
+}
+
+static const struct kv_sketch_ops *present[4]; /* portable first, NULL after the last */
 static size_t present_count;
 static pthread_once_t present_once = PTHREAD_ONCE_INIT;
 
 static void find_present(void)
 {
-    present[present_count++] = bounds_portable;
-    if (kv_sketch_bounds_avx2() != NULL)
-        present[present_count++] = kv_sketch_bounds_avx2();
-    if (kv_sketch_bounds_avx512() != NULL)
-        present[present_count++] = kv_sketch_bounds_avx512();
+    static const struct kv_sketch_ops portable = { "portable", bounds_portable, refine_portable };
+
+    present[present_count++] = &portable;
+    if (kv_sketch_ops_avx2() != NULL)
+        present[present_count++] = kv_sketch_ops_avx2();
+    if (kv_sketch_ops_avx512() != NULL)
+        present[present_count++] = kv_sketch_ops_avx512();
 }
 
-kv_sketch_bounds_fn *kv_sketch_bounds_at(size_t index)
+const struct kv_sketch_ops *kv_sketch_ops_at(size_t index)
 {
     pthread_once(&present_once, find_present);
     return index < present_count ? present[index] : NULL;
 }
 
-void kv_sketch_bounds(const struct kv_sketch_query *query, const struct kv_sketch_run *run)
+const struct kv_sketch_ops *kv_sketch_ops(void)
 {
     pthread_once(&present_once, find_present);
-    present[present_count - 1](query, run);
+    return present[present_count - 1];
 }

@@ -1,4 +1,4 @@
-/* kv_sketch.h - representative keys in six bits a number, and from them a bound that no key's score is above.
+/* kv_sketch.h - representative keys in six bits a number, and from them bounds that no key's score is above.
  *
  * A pass over all keys takes as long as memory gives them. A sketch has two fifths of their bytes and says of most keys that
  * they cannot be among the best; the others' exact scores (kv_score.h) decide, so that what is chosen is the same, bit for bit.
@@ -11,6 +11,9 @@
  *
  * by Cauchy and Schwarz, `short` being the query in 8 bits (in 15 for the centre, which keys of one camera share, and which is
  * large beside what tells them apart). Products of codes are whole numbers: every variant gives the same bounds.
+ *
+ * A pass over sketches reads the upper five bits, code being 2 * five + 0.5 and the rest longer. The sixth is read of the keys
+ * that such a bound does not rule out, and rules out most of them.
  *
  * The bytes of a sketch are this processor's own: they are never stored or sent.
  *
@@ -47,11 +50,25 @@ struct kv_sketch_run {
 };
 
 /* bounds[i][j]: what kv_score.h gives for the j-th key of the i-th sketch is not above it. */
-void kv_sketch_bounds(const struct kv_sketch_query *query, const struct kv_sketch_run *run);
-
 typedef void kv_sketch_bounds_fn(const struct kv_sketch_query *query, const struct kv_sketch_run *run);
 
-/* All variants that this processor can run, portable first; NULL after the last. For tests. */
-kv_sketch_bounds_fn *kv_sketch_bounds_at(size_t index);
+/* A nearer bound of one key, whose `bound` is known. */
+typedef float kv_sketch_refine_fn(const struct kv_sketch_query *query, const void *sketch, uint32_t key,
+                                  float bound);
+
+struct kv_sketch_ops {
+    const char *name; /* "portable", "avx2", "avx512" */
+    kv_sketch_bounds_fn *bounds;
+    kv_sketch_refine_fn *refine;
+};
+
+/* The fastest variant that this processor can run; never NULL. */
+const struct kv_sketch_ops *kv_sketch_ops(void);
+
+/* All that it can run, portable first; NULL after the last. For tests. */
+const struct kv_sketch_ops *kv_sketch_ops_at(size_t index);
+
+/* Asks memory for what refining the key's bound will read. */
+void kv_sketch_ask_refined(const struct kv_sketch_query *query, const void *sketch, uint32_t key);
 
 #endif

@@ -16,9 +16,14 @@ AVX2 static inline __m256i products(__m256i codes, const int8_t *query)
     return _mm256_madd_epi16(_mm256_maddubs_epi16(codes, load(query)), _mm256_set1_epi16(1));
 }
 
-AVX2 static inline __m256i field(__m256i bytes, int shift, int8_t mask)
+/* Each of 32 bits as a byte. */
+AVX2 static inline __m256i spread_bits(const uint8_t *at)
 {
-    return _mm256_and_si256(_mm256_srli_epi16(bytes, shift), _mm256_set1_epi8(mask));
+    const __m256i of_byte = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
+    const __m256i bit = _mm256_set1_epi64x((long long)0x8040201008040201);
+    __m256i bytes = _mm256_shuffle_epi8(_mm256_set1_epi32((int)get_u32(at)), of_byte);
+
+    return _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(bytes, bit), bit), _mm256_set1_epi8(1));
 }
 
 AVX2 static inline int32_t total(__m256i sum)
@@ -30,33 +35,33 @@ AVX2 static inline int32_t total(__m256i sum)
     return _mm_cvtsi128_si32(half);
 }
 
-/* Half of a block: of each 64 numbers the 32 that begin at `query`. */
-AVX2 static inline void add_half(__m256i sums[2], const uint8_t *upper, const uint8_t *lower,
-                                 const int8_t *query)
+/* 32 of the lower numbers of 128, and as many of the upper ones: twice the upper four bits and the fifth. */
+AVX2 static inline __m256i products_of_byte(const uint8_t *upper, const uint8_t *fifth, const int8_t *query)
 {
-    __m256i x = load(upper), y = load(upper + 64), z = load(lower);
+    const __m256i field = _mm256_set1_epi8(0x1e);
+    __m256i bytes = load(upper);
+    __m256i low = _mm256_and_si256(_mm256_add_epi8(bytes, bytes), field);
+    __m256i high = _mm256_and_si256(_mm256_srli_epi16(bytes, 3), field);
 
-    sums[0] = _mm256_add_epi32(sums[0], products(field(x, 0, 15), query));
-    sums[0] = _mm256_add_epi32(sums[0], products(field(x, 4, 15), query + 64));
-    sums[0] = _mm256_add_epi32(sums[0], products(field(y, 0, 15), query + 128));
-    sums[0] = _mm256_add_epi32(sums[0], products(field(y, 4, 15), query + 192));
-    sums[1] = _mm256_add_epi32(sums[1], products(field(z, 0, 3), query));
-    sums[1] = _mm256_add_epi32(sums[1], products(field(z, 2, 3), query + 64));
-    sums[1] = _mm256_add_epi32(sums[1], products(field(z, 4, 3), query + 128));
-    sums[1] = _mm256_add_epi32(sums[1], products(field(z, 6, 3), query + 192));
+    return _mm256_add_epi32(products(_mm256_or_si256(low, spread_bits(fifth)), query),
+                            products(_mm256_or_si256(high, spread_bits(fifth + 8)), query + 64));
 }
 
-AVX2 static inline int32_t key_dot(const struct kv_sketch_query *query, const void *sketch, uint32_t key)
+AVX2 static inline int32_t key_dot(const struct kv_sketch_query *query, const struct kv_sketch_run *run,
+                                   uint32_t i, uint32_t key)
 {
-    const uint8_t *upper = kv_sketch_upper(sketch, query->dims, key);
-    const uint8_t *lower = kv_sketch_lower(sketch, query->dims, key);
-    __m256i sums[2] = { _mm256_setzero_si256(), _mm256_setzero_si256() };
+    const uint8_t *upper = (const uint8_t *)run->at[i] + kv_sketch_upper_at(query->dims, key);
+    const uint8_t *fifth = (const uint8_t *)run->at[i] + kv_sketch_fifth_at(query->dims, key);
+    __m256i sum = _mm256_setzero_si256();
 
-    for (uint32_t at = 0; at < query->dims; at += KV_SKETCH_BLOCK) {
-        add_half(sums, upper + at / 2, lower + at / 4, query->short_codes + at);
-        add_half(sums, upper + at / 2 + 32, lower + at / 4 + 32, query->short_codes + at + 32);
+    for (uint32_t at = 0; at < query->dims; at += 128, upper += 64, fifth += 16) {
+        const int8_t *codes = query->short_codes + at;
+
+        kv_sketch_ask(run->ahead[i], kv_sketch_upper_at(query->dims, key) + at / 2);
+        sum = _mm256_add_epi32(sum, products_of_byte(upper, fifth, codes));
+        sum = _mm256_add_epi32(sum, products_of_byte(upper + 32, fifth + 4, codes + 32));
     }
-    return total(_mm256_add_epi32(_mm256_slli_epi32(sums[0], 2), sums[1]));
+    return total(sum);
 }
 
 AVX2 static inline int32_t centre_dot(const uint8_t *centre, const int8_t *part, uint32_t dims)
@@ -72,11 +77,11 @@ AVX2 static void dots_avx2(const struct kv_sketch_query *query, const struct kv_
                            struct kv_sketch_dots *dots)
 {
     kv_sketch_ask_centres(run, query->dims);
-    for (uint32_t key = 0; key < KV_SKETCH_KEYS; key++)
-        for (uint32_t i = 0; i < run->count; i++) {
-            kv_sketch_ask(run->ahead[i], query->dims, key);
-            dots[i].keys[key] = key_dot(query, run->at[i], key);
-        }
+    for (uint32_t key = 0; key < KV_SKETCH_KEYS; key++) {
+        kv_sketch_ask_behind(run, query->dims, key);
+        for (uint32_t i = 0; i < run->count; i++)
+            dots[i].keys[key] = key_dot(query, run, i, key);
+    }
     for (uint32_t i = 0; i < run->count; i++) {
         const uint8_t *centre = kv_sketch_centre(run->at[i], query->dims);
 
@@ -93,12 +98,25 @@ AVX2 static void bounds_avx2(const struct kv_sketch_query *query, const struct k
     kv_sketch_bound(query, run, dots);
 }
 
-kv_sketch_bounds_fn *kv_sketch_bounds_avx2(void)
+AVX2 static float refine_avx2(const struct kv_sketch_query *query, const void *sketch, uint32_t key,
+                              float bound)
 {
-    return __builtin_cpu_supports("avx2") ? bounds_avx2 : NULL;
+    const uint8_t *sixth = (const uint8_t *)sketch + kv_sketch_sixth_at(query->dims, key);
+    __m256i sum = _mm256_setzero_si256();
+
+    for (uint32_t at = 0; at < query->dims; at += 32)
+        sum = _mm256_add_epi32(sum, products(spread_bits(sixth + at / 8), query->short_codes + at));
+    return kv_sketch_refine_bound(query, sketch, key, bound, total(sum));
+}
+
+const struct kv_sketch_ops *kv_sketch_ops_avx2(void)
+{
+    static const struct kv_sketch_ops ops = { "avx2", bounds_avx2, refine_avx2 };
+
+    return __builtin_cpu_supports("avx2") ? &ops : NULL;
 }
 #else
-kv_sketch_bounds_fn *kv_sketch_bounds_avx2(void)
+const struct kv_sketch_ops *kv_sketch_ops_avx2(void)
 {
     return NULL;
 }

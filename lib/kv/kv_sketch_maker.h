@@ -91,17 +91,18 @@ static bool make_centre(const struct maker *maker)
     return true;
 }
 
-/* Of a block, in units of the scale: the squares of twice what codes stand for, and of what rounding left. */
+/* Of a block, in units of the scale: the squares of twice what codes stand for, and of what rounding to six bits left, and to
+ * five. */
 struct rounded {
     int32_t kept;
-    float rests;
+    float rests, coarse;
 };
 
 static struct rounded round_block(const float *restrict numbers, float inverse, uint8_t *restrict codes)
 {
     enum { LANES = 16 };
     struct rounded found = { 0 };
-    float lanes[LANES] = { 0 };
+    float lanes[LANES] = { 0 }, coarse[LANES] = { 0 };
 
     for (uint32_t at = 0; at < KV_SKETCH_BLOCK; at += LANES)
         for (uint32_t lane = 0; lane < LANES; lane++) {
@@ -112,21 +113,32 @@ static struct rounded round_block(const float *restrict numbers, float inverse, 
             codes[at + lane] = (uint8_t)code;
             rest = number - ((float)code - KV_SKETCH_CODE_MAX / 2.0f);
             lanes[lane] += rest * rest;
+            rest = number - (float)((code & ~1) - KV_SKETCH_CODE_MAX / 2);
+            coarse[lane] += rest * rest;
             found.kept += (2 * code - KV_SKETCH_CODE_MAX) * (2 * code - KV_SKETCH_CODE_MAX);
         }
-    for (uint32_t lane = 0; lane < LANES; lane++)
+    for (uint32_t lane = 0; lane < LANES; lane++) {
         found.rests += lanes[lane];
+        found.coarse += coarse[lane];
+    }
     return found;
 }
 
-static void pack_block(const uint8_t *restrict codes, uint8_t *restrict upper, uint8_t *restrict lower)
+static void pack_upper(const uint8_t *restrict codes, uint8_t *restrict upper)
 {
     for (uint32_t i = 0; i < 64; i++) {
-        const uint8_t *code = codes + i;
+        upper[i] = (uint8_t)(codes[i] >> 2 | codes[64 + i] >> 2 << 4);
+        upper[64 + i] = (uint8_t)(codes[128 + i] >> 2 | codes[192 + i] >> 2 << 4);
+    }
+}
 
-        upper[i] = (uint8_t)(code[0] >> 2 | code[64] >> 2 << 4);
-        upper[64 + i] = (uint8_t)(code[128] >> 2 | code[192] >> 2 << 4);
-        lower[i] = (uint8_t)((code[0] & 3) | (code[64] & 3) << 2 | (code[128] & 3) << 4 | code[192] << 6);
+/* Of eight numbers at once: the factor moves the lowest bit of byte i to bit 56 + i, and no two bits to one place. */
+static void pack_bits(const uint8_t *codes, unsigned bit, uint8_t *bits)
+{
+    for (uint32_t i = 0; i < KV_SKETCH_BLOCK / 8; i++) {
+        uint64_t eight = get_u64(codes + 8 * (size_t)i) >> bit & 0x0101010101010101;
+
+        bits[i] = (uint8_t)(eight * 0x0102040810204080 >> 56);
     }
 }
 
@@ -137,40 +149,54 @@ static void measure_tiny(const struct maker *maker, uint32_t key, const float *n
 
     for (uint32_t i = 0; i < maker->filled; i++)
         squares += (double)numbers[i] * (double)numbers[i];
-    maker->measures->rest[key] = (float)sqrt(squares) * kv_sketch_generous + FLT_MIN;
+    maker->measures->rest[key] = kv_sketch_bf16_up((float)sqrt(squares) * kv_sketch_generous + FLT_MIN);
+}
+
+static void measure_key(const struct maker *maker, uint32_t key, float scale, const struct rounded *all)
+{
+    const float off = 1e-5f; /* more than a code's unit is wrong by */
+    struct kv_sketch_measures *measures = maker->measures;
+    float root = sqrtf((float)maker->filled);
+    float length = scale * 0.5f * (sqrtf((float)all->kept) + root) * kv_sketch_generous;
+    float rest = scale * (sqrtf(all->rests) * kv_sketch_generous + off * root) + FLT_MIN;
+    float coarse = scale * (sqrtf(all->coarse) * kv_sketch_generous + off * root) + FLT_MIN;
+
+    measures->scale[key] = kv_sketch_bf16_up(scale);
+    measures->rest[key] = kv_sketch_bf16_up(coarse > rest ? coarse : rest);
+    measures->saved[key] = coarse > rest ? kv_sketch_bf16_down(coarse - rest) : 0;
+    measures->length = length > measures->length ? length : measures->length;
 }
 
 /* False: some number of it is not finite, or too large. */
 static bool make_key(const struct maker *maker, uint32_t key)
 {
-    const float off = 1e-5f; /* more than a code's unit is wrong by */
-    uint8_t *upper = (uint8_t *)(uintptr_t)kv_sketch_upper(maker->sketch, maker->filled, key);
-    uint8_t *lower = (uint8_t *)(uintptr_t)kv_sketch_lower(maker->sketch, maker->filled, key);
-    float *restrict numbers = maker->numbers + (size_t)key * maker->filled, largest, scale;
+    uint8_t *sketch = maker->sketch;
+    uint32_t filled = maker->filled;
+    float *restrict numbers = maker->numbers + (size_t)key * filled, largest, scale;
     struct rounded all = { 0 };
 
-    for (uint32_t i = 0; i < maker->filled; i++)
+    for (uint32_t i = 0; i < filled; i++)
         numbers[i] -= maker->centre[i];
-    largest = kv_sketch_largest(numbers, maker->filled);
+    largest = kv_sketch_largest(numbers, filled);
     if (!(largest < kv_sketch_largest_max))
         return false;
-    scale = kv_sketch_scale(largest, KV_SKETCH_CODE_MAX / 2.0f);
+    scale = number_f32_of_bf16(kv_sketch_bf16_up(kv_sketch_scale(largest, KV_SKETCH_CODE_MAX / 2.0f)));
     if (!(scale > 0)) {
         measure_tiny(maker, key, numbers);
         return true;
     }
-    for (uint32_t at = 0; at < maker->filled; at += KV_SKETCH_BLOCK) {
+    for (uint32_t at = 0; at < filled; at += KV_SKETCH_BLOCK) {
         uint8_t codes[KV_SKETCH_BLOCK];
         struct rounded block = round_block(numbers + at, 1 / scale, codes);
 
-        pack_block(codes, upper + at / 2, lower + at / 4);
+        pack_upper(codes, sketch + kv_sketch_upper_at(filled, key) + at / 2);
+        pack_bits(codes, 1, sketch + kv_sketch_fifth_at(filled, key) + at / 8);
+        pack_bits(codes, 0, sketch + kv_sketch_sixth_at(filled, key) + at / 8);
         all.kept += block.kept;
         all.rests += block.rests;
+        all.coarse += block.coarse;
     }
-    maker->measures->scale[key] = scale;
-    maker->measures->length[key] = scale * 0.5f * sqrtf((float)all.kept) * kv_sketch_generous;
-    maker->measures->rest[key] =
-        scale * (sqrtf(all.rests) * kv_sketch_generous + off * sqrtf((float)maker->filled)) + FLT_MIN;
+    measure_key(maker, key, scale, &all);
     return true;
 }
 

@@ -1,16 +1,17 @@
-/* kv_sketch_simd.h - what the variants of kv_sketch_bounds() share. Inside lib/kv only.
+/* kv_sketch_simd.h - what the variants of kv_sketch_ops share. Inside lib/kv only.
  *
  * Numbers stand in blocks of 256, the last filled up with zeros. Of a block a key has 128 bytes with the upper four bits of
- * its codes (byte i of the first half: numbers i and 64 + i; of the second: 128 + i and 192 + i) and 64 with the lower two
- * (byte i: numbers i, 64 + i, 128 + i, 192 + i, from the lowest bits on).
+ * its codes (byte i of the first half: numbers i and 64 + i; of the second: 128 + i and 192 + i), 32 with the fifth ones (byte i:
+ * numbers 8 * i to 8 * i + 7, from the lowest bit on), and elsewhere 32 with the sixth ones.
  *
- *   upper [key][dims / 2] | lower [key][dims / 4] | struct kv_sketch_measures | centre u8 [dims]
+ *   upper [key][dims / 2] | fifth [key][dims / 8] | struct kv_sketch_measures | centre u8 [dims] | sixth [key][dims / 8]
  *
- * The centre is read only where there is one. */
+ * The centre is read only where there is one, the sixth bits where a bound is refined. */
 #ifndef REELKV_KV_KV_SKETCH_SIMD_H
 #define REELKV_KV_KV_SKETCH_SIMD_H
 
 #include <float.h>
+#include <string.h>
 
 #include "base/bytes.h"
 #include "base/number.h"
@@ -47,13 +48,25 @@ static inline uint32_t kv_sketch_fill_up(uint32_t dims)
     return (uint32_t)round_up(dims, KV_SKETCH_BLOCK);
 }
 
+/* Of a key in bf16, rounded up; what is saved, down. */
 struct kv_sketch_measures {
-    float scale[KV_SKETCH_KEYS];
-    float length[KV_SKETCH_KEYS]; /* of scale * (code - 31.5), or a little more; likewise below */
-    float rest[KV_SKETCH_KEYS];
+    uint16_t scale[KV_SKETCH_KEYS];
+    uint16_t saved[KV_SKETCH_KEYS]; /* of the rest's length by the sixth bits */
+    uint16_t rest[KV_SKETCH_KEYS];  /* its length, or a little more; likewise below */
+    float length;                   /* of the longest key's scale * (code - 31.5), by five bits and by six */
     float centre_scale, centre_length;
-    float unused[14];
+    float unused[5];
 };
+
+static inline uint16_t kv_sketch_bf16_down(float number)
+{
+    return (uint16_t)(number_bits_of_f32(number) >> 16);
+}
+
+static inline uint16_t kv_sketch_bf16_up(float number)
+{
+    return (uint16_t)((number_bits_of_f32(number) + 0xffff) >> 16);
+}
 
 /* A query: number = short_scale * short_codes, or long_scale * (128 * high + low), and that far away. */
 struct kv_sketch_query {
@@ -67,24 +80,21 @@ struct kv_sketch_query {
     int8_t *short_codes, *high, *low; /* [dims] */
 };
 
-static inline const uint8_t *kv_sketch_upper(const void *sketch, uint32_t dims, uint32_t key)
+/* --- where things stand in a sketch --- */
+
+static inline uint64_t kv_sketch_upper_at(uint32_t dims, uint32_t key)
 {
-    return (const uint8_t *)sketch + (uint64_t)key * (dims / 2);
+    return (uint64_t)key * (dims / 2);
 }
 
-static inline const uint8_t *kv_sketch_lower(const void *sketch, uint32_t dims, uint32_t key)
+static inline uint64_t kv_sketch_fifth_at(uint32_t dims, uint32_t key)
 {
-    return (const uint8_t *)sketch + (uint64_t)KV_SKETCH_KEYS * (dims / 2) + (uint64_t)key * (dims / 4);
+    return kv_sketch_upper_at(dims, KV_SKETCH_KEYS) + (uint64_t)key * (dims / 8);
 }
 
 static inline uint64_t kv_sketch_measures_at(uint32_t dims)
 {
-    return (uint64_t)KV_SKETCH_KEYS * (dims / 2 + dims / 4);
-}
-
-static inline struct kv_sketch_measures *kv_sketch_measures_of(const void *sketch, uint32_t dims)
-{
-    return (struct kv_sketch_measures *)(uintptr_t)((const uint8_t *)sketch + kv_sketch_measures_at(dims));
+    return kv_sketch_fifth_at(dims, KV_SKETCH_KEYS);
 }
 
 static inline uint64_t kv_sketch_centre_at(uint32_t dims)
@@ -92,10 +102,22 @@ static inline uint64_t kv_sketch_centre_at(uint32_t dims)
     return kv_sketch_measures_at(dims) + sizeof(struct kv_sketch_measures);
 }
 
+static inline uint64_t kv_sketch_sixth_at(uint32_t dims, uint32_t key)
+{
+    return kv_sketch_centre_at(dims) + dims + (uint64_t)key * (dims / 8);
+}
+
 static inline uint64_t kv_sketch_dims_bytes(uint32_t dims)
 {
-    return kv_sketch_centre_at(dims) + dims;
+    return kv_sketch_sixth_at(dims, KV_SKETCH_KEYS);
 }
+
+static inline struct kv_sketch_measures *kv_sketch_measures_of(const void *sketch, uint32_t dims)
+{
+    return (struct kv_sketch_measures *)(uintptr_t)((const uint8_t *)sketch + kv_sketch_measures_at(dims));
+}
+
+/* --- reading ahead --- */
 
 static inline void kv_sketch_ask_range(const void *from, uint64_t first, uint64_t end)
 {
@@ -103,12 +125,20 @@ static inline void kv_sketch_ask_range(const void *from, uint64_t first, uint64_
         __builtin_prefetch((const char *)from + at, 0, 2);
 }
 
-/* Asks memory for this key's share of what will be read next, but for its centre. */
-static inline void kv_sketch_ask(const void *ahead, uint32_t dims, uint32_t key)
+/* Memory gives most to one that asks evenly: for a line of what will be read next whenever one is read, and for what stands
+ * behind the upper bits a key at a time. */
+static inline void kv_sketch_ask(const void *ahead, uint64_t at)
 {
-    uint64_t bytes = kv_sketch_centre_at(dims);
+    __builtin_prefetch((const char *)ahead + at, 0, 2);
+}
 
-    kv_sketch_ask_range(ahead, bytes * key / KV_SKETCH_KEYS, bytes * (key + 1) / KV_SKETCH_KEYS);
+static inline void kv_sketch_ask_behind(const struct kv_sketch_run *run, uint32_t dims, uint32_t key)
+{
+    uint64_t first = kv_sketch_fifth_at(dims, 0), bytes = kv_sketch_centre_at(dims) - first;
+
+    for (uint32_t i = 0; i < run->count; i++)
+        kv_sketch_ask_range(run->ahead[i], first + bytes * key / KV_SKETCH_KEYS,
+                            first + bytes * (key + 1) / KV_SKETCH_KEYS);
 }
 
 /* The centre's codes, asked for while the keys are read; NULL: there is none. */
@@ -123,14 +153,14 @@ static inline void kv_sketch_ask_centres(const struct kv_sketch_run *run, uint32
 {
     for (uint32_t i = 0; i < run->count; i++)
         if (kv_sketch_centre(run->at[i], dims) != NULL)
-            kv_sketch_ask_range(run->at[i], kv_sketch_centre_at(dims), kv_sketch_dims_bytes(dims));
+            kv_sketch_ask_range(run->at[i], kv_sketch_centre_at(dims), kv_sketch_sixth_at(dims, 0));
 }
 
 bool kv_sketch_make_portable(const struct kv_geometry *geometry, const void *keys, uint32_t count,
                              void *sketch);
 bool kv_sketch_make_avx2(const struct kv_geometry *geometry, const void *keys, uint32_t count, void *sketch);
 
-/* The whole numbers that a bound is made of: code . short, and of the centre with both parts of the longer one. */
+/* The whole numbers that a bound is made of: five . short, and of the centre with both parts of the longer one. */
 struct kv_sketch_dots {
     int32_t keys[KV_SKETCH_KEYS], centre_high, centre_low;
 };
@@ -142,16 +172,19 @@ static inline void kv_sketch_bound_keys(const struct kv_sketch_query *query, con
     const struct kv_sketch_measures *measures = kv_sketch_measures_of(sketch, query->dims);
     int64_t centre_dot =
         128ll * dots->centre_high + dots->centre_low - KV_SKETCH_CENTRE_ZERO * query->long_sum;
-    float centre = query->long_scale * (measures->centre_scale * (float)centre_dot) +
-                   (query->long_lost + query->rounding) * measures->centre_length + FLT_MIN;
+    float common = query->long_scale * (measures->centre_scale * (float)centre_dot) +
+                   (query->long_lost + query->rounding) * measures->centre_length +
+                   (query->short_lost + query->rounding) * measures->length + FLT_MIN;
+    float short_scale = query->short_scale, length = query->length + query->rounding;
+    int32_t offset = KV_SKETCH_CODE_MAX / 2 * query->short_sum;
+    float found[KV_SKETCH_KEYS];
 
-    for (uint32_t key = 0; key < KV_SKETCH_KEYS; key++) {
-        int32_t twice = 2 * dots->keys[key] - KV_SKETCH_CODE_MAX * query->short_sum;
-
-        bounds[key] = centre + query->short_scale * (measures->scale[key] * 0.5f * (float)twice) +
-                      (query->short_lost + query->rounding) * measures->length[key] +
-                      (query->length + query->rounding) * measures->rest[key];
-    }
+    for (uint32_t key = 0; key < KV_SKETCH_KEYS; key++)
+        found[key] =
+            common +
+            short_scale * (number_f32_of_bf16(measures->scale[key]) * (float)(2 * dots->keys[key] - offset)) +
+            length * number_f32_of_bf16(measures->rest[key]);
+    memcpy(bounds, found, sizeof found);
 }
 
 static inline void kv_sketch_bound(const struct kv_sketch_query *query, const struct kv_sketch_run *run,
@@ -161,8 +194,20 @@ static inline void kv_sketch_bound(const struct kv_sketch_query *query, const st
         kv_sketch_bound_keys(query, run->at[i], &dots[i], run->bounds[i]);
 }
 
+/* From sixth . short. */
+static inline float kv_sketch_refine_bound(const struct kv_sketch_query *query, const void *sketch,
+                                           uint32_t key, float bound, int32_t dot)
+{
+    const struct kv_sketch_measures *measures = kv_sketch_measures_of(sketch, query->dims);
+
+    return bound +
+           query->short_scale *
+               (number_f32_of_bf16(measures->scale[key]) * 0.5f * (float)(2 * dot - query->short_sum)) -
+           query->length * number_f32_of_bf16(measures->saved[key]);
+}
+
 /* NULL when this processor or this build has it not. */
-kv_sketch_bounds_fn *kv_sketch_bounds_avx2(void);
-kv_sketch_bounds_fn *kv_sketch_bounds_avx512(void);
+const struct kv_sketch_ops *kv_sketch_ops_avx2(void);
+const struct kv_sketch_ops *kv_sketch_ops_avx512(void);
 
 #endif

@@ -5,7 +5,7 @@
  *         answers EVICTED, as do those of a segment that was on its way out already.
  * Thread: loop; view_score's run on a computing thread, one of a view at a time.
  * Fails:  NOT_FOUND for a stream that is not here; PRECONDITION for blocks of another fingerprint or shape.
- * Bounds: LIMIT_STREAMS_PER_QUESTION streams; 48 bytes for 16 frames, 72 more while a layer is scored by sketches. */
+ * Bounds: LIMIT_STREAMS_PER_QUESTION streams; 48 bytes for 16 frames, 136 more while a layer is scored by sketches. */
 #ifndef REELKV_KVSTORE_VIEW_H
 #define REELKV_KVSTORE_VIEW_H
 

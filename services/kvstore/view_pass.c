@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/require.h"
 #include "kv/kv_score.h"
@@ -29,10 +30,14 @@ struct pass {
     uint32_t entries_left;                                /* of the view, the last ones first */
     /* by sketches; NULL, or nothing: not so */
     float (*bounds)[KV_SKETCH_KEYS]; /* [entries] */
-    float *most;                     /* [entries]: the greatest of an entry's bounds */
-    uint32_t *masks;                 /* [entries]; of these frames, those that were not offered */
-    const struct kv_hit *highest;    /* by bounds: seq is entry * KV_SKETCH_KEYS + place */
+    uint32_t *masks; /* [entries]; of their frames, those that were not offered; without a sketch 0 */
+    const struct kv_hit *highest; /* by bounds: seq is entry * KV_SKETCH_KEYS + place */
     uint32_t highest_count;
+    const struct kv_sketch_ops *ops;
+    const struct kv_sketch_query *query;
+    uint64_t layer_at;  /* of the layer, in sketches */
+    uint32_t *possible; /* [entries * KV_SKETCH_KEYS], likewise entry * KV_SKETCH_KEYS + place */
+    uint32_t possible_count, refined_count;
 };
 
 static void group_clear(struct group *group, const float *query)
@@ -153,10 +158,14 @@ struct side {
     uint32_t entries[SIDE];
 };
 
+static const void *sketch_of(const struct pass *pass, uint32_t n)
+{
+    return pass->score->view->entries[n].sketch + pass->layer_at;
+}
+
 static void side_take(struct side *side, struct pass *pass)
 {
     const struct view *view = pass->score->view;
-    uint64_t layer_at = pass->score->layer * kv_sketch_bytes(&view->geometry);
     struct kv_sketch_run *run = &side->run;
 
     run->count = 0;
@@ -167,17 +176,26 @@ static void side_take(struct side *side, struct pass *pass)
             continue;
         side->entries[run->count] = pass->entries_left;
         run->bounds[run->count] = pass->bounds[pass->entries_left];
-        run->at[run->count++] = entry->sketch + layer_at;
+        run->at[run->count++] = sketch_of(pass, pass->entries_left);
     }
 }
 
-static float greatest_of(const float bounds[KV_SKETCH_KEYS])
-{
-    float greatest = bounds[0];
+/* Numbers beside each other, in any processor's vectors. */
+typedef float four_floats __attribute__((vector_size(16)));
+typedef uint32_t four_bits __attribute__((vector_size(16)));
 
-    for (uint32_t place = 1; place < KV_SKETCH_KEYS; place++)
-        greatest = bounds[place] > greatest ? bounds[place] : greatest;
-    return greatest;
+/* The frames whose bound is not below, as bits. */
+static uint32_t not_below(const float bounds[KV_SKETCH_KEYS], float floor)
+{
+    four_bits found = { 0 }, bits = { 1, 2, 4, 8 };
+
+    for (uint32_t place = 0; place < KV_SKETCH_KEYS; place += 4, bits <<= 4) {
+        four_floats four;
+
+        memcpy(&four, bounds + place, sizeof four);
+        found |= (four_bits)(four >= floor) & bits;
+    }
+    return found[0] | found[1] | found[2] | found[3];
 }
 
 static void offer_bounds(const struct pass *pass, uint32_t n, struct kv_select *by_bound)
@@ -186,18 +204,15 @@ static void offer_bounds(const struct pass *pass, uint32_t n, struct kv_select *
     float floor = kv_select_floor(by_bound).score;
 
     pass->masks[n] = pass->score->view->entries[n].mask;
-    pass->most[n] = greatest_of(bounds);
-    for (uint32_t place = 0; pass->most[n] >= floor && place < KV_SKETCH_KEYS; place++) {
+    for (uint32_t left = pass->masks[n] & not_below(bounds, floor); left != 0; left &= left - 1) {
+        uint32_t place = (uint32_t)__builtin_ctz(left);
         const struct kv_hit hit = { .score = bounds[place], .seq = (uint64_t)n * KV_SKETCH_KEYS + place };
 
-        if (bounds[place] >= floor && (pass->masks[n] >> place & 1) != 0) {
-            kv_select_offer(by_bound, &hit, 1);
-            floor = kv_select_floor(by_bound).score;
-        }
+        kv_select_offer(by_bound, &hit, 1);
     }
 }
 
-static void find_bounds(struct pass *pass, const struct kv_sketch_query *query, struct kv_select *by_bound)
+static void find_bounds(struct pass *pass, struct kv_select *by_bound)
 {
     struct side sides[2];
     uint32_t at = 0;
@@ -209,7 +224,7 @@ static void find_bounds(struct pass *pass, const struct kv_sketch_query *query, 
         side_take(next, pass);
         for (uint32_t i = 0; i < side->run.count; i++)
             side->run.ahead[i] = i < next->run.count ? next->run.at[i] : side->run.at[i];
-        kv_sketch_bounds(query, &side->run);
+        pass->ops->bounds(pass->query, &side->run);
         for (uint32_t i = 0; i < side->run.count; i++)
             offer_bounds(pass, side->entries[i], by_bound);
     }
@@ -242,27 +257,62 @@ static bool is_among_newest(const struct pass *pass, uint32_t n, const struct kv
     return floor->pts_ns != INT64_MAX && pass->score->view->entries[n].newest_ns >= floor->pts_ns;
 }
 
-static void take_possible(struct pass *pass, struct group *group)
+static void lift(float bounds[KV_SKETCH_KEYS])
+{
+    for (uint32_t place = 0; place < KV_SKETCH_KEYS; place++)
+        bounds[place] = INFINITY;
+}
+
+/* The newest too, whatever their bounds. */
+static void find_possible(struct pass *pass)
 {
     struct kv_floor floor = kv_select_floor(pass->score->select);
 
-    while (group->count + INDEX_CHUNK_FRAMES <= GROUP_FRAMES && pass->entries_left > 0) {
-        uint32_t n = --pass->entries_left;
-        bool is_new = is_among_newest(pass, n, &floor);
+    for (uint32_t n = pass->score->view->entry_count; n-- > 0;) {
+        float *bounds = pass->bounds[n];
 
-        if (!is_new && pass->most[n] < floor.score)
+        if (pass->masks[n] == 0)
             continue;
-        for (uint32_t place = 0; place < KV_SKETCH_KEYS; place++)
-            if ((pass->masks[n] >> place & 1) != 0 && (is_new || pass->bounds[n][place] >= floor.score))
-                take_bounded(pass, group, n, place);
+        if (is_among_newest(pass, n, &floor))
+            lift(bounds);
+        for (uint32_t left = pass->masks[n] & not_below(bounds, floor.score); left != 0; left &= left - 1)
+            pass->possible[pass->possible_count++] = n * KV_SKETCH_KEYS + (uint32_t)__builtin_ctz(left);
+    }
+}
+
+/* Not if the sixth bits of its key say that it cannot be among the best; those of a later one are asked for. */
+static bool stays_possible(struct pass *pass, uint32_t i, float floor)
+{
+    enum { AHEAD = 16 };
+    uint32_t at = pass->possible[i], place = at % KV_SKETCH_KEYS;
+    float bound = pass->bounds[at / KV_SKETCH_KEYS][place];
+
+    if (i + AHEAD < pass->possible_count) {
+        uint32_t later = pass->possible[i + AHEAD];
+
+        kv_sketch_ask_refined(pass->query, sketch_of(pass, later / KV_SKETCH_KEYS), later % KV_SKETCH_KEYS);
+    }
+    return bound >= floor &&
+           pass->ops->refine(pass->query, sketch_of(pass, at / KV_SKETCH_KEYS), place, bound) >= floor;
+}
+
+static void take_possible(struct pass *pass, struct group *group)
+{
+    float floor = kv_select_floor(pass->score->select).score;
+
+    for (; group->count < GROUP_FRAMES && pass->refined_count < pass->possible_count; pass->refined_count++) {
+        uint32_t at = pass->possible[pass->refined_count];
+
+        if (stays_possible(pass, pass->refined_count, floor))
+            take_bounded(pass, group, at / KV_SKETCH_KEYS, at % KV_SKETCH_KEYS);
     }
 }
 
 static void free_room(struct pass *pass)
 {
     free(pass->bounds);
-    free(pass->most);
     free(pass->masks);
+    free(pass->possible);
 }
 
 static bool make_room(struct pass *pass)
@@ -270,26 +320,25 @@ static bool make_room(struct pass *pass)
     uint32_t count = pass->score->view->entry_count;
 
     pass->bounds = malloc(count * sizeof *pass->bounds);
-    pass->most = malloc(count * sizeof *pass->most);
     pass->masks = calloc(count, sizeof *pass->masks);
-    for (uint32_t n = 0; pass->most != NULL && n < count; n++)
-        pass->most[n] = -INFINITY; /* of one without a sketch */
-    if (pass->bounds != NULL && pass->most != NULL && pass->masks != NULL)
+    pass->possible = malloc((size_t)count * KV_SKETCH_KEYS * sizeof *pass->possible);
+    if (pass->bounds != NULL && pass->masks != NULL && pass->possible != NULL)
         return true;
     free_room(pass);
     return false;
 }
 
-static void score_bounded(struct pass *pass, const struct kv_sketch_query *query, struct kv_select *by_bound)
+static void score_bounded(struct pass *pass, struct kv_select *by_bound)
 {
     struct status st;
 
     pass->take = take_plain;
     run_pass(pass);
-    find_bounds(pass, query, by_bound);
+    find_bounds(pass, by_bound);
     REQUIRE(kv_select_finish(by_bound, &pass->highest, &pass->highest_count, &st));
     pass->take = take_highest;
     run_pass(pass);
+    find_possible(pass);
     pass->take = take_possible;
     run_pass(pass);
 }
@@ -299,8 +348,8 @@ static bool score_by_sketches(struct view_score *score)
 {
     const struct view *view = score->view;
     const struct kv_selection highest = { .kind = KV_SELECT_REKV, .top_r = score->selection.top_r };
-    struct pass pass = { .score = score };
     struct kv_sketch_query *query;
+    struct pass pass = { .score = score, .ops = kv_sketch_ops() };
     struct kv_select *by_bound = NULL;
     struct status st;
     bool ok;
@@ -311,7 +360,9 @@ static bool score_by_sketches(struct view_score *score)
     query = kv_sketch_query_create(score->query, kv_key_dims(&view->geometry));
     ok = query != NULL && kv_select_create(&by_bound, &highest, &st) && make_room(&pass);
     if (ok) {
-        score_bounded(&pass, query, by_bound);
+        pass.query = query;
+        pass.layer_at = score->layer * kv_sketch_bytes(&view->geometry);
+        score_bounded(&pass, by_bound);
         free_room(&pass);
     }
     kv_select_destroy(by_bound);
