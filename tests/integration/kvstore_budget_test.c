@@ -13,7 +13,7 @@
 #include "base/clock.h"
 #include "kvstore_client.h"
 
-enum { WRITERS = 3, LIVES = 6, LIFE_MS = 1200, BUDGET_MB = 24, BURST = 8, PAUSE_US = 2000 };
+enum { WRITERS = 3, LIVES = 6, LIFE_MS = 1200, PATIENCE = 50, BUDGET_MB = 24, BURST = 8, PAUSE_US = 2000 };
 
 static const uint64_t budget_bytes = (uint64_t)BUDGET_MB << 20;
 static struct server server;
@@ -185,12 +185,30 @@ static uint64_t rewritten_segments(void)
     return segments;
 }
 
+static uint64_t all_evicted(const struct hand *hands)
+{
+    uint64_t frames = 0;
+
+    for (uint32_t i = 0; i < WRITERS; i++)
+        frames += evicted_frames(hands[i].name);
+    return frames;
+}
+
+/* LIFE_MS, and on a busy machine until the budget was in reach. */
+static void watch_life(const struct hand *hands, struct peak *peak)
+{
+    CHECK(watch(peak, LIFE_MS));
+    for (uint32_t i = 0; i < PATIENCE && (peak->bytes <= budget_bytes * 3 / 4 || all_evicted(hands) == 0);
+         i++)
+        CHECK(watch(peak, LIFE_MS));
+}
+
 /* Returns how many segments were rewritten. */
 static uint64_t press(const char *const *options)
 {
     static struct hand hands[WRITERS];
     struct peak peak = { 0 };
-    uint64_t frames = 0, evicted = 0, rewritten = 0;
+    uint64_t frames = 0, evicted, rewritten = 0;
 
     for (uint32_t i = 0; i < WRITERS; i++) {
         hands[i] = (struct hand){ 0 };
@@ -203,7 +221,7 @@ static uint64_t press(const char *const *options)
     for (uint32_t life = 0; life < LIVES; life++) {
         is_over = false;
         start_writers(hands);
-        CHECK(watch(&peak, LIFE_MS));
+        watch_life(hands, &peak);
         rewritten += rewritten_segments();
         end_life(&peak, life % 2 == 0 ? SIGKILL : SIGTERM);
         join_writers(hands);
@@ -212,9 +230,9 @@ static uint64_t press(const char *const *options)
     }
     for (uint32_t i = 0; i < WRITERS; i++) {
         frames += hands[i].frames;
-        evicted += evicted_frames(hands[i].name);
         kv_pool_destroy(hands[i].pool);
     }
+    evicted = all_evicted(hands);
     server_stop(&server);
     printf("  %llu frames, %llu of them evicted, %llu segments rewritten; %llu counts, at most %llu bytes of "
            "%llu\n",
