@@ -166,6 +166,16 @@ static void drop_wanted(struct sketches *sketches)
         pass_over(take_wanted(sketches));
 }
 
+/* No frame is added to it any more, and its segment has it still. */
+static bool is_final(const struct index_chunk *chunk)
+{
+    if (chunk->segment == NULL || chunk->gone_link != NULL)
+        return false;
+    return chunk->count == INDEX_CHUNK_FRAMES ||
+           (chunk->count > 0 && chunk->segment->state == SEGMENT_SEALED);
+}
+
+/* Its frames may have gone while it waited: to another file, when theirs failed. */
 static void take_room(struct sketches *sketches, struct index_chunk *chunk)
 {
     struct sketch_making *making = &sketches->making[sketches->making_count];
@@ -173,7 +183,7 @@ static void take_room(struct sketches *sketches, struct index_chunk *chunk)
     uint64_t bytes = sketch_bytes(chunk);
 
     *making = (struct sketch_making){ .chunk = chunk, .count = chunk->count };
-    if (chunk->segment != NULL && has_room(memory, large_bytes(bytes)))
+    if (is_final(chunk) && has_room(memory, large_bytes(bytes)))
         making->sketch = large_alloc(bytes, &making->region);
     if (making->sketch == NULL) {
         pass_over(chunk);
@@ -213,19 +223,12 @@ static void start(struct sketches *sketches)
         give_up(sketches);
 }
 
-/* No frame is added to it any more. */
-static bool is_final(const struct index_chunk *chunk)
-{
-    return chunk->count == INDEX_CHUNK_FRAMES ||
-           (chunk->count > 0 && chunk->segment->state == SEGMENT_SEALED);
-}
-
 bool sketches_want(struct store *store, struct index_chunk *chunk)
 {
     struct sketches *sketches = &store->sketches;
 
-    if (chunk->is_sketch_wanted || chunk->sketch != NULL || chunk->is_blank || chunk->segment == NULL ||
-        !is_final(chunk) || layers_bytes(chunk) == 0)
+    if (chunk->is_sketch_wanted || chunk->sketch != NULL || chunk->is_blank || !is_final(chunk) ||
+        layers_bytes(chunk) == 0)
         return false;
     if (store->is_closing || sketches->count == SKETCHES_WANTED ||
         !has_room(chunk->memory, large_bytes(sketch_bytes(chunk))))

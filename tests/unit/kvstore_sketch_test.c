@@ -2,8 +2,12 @@
 #define FIXTURE_HEAD_DIM 128 /* 256 numbers a key: the least that has sketches in f16 */
 #include "kvstore_fixture.h"
 
+#include <errno.h>
+#include <semaphore.h>
+
 #include "kv/kv_score.h"
 #include "kv/kv_sketch.h"
+#include "kvstore/stream_forget.h"
 
 enum { FRAMES = 150, HITS_MAX = 128 };
 
@@ -288,6 +292,123 @@ TEST(a_chunk_with_a_broken_key_is_scored_as_it_is)
     CHECK(frame->chunk->sketch == NULL && frame->chunk->is_sketch_wanted);
     ask_all(&fixture);
     stop(&fixture, writers);
+}
+
+/* --- chunks whose frames go while they wait --- */
+
+static atomic_bool syncs_fail;
+
+static int failing_fdatasync(int fd)
+{
+    if (!syncs_fail)
+        return file_system.fdatasync(fd);
+    errno = EIO;
+    return -1;
+}
+
+/* What is to be made waits behind it. */
+struct held_thread {
+    struct work work;
+    sem_t may_go;
+    bool is_done;
+};
+
+static void hold_run(struct work *work)
+{
+    sem_wait(&container_of(work, struct held_thread, work)->may_go);
+}
+
+static void hold_done(struct work *work)
+{
+    container_of(work, struct held_thread, work)->is_done = true;
+}
+
+static void hold_thread(struct fixture *fixture, struct held_thread *held)
+{
+    *held = (struct held_thread){ .work = { .run = hold_run, .done = hold_done } };
+    sem_init(&held->may_go, 0, 0);
+    CHECK(work_pool_submit(fixture->store->computing, &held->work));
+}
+
+/* One computing thread; files of several chunks, of which nothing is durable before it is asked for. */
+static struct stream *start_undurable(struct fixture *fixture, struct fixture_writer *writer, uint64_t frames)
+{
+    static struct file_ops disk;
+    struct stream *stream;
+
+    disk = file_system;
+    disk.fdatasync = failing_fdatasync;
+    fixture_start(fixture);
+    fixture_stop(fixture);
+    fixture->options.disk = &disk;
+    fixture->options.commit_ms = 60000;
+    fixture->options.computing_threads = 1;
+    fixture->options.ram_bytes = 64 << 20;
+    fixture->options.segment_bytes_max = 8 << 20;
+    fixture_open(fixture);
+    fixture_define(fixture, names[1].name);
+    stream = fixture_define(fixture, names[0].name);
+    fixture_attach(fixture, stream, writer);
+    fixture_append(fixture, stream, frames);
+    FIXTURE_TURN_UNTIL(fixture, stream->segments[0]->state == SEGMENT_OPEN);
+    return stream;
+}
+
+/* The store died of a division by the number of their keys. */
+TEST(chunks_that_a_failed_file_leaves_empty_while_they_wait_have_no_sketch)
+{
+    const struct kv_selection selection = { KV_SELECT_REKV, 4, 0 };
+    struct fixture_writer writer;
+    struct held_thread held;
+    struct fixture fixture;
+    struct stream *stream = start_undurable(&fixture, &writer, 3 * INDEX_CHUNK_FRAMES);
+    const struct segment *segment = stream->segments[0];
+    struct view *view = look(&fixture, 0, 0);
+    struct asked asked;
+
+    hold_thread(&fixture, &held);
+    begin(&asked, view, &selection, 1);
+    CHECK_EQ(fixture.store->sketches.count, 2);
+    syncs_fail = true;
+    stream_commit(stream);
+    FIXTURE_TURN_UNTIL(&fixture, segment->state == SEGMENT_FAILED);
+    syncs_fail = false;
+    CHECK_EQ(view->entries[0].chunk->count, 0);
+    sem_post(&held.may_go);
+    FIXTURE_TURN_UNTIL(&fixture, asked.came && held.is_done);
+    check_all(&asked);
+    view_score_deinit(&asked.score);
+    wait_made(&fixture);
+    CHECK(view->entries[0].chunk->sketch == NULL);
+    view_unref(view);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
+}
+
+/* Each layer of a question that began before made them again, for nobody. */
+TEST(chunks_of_a_file_that_was_written_anew_are_not_wanted)
+{
+    const struct kv_selection selection = { KV_SELECT_REKV, 4, 0 };
+    struct fixture_writer writer;
+    struct fixture_answer answer = { 0 };
+    struct fixture fixture;
+    struct stream *stream = start_undurable(&fixture, &writer, 2 * INDEX_CHUNK_FRAMES);
+    struct view *view = look(&fixture, 0, 0);
+    struct asked asked;
+
+    CHECK_OK(stream_forget(stream, fixture_pts(1), fixture_pts(2), fixture_done, &answer, &fixture.st),
+             fixture.st);
+    FIXTURE_TURN_UNTIL(&fixture, view->entries[0].chunk->gone_link != NULL);
+    begin(&asked, view, &selection, 1);
+    CHECK(!fixture.store->sketches.is_running);
+    FIXTURE_TURN_UNTIL(&fixture, asked.came);
+    check_all(&asked);
+    view_score_deinit(&asked.score);
+    view_unref(view);
+    FIXTURE_TURN_UNTIL(&fixture, answer.came);
+    CHECK_OK(answer.ok, answer.st);
+    stream_detach(stream, &writer.base);
+    fixture_stop(&fixture);
 }
 
 TEST_MAIN()
