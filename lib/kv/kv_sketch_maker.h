@@ -200,6 +200,18 @@ static bool make_key(const struct maker *maker, uint32_t key)
     return true;
 }
 
+static uint64_t numbers_of(uint32_t filled)
+{
+    return (1 + KV_SKETCH_KEYS) * (uint64_t)filled;
+}
+
+/* What was seen may be forgotten: nothing of its keys stays on the heap. */
+static void maker_free(struct maker *maker)
+{
+    explicit_bzero(maker->centre, numbers_of(maker->filled) * sizeof *maker->centre);
+    free(maker->centre);
+}
+
 /* Where there are fewer keys, some stand twice. */
 bool KV_SKETCH_MAKE(const struct kv_geometry *geometry, const void *keys, uint32_t count, void *sketch)
 {
@@ -207,7 +219,7 @@ bool KV_SKETCH_MAKE(const struct kv_geometry *geometry, const void *keys, uint32
     struct maker maker = { .geometry = geometry, .dims = dims, .filled = filled, .sketch = sketch };
     bool ok;
 
-    maker.centre = calloc((1 + KV_SKETCH_KEYS) * (size_t)filled, sizeof *maker.centre);
+    maker.centre = calloc(numbers_of(filled), sizeof *maker.centre);
     if (maker.centre == NULL)
         return false;
     maker.numbers = maker.centre + filled;
@@ -219,6 +231,6 @@ bool KV_SKETCH_MAKE(const struct kv_geometry *geometry, const void *keys, uint32
     ok = make_centre(&maker);
     for (uint32_t key = 0; ok && key < KV_SKETCH_KEYS; key++)
         ok = make_key(&maker, key);
-    free(maker.centre);
+    maker_free(&maker);
     return ok;
 }

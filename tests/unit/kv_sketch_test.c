@@ -3,6 +3,7 @@
 #include "kv/kv_sketch.h"
 
 #include <float.h>
+#include <malloc.h>
 #include <stdlib.h>
 
 #include "base/number.h"
@@ -384,6 +385,41 @@ TEST(what_cannot_be_added_up_has_no_sketch)
         scene.query[9] = broken[i];
         CHECK(kv_sketch_query_create(scene.query, scene.dims) == NULL);
     }
+    scene_stop(&scene);
+}
+
+/* --- what is freed --- */
+
+static const void *searched; /* in all that is freed; NULL: nothing */
+static size_t searched_bytes;
+static bool was_found;
+
+void __real_free(void *memory);
+void __wrap_free(void *memory);
+
+void __wrap_free(void *memory)
+{
+    if (memory != NULL && searched != NULL)
+        was_found |= memmem(memory, malloc_usable_size(memory), searched, searched_bytes) != NULL;
+    __real_free(memory);
+}
+
+/* The keys stayed on the heap, for whoever got that memory next; a receipt says that they are nowhere. */
+TEST(nothing_of_a_key_is_left_on_the_heap)
+{
+    static bool (*const makers[])(const struct kv_geometry *geometry, const void *keys, uint32_t count,
+                                  void *sketch) = { kv_sketch_make, kv_sketch_make_portable };
+    struct scene scene;
+
+    scene_start(&scene, KV_DTYPE_F32, 256);
+    make_scene(&scene, BELL, BELL); /* no centre: the numbers that are worked with are the key's */
+    searched = key_at(&scene, 0, 3);
+    searched_bytes = 64;
+    for (size_t i = 0; i < ARRAY_LEN(makers); i++)
+        CHECK(makers[i](&scene.geometry, key_at(&scene, 0, 0), KV_SKETCH_KEYS,
+                        (void *)(uintptr_t)scene.run.at[0]));
+    searched = NULL;
+    CHECK(!was_found);
     scene_stop(&scene);
 }
 
