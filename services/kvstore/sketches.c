@@ -41,36 +41,48 @@ static void give_back(struct index_memory *memory, uint8_t *sketch, struct large
     memory->sketch_bytes -= large_bytes(bytes);
 }
 
-static void keep(struct index_chunk *chunk, uint8_t *sketch, struct large_region *region)
+static void put_last(struct index_chunk *chunk)
 {
     struct index_memory *memory = chunk->memory;
+    struct place *place = place_of(chunk);
 
-    chunk->sketch = sketch;
-    *place_of(chunk) = (struct place){ .region = region, .before = memory->sketched_last };
-    if (memory->sketched_last != NULL)
-        place_of(memory->sketched_last)->next = chunk;
+    place->before = memory->sketched_last;
+    place->next = NULL;
+    if (place->before != NULL)
+        place_of(place->before)->next = chunk;
     else
         memory->sketched_first = chunk;
     memory->sketched_last = chunk;
 }
 
+static void take_out(struct index_chunk *chunk)
+{
+    const struct place *place = place_of(chunk);
+    struct index_memory *memory = chunk->memory;
+
+    if (place->before != NULL)
+        place_of(place->before)->next = place->next;
+    else
+        memory->sketched_first = place->next;
+    if (place->next != NULL)
+        place_of(place->next)->before = place->before;
+    else
+        memory->sketched_last = place->before;
+}
+
+static void keep(struct index_chunk *chunk, uint8_t *sketch, struct large_region *region)
+{
+    chunk->sketch = sketch;
+    place_of(chunk)->region = region;
+    put_last(chunk);
+}
+
 void sketch_drop(struct index_chunk *chunk)
 {
-    struct index_memory *memory = chunk->memory;
-    struct place place;
-
     if (chunk->sketch == NULL)
         return;
-    place = *place_of(chunk);
-    if (place.before != NULL)
-        place_of(place.before)->next = place.next;
-    else
-        memory->sketched_first = place.next;
-    if (place.next != NULL)
-        place_of(place.next)->before = place.before;
-    else
-        memory->sketched_last = place.before;
-    give_back(memory, chunk->sketch, place.region, sketch_bytes(chunk));
+    take_out(chunk);
+    give_back(chunk->memory, chunk->sketch, place_of(chunk)->region, sketch_bytes(chunk));
     chunk->sketch = NULL;
 }
 
@@ -80,16 +92,33 @@ static bool is_idle(const struct index_chunk *chunk)
     return chunk->segment != NULL && chunk->gone_link == NULL && chunk->refs == 1;
 }
 
+static bool is_over(const struct index_memory *memory)
+{
+    return memory->used_bytes + memory->sketch_bytes > memory->limit_bytes;
+}
+
+/* Of those that questions hold only some are looked at: it is done for each frame. */
 void sketches_trim(struct index_memory *memory)
 {
-    struct index_chunk *next;
+    enum { HELD_AT_ONCE = 64 };
 
-    for (struct index_chunk *chunk = memory->sketched_first;
-         chunk != NULL && memory->used_bytes + memory->sketch_bytes > memory->limit_bytes; chunk = next) {
-        next = place_of(chunk)->next;
-        if (is_idle(chunk))
+    for (uint32_t held = 0; held < HELD_AT_ONCE && memory->sketched_first != NULL && is_over(memory);) {
+        struct index_chunk *chunk = memory->sketched_first;
+
+        if (is_idle(chunk)) {
             sketch_drop(chunk);
+            continue;
+        }
+        take_out(chunk);
+        put_last(chunk);
+        held++;
     }
+}
+
+void sketch_let_go(struct index_chunk *chunk)
+{
+    if (chunk->sketch != NULL && is_idle(chunk) && is_over(chunk->memory))
+        sketch_drop(chunk);
 }
 
 /* --- being made --- */

@@ -44,6 +44,9 @@ void sketches_stop(struct store *store);
 /* The index has grown: back to its limit. */
 void sketches_trim(struct index_memory *memory);
 
+/* Somebody holds the chunk no more. */
+void sketch_let_go(struct index_chunk *chunk);
+
 /* The chunk goes. */
 void sketch_drop(struct index_chunk *chunk);
 

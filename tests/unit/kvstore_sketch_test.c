@@ -242,6 +242,28 @@ TEST(sketches_go_before_frames_do)
     stop(&fixture, writers);
 }
 
+/* They stayed until the next frame came, or the next question held them. */
+TEST(sketches_that_a_question_holds_go_when_it_ends)
+{
+    struct fixture_writer writers[2];
+    struct fixture fixture;
+    struct index_memory *memory;
+    struct view *view;
+    uint64_t bytes;
+
+    start(&fixture, writers);
+    memory = memory_of(&fixture);
+    make_sketches(&fixture);
+    bytes = memory->sketch_bytes;
+    view = look(&fixture, 0, 0);
+    memory->limit_bytes = memory->used_bytes;
+    sketches_trim(memory);
+    CHECK_EQ(memory->sketch_bytes, bytes);
+    view_unref(view);
+    CHECK_EQ(memory->sketch_bytes, 0);
+    stop(&fixture, writers);
+}
+
 TEST(sketches_go_with_their_camera)
 {
     struct fixture_writer writers[2];
