@@ -226,6 +226,57 @@ TEST(no_score_is_above_its_bound_where_rounding_is_what_is_asked_for)
     scene_stop(&scene);
 }
 
+/* What a sketch has of a number, by five bits or by six. */
+static double kept_number(const struct scene *scene, uint32_t key, uint32_t at, bool by_six)
+{
+    const uint8_t *sketch = scene->run.at[0];
+    uint32_t filled = kv_sketch_fill_up(scene->dims), half = at % KV_SKETCH_BLOCK / 128, lane = at % 128;
+    const struct kv_sketch_measures *measures = kv_sketch_measures_of(sketch, filled);
+    uint64_t byte = kv_sketch_upper_at(filled, key) + at / KV_SKETCH_BLOCK * 128 + half * 64 + lane % 64;
+    unsigned fifth = sketch[kv_sketch_fifth_at(filled, key) + at / 8] >> at % 8 & 1,
+             sixth = sketch[kv_sketch_sixth_at(filled, key) + at / 8] >> at % 8 & 1;
+    unsigned five = (sketch[byte] >> (lane < 64 ? 0 : 4) & 15) * 2 + fifth;
+    int centre = sketch[kv_sketch_centre_at(filled) + at] - KV_SKETCH_CENTRE_ZERO;
+
+    return (double)measures->centre_scale * centre +
+           (double)number_f32_of_bf16(measures->scale[key]) * (2 * five + (by_six ? sixth : 0.5) - 31.5);
+}
+
+/* Towards what the sketch has not of the key, in whole codes: nothing of the query is lost. */
+static void ask_for_the_rest(struct scene *scene, uint32_t key, bool by_six)
+{
+    float largest = 0;
+
+    for (uint32_t i = 0; i < scene->dims; i++) {
+        float number = number_f32_of_bits(get_u32(key_at(scene, 0, key) + 4 * (size_t)i));
+
+        scene->query[i] = (float)((double)number - kept_number(scene, key, i, by_six));
+        largest = fmaxf(largest, fabsf(scene->query[i]));
+    }
+    for (uint32_t i = 0; i < scene->dims && largest > 0; i++)
+        scene->query[i] = rintf(scene->query[i] / largest * 127);
+}
+
+/* There the bound is the score but for what its parts are rounded up by. */
+TEST(no_score_is_above_its_bound_by_a_query_for_all_that_was_lost)
+{
+    static const enum pattern patterns[] = { SPIKE, BELL, COMMON, SIGNS };
+    struct scene scene;
+    double least, most;
+
+    scene_start(&scene, KV_DTYPE_F32, 512);
+    for (size_t i = 0; i < 2 * ARRAY_LEN(patterns); i++) {
+        make = i % 2 == 0 ? kv_sketch_make : kv_sketch_make_portable;
+        make_scene(&scene, patterns[i / 2], BELL);
+        for (uint32_t key = 0; key < 2 * KV_SKETCH_KEYS; key++) {
+            ask_for_the_rest(&scene, key / 2, key % 2 == 0);
+            check_bounds(&scene, &least, &most);
+        }
+    }
+    make = kv_sketch_make;
+    scene_stop(&scene);
+}
+
 /* Lengths of so few units of the least number are rounded by tenths. */
 TEST(no_score_is_above_its_bound_by_a_query_of_the_least_numbers)
 {
