@@ -67,12 +67,6 @@ struct stream *store_after(const struct stream *stream)
     return first_listed(stream->next);
 }
 
-static uint64_t small_files_bytes(const struct stream *stream)
-{
-    return STORE_STREAM_DISK_BYTES + (stream->holds != NULL ? HOLDS_DISK_BYTES : 0) +
-           (stream->forgets != NULL ? FORGET_DISK_BYTES : 0);
-}
-
 /* One that is on its way out will not have it for long. */
 static bool refuse_name(const struct stream *stream, struct status *st)
 {
@@ -98,7 +92,7 @@ bool store_add_stream(struct store *store, struct stream *stream, struct status 
     stream->next = *link;
     *link = stream;
     store->stream_count++;
-    store->disk_used_bytes += small_files_bytes(stream);
+    store->disk_used_bytes += STORE_STREAM_DISK_BYTES;
     return true;
 }
 
@@ -110,7 +104,7 @@ void store_remove_stream(struct store *store, struct stream *stream)
         link = &(*link)->next;
     *link = stream->next;
     store->stream_count--;
-    store->disk_used_bytes -= small_files_bytes(stream);
+    store->disk_used_bytes -= STORE_STREAM_DISK_BYTES;
     stream_import_release(stream);
 }
 

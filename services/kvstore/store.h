@@ -26,6 +26,8 @@
 #define REELKV_KVSTORE_STORE_H
 
 #include "kv/disk.h"
+#include "kv/hold_list.h"
+#include "kv/receipt_list.h"
 #include "kvstore/index.h"
 #include "kvstore/keys_later.h"
 #include "kvstore/ram_arena.h"
@@ -56,17 +58,21 @@ struct store_options {
 };
 
 enum {
-    STORE_STREAM_DISK_BYTES = 64 << 10, /* folders and small files of a stream, counted for each */
-    STORE_FILE_SLACK_BYTES = 64 << 10,  /* what a file system may add to a segment (extents, its folder) */
+    /* Folders and small files of a stream, counted for each from the beginning: a hold or a forget must not be refused, nor
+     * push anything out, because the disk is full. */
+    STORE_STREAM_DISK_BYTES = 224 << 10,
+    STORE_FILE_SLACK_BYTES = 64 << 10, /* what a file system may add to a segment (extents, its folder) */
     STORE_READS_QUEUED = 1024,
     /* Under way at once. That many bytes keep a disk busy that gives 6 GB/s after half a millisecond; more only wait there,
      * and come later: some disks tell of reads only when they have nothing left to do. */
     STORE_RING_READS = 128,
     STORE_RING_BYTES = 3 << 20,
 };
-_Static_assert(2 * (HISTORY_SPANS_MAX * HISTORY_SPAN_BYTES + HISTORY_REST_BYTES) + 5 * KV_PAGE_BYTES <=
+_Static_assert(2 * (HISTORY_SPANS_MAX * HISTORY_SPAN_BYTES + HISTORY_REST_BYTES + HOLDS_BYTES_MAX +
+                    RECEIPTS_BYTES_MAX) +
+                       5 * KV_PAGE_BYTES <=
                    STORE_STREAM_DISK_BYTES,
-               "the folder, history.json and stream.json must fit, the files twice while they are replaced");
+               "the folder and all small files must fit, the files twice while they are replaced");
 
 /* Those who wait for reads that nobody has asked for yet, and what these keep (read_ahead.h). */
 enum read_ahead_kind { READ_AHEAD_GUESSES, READ_AHEAD_TICKETS, READ_AHEAD_KINDS };

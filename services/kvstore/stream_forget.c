@@ -412,11 +412,8 @@ bool stream_forget(struct stream *stream, int64_t from_ns, int64_t to_ns, stream
 
     if (!check(stream, from_ns, to_ns, st))
         return false;
-    if (stream->forgets == NULL) {
-        if (!make(stream, st))
-            return false;
-        stream->store->disk_used_bytes += FORGET_DISK_BYTES;
-    }
+    if (stream->forgets == NULL && !make(stream, st))
+        return false;
     forgets = stream->forgets;
     all = &forgets->all;
     forgets->has_oldest = all->count == FORGET_RECEIPTS_MAX;

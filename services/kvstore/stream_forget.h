@@ -26,8 +26,6 @@
 #include "kv/receipt_list.h"
 #include "kvstore/stream.h"
 
-enum { FORGET_DISK_BYTES = 2 * RECEIPTS_BYTES_MAX };
-
 /* done() may be called before this returns; done(user, NULL, why) when it will not be told here how it ends: the stream or the store goes. Else the receipt is the newest
  * of the stream's. */
 bool stream_forget(struct stream *stream, int64_t from_ns, int64_t to_ns, stream_done_fn *done, void *user,

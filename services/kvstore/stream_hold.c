@@ -234,11 +234,8 @@ bool stream_hold_add(struct stream *stream, struct stream_hold *hold, stream_don
     if (stream_is_being_forgotten(stream, hold->from_ns, hold->to_ns))
         return status_fail(st, STATUS_ABORTED, "stream %s: something of that range is being forgotten",
                            stream->name);
-    if (stream->holds == NULL) {
-        if (!make_holds(stream, st))
-            return false;
-        stream->store->disk_used_bytes += HOLDS_DISK_BYTES;
-    }
+    if (stream->holds == NULL && !make_holds(stream, st))
+        return false;
     holds = &stream->holds->all;
     drop_expired(holds);
     if (holds->count == STREAM_HOLDS_MAX)

@@ -11,9 +11,6 @@
 #include "kv/hold_list.h"
 #include "kvstore/stream.h"
 
-/* Of the file, twice while it is replaced; counted while there are any. */
-enum { HOLDS_DISK_BYTES = 2 * HOLDS_BYTES_MAX };
-
 struct hold_change;
 
 struct stream_holds {

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/require.h"
+#include "kvstore/store.h"
 #include "sim_tree.h"
 
 enum { FDS_MAX = 64, FD_FIRST = 1000 };
@@ -154,7 +155,7 @@ static size_t moved(size_t bytes)
 /* A call has done its work, and the power may go before anybody hears of it. */
 static int done(void)
 {
-    uint64_t bytes = sim_tree_bytes(disk.root);
+    uint64_t bytes = sim_tree_bytes(disk.root, STORE_STREAM_DISK_BYTES);
 
     if (bytes > disk.bytes_max)
         disk.bytes_max = bytes;

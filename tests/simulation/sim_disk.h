@@ -51,7 +51,8 @@ void sim_disk_leave_out(const char *sync_kind);
 /* The n-th kind of sync met since the program began; NULL: there are no more. */
 const char *sim_disk_sync_kind(uint32_t n);
 
-/* Blocks taken by all files and folders, and the most there ever were, since the start, in bytes. */
+/* Blocks taken by all files and folders, and by what the small files of each stream may grow to: the most there ever were,
+ * since the start, in bytes. */
 uint64_t sim_disk_bytes_max(void);
 
 #endif

@@ -84,20 +84,6 @@ void sim_node_stat(const struct sim_node *node, struct stat *info)
                            .st_blocks = (blkcnt_t)(pages * SIM_PAGE_BYTES / SIM_SECTOR_BYTES) };
 }
 
-uint64_t sim_tree_bytes(const struct sim_node *root)
-{
-    uint64_t bytes = 0;
-    struct stat info;
-
-    if (!root->is_folder) {
-        sim_node_stat(root, &info);
-        return (uint64_t)info.st_blocks * SIM_SECTOR_BYTES;
-    }
-    for (uint32_t i = 0; i < root->names.count; i++)
-        bytes += sim_tree_bytes(root->names.list[i].node);
-    return bytes + SIM_PAGE_BYTES;
-}
-
 /* --- names --- */
 
 static int32_t name_at(const struct sim_names *names, const char *name)
@@ -106,6 +92,22 @@ static int32_t name_at(const struct sim_names *names, const char *name)
         if (strcmp(names->list[i].name, name) == 0)
             return (int32_t)i;
     return -1;
+}
+
+uint64_t sim_tree_bytes(const struct sim_node *root, uint64_t stream_bytes)
+{
+    bool is_stream = root->is_folder && name_at(&root->names, "stream.json") >= 0;
+    uint64_t bytes = is_stream ? stream_bytes : SIM_PAGE_BYTES;
+    struct stat info;
+
+    if (!root->is_folder) {
+        sim_node_stat(root, &info);
+        return (uint64_t)info.st_blocks * SIM_SECTOR_BYTES;
+    }
+    for (uint32_t i = 0; i < root->names.count; i++)
+        if (!is_stream || root->names.list[i].node->is_folder)
+            bytes += sim_tree_bytes(root->names.list[i].node, stream_bytes);
+    return bytes;
 }
 
 static void names_set(struct sim_names *names, const char *name, struct sim_node *node)
