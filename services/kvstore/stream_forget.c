@@ -147,6 +147,15 @@ const char *stream_forget_waits_because(const struct stream *stream)
                                                                   : forgets->waits_because;
 }
 
+/* Nothing else can make room: it would be the next to go for a writer, too. */
+static bool is_last_to_go(const struct segment *segment)
+{
+    for (const struct segment *other = segment->stream->store->oldest; other != NULL; other = other->newer)
+        if (other != segment && segment_held(other) == NULL)
+            return false;
+    return segment_held(segment) == NULL;
+}
+
 static void aged(struct segment_age *age)
 {
     struct stream_forgets *forgets = container_of(age, struct stream_forgets, age);
@@ -156,6 +165,13 @@ static void aged(struct segment_age *age)
     if (age->ok) {
         forgets->waits_because[0] = '\0';
         step_in(forgets, SOON_MS);
+        return;
+    }
+    if (age->st.code == STATUS_EXHAUSTED && is_last_to_go(age->segment) &&
+        store_remove_segment(forgets->stream->store, age->segment)) {
+        log_warn(&context, "forget_removes", "%s; all else is held, so %s goes as a whole", age->st.text,
+                 age->segment->base);
+        step_in(forgets, LATER_MS);
         return;
     }
     log_warn(&context, "forget_waits", "%s; trying again", age->st.text);

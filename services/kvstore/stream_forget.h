@@ -11,6 +11,9 @@
  *
  * The receipts are in <stream>/forget.json (kv/receipt_list.h), of which the newest may be the intent: a start carries it on.
  *
+ * A file that is written anew has others go for its room (segment_age.h). Where all others are held it goes as a whole, as it
+ * would for a writer; where somebody holds another part of it, it waits.
+ *
  * What comes after it was asked for stays, whatever its time. An intent is written only when all that it counts is durable:
  * a writer sends again what was not, and it would be stored. One of which the disk does not say whether it has it is written
  * back before anything else is forgotten or held in its range.

@@ -5,7 +5,7 @@
 
 #include "kvstore_test_clock.h"
 
-enum { FRAMES = 300 };
+enum { FRAMES = 300, WAITS_S = 60 };
 
 static struct fixture fixture;
 static struct fixture_writer writer;
@@ -66,6 +66,29 @@ TEST(a_forget_has_its_room_on_a_full_disk)
     CHECK_OK(answer.ok, answer.st);
     CHECK_EQ(fixture_read_layer(&fixture, stream, FRAMES - 25, 0), FRAME_EVICTED);
     CHECK_EQ(fixture_read_layer(&fixture, stream, FRAMES - 35, 0), FRAME_OK);
+    fixture_stop(&fixture);
+}
+
+/* It waited for room for ever: all others are held. So its file goes as a whole, as it would for a writer. */
+TEST(a_forget_ends_where_all_else_is_held)
+{
+    const struct segment *last;
+    struct fixture_answer answer = { 0 };
+
+    start_full();
+    last = stream_last_segment(stream);
+    hold(INT64_MIN, last->least_ns);
+    CHECK_OK(stream_forget(stream, fixture_pts(FRAMES - 3), fixture_pts(FRAMES - 1), fixture_done, &answer,
+                           &st),
+             st);
+    CLOCK_PASS_UNTIL(&fixture, WAITS_S, answer.came);
+    CHECK_OK(answer.ok, answer.st);
+    CHECK(is_in_budget());
+    CHECK_EQ(stream_receipt_at(stream, 0)->frames, 2);
+    CHECK_EQ(fixture_read_layer(&fixture, stream, FRAMES - 2, 0), FRAME_EVICTED);
+    CHECK_EQ(stream_last_segment(stream)->state, SEGMENT_SEALED);
+    fixture_check_all(&fixture, stream, 0, stream_last_segment(stream)->end_seq);
+    CHECK(stream_last_segment(stream)->end_seq > FRAMES / 2);
     fixture_stop(&fixture);
 }
 
