@@ -123,8 +123,8 @@ static const struct option_row mem_rows[] = {
 #undef ROW
 };
 
-static const char *const store_titles[] = { "STORE",    ">MEMORY", ">OF",      ">DISK",    ">OF",
-                                            ">CAMERAS", ">FRAMES", ">DAMAGED", ">GUESSED", "SCRUBBED" };
+static const char *const store_titles[] = { "STORE",    ">MEMORY", ">OF",      ">SKETCHES", ">DISK",   ">OF",
+                                            ">CAMERAS", ">FRAMES", ">DAMAGED", ">GUESSED",  "SCRUBBED" };
 static const char *const camera_titles[] = { "CAMERA", "STORE", ">FRAMES", ">GONE", ">DAMAGED",
                                              ">GAPS",  ">DISK", "OLDEST",  "NEWEST" };
 
@@ -153,6 +153,7 @@ static void store_row(const char *name, const Reelkv__V1__ServerInfo *info, stru
 
     json_set_str(row, "name", name);
     json_set_u64(row, "ram_used_bytes", info->ram_used_bytes);
+    json_set_u64(row, "sketch_bytes", info->sketch_bytes);
     json_set_u64(row, "ram_budget_bytes", info->ram_budget_bytes);
     json_set_u64(row, "disk_used_bytes", info->disk_used_bytes);
     json_set_u64(row, "disk_budget_bytes", info->disk_budget_bytes);
@@ -168,6 +169,7 @@ static void store_row(const char *name, const Reelkv__V1__ServerInfo *info, stru
     cli_table_cell(table, "%s", name);
     cli_table_cell(table, "%s", cli_bytes(info->ram_used_bytes));
     cli_table_cell(table, "%s", cli_bytes(info->ram_budget_bytes));
+    cli_table_cell(table, "%s", cli_bytes(info->sketch_bytes));
     cli_table_cell(table, "%s", cli_bytes(info->disk_used_bytes));
     cli_table_cell(table, "%s", cli_bytes(info->disk_budget_bytes));
     cli_table_cell(table, "%u", info->streams);

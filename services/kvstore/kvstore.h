@@ -37,6 +37,7 @@ struct kvstore {
 /* --- handlers, one file for each group --- */
 
 void kvstore_create_stream(struct rpc_call *call, void *state);
+void kvstore_get_server_info(struct rpc_call *call, void *state);
 void kvstore_get_stream(struct rpc_call *call, void *state);
 void kvstore_watch_stream(struct rpc_call *call, void *state);
 void kvstore_list_streams(struct rpc_call *call, void *state);

@@ -11,7 +11,6 @@
 #include "kvstore/kvstore_directory.h"
 #include "kvstore/kvstore_shm.h"
 #include "kvstore/kvstore_watch.h"
-#include "kvstore/store_pressure.h"
 #include "kvstore/stream_forget.h"
 
 static const struct option_row rows[] = {
@@ -28,33 +27,6 @@ const struct option_table kvstore_option_table = {
     .count = ARRAY_LEN(rows),
 };
 
-static void get_server_info(struct rpc_call *call, void *state)
-{
-    const struct kvstore *kvstore = state;
-    struct store *store = kvstore->store;
-    Reelkv__V1__ServerInfo info = REELKV__V1__SERVER_INFO__INIT;
-
-    info.name = (char *)(uintptr_t)kvstore->options->name;
-    info.version = (char *)REELKV_VERSION;
-    info.ram_budget_bytes = kvstore->options->ram_budget_bytes;
-    info.ram_used_bytes = store_ram_used(store);
-    info.disk_budget_bytes = kvstore->options->disk_budget_bytes;
-    info.disk_used_bytes = store->disk_used_bytes;
-    info.streams = store->stream_count;
-    info.frames = store_frames(store);
-    info.quarantined_frames = store->quarantined_frames;
-    info.read_ahead_slices = store->ahead.slices;
-    info.read_ahead_used = store->ahead.used;
-    info.pressure = (Reelkv__V1__Pressure)store_pressure(store);
-    info.rewritten_segments = store->ageing_state.rewritten_segments;
-    info.scrub_bytes_per_second = store->options.scrub_bytes_per_second;
-    info.full_scrub_ns = store->scrub.full_ns;
-    info.scrubbed_bytes = store->scrub.read_bytes;
-    if (kvstore->shm != NULL)
-        info.shm_socket = (char *)(uintptr_t)kvstore_shm_path(kvstore->shm);
-    rpc_call_reply(call, &info.base, NULL);
-}
-
 static const struct rpc_handler catalog_handlers[] = {
     { &api_create_stream, kvstore_create_stream },   { &api_get_stream, kvstore_get_stream },
     { &api_list_streams, kvstore_list_streams },     { &api_delete_stream, kvstore_delete_stream },
@@ -62,7 +34,7 @@ static const struct rpc_handler catalog_handlers[] = {
 };
 
 static const struct rpc_handler kvstore_handlers[] = {
-    { &api_get_server_info, get_server_info },
+    { &api_get_server_info, kvstore_get_server_info },
     { &api_open_stream, kvstore_open_stream },
     { &api_append, kvstore_append },
     { &api_load_window, kvstore_load_window },

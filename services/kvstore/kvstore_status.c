@@ -1,8 +1,10 @@
-/* How a stream is, as messages tell it. */
+/* How the store and its streams are, as messages tell it. */
 #include <stdio.h>
 
-#include "kvstore/kvstore.h"
 #include "base/name.h"
+#include "kvstore/kvstore.h"
+#include "kvstore/kvstore_shm.h"
+#include "kvstore/store_pressure.h"
 
 enum stream_phase kvstore_phase_of(const struct stream *stream)
 {
@@ -76,4 +78,32 @@ void kvstore_fill_status(struct kvstore_status *message, const struct stream *st
         message->status.trouble = message->trouble;
     }
     fill_counts(&message->status, stream);
+}
+
+void kvstore_get_server_info(struct rpc_call *call, void *state)
+{
+    const struct kvstore *kvstore = state;
+    struct store *store = kvstore->store;
+    Reelkv__V1__ServerInfo info = REELKV__V1__SERVER_INFO__INIT;
+
+    info.name = (char *)(uintptr_t)kvstore->options->name;
+    info.version = (char *)REELKV_VERSION;
+    info.ram_budget_bytes = kvstore->options->ram_budget_bytes;
+    info.ram_used_bytes = store_ram_used(store);
+    info.sketch_bytes = store->index_memory.sketch_bytes;
+    info.disk_budget_bytes = kvstore->options->disk_budget_bytes;
+    info.disk_used_bytes = store->disk_used_bytes;
+    info.streams = store->stream_count;
+    info.frames = store_frames(store);
+    info.quarantined_frames = store->quarantined_frames;
+    info.read_ahead_slices = store->ahead.slices;
+    info.read_ahead_used = store->ahead.used;
+    info.pressure = (Reelkv__V1__Pressure)store_pressure(store);
+    info.rewritten_segments = store->ageing_state.rewritten_segments;
+    info.scrub_bytes_per_second = store->options.scrub_bytes_per_second;
+    info.full_scrub_ns = store->scrub.full_ns;
+    info.scrubbed_bytes = store->scrub.read_bytes;
+    if (kvstore->shm != NULL)
+        info.shm_socket = (char *)(uintptr_t)kvstore_shm_path(kvstore->shm);
+    rpc_call_reply(call, &info.base, NULL);
 }

@@ -275,6 +275,7 @@ static void get_server_info(struct rpc_call *call, void *state)
     (void)state;
     info.name = (char *)"kvstore-0";
     info.ram_budget_bytes = 1 << 20;
+    info.sketch_bytes = 96 << 10;
     info.disk_budget_bytes = 1 << 30;
     info.disk_used_bytes = 1 << 29;
     info.frames = 77;

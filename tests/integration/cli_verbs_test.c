@@ -502,6 +502,7 @@ TEST(memory_and_workers_are_shown)
     set_up();
     CHECK_EQ(RUN(&verb, "mem", "ls"), 0);
     CHECK_HAS(process_log(&verb), "512 MiB");
+    CHECK_HAS(process_log(&verb), "96 KiB"); /* of sketches */
     CHECK_HAS(process_log(&verb), "75 %");
     CHECK_HAS(process_log(&verb), "SCRUBBED");
     CHECK_HAS(process_log(&verb), "2023-11-1"); /* of whatever time zone */
@@ -510,6 +511,7 @@ TEST(memory_and_workers_are_shown)
     store = json_at(json_get(value, "stores"), 0);
     CHECK_EQ(json_number(json_get(store, "frames")), 77);
     CHECK_EQ(json_number(json_get(store, "quarantined_frames")), 2);
+    CHECK_EQ(json_number(json_get(store, "sketch_bytes")), 96 << 10);
     CHECK_EQ(json_number(json_get(store, "read_ahead_slices")), 400);
     CHECK_EQ(json_number(json_get(store, "read_ahead_used")), 300);
     CHECK_EQ(json_number(json_get(store, "full_scrub_ns")), 1700000000000000000ll);
