@@ -123,8 +123,10 @@ static const struct option_row mem_rows[] = {
 #undef ROW
 };
 
-static const char *const store_titles[] = { "STORE",    ">MEMORY", ">OF",      ">SKETCHES", ">DISK",   ">OF",
-                                            ">CAMERAS", ">FRAMES", ">DAMAGED", ">GUESSED",  "SCRUBBED" };
+/* Not what the cameras' table calls FRAMES and DAMAGED: frames that are there now, and those found since the start. */
+static const char *const store_titles[] = { "STORE",          ">MEMORY",  ">OF",      ">SKETCHES",
+                                            ">DISK",          ">OF",      ">CAMERAS", ">FRAMES NOW",
+                                            ">FOUND DAMAGED", ">GUESSED", "SCRUBBED" };
 static const char *const camera_titles[] = { "CAMERA", "STORE", ">FRAMES", ">GONE", ">DAMAGED",
                                              ">GAPS",  ">DISK", "OLDEST",  "NEWEST" };
 
