@@ -3,10 +3,9 @@
  * what was written again. */
 #include <errno.h>
 #include <fcntl.h>
-#include <semaphore.h>
 #include <stdatomic.h>
 
-#include "kvstore_fixture.h"
+#include "kvstore_held_thread.h"
 
 static atomic_int syncs_to_failure; /* the one that brings it to 0 fails */
 
@@ -16,29 +15,6 @@ static int failing_fdatasync(int fd)
         return file_system.fdatasync(fd);
     errno = EIO;
     return -1;
-}
-
-struct held_thread {
-    struct work work;
-    sem_t may_go;
-    bool is_done;
-};
-
-static void hold_run(struct work *work)
-{
-    sem_wait(&container_of(work, struct held_thread, work)->may_go);
-}
-
-static void hold_done(struct work *work)
-{
-    container_of(work, struct held_thread, work)->is_done = true;
-}
-
-static void hold_thread(struct fixture *fixture, struct held_thread *held)
-{
-    *held = (struct held_thread){ .work = { .run = hold_run, .done = hold_done } };
-    sem_init(&held->may_go, 0, 0);
-    CHECK(work_pool_submit(fixture->store->computing, &held->work));
 }
 
 /* What is in RAM only goes to another file. */

@@ -2,12 +2,11 @@
 #define FIXTURE_HEAD_DIM 128 /* 256 numbers a key: the least that has sketches in f16 */
 #include "kvstore_fixture.h"
 
-#include <errno.h>
-#include <semaphore.h>
-
 #include "kv/kv_score.h"
 #include "kv/kv_sketch.h"
 #include "kvstore/stream_forget.h"
+#include "kvstore_faulty_disk.h"
+#include "kvstore_held_thread.h"
 
 enum { FRAMES = 150, HITS_MAX = 128 };
 
@@ -318,51 +317,13 @@ TEST(a_chunk_with_a_broken_key_is_scored_as_it_is)
 
 /* --- chunks whose frames go while they wait --- */
 
-static atomic_bool syncs_fail;
-
-static int failing_fdatasync(int fd)
-{
-    if (!syncs_fail)
-        return file_system.fdatasync(fd);
-    errno = EIO;
-    return -1;
-}
-
-/* What is to be made waits behind it. */
-struct held_thread {
-    struct work work;
-    sem_t may_go;
-    bool is_done;
-};
-
-static void hold_run(struct work *work)
-{
-    sem_wait(&container_of(work, struct held_thread, work)->may_go);
-}
-
-static void hold_done(struct work *work)
-{
-    container_of(work, struct held_thread, work)->is_done = true;
-}
-
-static void hold_thread(struct fixture *fixture, struct held_thread *held)
-{
-    *held = (struct held_thread){ .work = { .run = hold_run, .done = hold_done } };
-    sem_init(&held->may_go, 0, 0);
-    CHECK(work_pool_submit(fixture->store->computing, &held->work));
-}
-
 /* One computing thread; files of several chunks, of which nothing is durable before it is asked for. */
 static struct stream *start_undurable(struct fixture *fixture, struct fixture_writer *writer, uint64_t frames)
 {
-    static struct file_ops disk;
     struct stream *stream;
 
-    disk = file_system;
-    disk.fdatasync = failing_fdatasync;
-    fixture_start(fixture);
+    fault_start(fixture);
     fixture_stop(fixture);
-    fixture->options.disk = &disk;
     fixture->options.commit_ms = 60000;
     fixture->options.computing_threads = 1;
     fixture->options.ram_bytes = 64 << 20;
@@ -391,10 +352,9 @@ TEST(chunks_that_a_failed_file_leaves_empty_while_they_wait_have_no_sketch)
     hold_thread(&fixture, &held);
     begin(&asked, view, &selection, 1);
     CHECK_EQ(fixture.store->sketches.count, 2);
-    syncs_fail = true;
+    plan_fault(FAULT_SYNC, EIO, 1, 1);
     stream_commit(stream);
     FIXTURE_TURN_UNTIL(&fixture, segment->state == SEGMENT_FAILED);
-    syncs_fail = false;
     CHECK_EQ(view->entries[0].chunk->count, 0);
     sem_post(&held.may_go);
     FIXTURE_TURN_UNTIL(&fixture, asked.came && held.is_done);
