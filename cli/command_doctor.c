@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "base/memory.h"
 #include "base/name.h"
 #include "base/require.h"
 #include "camera.h"
@@ -136,7 +137,7 @@ static void check_redis_server(struct doctor *doctor)
 
 static void check_machine(struct doctor *doctor)
 {
-    uint64_t limit = machine_memory_limit(), available = machine_memory_available();
+    uint64_t limit = memory_limit(), available = memory_available();
     bool is_portable = strcmp(machine_instructions(), "portable") == 0;
     char folder[CLUSTER_PATH_BYTES];
     uint64_t disk_free;

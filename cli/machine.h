@@ -1,4 +1,4 @@
-/* machine.h - what this machine allows: memory (cgroup limits included), disk, instruction sets, direct I/O.
+/* machine.h - what this machine allows: disk, instruction sets, direct I/O (memory: base/memory.h).
  *
  * Thread: any. Nothing here fails: what cannot be found out reads as 0 or false. */
 #ifndef REELKV_CLI_MACHINE_H
@@ -7,16 +7,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-/* Bytes this process' cgroup and the machine's memory allow in all. */
-uint64_t machine_memory_limit(void);
-
-/* Of these, bytes that are not in use (page cache counts as free). */
-uint64_t machine_memory_available(void);
-
-/* The smallest limit from this process' cgroup up to the root, v2 and v1; UINT64_MAX without one. The paths are
- * /proc/self/cgroup and /sys/fs/cgroup; tests give others. *used_p is the usage beside that limit. */
-uint64_t machine_cgroup_limit(const char *self_path, const char *mount, uint64_t *used_p);
 
 /* `folder`, absolute, or the nearest one above it that exists. */
 void machine_nearest_folder(const char *folder, char *out, size_t out_bytes);

@@ -5,9 +5,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/memory.h"
 #include "base/name.h"
 #include "cli_output.h"
-#include "machine.h"
 #include "model/model.h"
 
 enum {
@@ -75,7 +75,7 @@ static bool check_window_fits(const struct cluster_plan *plan, const struct mode
 
 bool model_facts_read(const struct cluster_plan *plan, struct model_facts *facts, struct status *st)
 {
-    bool small = checkpoint_bytes(plan->model) < machine_memory_available() / 4;
+    bool small = checkpoint_bytes(plan->model) < memory_available() / 4;
     const struct model_spec spec = {
         .folder = plan->model,
         .dtype = plan->dtype,

@@ -9,6 +9,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "base/memory.h"
 #include "base/name.h"
 #include "base/require.h"
 #include "cli_output.h"
@@ -184,7 +185,7 @@ static bool take_advice(struct cluster_plan *plan, struct status *st)
 /* A quarter of the memory; half of what the disk has for us. */
 static bool set_budgets(const struct up_request *request, struct cluster_plan *plan, struct status *st)
 {
-    uint64_t disk_free, disk_used, memory = machine_memory_limit();
+    uint64_t disk_free, disk_used, memory = memory_limit();
     uint32_t stores = plan->counts[CLUSTER_KVSTORE];
     char store[CLUSTER_PATH_BYTES], folder[CLUSTER_PATH_BYTES];
 
@@ -195,8 +196,8 @@ static bool set_budgets(const struct up_request *request, struct cluster_plan *p
     disk_used = machine_disk_used(store);
     plan->ram_bytes = request->ram_bytes > 0 ? request->ram_bytes : memory / 4;
     plan->disk_bytes = request->disk_bytes > 0 ? request->disk_bytes : (disk_free + disk_used) / 2;
-    if (request->ram_bytes == 0 && plan->ram_bytes > machine_memory_available() / 2)
-        plan->ram_bytes = machine_memory_available() / 2;
+    if (request->ram_bytes == 0 && plan->ram_bytes > memory_available() / 2)
+        plan->ram_bytes = memory_available() / 2;
     if (plan->ram_bytes < RAM_BYTES_MIN * stores)
         return status_fail(st, STATUS_EXHAUSTED,
                            "a memory budget of %s is too small, the least is %s (%s for each kvstore); %s",

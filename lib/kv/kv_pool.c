@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/bytes.h"
+#include "base/memory.h"
 #include "base/require.h"
 #include "kv/kv_crc.h"
 
@@ -113,8 +114,13 @@ static void pool_write_header(const struct kv_pool *pool)
 bool kv_pool_create(struct kv_pool **pool_p, const char *name, uint64_t bytes, struct status *st)
 {
     struct kv_pool *pool;
-    uint64_t granule = KV_POOL_GRANULE_MIN;
+    uint64_t granule = KV_POOL_GRANULE_MIN, available = memory_available();
 
+    if (available > 0 && bytes > available)
+        return status_fail(
+            st, STATUS_EXHAUSTED,
+            "memory pool %s of %llu bytes: this machine, or its cgroup, has %llu left; lower its budget",
+            name, (unsigned long long)bytes, (unsigned long long)available);
     while (bytes / granule > KV_POOL_GRANULES_MAX)
         granule *= 2;
     if (shape_of(bytes, granule).data >= shape_of(bytes, granule).bytes)

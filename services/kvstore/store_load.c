@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "base/name.h"
 #include "base/require.h"
 #include "kvstore/read_ahead.h"
@@ -344,10 +345,18 @@ static void start_warm_up(struct store *store)
     warm_up_next(store->warm_up);
 }
 
+/* The kernel would end processes of its own choice rather than refuse memory. */
 static bool check_budgets(const struct store_options *options, struct status *st)
 {
+    uint64_t available = memory_available();
+
     if (options->ram_bytes < RAM_BYTES_MIN)
         return status_fail(st, STATUS_INVALID, "ram_budget_bytes must be at least %d", RAM_BYTES_MIN);
+    if (available > 0 && options->ram_bytes > available)
+        return status_fail(
+            st, STATUS_EXHAUSTED,
+            "ram_budget_bytes is %llu, and this machine, or its cgroup, has %llu left: give less",
+            (unsigned long long)options->ram_bytes, (unsigned long long)available);
     if (options->disk_bytes < DISK_BYTES_MIN)
         return status_fail(st, STATUS_INVALID, "disk_budget_bytes must be at least %d", DISK_BYTES_MIN);
     return true;

@@ -1,5 +1,6 @@
 /* A store that cannot start says why and ends with a code that tells damage from all else; one that can leaves by SIGTERM. */
 #include <signal.h>
+#include <sys/resource.h>
 
 #include "base/file.h"
 #include "kvstore_client.h"
@@ -47,6 +48,20 @@ TEST(start_with_words_it_does_not_know)
     CHECK_HAS(process_log(&process), "thin/N keeps one frame in N");
     CHECK_EQ(RUN("--shm-socket", "/nowhere/shm.sock"), 1);
     CHECK_HAS(process_log(&process), "start_failed");
+}
+
+/* A file's limit keeps one that takes it at its word from the machine's memory. */
+TEST(start_with_more_memory_than_the_machine_has)
+{
+    struct rlimit before, limit;
+
+    start();
+    CHECK_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+    limit = (struct rlimit){ 64 << 20, before.rlim_max };
+    CHECK_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
+    CHECK_EQ(RUN("--ram-budget-bytes", "16T", "--shm-socket", "none"), 1);
+    CHECK_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
+    CHECK_HAS(process_log(&process), "this machine, or its cgroup, has");
 }
 
 TEST(start_in_a_folder_that_another_store_has)

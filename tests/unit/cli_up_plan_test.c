@@ -1,7 +1,8 @@
 /* Budgets that nobody named come from the machine: its memory as far as the cgroup allows it, and the free disk. The machine
- * here is the test's own: the functions of machine.h that a plan calls, with numbers a case gives. */
+ * here is the test's own: the functions of base/memory.h and machine.h that a plan calls, with numbers a case gives. */
 #include <stdlib.h>
 
+#include "base/memory.h"
 #include "machine.h"
 #include "support/test.h"
 #include "up_plan.h"
@@ -13,12 +14,12 @@ static struct {
     uint64_t memory, available, disk_free, disk_used;
 } machine;
 
-uint64_t machine_memory_limit(void)
+uint64_t memory_limit(void)
 {
     return machine.memory;
 }
 
-uint64_t machine_memory_available(void)
+uint64_t memory_available(void)
 {
     return machine.available;
 }
