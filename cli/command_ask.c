@@ -126,6 +126,25 @@ static bool refuse_other_settings(const struct ask *ask, const struct camera *ca
         camera->name, camera->fingerprint, cli_hint("cam rm %s", camera->name), back);
 }
 
+/* Its source never gave a frame, or its store has set it aside: a question about it is refused. */
+static bool is_out_of_reach(const struct camera *camera)
+{
+    return camera->state == REELKV__V1__STREAM_STATE__STREAM_STATE_FAILED && camera->stored_frames == 0;
+}
+
+static bool add_listed_cameras(struct ask *ask, const struct camera_list *list, bool out_of_reach,
+                               struct status *st)
+{
+    bool ok = true;
+
+    for (size_t i = 0; ok && i < list->count; i++)
+        if (!camera_has_other_settings(ask->cluster, &list->cameras[i]) &&
+            is_out_of_reach(&list->cameras[i]) == out_of_reach)
+            ok = add_camera(ask, list->cameras[i].name, strlen(list->cameras[i].name), st);
+    return ok;
+}
+
+/* Those out of reach only when there are no others, for qa to say why. */
 static bool add_all_cameras(struct ask *ask, struct status *st)
 {
     struct camera_list list;
@@ -134,9 +153,8 @@ static bool add_all_cameras(struct ask *ask, struct status *st)
     if (ok && list.count == 0)
         ok = status_fail(st, STATUS_NOT_FOUND, "there are no cameras to ask about; `%s`",
                          cli_hint("cam add NAME FILE-OR-URL"));
-    for (size_t i = 0; ok && i < list.count; i++)
-        if (!camera_has_other_settings(ask->cluster, &list.cameras[i]))
-            ok = add_camera(ask, list.cameras[i].name, strlen(list.cameras[i].name), st);
+    ok = ok && add_listed_cameras(ask, &list, false, st) &&
+         (ask->camera_count > 0 || add_listed_cameras(ask, &list, true, st));
     if (ok && ask->camera_count == 0)
         ok = refuse_other_settings(ask, &list.cameras[0], st);
     if (ok) {

@@ -87,9 +87,15 @@ struct filled {
     Reelkv__V1__StreamId id;
 };
 
+/* As one of which a small file is damaged. */
+static bool is_aside(const struct double_camera *camera)
+{
+    return strstr(camera->source, "aside") != NULL;
+}
+
 static void fill(struct double_camera *camera, struct filled *filled)
 {
-    bool failed = strstr(camera->source, "broken") != NULL;
+    bool failed = strstr(camera->source, "broken") != NULL || is_aside(camera);
 
     reelkv__v1__stream_status__init(&filled->status);
     reelkv__v1__stream_definition__init(&filled->definition);
@@ -351,6 +357,10 @@ static void ask(struct rpc_call *call, void *state)
         }
         if (is_foreign(find(state, request->streams[i]))) {
             refuse(call, STATUS_PRECONDITION, "its blocks are of another fingerprint");
+            return;
+        }
+        if (is_aside(find(state, request->streams[i]))) {
+            refuse(call, STATUS_DATA_LOSS, "it is set aside");
             return;
         }
     }

@@ -399,6 +399,27 @@ TEST(an_answer_tells_of_cameras_that_cannot_be_read)
     tear_down();
 }
 
+/* One damaged small file of one camera made every question about all cameras fail. */
+TEST(a_camera_set_aside_does_not_keep_others_from_answering)
+{
+    struct process verb;
+    struct json *value;
+
+    set_up();
+    CHECK_EQ(RUN(&verb, "cam", "add", "dock", video), 0);
+    CHECK_EQ(RUN(&verb, "cam", "add", "lost", "http://host/aside.mp4"), 0);
+    CHECK_EQ(RUN(&verb, "ask", "What was it?", "--json"), 0);
+    value = printed(&verb);
+    CHECK_STR(json_str(json_at(json_get(value, "notes"), 0)),
+              "camera lost cannot be read: it is not a video");
+    json_free(value);
+    CHECK_EQ(RUN(&verb, "ask", "What was it?", "--cam", "dock,lost"), 8);
+    CHECK_EQ(RUN(&verb, "cam", "rm", "dock"), 0);
+    CHECK_EQ(RUN(&verb, "ask", "What was it?"), 8);
+    CHECK_HAS(process_log(&verb), "it is set aside");
+    tear_down();
+}
+
 TEST(questions_are_checked_before_anybody_is_called)
 {
     struct process verb;
