@@ -182,6 +182,30 @@ static bool take_advice(struct cluster_plan *plan, struct status *st)
     return ok || status_wrap(st, "%s", path);
 }
 
+/* A store that takes more than is free would have the kernel kill for it, whoever that is; it refuses, and this does so
+ * before anything is started. */
+static bool check_memory(const struct up_request *request, const struct cluster_plan *plan, uint64_t memory,
+                         struct status *st)
+{
+    uint64_t least = RAM_BYTES_MIN * plan->counts[CLUSTER_KVSTORE], available = memory_available();
+
+    if (plan->ram_bytes < least)
+        return status_fail(st, STATUS_EXHAUSTED,
+                           "a memory budget of %s is too small, the least is %s (%s for each kvstore); %s",
+                           cli_bytes(plan->ram_bytes), cli_bytes(least), cli_bytes(RAM_BYTES_MIN),
+                           request->ram_bytes > 0 ? "give more with --ram"
+                                                  : "free some memory or name a budget with --ram");
+    if (plan->ram_bytes > memory)
+        return status_fail(st, STATUS_EXHAUSTED,
+                           "a memory budget of %s does not fit: there are %s; give less with --ram",
+                           cli_bytes(plan->ram_bytes), cli_bytes(memory));
+    return available == 0 || plan->ram_bytes <= available ||
+           status_fail(
+               st, STATUS_EXHAUSTED,
+               "a memory budget of %s does not fit now: %s are free; free some memory or give less with --ram",
+               cli_bytes(plan->ram_bytes), cli_bytes(available));
+}
+
 /* A quarter of the memory; half of what the disk has for us. */
 static bool set_budgets(const struct up_request *request, struct cluster_plan *plan, struct status *st)
 {
@@ -198,24 +222,16 @@ static bool set_budgets(const struct up_request *request, struct cluster_plan *p
     plan->disk_bytes = request->disk_bytes > 0 ? request->disk_bytes : (disk_free + disk_used) / 2;
     if (request->ram_bytes == 0 && plan->ram_bytes > memory_available() / 2)
         plan->ram_bytes = memory_available() / 2;
-    if (plan->ram_bytes < RAM_BYTES_MIN * stores)
-        return status_fail(st, STATUS_EXHAUSTED,
-                           "a memory budget of %s is too small, the least is %s (%s for each kvstore); %s",
-                           cli_bytes(plan->ram_bytes), cli_bytes(RAM_BYTES_MIN * stores),
-                           cli_bytes(RAM_BYTES_MIN),
-                           request->ram_bytes > 0 ? "give more with --ram"
-                                                  : "free some memory or name a budget with --ram");
-    if (plan->ram_bytes > memory)
-        return status_fail(st, STATUS_EXHAUSTED,
-                           "a memory budget of %s does not fit: there are %s; give less with --ram",
-                           cli_bytes(plan->ram_bytes), cli_bytes(memory));
+    if (!check_memory(request, plan, memory, st))
+        return false;
     if (plan->disk_bytes < DISK_BYTES_MIN * stores)
         return status_fail(st, STATUS_EXHAUSTED,
                            "a disk budget of %s is too small, the least is %s (%s for each kvstore); %s",
                            cli_bytes(plan->disk_bytes), cli_bytes(DISK_BYTES_MIN * stores),
                            cli_bytes(DISK_BYTES_MIN),
                            request->disk_bytes > 0 ? "give more with --disk"
-                                                   : "free some of the disk, or use another with --data");
+                                                   : "free some of the disk, name a budget with --disk, "
+                                                     "or use another disk with --data");
     if (plan->disk_bytes > disk_free + disk_used)
         return status_fail(
             st, STATUS_EXHAUSTED,

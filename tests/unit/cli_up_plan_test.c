@@ -137,6 +137,8 @@ TEST(a_machine_too_small_for_the_budgets_is_refused)
         { 256 * MIB, 256 * MIB, 100 * GIB, 0, 0, 2, "(64 MiB for each kvstore)", "--ram" },
         { 8 * GIB, 8 * GIB, 300 * MIB, 0, 0, 0, "a disk budget of 150 MiB is too small", "--data" },
         { 8 * GIB, 8 * GIB, 100 * GIB, 9 * GIB, 0, 0, "a memory budget of 9.0 GiB does not fit", "--ram" },
+        { 8 * GIB, 4 * GIB, 100 * GIB, 6 * GIB, 0, 0, "6.0 GiB does not fit now", "--ram" },
+        { 8 * GIB, 8 * GIB, 300 * MIB, 0, 0, 0, "150 MiB is too small", "--disk" },
         { 8 * GIB, 8 * GIB, 100 * GIB, 0, 101 * GIB, 0, "a disk budget of 101 GiB does not fit", "--disk" },
     };
     static struct cluster_plan plan;
