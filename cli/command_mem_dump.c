@@ -31,7 +31,7 @@ struct dump {
     const char *path;
     struct kv_reader reader;
     struct kv_super super;
-    bool has_payload;
+    bool has_payload, is_sealed;
     bool has_misfit; /* something that is shown is not as it was written */
 };
 
@@ -128,6 +128,7 @@ static void dump_file(struct dump *dump, struct json *value)
     } else {
         json_set_str(value, "footer", NULL);
         json_set_str(value, "why", st.text);
+        dump->has_misfit = dump->is_sealed;
     }
 }
 
@@ -294,6 +295,7 @@ static bool open_file(struct dump *dump, struct status *st)
         return status_fail(st, STATUS_INVALID,
                            "%s is not named as a segment file is, <first number>-<salt>.seg or .open",
                            dump->path);
+    dump->is_sealed = !name.is_open;
     if (!kv_reader_open(&dump->reader, &file_system, dump->path, st))
         return false;
     if (dump->reader.bytes < 2 * KV_PAGE_BYTES)

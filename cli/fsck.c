@@ -192,7 +192,9 @@ bool fsck_path(struct fsck *fsck, const char *path, struct status *st)
     else if (has_part(full, "stream.json"))
         ok = check_within(fsck, full, fsck_check_stream, st);
     else
-        ok = status_fail(st, STATUS_NOT_FOUND, "there is nothing of a store in %s", path);
+        ok = status_fail(
+            st, STATUS_NOT_FOUND,
+            "%s is no data folder: name a cluster's, a kvstore's or a camera's, or a segment file", path);
     free(full);
     return ok;
 }

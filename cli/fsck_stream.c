@@ -201,9 +201,11 @@ static void check_read(struct fsck *fsck, const char *path, bool is_read, const 
     bool is_damage =
         why->code == STATUS_NOT_FOUND || why->code == STATUS_DATA_LOSS || why->code == STATUS_INVALID;
     const struct kv_finding finding = { .kind = is_damage ? KV_FOUND_DAMAGE : KV_FOUND_UNREAD };
+    size_t len = strlen(path);
+    bool names_path = strncmp(why->text, path, len) == 0 && strncmp(why->text + len, ": ", 2) == 0;
 
     if (!is_read)
-        tell_of(fsck, path, finding, "%s", why->text);
+        tell_of(fsck, path, finding, "%s", why->text + (names_path ? len + 2 : 0));
 }
 
 void fsck_check_optional(struct fsck *fsck, const char *folder, const char *name, bool is_read,

@@ -160,7 +160,7 @@ TEST(fsck_names_what_is_damaged)
     snprintf(path, sizeof path, "%s/v1/default/cam-1/stream.json", fixture.root);
     flip(path, place_of(path, "created_ns\": ") + 13);
     CHECK_EQ(RUN("mem", "fsck", fixture.root), 8);
-    CHECK_HAS(process_log(&verb), "stream.json: its checksum does not fit");
+    CHECK_HAS(process_log(&verb), "stream.json: damaged: its checksum does not fit");
     flip(path, place_of(path, "created_ns\": ") + 13);
     snprintf(path, sizeof path, "%s/v1/default/cam-1/history.json", fixture.root);
     picture_write_file(path, "{}", 2);
@@ -175,10 +175,11 @@ TEST(fsck_names_what_is_damaged)
     snprintf(path, sizeof path, "%s/scrub.json", fixture.root);
     picture_write_file(path, "{\"format\":2,\"file\":\"scrub.json\"}", 32);
     CHECK_EQ(RUN("mem", "fsck", fixture.root), 8);
-    CHECK_HAS(process_log(&verb), "scrub.json: its checksum does not fit");
+    CHECK_HAS(process_log(&verb), "scrub.json: damaged: its checksum does not fit");
     CHECK_EQ(unlink(path), 0);
     CHECK_EQ(RUN("mem", "fsck", fixture.root), 0);
     CHECK_EQ(RUN("mem", "fsck", "/proc/self"), 3);
+    CHECK_HAS(process_log(&verb), "name a cluster's, a kvstore's or a camera's, or a segment file");
     CHECK_EQ(RUN("mem", "fsck", "/nowhere"), 3);
     free(text.data);
 }
@@ -287,6 +288,19 @@ TEST(dump_shows_a_record_and_whether_it_fits)
     CHECK_EQ(RUN("mem", "dump", sealed, "--offset", "4096", "--seq", "1"), 2);
     CHECK_EQ(RUN("mem", "dump", sealed, "--seq", "100000"), 3);
     CHECK_EQ(RUN("mem", "dump", "/dev/null"), 2);
+}
+
+/* What had lost its end was printed with a word of it, and exit code 0. */
+TEST(dump_of_a_sealed_file_without_its_footer_fails)
+{
+    char sealed[1024], grown[1024];
+    struct fixture fixture;
+
+    write_store(&fixture, sealed, grown);
+    close_store(&fixture);
+    CHECK_EQ(truncate(sealed, (off_t)picture_offset(3)), 0);
+    CHECK_EQ(RUN("mem", "dump", sealed), 8);
+    CHECK_HAS(process_log(&verb), "\"why\"");
 }
 
 TEST_MAIN()
