@@ -8,6 +8,7 @@
 #include "base/require.h"
 #include "camera.h"
 #include "cli_command.h"
+#include "cli_hint.h"
 #include "export_file.h"
 #include "interrupt.h"
 #include "reelkv/v1/kvstore.pb-c.h"
@@ -149,6 +150,15 @@ static bool receive(struct exporting *exporting, struct rpc_sync_stream *call,
 
 /* --- the verb --- */
 
+static bool check_output(const char *output, struct status *st)
+{
+    return strcmp(output, "-") != 0 ||
+           status_fail(
+               st, STATUS_INVALID,
+               "an export has its name only when it is whole, so it cannot go to standard output: name a "
+               "file with --output");
+}
+
 static void cancel(void *user)
 {
     rpc_sync_cancel(user);
@@ -186,6 +196,9 @@ static bool fetch(struct exporting *exporting, struct cluster *cluster, struct i
         return status_fail(st, STATUS_CANCELLED, "interrupted; nothing was written");
     if (!ok && st->code == STATUS_DEADLINE)
         return status_fail(st, STATUS_DEADLINE, "not done in %u s; nothing was written", options->timeout);
+    if (!ok && st->code == STATUS_NOT_FOUND && camera.stored_frames == 0)
+        return status_fail(st, STATUS_NOT_FOUND, "nothing of camera %s is stored yet; `%s` says how it is",
+                           name, cli_hint("cam show %s", name));
     return ok || cluster_blame(store, st);
 }
 
@@ -229,7 +242,8 @@ static enum cli_exit run_mem_export(const struct cli_run *run)
     REQUIRE(exporting != NULL);
     exporting->writer.fd = -1;
     snprintf(path, sizeof path, "%.*s.kvexport", LIMIT_NAME_BYTES, name);
-    ok = name_check("camera", name, &st) && name_check("namespace", options->namespace, &st) &&
+    ok = check_output(options->output, &st) && name_check("camera", name, &st) &&
+         name_check("namespace", options->namespace, &st) &&
          cluster_open(&cluster, options->data, options->redis, &st) &&
          export_writer_begin(&exporting->writer, options->output[0] != '\0' ? options->output : path, &st) &&
          fetch(exporting, cluster, interrupt, options, name, &st) &&

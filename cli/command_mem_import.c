@@ -290,6 +290,9 @@ static bool send(struct importing *importing, struct cluster *cluster,
         snprintf(late, sizeof late, "not done in %u s", options->timeout);
         return say_cut(importing, STATUS_DEADLINE, late, st);
     }
+    if (!ok && st->code == STATUS_EXISTS)
+        return status_fail(st, STATUS_EXISTS,
+                           "there is a camera '%s' already; give it another name with --as", importing->name);
     return ok || cluster_blame(importing->store, st);
 }
 

@@ -140,6 +140,7 @@ TEST(an_export_comes_back_as_it_was)
     CHECK_EQ(RUN("mem", "export", "copy-1", "--output", in_folder("b")), 0);
     check_same_items(in_folder("a"), in_folder("b"));
     CHECK_EQ(RUN("mem", "import", in_folder("a"), "--as", "copy-1"), 5);
+    CHECK_HAS(process_log(&verb), "there is a camera 'copy-1' already; give it another name with --as");
     CHECK_EQ(RUN("mem", "import", in_folder("a"), "--namespace", "other"), 0);
     server_kill(&store); /* done was durable */
     start_store(NULL);
@@ -213,6 +214,18 @@ TEST(a_damaged_file_is_refused_whole)
     CHECK_EQ(RUN("mem", "import", in_folder("text")), 2);
     CHECK_EQ(RUN("mem", "import", in_folder("nothing")), 3);
     free(text.data);
+    tear_down();
+}
+
+/* A file named "-" was written, and of a camera that has seen nothing a range was told that nobody had named. */
+TEST(an_export_that_cannot_be_says_why)
+{
+    set_up();
+    CHECK_EQ(RUN("mem", "export", "cam-1", "--output", "-"), 2);
+    CHECK_HAS(process_log(&verb), "cannot go to standard output");
+    CHECK_EQ(RUN("cam", "add", "new", "udp://127.0.0.1:9"), 0);
+    CHECK_EQ(RUN("mem", "export", "new", "--output", in_folder("new")), 3);
+    CHECK_HAS(process_log(&verb), "nothing of camera new is stored yet");
     tear_down();
 }
 
