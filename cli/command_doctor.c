@@ -300,7 +300,7 @@ static void check_supervisor(struct doctor *doctor)
         const struct cluster_process *process = &doctor->file->processes[i];
 
         if (process->state == PROCESS_READY && process->restarts > 0)
-            note(doctor, WARN, process->name, "ready, but started again %u times|see `%s`", process->restarts,
+            note(doctor, WARN, process->name, "ready; restarts so far: %u|see `%s`", process->restarts,
                  cli_hint("logs %s", process->name));
         else if (process->state != PROCESS_READY)
             note(doctor, FAIL, process->name, "%s, %s|see `%s`", process_state_names[process->state],

@@ -1,5 +1,6 @@
 #include "redis/directory_view.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -223,7 +224,9 @@ static bool read_all(redisContext *context, struct directory_view *view, struct 
         void *reply = NULL;
 
         if (redisGetReply(context, &reply) != REDIS_OK)
-            return status_fail(st, STATUS_UNAVAILABLE, "read the directory from redis: %s", context->errstr);
+            return status_fail(st, STATUS_UNAVAILABLE, "read the directory from redis: %s",
+                               context->err == REDIS_ERR_IO && errno == EAGAIN ? "it did not answer in time"
+                                                                               : context->errstr);
         ok = i < WORKER_KINDS ? directory_reply_workers(reply, (enum worker_kind)i, now_ms, view, st)
                               : directory_reply_streams(reply, view, st);
         freeReplyObject(reply);

@@ -153,14 +153,18 @@ TEST(redis_may_come_later_and_come_back_empty)
 /* A Redis that hangs is given up on after REDIS_REPLY_MS and found again when it goes on. */
 TEST(redis_that_hangs_is_noticed)
 {
+    struct directory_view view = { 0 };
     struct process redis;
     struct member one;
+    struct status st;
 
     redis_start(&redis);
     join(&one, "encoder-0", 1);
     CHECK(turn_until(&one, was_refreshed));
     kill(redis.pid, SIGSTOP);
     CHECK(turn_until(&one, is_unreachable));
+    CHECK(!directory_read_once(redis_address(), 100, &view, &st));
+    CHECK_HAS(st.text, "it did not answer in time");
     kill(redis.pid, SIGCONT);
     one.refreshed = 0;
     CHECK(turn_until(&one, was_refreshed));
