@@ -118,7 +118,7 @@ static void print_help(const char *word)
             continue;
         if (strcmp(group, command->group) != 0)
             printf("\n%s\n", group = command->group);
-        printf("  %-9s %-20s %s\n", command->path, arguments, command->table.summary);
+        printf("  %-11s %-13s %s\n", command->path, arguments, command->table.summary);
     }
     printf("\n  reelkv VERB --help lists a verb's options; every verb takes --json\n\n%s", exit_codes);
 }
