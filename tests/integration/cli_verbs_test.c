@@ -1,6 +1,7 @@
 /* The verbs that talk to a cluster, against a stand-in (cli_double_cluster.c) found by --redis: what they print for
  * people and for programs, what they refuse before calling anybody, cancelling, breaking off. */
 #include <fcntl.h>
+#include <poll.h>
 #include <pty.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -466,10 +467,12 @@ static int ask_on_terminal(const char *question, int number, char text[1024])
     struct process verb;
     int terminal, ours;
     char script[1200];
-    ssize_t len;
+    struct pollfd wait = { .events = POLLIN };
+    size_t used = 0;
     int code;
 
     CHECK(openpty(&terminal, &ours, NULL, NULL, NULL) == 0 && fcntl(terminal, F_SETFL, O_NONBLOCK) == 0);
+    wait.fd = terminal;
     snprintf(script, sizeof script, "exec " REELKV_BIN_DIR "/reelkv ask '%s' --cam dock --redis %s 2>%s",
              question, redis_address(), ptsname(terminal));
     setenv("TERM", "xterm", 1);
@@ -477,8 +480,14 @@ static int ask_on_terminal(const char *question, int number, char text[1024])
     if (number != 0)
         CHECK(process_wait_text(&cluster, "hangs", VERB_MS));
     code = number != 0 ? process_stop(&verb, number, VERB_MS) : process_wait(&verb, VERB_MS);
-    len = read(terminal, text, 1023);
-    text[len > 0 ? len : 0] = '\0';
+    while (used < 1023 && poll(&wait, 1, 200) > 0) { /* the kernel hands on what was written in pieces */
+        ssize_t len = read(terminal, text + used, 1023 - used);
+
+        if (len <= 0)
+            break;
+        used += (size_t)len;
+    }
+    text[used] = '\0';
     close(ours);
     close(terminal);
     return code;
