@@ -1,10 +1,13 @@
 /* When the receipt is there, no byte of what was forgotten is in the memory of the process: not in the shared pool, not on the
  * heap, whoever had it. */
+#define FIXTURE_HEAD_DIM 128 /* keys that have sketches */
+#include "base/number.h"
+#include "kv/kv_sketch.h"
 #include "kvstore/segment_age.h"
 #include "kvstore/stream_forget.h"
 #include "kvstore_fixture.h"
 
-enum { FRAMES = 60, SAMPLE_BYTES = 64, MASK = 0x5a };
+enum { FRAMES = 60, SAMPLE_BYTES = 64, MASK = 0x5a, SAMPLE_PARTS = 24 };
 
 static struct fixture fixture;
 static struct stream *stream;
@@ -14,7 +17,8 @@ static struct status st;
 /* --- what is looked for, nowhere in memory as it is --- */
 
 struct sample {
-    uint8_t masked[3][SAMPLE_BYTES]; /* of the keys, K and V */
+    uint8_t masked[SAMPLE_PARTS][SAMPLE_BYTES]; /* of a frame: keys, K, V, and keys as floats */
+    unsigned parts;
 };
 
 static void take_sample(struct sample *sample, uint64_t seq)
@@ -25,6 +29,29 @@ static void take_sample(struct sample *sample, uint64_t seq)
     for (unsigned i = 0; i < 3; i++)
         for (unsigned b = 0; b < SAMPLE_BYTES; b++)
             sample->masked[i][b] = fixture_byte("cam-1", seq, at[i] + b) ^ MASK;
+    for (unsigned n = 0; n < SAMPLE_BYTES / sizeof(float); n++) {
+        uint8_t pair[2];
+        float number;
+
+        fixture_pair('1', seq, n, pair);
+        number = number_f32_of_f16(get_u16(pair));
+        for (unsigned b = 0; b < sizeof number; b++)
+            sample->masked[3][n * sizeof number + b] = ((const uint8_t *)&number)[b] ^ MASK;
+    }
+    sample->parts = 4;
+}
+
+/* Of what the sketch of a frame's chunk has of the keys there, in all its layers. */
+static void take_sketch_sample(struct sample *sample, uint64_t seq)
+{
+    const uint8_t *sketch = stream_find(stream, seq)->chunk->sketch;
+    uint64_t bytes = fixture_geometry.layers * kv_sketch_bytes(&fixture_geometry);
+
+    CHECK(sketch != NULL);
+    sample->parts = SAMPLE_PARTS;
+    for (unsigned i = 0; i < SAMPLE_PARTS; i++)
+        for (unsigned b = 0; b < SAMPLE_BYTES; b++)
+            sample->masked[i][b] = sketch[i * bytes / SAMPLE_PARTS + b] ^ MASK;
 }
 
 static bool stands_at(const uint8_t *masked, const uint8_t *bytes)
@@ -38,7 +65,7 @@ static bool stands_at(const uint8_t *masked, const uint8_t *bytes)
 static bool is_between(const struct sample *sample, const uint8_t *from, const uint8_t *to)
 {
     for (const uint8_t *at = from; at + SAMPLE_BYTES <= to; at += 2) /* numbers of two bytes */
-        for (unsigned i = 0; i < 3; i++)
+        for (unsigned i = 0; i < sample->parts; i++)
             if (at[0] == (sample->masked[i][0] ^ MASK) && stands_at(sample->masked[i], at))
                 return true;
     return false;
@@ -134,6 +161,50 @@ static void check_receipt_waits(void)
     CHECK(!answer.came);
 }
 
+struct question {
+    struct view_score score;
+    bool came;
+};
+
+static void answered(struct view_score *score)
+{
+    container_of(score, struct question, score)->came = true;
+}
+
+static void score_layer(struct view *view, uint32_t layer)
+{
+    uint32_t dims = kv_key_dims(&fixture_geometry);
+    float *query = malloc(dims * sizeof *query);
+    struct question question = { .score = { .view = view,
+                                            .selection = { KV_SELECT_REKV, 8, 4 },
+                                            .layer = layer,
+                                            .query = query,
+                                            .done = answered } };
+
+    CHECK(query != NULL);
+    for (uint32_t i = 0; i < dims; i++)
+        query[i] = (float)(i % 7) - 3;
+    CHECK(view_score_start(&question.score));
+    FIXTURE_TURN_UNTIL(&fixture, question.came && fixture.store->sketches.count == 0 &&
+                                     !fixture.store->sketches.is_running);
+    CHECK(question.score.hit_count > 0);
+    view_score_deinit(&question.score);
+}
+
+/* All layers; sketches are made of what the first one sees, and read by the others. Returns what it holds of the index. */
+static struct view *ask_question(void)
+{
+    static const struct view_stream_name name = { "default", "cam-1" };
+    struct view_request request = { .streams = &name, .stream_count = 1, .to_ns = INT64_MAX };
+    struct view *view;
+
+    memset(request.fingerprint, 7, sizeof request.fingerprint);
+    CHECK_OK(view_create(&view, fixture.store, &request, &st), st);
+    for (uint32_t layer = 0; layer < fixture_geometry.layers; layer++)
+        score_layer(view, layer);
+    return view;
+}
+
 /* Written, sealed, and loaded by another life: it is on the disk alone. */
 static void start(void)
 {
@@ -162,16 +233,19 @@ static void start_read(struct fixture_read *reading, uint64_t seq, enum slice_pa
     CHECK_EQ(reading->read.result, FRAME_OK);
 }
 
-/* Written from RAM, sealed with their keys, read in every way, copied to another file, scanned and loaded. */
+/* Written from RAM, sealed with their keys, read in every way, asked with sketches, copied to another file, scanned, loaded. */
 TEST(nothing_of_it_is_in_memory)
 {
     struct fixture_read half;
-    struct sample sample;
+    struct sample sample, sketch, thinned, kept;
 
     start();
     take_sample(&sample, 20);
     fixture_check_all(&fixture, stream, 0, FRAMES);
     CHECK(is_in_process(&sample));
+    view_unref(ask_question());
+    take_sketch_sample(&sketch, 20);
+    CHECK(is_in_process(&sketch));
     for (uint64_t seq = 0; seq < FRAMES; seq += 2)
         CHECK_EQ(fixture_read_block(&fixture, stream, stream_find(stream, seq)), FRAME_OK);
     thin_all();
@@ -180,9 +254,14 @@ TEST(nothing_of_it_is_in_memory)
         slice_read_release(&half.read);
     }
     fixture_check_all(&fixture, stream, 0, 1);
+    view_unref(ask_question());
+    take_sketch_sample(&thinned, 20);
+    take_sketch_sample(&kept, 58);
     ask(10, 50);
     wait_receipt();
     check_nowhere(10, 50, 13);
+    CHECK(!is_in_process(&sketch) && !is_in_process(&thinned));
+    CHECK(is_in_process(&kept));
     CHECK_EQ(fixture_read_layer(&fixture, stream, 8, 0), FRAME_OK);
     take_sample(&sample, 8);
     CHECK(is_in_process(&sample)); /* what was not forgotten is found */
@@ -201,6 +280,25 @@ TEST(a_receipt_waits_for_half_a_layer)
     slice_read_release(&half.read);
     wait_receipt();
     check_nowhere(11, 15, 2);
+    fixture_stop(&fixture);
+}
+
+/* It reads the chunks' sketches, whatever becomes of the segments. */
+TEST(a_receipt_waits_for_a_question_with_sketches)
+{
+    struct sample sketch;
+    struct view *view;
+
+    start();
+    view = ask_question();
+    take_sketch_sample(&sketch, 20);
+    ask(10, 50);
+    check_receipt_waits();
+    CHECK(is_in_process(&sketch));
+    view_unref(view);
+    wait_receipt();
+    check_nowhere(10, 50, 13);
+    CHECK(!is_in_process(&sketch));
     fixture_stop(&fixture);
 }
 
