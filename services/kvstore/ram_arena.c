@@ -1,4 +1,4 @@
-#include "kvstore/ram_arena.h"
+#include "kvstore/ram_arena_internal.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -6,225 +6,7 @@
 #include "base/bytes.h"
 #include "base/require.h"
 
-/* Free runs by size: four classes to each doubling, a bit for each class that has any. */
-enum { CLASS_BITS = 2, CLASSES = 64 << CLASS_BITS, FIT_TRIES = 16, TOUCHES_MAX = 3 };
-
-enum queue_kind {
-    QUEUE_NONE,
-    QUEUE_LOOSE,
-    QUEUE_LIVE,
-    QUEUE_SMALL,
-    QUEUE_MAIN,
-    QUEUES
-}; /* loose: held, no owner */
-
-struct queue {
-    struct ram_slot *first, *last;
-    uint64_t bytes, count;
-};
-
-struct region {
-    uint64_t offset, bytes, used, held; /* held: referenced or pinned */
-    struct ram_slot *lowest;            /* stays the same: runs are joined from below */
-    struct ram_slot *free_lists[CLASSES];
-    uint64_t free_bits[CLASSES / 64];
-    struct queue queues[QUEUES];
-};
-
-struct ram_arena {
-    struct kv_pool *pool;
-    uint64_t granule;
-    uint64_t generation; /* the last given */
-    uint64_t guarantee;  /* bytes of each stream's newest blocks */
-    uint64_t secrets;    /* slots */
-    uint64_t frees;
-    struct ram_slot *dirty_first, *dirty_last; /* free runs, by when they became so */
-    struct region regions[RAM_REGIONS];
-};
-
-/* --- free runs --- */
-
-static unsigned class_of(uint64_t granules)
-{
-    unsigned top = 63 - (unsigned)__builtin_clzll(granules);
-
-    if (top < CLASS_BITS)
-        return (unsigned)granules;
-    return (top << CLASS_BITS) + (unsigned)(granules >> (top - CLASS_BITS) & ((1u << CLASS_BITS) - 1));
-}
-
-static void free_list_add(struct ram_arena *arena, struct ram_slot *run)
-{
-    struct region *region = &arena->regions[run->region];
-    unsigned class = class_of(run->bytes / arena->granule);
-
-    run->is_free = true;
-    run->queue_prev = NULL;
-    run->queue_next = region->free_lists[class];
-    if (run->queue_next != NULL)
-        run->queue_next->queue_prev = run;
-    region->free_lists[class] = run;
-    region->free_bits[class / 64] |= 1ull << class % 64;
-}
-
-static void free_list_remove(struct ram_arena *arena, struct ram_slot *run)
-{
-    struct region *region = &arena->regions[run->region];
-    unsigned class = class_of(run->bytes / arena->granule);
-
-    if (run->queue_prev != NULL)
-        run->queue_prev->queue_next = run->queue_next;
-    else
-        region->free_lists[class] = run->queue_next;
-    if (run->queue_next != NULL)
-        run->queue_next->queue_prev = run->queue_prev;
-    if (region->free_lists[class] == NULL)
-        region->free_bits[class / 64] &= ~(1ull << class % 64);
-    run->is_free = false;
-}
-
-static struct ram_slot *find_run(const struct ram_arena *arena, const struct region *region, uint64_t bytes)
-{
-    unsigned class = class_of(bytes / arena->granule), tries = 0;
-
-    for (struct ram_slot *run = region->free_lists[class]; run != NULL && tries < FIT_TRIES;
-         run = run->queue_next, tries++)
-        if (run->bytes >= bytes)
-            return run;
-    /* Every run of a higher class is long enough. */
-    for (class ++; class < CLASSES; class = (class / 64 + 1) * 64) {
-        uint64_t bits = region->free_bits[class / 64] >> class % 64;
-
-        if (bits != 0)
-            return region->free_lists[class + (unsigned)__builtin_ctzll(bits)];
-    }
-    return NULL;
-}
-
-/* --- which of them are dirty --- */
-
-static void dirty_link(struct ram_arena *arena, struct ram_slot *run, struct ram_slot *after)
-{
-    run->is_dirty = true;
-    run->dirty_prev = after;
-    run->dirty_next = after == NULL ? arena->dirty_first : after->dirty_next;
-    if (run->dirty_next != NULL)
-        run->dirty_next->dirty_prev = run;
-    else
-        arena->dirty_last = run;
-    if (after != NULL)
-        after->dirty_next = run;
-    else
-        arena->dirty_first = run;
-}
-
-static void dirty_unlink(struct ram_arena *arena, struct ram_slot *run)
-{
-    if (!run->is_dirty)
-        return;
-    if (run->dirty_prev != NULL)
-        run->dirty_prev->dirty_next = run->dirty_next;
-    else
-        arena->dirty_first = run->dirty_next;
-    if (run->dirty_next != NULL)
-        run->dirty_next->dirty_prev = run->dirty_prev;
-    else
-        arena->dirty_last = run->dirty_prev;
-    run->is_dirty = false;
-}
-
-/* In its place, and as old. */
-static void dirty_replace(struct ram_arena *arena, struct ram_slot *gone, struct ram_slot *run)
-{
-    dirty_unlink(arena, run);
-    run->dirty_at = gone->dirty_at;
-    dirty_link(arena, run, gone);
-    dirty_unlink(arena, gone);
-}
-
-static bool is_clean(const struct ram_slot *run)
-{
-    return run->clean_to - run->clean_from == run->bytes;
-}
-
-/* Of what is zeroed, the part in the run. */
-static void clip_clean(struct ram_slot *run, uint64_t from, uint64_t to)
-{
-    uint64_t end = run->offset + run->bytes;
-
-    run->clean_from = from > run->offset ? from : run->offset;
-    run->clean_to = to < end ? to : end;
-    if (run->clean_to <= run->clean_from)
-        run->clean_from = run->clean_to = run->offset;
-}
-
-/* A free run becomes two. False: no memory. */
-static bool split_run(struct ram_arena *arena, struct ram_slot *run, uint64_t bytes)
-{
-    struct ram_slot *rest = calloc(1, sizeof *rest);
-    uint64_t from = run->clean_from, to = run->clean_to;
-
-    if (rest == NULL)
-        return false;
-    free_list_remove(arena, run);
-    rest->region = run->region;
-    rest->offset = run->offset + bytes;
-    rest->bytes = run->bytes - bytes;
-    rest->lower = run;
-    rest->higher = run->higher;
-    if (rest->higher != NULL)
-        rest->higher->lower = rest;
-    run->higher = rest;
-    run->bytes = bytes;
-    rest->dirty_at = run->dirty_at;
-    clip_clean(run, from, to);
-    clip_clean(rest, from, to);
-    if (run->is_dirty && !is_clean(rest))
-        dirty_link(arena, rest, run);
-    if (is_clean(run))
-        dirty_unlink(arena, run);
-    free_list_add(arena, run);
-    free_list_add(arena, rest);
-    return true;
-}
-
-/* The slot takes the run's start; what is left over becomes a run. */
-static bool cut_run(struct ram_arena *arena, struct ram_slot *run, uint64_t bytes)
-{
-    if (run->bytes > bytes && !split_run(arena, run, bytes))
-        return false;
-    free_list_remove(arena, run);
-    dirty_unlink(arena, run);
-    return true;
-}
-
-static void join_clean(struct ram_slot *run, const struct ram_slot *gone)
-{
-    uint64_t bytes = run->clean_to - run->clean_from, gone_bytes = gone->clean_to - gone->clean_from;
-
-    if (bytes > 0 && gone_bytes > 0 && run->clean_to == gone->clean_from) {
-        run->clean_to = gone->clean_to;
-    } else if (gone_bytes > bytes) { /* only one part is remembered */
-        run->clean_from = gone->clean_from;
-        run->clean_to = gone->clean_to;
-    }
-}
-
-/* `run` takes over the bytes of the one right above it, and is as dirty as the older of them. */
-static void join_higher(struct ram_arena *arena, struct ram_slot *run)
-{
-    struct ram_slot *gone = run->higher;
-
-    if (gone->is_dirty && (!run->is_dirty || gone->dirty_at < run->dirty_at))
-        dirty_replace(arena, gone, run);
-    dirty_unlink(arena, gone);
-    join_clean(run, gone);
-    run->bytes += gone->bytes;
-    run->higher = gone->higher;
-    if (run->higher != NULL)
-        run->higher->lower = run;
-    free(gone);
-}
+enum { TOUCHES_MAX = 3 };
 
 static void forget_secret(struct ram_arena *arena, struct ram_slot *slot)
 {
@@ -244,21 +26,7 @@ static void make_free(struct ram_arena *arena, struct ram_slot *slot, bool is_ze
         kv_pool_retire(arena->pool, slot->offset, slot->bytes);
     region->used -= slot->bytes;
     forget_secret(arena, slot);
-    slot->dirty_at = ++arena->frees;
-    slot->clean_from = slot->offset;
-    slot->clean_to = slot->offset + (is_zeroed ? slot->bytes : 0);
-    if (!is_zeroed)
-        dirty_link(arena, slot, arena->dirty_last);
-    if (slot->higher != NULL && slot->higher->is_free) {
-        free_list_remove(arena, slot->higher);
-        join_higher(arena, slot);
-    }
-    if (slot->lower != NULL && slot->lower->is_free) {
-        slot = slot->lower;
-        free_list_remove(arena, slot);
-        join_higher(arena, slot);
-    }
-    free_list_add(arena, slot);
+    ram_run_free(arena, slot, is_zeroed);
 }
 
 /* --- eviction order --- */
@@ -373,7 +141,7 @@ static bool region_init(struct ram_arena *arena, enum ram_region_kind kind, uint
     all->region = (uint8_t)kind;
     all->clean_from = offset;
     all->clean_to = offset + bytes;
-    free_list_add(arena, all);
+    ram_run_add(arena, all);
     return true;
 }
 
@@ -476,10 +244,10 @@ struct ram_slot *ram_take(struct ram_arena *arena, enum ram_region_kind kind, ui
     REQUIRE(bytes > 0);
     if (rounded > ram_slot_bytes_max(arena, kind))
         return NULL;
-    while ((run = find_run(arena, region, rounded)) == NULL)
+    while ((run = ram_run_find(arena, region, rounded)) == NULL)
         if (!evict_one(arena, region))
             return NULL;
-    if (!cut_run(arena, run, rounded))
+    if (!ram_run_cut(arena, run, rounded))
         return NULL;
     begin_use(arena, run);
     explicit_bzero(ram_bytes(arena, run) + bytes, rounded - bytes); /* nobody writes there */
@@ -612,36 +380,12 @@ uint64_t ram_frees(const struct ram_arena *arena)
     return arena->frees;
 }
 
-/* What is to be zeroed of a run next, at most so much: right behind what is clean, or right before it, so that it grows. */
-static void dirty_part(const struct ram_slot *run, uint64_t most, uint64_t *from_p, uint64_t *bytes_p)
-{
-    bool has_clean = run->clean_to > run->clean_from;
-    uint64_t end = run->offset + run->bytes, from = has_clean ? run->clean_to : run->offset;
-    bool is_before = from == end;
-    uint64_t room = is_before ? run->clean_from - run->offset : end - from;
-
-    *bytes_p = room < most ? room : most;
-    *from_p = is_before ? run->clean_from - *bytes_p : from;
-}
-
 struct ram_slot *ram_take_dirty(struct ram_arena *arena, uint64_t before)
 {
-    struct ram_slot *run = arena->dirty_first;
-    uint64_t piece, from, bytes;
+    struct ram_slot *run = ram_run_cut_dirty(arena, before);
 
-    if (run == NULL || run->dirty_at > before)
-        return NULL;
-    piece = round_down(arena->regions[run->region].bytes / 16, arena->granule);
-    if (piece > RAM_DIRTY_BYTES)
-        piece = RAM_DIRTY_BYTES;
-    dirty_part(run, piece > arena->granule ? piece : arena->granule, &from, &bytes);
-    if (from > run->offset && split_run(arena, run, from - run->offset))
-        run = run->higher;
-    else
-        bytes += from - run->offset; /* no memory to part it: from its beginning */
-    if (!cut_run(arena, run, bytes))
-        cut_run(arena, run, run->bytes);
-    begin_use(arena, run);
+    if (run != NULL)
+        begin_use(arena, run);
     return run;
 }
 
