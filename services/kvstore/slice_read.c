@@ -8,6 +8,7 @@
 #include "base/require.h"
 #include "kv/kv_crc.h"
 #include "kvstore/read_ahead.h"
+#include "kvstore/slice_waiters.h"
 
 enum frame_result frame_result_of_absence(enum stream_absence absence)
 {
@@ -290,11 +291,7 @@ static bool wait_for_room(struct slice_read *read)
     read->slot = NULL;
     if (read->is_ahead)
         return answer(read, FRAME_UNAVAILABLE);
-    read->is_waiting = true;
-    read->next_waiter = NULL;
-    *read->store->read_waiters_end = read;
-    read->store->read_waiters_end = &read->next_waiter;
-    store_retry_later(read->store);
+    slice_wait(read);
     return false;
 }
 
@@ -458,33 +455,13 @@ bool slice_read_start(struct slice_read *read)
     return read->layer == SLICE_THUMBNAIL ? start_thumbnail(read) : start_layer(read);
 }
 
-static void stop_waiting(struct slice_read *read)
-{
-    struct slice_read **link = &read->store->read_waiters;
-
-    while (*link != read)
-        link = &(*link)->next_waiter;
-    *link = read->next_waiter;
-    if (*link == NULL)
-        read->store->read_waiters_end = link;
-    read->is_waiting = false;
-}
-
-bool slice_read_cancel(struct slice_read *read)
-{
-    if (!read->is_waiting)
-        return false;
-    stop_waiting(read);
-    return true;
-}
-
 void slice_read_release(struct slice_read *read)
 {
     struct store *store = read->store;
 
     REQUIRE(!read->is_running);
     if (read->is_waiting)
-        stop_waiting(read);
+        slice_stop_waiting(read);
     if (read->frame->is_forgotten)
         ram_make_secret(store->arena, read->slot);
     ram_unref(store->arena, read->slot);
@@ -499,33 +476,4 @@ void slice_read_release(struct slice_read *read)
     read->segment = NULL;
     if (store->read_waiters != NULL)
         store_reads_retry(store);
-}
-
-/* In order; one that must wait again ends the round. */
-void store_reads_retry(struct store *store)
-{
-    if (store->is_retrying_reads) /* from a done() below: the loop there goes on */
-        return;
-    store->is_retrying_reads = true;
-    while (store->read_waiters != NULL) {
-        struct slice_read *read = store->read_waiters;
-
-        stop_waiting(read);
-        if (slice_read_start(read)) {
-            read->done(read);
-            continue;
-        }
-        if (!read->is_waiting)
-            continue;
-        /* It has gone to the end; it was the first. */
-        stop_waiting(read);
-        read->is_waiting = true;
-        read->next_waiter = store->read_waiters;
-        if (store->read_waiters == NULL)
-            store->read_waiters_end = &read->next_waiter;
-        store->read_waiters = read;
-        break;
-    }
-    store->is_retrying_reads = false;
-    read_ahead_pump(store);
 }

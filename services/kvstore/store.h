@@ -184,7 +184,7 @@ bool store_has_disk_room(struct store *store, uint64_t bytes, bool makes_room);
  * loop. PRECONDITION when the index is beyond it all the same. */
 bool store_fit_budget(struct store *store, struct status *st);
 void store_room_changed(struct store *store);
-void store_reads_retry(struct store *store); /* slice_read.c */
+void store_reads_retry(struct store *store); /* slice_waiters.c */
 void store_wipe_ram(struct store *store);    /* what is free, when no secret is left (ram_arena.h) */
 bool store_is_removing_from(const struct store *store, const struct stream *stream);
 void store_retry_later(struct store *store); /* everything that could not be started */
