@@ -147,9 +147,14 @@ const char *stream_forget_waits_because(const struct stream *stream)
                                                                   : forgets->waits_because;
 }
 
-/* Nothing else can make room: it would be the next to go for a writer, too. */
-static bool is_last_to_go(const struct segment *segment)
+/* It has waited for room, and nothing else can make any: it would be the next to go for a writer, too. A disk that was full, or
+ * memory that was short, while it was written is another thing. */
+static bool is_last_to_go(const struct segment_age *age)
 {
+    const struct segment *segment = age->segment;
+
+    if (age->waits_since_ns == 0)
+        return false;
     for (const struct segment *other = segment->stream->store->oldest; other != NULL; other = other->newer)
         if (other != segment && segment_held(other) == NULL)
             return false;
@@ -167,7 +172,7 @@ static void aged(struct segment_age *age)
         step_in(forgets, SOON_MS);
         return;
     }
-    if (age->st.code == STATUS_EXHAUSTED && is_last_to_go(age->segment) &&
+    if (age->st.code == STATUS_EXHAUSTED && is_last_to_go(age) &&
         store_remove_segment(forgets->stream->store, age->segment)) {
         log_warn(&context, "forget_removes", "%s; all else is held, so %s goes as a whole", age->st.text,
                  age->segment->base);

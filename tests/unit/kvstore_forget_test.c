@@ -317,6 +317,28 @@ TEST(damage_at_the_end_of_a_file_is_forgotten_too)
     picture_drop(&picture);
 }
 
+/* Only the one file there is, and for a moment no room for what it is to become: it went as a whole, though nothing was held
+ * and the budget had room. */
+TEST(what_stands_beside_it_stays_when_the_disk_is_full_for_a_moment)
+{
+    struct fixture_writer writer;
+    struct fixture fixture;
+    struct stream *stream;
+
+    fault_start(&fixture);
+    stream = fixture_write(&fixture, "cam-1", &writer, 20);
+    stream_detach(stream, &writer.base);
+    fixture_wait_sealed(&fixture, stream);
+    CHECK_EQ(stream->segment_count, 1);
+    plan_fault(FAULT_WRITE, ENOSPC, 1, 1);
+    forget(&fixture, stream, 8, 12);
+    CHECK_EQ(fault.failed, 1);
+    check_nowhere(&fixture, stream, 8, 12);
+    fixture_check_all(&fixture, stream, 0, 8);
+    fixture_check_all(&fixture, stream, 12, 20);
+    fixture_stop(&fixture);
+}
+
 /* It was taken too when it was in a file with what goes: the rewriting knew times alone. */
 TEST(what_comes_after_it_was_asked_stays)
 {
