@@ -116,10 +116,8 @@ void index_chunk_judge(struct index_chunk *chunk)
 void index_chunk_unref(struct index_chunk *chunk)
 {
     REQUIRE(chunk->refs > 0);
-    if (--chunk->refs > 0) {
-        sketch_let_go(chunk);
+    if (--chunk->refs > 0)
         return;
-    }
     sketch_drop(chunk);
     chunk->memory->used_bytes -= index_chunk_bytes(&chunk->geometry);
     if (chunk->segment == NULL || chunk->gone_link != NULL)

@@ -66,9 +66,11 @@ struct index_chunk {
     int64_t first_pts_ns, last_pts_ns; /* of its frames */
     uint8_t *sketch;                   /* [layers][kv_sketch_bytes()], sketches.h; NULL: none */
     /* the loop's: */
-    bool is_sketch_wanted; /* or cannot be made */
-    bool is_blank;         /* its sums and keys are on the disk still (keys_later.h): not to be used */
-    bool is_plain;         /* no frame of it was ever quarantined, forgotten, or without slices */
+    uint32_t sketch_readers; /* questions that hold the sketch */
+    bool is_sketch_leaving;  /* with the last of them */
+    bool is_sketch_wanted;   /* or cannot be made */
+    bool is_blank;           /* its sums and keys are on the disk still (keys_later.h): not to be used */
+    bool is_plain;           /* no frame of it was ever quarantined, forgotten, or without slices */
     struct index_memory *memory;
     struct index_chunk *gone_next, **gone_link; /* of a part's gone chunks */
     bool is_secret;                             /* counted in secret_chunks */

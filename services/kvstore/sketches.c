@@ -41,15 +41,14 @@ static void give_back(struct index_memory *memory, uint8_t *sketch, struct large
     memory->sketch_bytes -= large_bytes(bytes);
 }
 
-static void put_last(struct index_chunk *chunk)
+static void keep(struct index_chunk *chunk, uint8_t *sketch, struct large_region *region)
 {
     struct index_memory *memory = chunk->memory;
-    struct place *place = place_of(chunk);
 
-    place->before = memory->sketched_last;
-    place->next = NULL;
-    if (place->before != NULL)
-        place_of(place->before)->next = chunk;
+    chunk->sketch = sketch;
+    *place_of(chunk) = (struct place){ .region = region, .before = memory->sketched_last };
+    if (memory->sketched_last != NULL)
+        place_of(memory->sketched_last)->next = chunk;
     else
         memory->sketched_first = chunk;
     memory->sketched_last = chunk;
@@ -70,26 +69,16 @@ static void take_out(struct index_chunk *chunk)
         memory->sketched_last = place->before;
 }
 
-static void keep(struct index_chunk *chunk, uint8_t *sketch, struct large_region *region)
-{
-    chunk->sketch = sketch;
-    place_of(chunk)->region = region;
-    put_last(chunk);
-}
-
 void sketch_drop(struct index_chunk *chunk)
 {
     if (chunk->sketch == NULL)
         return;
-    take_out(chunk);
+    REQUIRE(chunk->sketch_readers == 0);
+    if (!chunk->is_sketch_leaving)
+        take_out(chunk);
     give_back(chunk->memory, chunk->sketch, place_of(chunk)->region, sketch_bytes(chunk));
     chunk->sketch = NULL;
-}
-
-/* By its segment alone: no question reads it. */
-static bool is_idle(const struct index_chunk *chunk)
-{
-    return chunk->segment != NULL && chunk->gone_link == NULL && chunk->refs == 1;
+    chunk->is_sketch_leaving = false;
 }
 
 static bool is_over(const struct index_memory *memory)
@@ -97,27 +86,32 @@ static bool is_over(const struct index_memory *memory)
     return memory->used_bytes + memory->sketch_bytes > memory->limit_bytes;
 }
 
-/* Of those that questions hold only some are looked at: it is done for each frame. */
 void sketches_trim(struct index_memory *memory)
 {
-    enum { HELD_AT_ONCE = 64 };
-
-    for (uint32_t held = 0; held < HELD_AT_ONCE && memory->sketched_first != NULL && is_over(memory);) {
+    while (memory->sketched_first != NULL && is_over(memory)) {
         struct index_chunk *chunk = memory->sketched_first;
 
-        if (is_idle(chunk)) {
+        if (chunk->sketch_readers == 0) {
             sketch_drop(chunk);
             continue;
         }
         take_out(chunk);
-        put_last(chunk);
-        held++;
+        chunk->is_sketch_leaving = true;
     }
+}
+
+const uint8_t *sketch_hold(struct index_chunk *chunk)
+{
+    if (chunk->sketch == NULL || chunk->is_sketch_leaving)
+        return NULL;
+    chunk->sketch_readers++;
+    return chunk->sketch;
 }
 
 void sketch_let_go(struct index_chunk *chunk)
 {
-    if (chunk->sketch != NULL && is_idle(chunk) && is_over(chunk->memory))
+    REQUIRE(chunk->sketch_readers > 0);
+    if (--chunk->sketch_readers == 0 && chunk->is_sketch_leaving)
         sketch_drop(chunk);
 }
 
@@ -169,6 +163,7 @@ static void make_done(struct work *work)
     sketches->is_running = false;
     for (uint32_t i = 0; i < sketches->making_count; i++)
         made(&sketches->making[i]);
+    sketches->made += sketches->making_count;
     sketches->making_count = 0;
     sketches_trim(memory); /* frames may have come meanwhile */
     start(sketches);

@@ -3,9 +3,10 @@
  *   wanted (a question sees a chunk without one that gets no more frames) -> made, on a computing thread -> there, for later questions
  *
  * They cost no frame: one is made only while an eighth of the index's limit stays free besides, and they are given back, the
- * oldest first, as soon as frames need the room; those of chunks that a question holds when it lets go of them.
+ * oldest first, as soon as frames need the room. One that questions hold then goes with the last of them; others that begin
+ * meanwhile do without it.
  *
- * Owner:  the store. A chunk's sketch stays while the chunk is held by somebody besides its segment.
+ * Owner:  the store. A chunk's sketch stays while a question holds it.
  * Thread: loop; sketches are made, and read by questions, on computing threads.
  * Bounds: index_memory.limit_bytes, with the index itself; SKETCHES_WANTED chunks that wait for theirs. */
 #ifndef REELKV_KVSTORE_SKETCHES_H
@@ -30,6 +31,7 @@ struct sketches {
     struct sketch_making making[SKETCHES_AT_ONCE]; /* the work's, while it runs */
     uint32_t making_count;
     bool is_running;
+    uint64_t made; /* ever */
     struct work work;
 };
 
@@ -44,7 +46,8 @@ void sketches_stop(struct store *store);
 /* The index has grown: back to its limit. */
 void sketches_trim(struct index_memory *memory);
 
-/* Somebody holds the chunk no more. */
+/* For a question, until it lets go of it. NULL: there is none, or it is about to be given back. */
+const uint8_t *sketch_hold(struct index_chunk *chunk);
 void sketch_let_go(struct index_chunk *chunk);
 
 /* The chunk goes. */

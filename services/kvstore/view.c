@@ -6,6 +6,7 @@
 
 #include "base/name.h"
 #include "base/require.h"
+#include "kvstore/sketches.h"
 
 struct range {
     int64_t from_ns, to_ns; /* [from, to) */
@@ -81,17 +82,16 @@ static uint32_t look_at_chunk(struct view *view, const struct index_chunk *chunk
 static void add_chunk(struct view *view, uint32_t stream, struct index_chunk *chunk,
                       const struct range *range)
 {
-    struct view_entry entry = { .chunk = chunk,
-                                .keys = chunk->keys,
-                                .sketch = chunk->sketch,
-                                .newest_ns = chunk->last_pts_ns,
-                                .stream = stream };
+    struct view_entry entry = {
+        .chunk = chunk, .keys = chunk->keys, .newest_ns = chunk->last_pts_ns, .stream = stream
+    };
 
     if (chunk->count > 0 && chunk->first_pts_ns < range->to_ns && chunk->last_pts_ns >= range->from_ns)
         entry.mask = look_at_chunk(view, chunk, range);
     if (entry.mask == 0)
         return;
     index_chunk_ref(chunk);
+    entry.sketch = sketch_hold(chunk);
     view->unsketched += entry.sketch == NULL;
     view->entries[view->entry_count++] = entry;
 }
@@ -240,6 +240,8 @@ void view_unref(struct view *view)
     for (uint32_t i = 0; i < view->entry_count; i++) {
         if (i + CHUNKS_AHEAD < view->entry_count)
             __builtin_prefetch(view->entries[i + CHUNKS_AHEAD].chunk, 1);
+        if (view->entries[i].sketch != NULL)
+            sketch_let_go(view->entries[i].chunk);
         index_chunk_unref(view->entries[i].chunk);
     }
     free(view->entries);

@@ -5,7 +5,7 @@
  *         answers EVICTED, as do those of a segment that was on its way out already.
  * Thread: loop; view_score's run on a computing thread, one of a view at a time.
  * Fails:  NOT_FOUND for a stream that is not here; PRECONDITION for blocks of another fingerprint or shape.
- * Bounds: LIMIT_STREAMS_PER_QUESTION streams; 48 bytes for 16 frames, 136 more while a layer is scored by sketches. */
+ * Bounds: LIMIT_STREAMS_PER_QUESTION streams; 40 bytes for 16 frames, 132 more while a layer is scored by sketches. */
 #ifndef REELKV_KVSTORE_VIEW_H
 #define REELKV_KVSTORE_VIEW_H
 
@@ -48,7 +48,9 @@ struct view {
     struct view_entry *entries;
     uint32_t entry_count;
     uint32_t unsketched; /* entries without a sketch */
-    uint32_t keys_seen;  /* entries whose keys are there, or have gone with their segment */
+    uint64_t
+        sketches_seen;  /* how many the store had made when they were looked for, and one more; 0: never */
+    uint32_t keys_seen; /* entries whose keys are there, or have gone with their segment */
     uint32_t stream_count;
     struct view_span spans[LIMIT_STREAMS_PER_QUESTION];
     uint64_t frames, evicted_frames, gap_frames, damaged_frames;

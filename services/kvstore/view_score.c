@@ -55,19 +55,21 @@ static void want_the_rest(const struct view *view)
     }
 }
 
-/* Those that were made since, and the others are asked for, the newest first. */
+/* Those that were made since the last look, and the others are asked for, the newest first. */
 static void look_for_sketches(struct view *view)
 {
-    uint32_t left = view->unsketched;
+    uint64_t seen = view->store->sketches.made + 1;
+    uint32_t left = seen == view->sketches_seen ? 0 : view->unsketched;
     bool is_full = false;
 
+    view->sketches_seen = seen;
     for (uint32_t i = view->entry_count; i-- > 0 && left > 0;) {
         struct view_entry *entry = &view->entries[i];
 
         if (entry->sketch != NULL)
             continue;
         left--;
-        entry->sketch = entry->chunk->sketch;
+        entry->sketch = sketch_hold(entry->chunk);
         if (entry->sketch != NULL)
             view->unsketched--;
         else if (!is_full)

@@ -258,8 +258,53 @@ TEST(sketches_that_a_question_holds_go_when_it_ends)
     memory->limit_bytes = memory->used_bytes;
     sketches_trim(memory);
     CHECK_EQ(memory->sketch_bytes, bytes);
+    ask(&fixture, view, &(struct kv_selection){ KV_SELECT_REKV, 8, 0 }, 5);
     view_unref(view);
     CHECK_EQ(memory->sketch_bytes, 0);
+    stop(&fixture, writers);
+}
+
+/* Questions that overlapped, one always there, kept them for good. */
+TEST(sketches_that_are_to_go_are_not_held_by_questions_that_begin_then)
+{
+    struct fixture_writer writers[2];
+    struct fixture fixture;
+    struct index_memory *memory;
+    struct view *before, *after;
+
+    start(&fixture, writers);
+    memory = memory_of(&fixture);
+    make_sketches(&fixture);
+    before = look(&fixture, 0, 0);
+    memory->limit_bytes = memory->used_bytes;
+    sketches_trim(memory);
+    after = look(&fixture, 0, 0);
+    CHECK_EQ(after->unsketched, after->entry_count);
+    view_unref(before);
+    CHECK_EQ(memory->sketch_bytes, 0);
+    ask(&fixture, after, &(struct kv_selection){ KV_SELECT_REKV, 8, 0 }, 5);
+    view_unref(after);
+    stop(&fixture, writers);
+}
+
+/* The loop would go through a million frames for each layer, to find nothing. */
+TEST(a_view_looks_for_sketches_again_only_when_some_were_made)
+{
+    const struct kv_selection selection = { KV_SELECT_REKV, 8, 0 };
+    struct fixture_writer writers[2];
+    struct fixture fixture;
+    struct view *view;
+
+    start(&fixture, writers);
+    memory_of(&fixture)->limit_bytes = memory_of(&fixture)->used_bytes;
+    view = look(&fixture, 0, 0);
+    ask(&fixture, view, &selection, 0);
+    memory_of(&fixture)->limit_bytes *= 4;
+    ask(&fixture, view, &selection, 1);
+    CHECK_EQ(fixture.store->sketches.made, 0);
+    view_unref(view);
+    make_sketches(&fixture);
+    CHECK(fixture.store->sketches.made > 0);
     stop(&fixture, writers);
 }
 
