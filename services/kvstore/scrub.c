@@ -126,18 +126,47 @@ static void job_run(struct work *work)
 static void wait_for(struct store *store, uint64_t ms);
 static void next(struct store *store);
 
-/* A gap's range has more numbers than anybody could count. */
-static void quarantine(struct segment *segment, const struct scrub_range *range)
+/* A gap's range has more numbers than anybody could count. Returns how many frames it has. */
+static uint64_t quarantine(struct segment *segment, uint64_t from_seq, uint64_t to_seq,
+                           void (*mark)(struct segment *segment, struct index_frame *frame))
 {
     const struct index_part *index = &segment->index;
+    uint64_t first = index_part_place(index, from_seq), n = first;
 
-    for (uint64_t n = index_part_place(index, range->from_seq); n < index->frame_count; n++) {
-        struct index_frame *frame = index_part_at(index, n);
+    for (; n < index->frame_count && index_part_at(index, n)->seq < to_seq; n++)
+        mark(segment, index_part_at(index, n));
+    return n - first;
+}
 
-        if (frame->seq >= range->to_seq)
-            return;
-        stream_quarantine(segment, frame);
-    }
+/* What of it is no frame the next start finds by itself, or nobody asks for. */
+static void take_range(struct scrub_job *job, const struct scrub_range *range)
+{
+    struct segment *segment = job->segment;
+    struct scrub *scrub = &job->store->scrub;
+    const struct scrub_damage damage = { .salt = segment->super.salt,
+                                         .from_seq = range->from_seq,
+                                         .to_seq = range->to_seq < segment->end_seq ? range->to_seq
+                                                                                    : segment->end_seq,
+                                         .found_ns = clock_utc_ns() };
+
+    if (quarantine(segment, range->from_seq, range->to_seq, stream_quarantine) == 0)
+        return;
+    scrub->has_news = true;
+    if (!scrub_damages_add(&scrub->damages, &damage))
+        log_warn(NULL, "scrub_forgets", "%s: more is damaged than is kept for the next start", job->path);
+}
+
+/* In place of what was found in the segment before, when it was read to its end. */
+static void take_damage(struct scrub_job *job)
+{
+    struct scrub *scrub = &job->store->scrub;
+    uint32_t before = scrub->damages.count;
+
+    if (job->ok)
+        scrub_damages_drop(&scrub->damages, job->segment->super.salt);
+    scrub->has_news |= scrub->damages.count != before;
+    for (uint32_t i = 0; i < job->range_count && !job->segment->is_leaving; i++)
+        take_range(job, &job->ranges[i]);
 }
 
 /* False: it could not be read for want of memory or files; it is read again. */
@@ -150,8 +179,7 @@ static bool segment_read(struct scrub_job *job)
     bool is_read = job->ok || job->st.code != STATUS_EXHAUSTED;
 
     segment->reads--;
-    for (uint32_t i = 0; i < job->range_count && !segment->is_leaving; i++)
-        quarantine(segment, &job->ranges[i]);
+    take_damage(job);
     store->scrub.read_bytes += job->read_bytes;
     store->scrub.damaged += job->damaged;
     if (!is_read)
@@ -223,14 +251,15 @@ static void save(struct store *store)
 
     if (job != NULL) {
         snprintf(job->path, sizeof job->path, "%s/scrub.json", store->options.root);
-        job->text = scrub_state_text(
-            &(struct scrub_state){ store->scrub.full_ns, store->scrub.pass_ns, store->scrub.cursor_ns });
+        job->text = scrub_state_text(&(struct scrub_state){ store->scrub.full_ns, store->scrub.pass_ns,
+                                                            store->scrub.cursor_ns, store->scrub.damages });
     }
     if (job != NULL && job->text == NULL) {
         job_free(job);
         job = NULL;
     }
     store->scrub.saved_ns = clock_mono_ns();
+    store->scrub.has_news = false;
     submit(store, job);
 }
 
@@ -282,6 +311,7 @@ static void end_pass(struct store *store)
 {
     struct scrub *scrub = &store->scrub;
 
+    scrub_damages_drop_older(&scrub->damages, scrub->pass_ns); /* of segments that are no more */
     scrub->full_ns = clock_utc_ns();
     scrub->pass_ns = scrub->cursor_ns = 0;
     scrub->cursor_salt = 0;
@@ -302,7 +332,7 @@ static void next(struct store *store)
     segment = next_segment(store);
     if (segment == NULL)
         end_pass(store);
-    else if (clock_mono_ns() - scrub->saved_ns > SCRUB_SAVE_MS * 1000000ull)
+    else if (scrub->has_news || clock_mono_ns() - scrub->saved_ns > SCRUB_SAVE_MS * 1000000ull)
         save(store);
     else
         read_segment(store, segment);
@@ -369,29 +399,55 @@ bool scrub_yield(struct store *store, const struct segment *segment)
 
 /* --- beginning and end --- */
 
-static void read_file(struct store *store)
+static void quarantine_known(const struct scrub_damage *damage, struct segment *segment)
+{
+    const struct log_context context = { .stream = segment->super.stream };
+    uint64_t frames = quarantine(segment, damage->from_seq, damage->to_seq, stream_quarantine_known);
+
+    if (frames > 0)
+        log_warn(&context, "damage_known",
+                 "%s: %llu frames from %llu on, which the scrub found damaged before", segment->base,
+                 (unsigned long long)frames, (unsigned long long)damage->from_seq);
+}
+
+static void quarantine_all_known(const struct store *store)
+{
+    const struct scrub_damages *damages = &store->scrub.damages;
+
+    for (struct segment *segment = store->oldest; segment != NULL && damages->count > 0;
+         segment = segment->newer)
+        for (uint32_t i = 0; i < damages->count; i++)
+            if (damages->list[i].salt == segment->super.salt)
+                quarantine_known(&damages->list[i], segment);
+}
+
+/* False: there is none. */
+static bool read_file(struct store *store)
 {
     struct scrub_state state;
-    struct status st;
+    struct status st = { 0 };
 
     if (!scrub_state_read(&state, store->disk, store->options.root, &st) && st.code != STATUS_NOT_FOUND)
         log_warn(NULL, "scrub_starts_anew", "%s", st.text);
     store->scrub.full_ns = state.full_ns;
     store->scrub.pass_ns = state.pass_ns;
     store->scrub.cursor_ns = state.cursor_ns;
+    store->scrub.damages = state.damages;
+    quarantine_all_known(store);
+    return st.code != STATUS_NOT_FOUND;
 }
 
 bool scrub_open(struct store *store, struct status *st)
 {
     const struct work_pool_options options = { .name = "kv-scrubbing", .threads = 1, .queue_max = 1 };
 
+    if (read_file(store) || store->options.scrub_bytes_per_second > 0)
+        store->disk_used_bytes += SCRUB_FILE_BYTES;
     if (store->options.scrub_bytes_per_second == 0)
         return true;
     if (!work_pool_create(&store->scrub.pool, store->loop, &options, st))
         return false;
-    store->disk_used_bytes += SCRUB_FILE_BYTES;
     store->scrub.saved_ns = clock_mono_ns();
-    read_file(store);
     wait_for(store, SCRUB_AFTER_MS);
     return true;
 }

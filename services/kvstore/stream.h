@@ -194,6 +194,8 @@ uint64_t stream_damaged_in_range(const struct stream *stream, int64_t from_ns, i
 bool stream_find_lost(struct stream *stream, struct status *st);
 /* A reader has found that the frame is not what was written: it is not served again. */
 void stream_quarantine(struct segment *segment, struct index_frame *frame);
+/* The same of one that was found before the start: it is not counted as found since. */
+void stream_quarantine_known(struct segment *segment, struct index_frame *frame);
 
 /* --- inside the core --- */
 

@@ -169,11 +169,16 @@ uint64_t stream_damaged_in_range(const struct stream *stream, int64_t from_ns, i
     return frames;
 }
 
-void stream_quarantine(struct segment *segment, struct index_frame *frame)
+void stream_quarantine_known(struct segment *segment, struct index_frame *frame)
 {
     if (frame->is_quarantined)
         return;
     index_frame_quarantine(frame);
     segment->quarantined_frames++;
-    segment->stream->store->quarantined_frames++;
+}
+
+void stream_quarantine(struct segment *segment, struct index_frame *frame)
+{
+    segment->stream->store->quarantined_frames += !frame->is_quarantined;
+    stream_quarantine_known(segment, frame);
 }

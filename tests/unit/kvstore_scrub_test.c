@@ -32,6 +32,15 @@ static struct stream *write_many(struct fixture *fixture)
     return stream;
 }
 
+/* As if there never was one. */
+static void forget_scrub(const struct fixture *fixture)
+{
+    char path[600];
+
+    snprintf(path, sizeof path, "%s/scrub.json", fixture->root);
+    CHECK_EQ(unlink(path), 0);
+}
+
 static uint64_t sealed_bytes(const struct stream *stream)
 {
     uint64_t bytes = 0;
@@ -95,6 +104,7 @@ TEST(scrub_quarantines_what_is_damaged_and_nothing_else)
         for (uint64_t seq = 0; seq < PICTURE_FRAMES; seq++)
             CHECK_EQ(stream_find(stream, seq)->is_quarantined, round == 1 && seq == 4);
         fixture_stop(fixture);
+        forget_scrub(fixture);
     }
     picture_drop(&picture);
 }
@@ -263,6 +273,114 @@ TEST(scrub_goes_on_where_the_store_ended)
     scrub_all(&fixture);
     CHECK_EQ(fixture.store->scrub.read_bytes, bytes);
     fixture_stop(&fixture);
+}
+
+/* --- what it found --- */
+
+/* One bit of K of the frame's first layer, in its file. */
+static void flip_bit(const struct stream *stream, uint64_t seq)
+{
+    const struct index_frame *frame = stream_find(stream, seq);
+    char path[PATH_MAX + 8], byte;
+    off_t at = (off_t)(frame->offset + frame->slices_at + 77);
+    int fd;
+
+    snprintf(path, sizeof path, "%s.seg", frame->chunk->segment->base);
+    fd = open(path, O_RDWR | O_CLOEXEC);
+    CHECK(fd >= 0);
+    CHECK_EQ(pread(fd, &byte, 1, at), 1);
+    byte ^= 4;
+    CHECK_EQ(pwrite(fd, &byte, 1, at), 1);
+    close(fd);
+}
+
+static struct stream *start_again(struct fixture *fixture, uint64_t scrub_rate)
+{
+    fixture_stop(fixture);
+    fixture->options.scrub_bytes_per_second = scrub_rate;
+    fixture_open(fixture);
+    fixture_wait_keys(fixture);
+    return store_find(fixture->store, "default", "cam-1");
+}
+
+static void check_known(const struct fixture *fixture, const struct stream *stream, const uint64_t *damaged,
+                        uint32_t count)
+{
+    CHECK_EQ(stream_damaged_frames(stream), count);
+    for (uint64_t seq = 0; seq < FRAMES; seq++) {
+        bool is_damaged = false;
+
+        for (uint32_t i = 0; i < count; i++)
+            is_damaged |= damaged[i] == seq;
+        CHECK_EQ(stream_find(stream, seq)->is_quarantined, is_damaged);
+    }
+    CHECK_EQ(fixture->store->quarantined_frames, 0); /* since this start */
+}
+
+/* A start knew nothing of it until somebody asked, or the next day's pass. With the scrub off, too. What is right again when it
+ * is read again is not held against it. */
+TEST(scrub_found_it_before_the_store_was_started_again)
+{
+    static const uint64_t damaged[] = { 4, 5, 6, 150 }, left[] = { 4, 5, 6 };
+    struct fixture fixture;
+    struct stream *stream = write_many(&fixture);
+
+    for (uint32_t i = 0; i < ARRAY_LEN(damaged); i++)
+        flip_bit(stream, damaged[i]);
+    scrub_all(&fixture);
+    CHECK_EQ(fixture.store->quarantined_frames, ARRAY_LEN(damaged));
+    CHECK_EQ(fixture.store->scrub.damages.count, 2);
+    stream = start_again(&fixture, 0);
+    check_known(&fixture, stream, damaged, ARRAY_LEN(damaged));
+    CHECK_EQ(fixture_read_layer(&fixture, stream, 150, 0), FRAME_QUARANTINED);
+    flip_bit(stream, 150);
+    stream = start_again(&fixture, 1 << 30);
+    scrub_all(&fixture);
+    stream = start_again(&fixture, 0);
+    check_known(&fixture, stream, left, ARRAY_LEN(left));
+    fixture_check_all(&fixture, stream, 140, 160);
+    fixture_stop(&fixture);
+}
+
+/* A segment that goes takes with it what was found in it. */
+TEST(scrub_keeps_nothing_of_what_is_gone)
+{
+    struct fixture fixture;
+    struct stream *stream = write_many(&fixture);
+
+    flip_bit(stream, 4);
+    scrub_all(&fixture);
+    CHECK_EQ(fixture.store->scrub.damages.count, 1);
+    CHECK(store_remove_segment(fixture.store, stream->segments[0]));
+    FIXTURE_TURN_UNTIL(&fixture, fixture.store->removal == NULL);
+    scrub_all(&fixture);
+    CHECK_EQ(fixture.store->scrub.damages.count, 0);
+    fixture_stop(&fixture);
+}
+
+/* The longest there can be is read again as it was written. */
+TEST(scrub_state_of_all_it_may_know_fits_its_file)
+{
+    static struct scrub_state state = { INT64_MAX, INT64_MAX, INT64_MAX, { 0 } };
+    static struct scrub_state read;
+    struct status st;
+    char *text, path[600];
+
+    for (uint64_t i = 0; i < SCRUB_DAMAGE_MAX; i++) {
+        const struct scrub_damage damage = { UINT64_MAX - i, HISTORY_NUMBER_MAX - 1, HISTORY_NUMBER_MAX,
+                                             INT64_MAX };
+
+        CHECK(scrub_damages_add(&state.damages, &damage));
+    }
+    CHECK(!scrub_damages_add(&state.damages, &(struct scrub_damage){ 1, 2, 3, 4 }));
+    CHECK(scrub_damages_add(&state.damages, &state.damages.list[SCRUB_DAMAGE_MAX - 1]));
+    text = scrub_state_text(&state);
+    CHECK(text != NULL && strlen(text) <= SCRUB_STATE_BYTES_MAX);
+    snprintf(path, sizeof path, "%s/scrub.json", test_folder());
+    CHECK_OK(file_write_durable(path, text, strlen(text), &st), st);
+    free(text);
+    CHECK_OK(scrub_state_read(&read, &file_system, test_folder(), &st), st);
+    CHECK_MEM(&read, &state, sizeof state);
 }
 
 TEST_MAIN()
