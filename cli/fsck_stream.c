@@ -10,6 +10,7 @@
 #include "fsck_internal.h"
 #include "kv/history.h"
 #include "kv/hold_list.h"
+#include "kv/kv_crc.h"
 #include "kv/receipt_list.h"
 #include "kv/stream_state.h"
 
@@ -23,6 +24,7 @@ struct fsck_stream {
     char ns[LIMIT_NAME_BYTES + 1], name[LIMIT_NAME_BYTES + 1];
     uint64_t next_seq; /* as stream.json has it: so many were durable */
     bool is_unknown;   /* not all of it can be read: nobody can say which numbers are missing */
+    uint32_t names;    /* of its files, summed up */
     struct span *spans;
     size_t span_count, span_room;
 };
@@ -62,10 +64,10 @@ static void file_found(struct kv_check *check, const struct kv_finding *finding)
 {
     struct file_check *file = container_of(check, struct file_check, base);
 
+    file->unread += finding->kind == KV_FOUND_UNREAD;
     /* A running store seals its files and removes them. */
     if (finding->kind == KV_FOUND_UNREAD && file->fsck->is_running && access(check->path, F_OK) != 0)
         return;
-    file->unread += finding->kind == KV_FOUND_UNREAD;
     tell(file->fsck, check->path, finding);
 }
 
@@ -177,7 +179,20 @@ static bool check_files(struct fsck *fsck, const char *folder, uint64_t epoch, s
     return ok;
 }
 
-static bool check_epochs(struct fsck *fsck, const char *folder, struct status *st)
+static bool sum_names(struct fsck *fsck, const char *folder, uint64_t epoch, struct status *st)
+{
+    struct file_names names;
+    bool ok = file_list_on(&file_system, folder, &names, st);
+
+    for (uint32_t i = 0; ok && i < names.count; i++)
+        fsck->stream->names = kv_crc(fsck->stream->names, names.list[i], strlen(names.list[i]) + 1);
+    file_names_free(&names);
+    return ok;
+}
+
+static bool each_epoch(struct fsck *fsck, const char *folder,
+                       bool (*look)(struct fsck *fsck, const char *folder, uint64_t epoch, struct status *st),
+                       struct status *st)
 {
     struct file_names names;
     char path[PATH_MAX];
@@ -189,10 +204,20 @@ static bool check_epochs(struct fsck *fsck, const char *folder, struct status *s
         if (!kv_epoch_name_get(&epoch, names.list[i]))
             continue;
         fsck_join(path, folder, names.list[i]);
-        ok = check_files(fsck, path, epoch, st);
+        ok = look(fsck, path, epoch, st);
     }
     file_names_free(&names);
     return ok;
+}
+
+/* False: a store that runs has made files, or removed some, since their names were summed up. */
+static bool has_same_files(struct fsck *fsck)
+{
+    uint32_t before = fsck->stream->names;
+    struct status st;
+
+    fsck->stream->names = 0;
+    return each_epoch(fsck, fsck->stream->folder, sum_names, &st) && fsck->stream->names == before;
 }
 
 /* What a start of the store sets a camera aside for is damage; what it cannot read, it stops at. */
@@ -302,7 +327,7 @@ static void check_small_files(struct fsck *fsck)
     fsck_join(path, stream->folder, "history.json");
     ok = history_read(&files->history, &file_system, path, &why);
     fsck_check_optional(fsck, stream->folder, "history.json", ok, &why);
-    if (ok && !stream->is_unknown)
+    if (ok && !stream->is_unknown && (!fsck->is_running || has_same_files(fsck)))
         check_numbers(fsck, &files->history);
     free(files);
 }
@@ -320,7 +345,7 @@ bool fsck_check_stream(struct fsck *fsck, const char *folder, struct status *st)
     snprintf(stream.ns, sizeof stream.ns, "%.*s", (int)(name - 1 - ns), ns);
     fsck->stream = &stream;
     fsck->streams++;
-    ok = check_epochs(fsck, folder, st);
+    ok = each_epoch(fsck, folder, sum_names, st) && each_epoch(fsck, folder, check_files, st);
     if (ok && !fsck->is_only_counting)
         check_small_files(fsck);
     fsck->stream = NULL;
