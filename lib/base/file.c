@@ -176,7 +176,10 @@ bool file_write_durable_on(const struct file_ops *ops, const char *path, const v
     if (!ok)
         ops->unlink(beside);
     errno = error;
-    return ok && file_sync_folder_on(ops, parent, st);
+    if (!ok || file_sync_folder_on(ops, parent, st))
+        return ok;
+    errno = EIO; /* whatever it was, it was not room that it wanted */
+    return false;
 }
 
 bool file_write_durable(const char *path, const void *data, size_t len, struct status *st)
@@ -271,6 +274,13 @@ bool file_list_on(const struct file_ops *ops, const char *path, struct file_name
     if (names->count > 1)
         qsort(names->list, names->count, sizeof *names->list, compare_names);
     return true;
+}
+
+bool file_list_synced_on(const struct file_ops *ops, const char *path, struct file_names *names,
+                         struct status *st)
+{
+    *names = (struct file_names){ 0 };
+    return file_sync_folder_on(ops, path, st) && file_list_on(ops, path, names, st);
 }
 
 void file_names_free(struct file_names *names)

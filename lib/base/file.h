@@ -50,6 +50,9 @@ struct file_names {
     uint32_t count, room;
 };
 bool file_list_on(const struct file_ops *ops, const char *path, struct file_names *names, struct status *st);
+/* Synced first: what a process before has changed and not lived to sync is safe. */
+bool file_list_synced_on(const struct file_ops *ops, const char *path, struct file_names *names,
+                         struct status *st);
 void file_names_free(struct file_names *names);
 
 /* All bytes, or a failure: short writes and EINTR are continued. */

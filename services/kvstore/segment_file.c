@@ -31,6 +31,16 @@ bool segment_file_unlink(const struct file_ops *disk, const char *base, struct s
     return true;
 }
 
+bool segment_file_sync_removal(const struct file_ops *disk, const char *base, struct status *st)
+{
+    char folder[PATH_MAX];
+
+    segment_folder_of(base, folder);
+    if (disk->rmdir(folder) == 0 || errno == ENOENT)
+        segment_folder_of(folder, folder);
+    return file_sync_folder_on(disk, folder, st);
+}
+
 bool segment_file_remove(const struct file_ops *disk, const char *base, struct status *st)
 {
     char folder[PATH_MAX];

@@ -14,7 +14,9 @@ void segment_folder_of(const char *path, char folder[PATH_MAX]);
 
 /* Its file, by whichever name it has (BASE.seg or BASE.open); one that is not there is fine. */
 bool segment_file_unlink(const struct file_ops *disk, const char *base, struct status *st);
-/* And so that a power cut does not bring it back. */
+/* What has gone so does not come back with a power cut; the folder goes with its last file. */
+bool segment_file_sync_removal(const struct file_ops *disk, const char *base, struct status *st);
+/* Unlinked, and so that a power cut does not bring it back. */
 bool segment_file_remove(const struct file_ops *disk, const char *base, struct status *st);
 
 /* The records of a file in its order, with the words of all, one after the other. Zeroed: none. */

@@ -71,6 +71,7 @@ int segment_job_create(const struct file_ops *disk, const char *base, const stru
                        uint64_t capacity, uint64_t *taken_p, struct status *st)
 {
     char folder[PATH_MAX], parent[PATH_MAX], path[PATH_MAX];
+    struct status why;
     int fd;
 
     segment_folder_of(base, folder);
@@ -90,7 +91,7 @@ int segment_job_create(const struct file_ops *disk, const char *base, const stru
         return fd;
     status_wrap(st, "segment %s", path);
     disk->close(fd);
-    *taken_p = disk->unlink(path) == 0 ? 0 : capacity;
+    *taken_p = segment_file_remove(disk, base, &why) ? 0 : capacity;
     return -1;
 }
 

@@ -295,16 +295,16 @@ static bool is_unborn(struct loader *loader)
     return is_unborn;
 }
 
-/* So that a power cut does not bring it back when its bytes have been given to others. */
-static void sync_folder_of(const struct loader *loader)
+/* Synced, so that a power cut does not bring it back when its bytes have been given to others. */
+static bool remove_empty(const struct loader *loader, const char *path)
 {
-    const struct log_context context = { .stream = loader->stream->name };
     char folder[PATH_MAX];
-    struct status st;
 
+    if (loader->disk->unlink(path) != 0)
+        return status_fail(loader->st, status_code_of_errno(errno), "remove %s: %m", path);
     segment_folder_of(loader->base, folder);
-    if (!file_sync_folder_on(loader->disk, folder, &st))
-        log_warn(&context, "removal_not_synced", "%s; a power cut may bring %s back", st.text, loader->base);
+    loader->load->is_unsynced = !file_sync_folder_on(loader->disk, folder, loader->st);
+    return !loader->load->is_unsynced;
 }
 
 bool segment_load(struct stream *stream, const char *base, bool is_open, struct segment **segment_p,
@@ -323,10 +323,8 @@ bool segment_load(struct stream *stream, const char *base, bool is_open, struct 
     if (is_there && !ok && is_open && st->code == STATUS_DATA_LOSS && loader.segment == NULL &&
         is_unborn(&loader))
         ok = load->is_empty = load->was_scanned = true;
-    if (ok && load->is_empty && is_open && loader.disk->unlink(path) != 0)
-        ok = status_fail(st, status_code_of_errno(errno), "remove %s: %m", path);
     if (ok && load->is_empty && is_open)
-        sync_folder_of(&loader);
+        ok = remove_empty(&loader, path);
     if (ok && !load->is_empty)
         ok = disk_taken(loader.disk, loader.fd, &loader.segment->disk_bytes, st);
     if (loader.fd >= 0)

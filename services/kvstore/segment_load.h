@@ -25,6 +25,7 @@ struct segment_load {
         damaged_frames; /* what stood in a scanned file and cannot be read; its numbers are marked */
     bool has_no_mark;   /* of one that was open: what of it was synced is not known */
     bool was_open, was_scanned, is_empty; /* empty: no record; the file was removed */
+    bool is_unsynced; /* it was, and a power cut may bring it back: segment_load() fails */
 };
 
 /* base: the path without suffix. *segment_p: NULL when empty, which only an .open one may be. */

@@ -106,6 +106,7 @@ struct store {
     uint32_t stream_count;
     uint32_t writer_count; /* streams that are being written */
     uint64_t disk_used_bytes;
+    uint64_t unsynced_bytes; /* of these: of files that are unlinked, and may come back (stream_rival.h) */
     struct segment *oldest, *newest; /* sealed segments, by when they were begun */
     struct keys_later keys_later;
     struct scrub scrub;

@@ -16,6 +16,7 @@
 #include "kvstore/segment_file.h"
 #include "kvstore/store.h"
 #include "kvstore/stream_hold.h"
+#include "kvstore/stream_rival.h"
 
 enum {
     SEGMENT_SHARE = 4, /* open segments together take at most this part of the disk */
@@ -151,7 +152,7 @@ struct removal {
     bool is_gone;  /* the file */
     bool is_saved; /* the history */
     bool is_synced;
-    struct status st;
+    struct status st, sync_st;
 };
 
 static bool save_history(const struct removal *removal, struct status *st)
@@ -162,31 +163,21 @@ static bool save_history(const struct removal *removal, struct status *st)
     return file_write_durable_on(removal->store->disk, path, removal->history, strlen(removal->history), st);
 }
 
-/* So that a power cut does not bring it back when its bytes have been given to others. */
-static bool sync_removal(const struct removal *removal, struct status *st)
-{
-    const struct file_ops *disk = removal->store->disk;
-    char folder[PATH_MAX];
-
-    segment_folder_of(removal->segment->base, folder);
-    if (disk->rmdir(folder) == 0) /* the epoch's, when this was its last */
-        segment_folder_of(folder, folder);
-    return file_sync_folder_on(disk, folder, st);
-}
-
 /* What the history says must be on the disk before the file has gone; only a disk without room for even that
  * turns the order round. */
 static void removal_run(struct work *work)
 {
     struct removal *removal = container_of(work, struct removal, work);
+    const struct file_ops *disk = removal->store->disk;
 
     removal->is_saved = save_history(removal, &removal->st);
     if (!removal->is_saved && errno != ENOSPC && errno != EDQUOT)
         return;
-    removal->is_gone = segment_file_unlink(removal->store->disk, removal->segment->base, &removal->st);
+    removal->is_gone = segment_file_unlink(disk, removal->segment->base, &removal->st);
     if (removal->is_gone && !removal->is_saved)
         removal->is_saved = save_history(removal, &removal->st);
-    removal->is_synced = !removal->is_gone || !removal->is_saved || sync_removal(removal, &removal->st);
+    removal->is_synced =
+        removal->is_gone && segment_file_sync_removal(disk, removal->segment->base, &removal->sync_st);
 }
 
 /* It is served again, and others are asked to go before it. */
@@ -203,6 +194,20 @@ static void keep_segment(struct removal *removal)
     store->remove_at_ns = clock_mono_ns() + REMOVE_AGAIN_MS * 1000000ull;
 }
 
+/* Its bytes may be there again after a power cut: they are nobody's until the folder has been synced, and no other file goes for
+ * them meanwhile. */
+static void keep_bytes(const struct removal *removal)
+{
+    struct store *store = removal->store;
+    const struct segment *segment = removal->segment;
+    const struct log_context context = { .stream = segment->super.stream };
+
+    log_error(&context, "removal_not_synced", "%s; a power cut may bring %s back; trying again",
+              removal->sync_st.text, segment->base);
+    store->disk_used_bytes += segment->disk_bytes;
+    stream_rival_add_unlinked(segment->stream, segment->base, segment->disk_bytes);
+}
+
 /* Its file has gone. A history that was not written is written whole with the stream's next removal. */
 static void release_segment(struct removal *removal)
 {
@@ -213,8 +218,7 @@ static void release_segment(struct removal *removal)
         log_error(&context, "history_not_saved", "%s; a restart before the next removal does not know of %s",
                   removal->st.text, segment->base);
     if (!removal->is_synced)
-        log_warn(&context, "removal_not_synced", "%s; a power cut may bring %s back", removal->st.text,
-                 segment->base);
+        keep_bytes(removal);
     stream_release_segment(segment->stream, segment);
     store_segment_gone(removal->store, segment);
 }
@@ -342,7 +346,7 @@ static void make_room(struct store *store)
 
     if (store->removal != NULL)
         return;
-    if (clock_mono_ns() < store->remove_at_ns) {
+    if (clock_mono_ns() < store->remove_at_ns || store->unsynced_bytes > 0) {
         store_retry_later(store);
         return;
     }
@@ -437,9 +441,15 @@ static bool check_index(const struct store *store, struct status *st)
         4 * (unsigned long long)memory->used_bytes);
 }
 
+/* Now; after a power cut more may be there. */
+static uint64_t bytes_there(const struct store *store)
+{
+    return store->disk_used_bytes - store->unsynced_bytes;
+}
+
 static bool is_beyond_budget(const struct store *store)
 {
-    return store->disk_used_bytes > store->options.disk_bytes ||
+    return bytes_there(store) > store->options.disk_bytes ||
            store->index_memory.used_bytes > store->index_memory.limit_bytes;
 }
 
@@ -453,7 +463,7 @@ bool store_fit_budget(struct store *store, struct status *st)
     while (is_beyond_budget(store)) {
         const struct stream_hold *held;
         struct segment *segment = oldest_removable(store, &held);
-        uint64_t used_bytes = store->disk_used_bytes;
+        uint64_t bytes = bytes_there(store);
 
         if (segment != NULL && segment != kept && !start_removal(store, segment))
             return status_fail(st, STATUS_EXHAUSTED, "no memory to remove %s", segment->base);
@@ -468,7 +478,7 @@ bool store_fit_budget(struct store *store, struct status *st)
                 (unsigned long long)store->index_memory.limit_bytes);
         while (store->removal != NULL)
             loop_run_once(store->loop);
-        if (kept == NULL && store->disk_used_bytes == used_bytes)
+        if (kept == NULL && bytes_there(store) == bytes)
             kept = segment;
     }
     return true;

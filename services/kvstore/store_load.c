@@ -112,7 +112,7 @@ static bool list_namespace(struct store_loading *all, const char *folder, const 
 {
     const struct file_ops *disk = all->store->disk;
     struct file_names names;
-    bool ok = file_list_on(disk, folder, &names, st);
+    bool ok = file_list_synced_on(disk, folder, &names, st);
 
     for (uint32_t i = 0; ok && i < names.count; i++) {
         char gone[PATH_MAX];
@@ -135,7 +135,7 @@ static bool list_all(struct store_loading *all, struct status *st)
     bool ok;
 
     snprintf(root, sizeof root, "%s/v1", all->store->options.root);
-    ok = file_list_on(all->store->disk, root, &spaces, st);
+    ok = file_list_synced_on(all->store->disk, root, &spaces, st);
     for (uint32_t i = 0; ok && i < spaces.count; i++)
         if (name_check("namespace", spaces.list[i], NULL) &&
             snprintf(folder, sizeof folder, "%s/%s", root, spaces.list[i]) < PATH_MAX)

@@ -369,7 +369,8 @@ static void step(struct stream_forgets *forgets)
         return;
     }
     if (stream_has_rivals(forgets->stream)) { /* they have what their segments had */
-        wait_for(forgets, AGAIN_MS, "a file that was written anew before could not be removed");
+        wait_for(forgets, AGAIN_MS,
+                 "a file that was removed or written anew before may still be on the disk");
         return;
     }
     if (!forgets->is_rewritten) {

@@ -115,7 +115,8 @@ static void base_of(const char *path, char base[PATH_MAX])
     snprintf(base, PATH_MAX, "%.*s", (int)(strrchr(path, '.') - path), path);
 }
 
-/* *segment_p: NULL when nothing of the file is served. False when memory or descriptors are short: the file may be sound. */
+/* *segment_p: NULL when nothing of the file is served. False when memory or descriptors are short: the file may be sound; or when
+ * it was removed, and not for sure. */
 static bool load_segment(struct stream *stream, const char *folder, const struct segment_twin *file,
                          uint64_t below_seq, struct lost *lost, struct segment **segment_p, struct status *st)
 {
@@ -128,7 +129,7 @@ static bool load_segment(struct stream *stream, const char *folder, const struct
         return true;
     base_of(path, base);
     if (!segment_load(stream, base, file->file.is_open, &segment, &load, st)) {
-        if (st->code == STATUS_EXHAUSTED)
+        if (st->code == STATUS_EXHAUSTED || load.is_unsynced)
             return false;
         count_unusable(stream, path, &file->file, lost, st);
         return true;
@@ -299,13 +300,13 @@ static bool load_epochs(struct stream *stream, struct lost *lost, struct status 
     struct file_names epochs, files;
     char folder[PATH_MAX];
     uint64_t epoch;
-    bool ok = file_list_on(stream->store->disk, stream->folder, &epochs, st);
+    bool ok = file_list_synced_on(stream->store->disk, stream->folder, &epochs, st);
 
     for (uint32_t i = 0; ok && i < epochs.count; i++) {
         if (!kv_epoch_name_get(&epoch, epochs.list[i]))
             continue;
         snprintf(folder, sizeof folder, "%s/%s", stream->folder, epochs.list[i]);
-        ok = file_list_on(stream->store->disk, folder, &files, st);
+        ok = file_list_synced_on(stream->store->disk, folder, &files, st);
         ok = ok && load_epoch(stream, folder, &files, lost, st);
         file_names_free(&files);
     }

@@ -13,7 +13,7 @@ enum { FIRST_MS = 1000, LAST_MS = 64000 };
 
 struct rival {
     struct rival *next;
-    struct segment *segment;
+    struct segment *segment; /* NULL: it was unlinked, that alone is to be synced */
     uint64_t disk_bytes;
     char base[];
 };
@@ -38,37 +38,41 @@ bool stream_rivals_are_idle(const struct stream *stream)
     return stream->rivals == NULL || !stream->rivals->is_running;
 }
 
-static struct rival *make(struct segment *segment, const char *base, uint64_t disk_bytes)
+/* Without memory for it, all of the stream is uncertain. */
+static bool add(struct stream *stream, struct segment *segment, const char *base, uint64_t disk_bytes)
 {
-    struct stream *stream = segment->stream;
-    struct rival *rival = malloc(sizeof *rival + strlen(base) + 1);
+    struct rival **link, *rival = malloc(sizeof *rival + strlen(base) + 1);
 
     if (stream->rivals == NULL)
         stream->rivals = calloc(1, sizeof *stream->rivals);
     if (rival == NULL || stream->rivals == NULL) {
         free(rival);
-        return NULL;
+        text_copy(stream->unusable, sizeof stream->unusable, base + strlen(stream->folder) + 1);
+        return false;
     }
     stream->rivals->stream = stream;
     *rival = (struct rival){ .segment = segment, .disk_bytes = disk_bytes };
     memcpy(rival->base, base, strlen(base) + 1);
-    return rival;
-}
-
-void stream_rival_add(struct segment *segment, const char *base, uint64_t disk_bytes)
-{
-    struct stream *stream = segment->stream;
-    struct rival *rival = make(segment, base, disk_bytes), **link;
-
-    segment->has_rival = true;
-    if (rival == NULL) {
-        text_copy(stream->unusable, sizeof stream->unusable, base + strlen(stream->folder) + 1);
-        return;
-    }
     link = &stream->rivals->first;
     while (*link != NULL)
         link = &(*link)->next;
     *link = rival;
+    return true;
+}
+
+void stream_rival_add(struct segment *segment, const char *base, uint64_t disk_bytes)
+{
+    segment->has_rival = true;
+    add(segment->stream, segment, base, disk_bytes);
+}
+
+bool stream_rival_add_unlinked(struct stream *stream, const char *base, uint64_t disk_bytes)
+{
+    if (!add(stream, NULL, base, disk_bytes))
+        return false;
+    stream->store->unsynced_bytes += disk_bytes;
+    stream_rivals_start(stream);
+    return true;
 }
 
 uint64_t stream_rival_retry_ms(const struct segment *segment)
@@ -95,20 +99,27 @@ static void try_in(struct stream_rivals *rivals, uint64_t ms)
 static void unlink_run(struct work *work)
 {
     struct stream_rivals *rivals = container_of(work, struct stream_rivals, work);
+    const struct file_ops *disk = rivals->stream->store->disk;
 
-    rivals->is_gone = segment_file_remove(rivals->stream->store->disk, rivals->first->base, &rivals->st);
+    rivals->is_gone = rivals->first->segment == NULL
+                          ? segment_file_sync_removal(disk, rivals->first->base, &rivals->st)
+                          : segment_file_remove(disk, rivals->first->base, &rivals->st);
 }
 
 static void drop_first(struct stream_rivals *rivals)
 {
     struct rival *gone = rivals->first;
+    struct store *store = rivals->stream->store;
     bool has_more = false;
 
     rivals->first = gone->next;
-    rivals->stream->store->disk_used_bytes -= gone->disk_bytes;
+    store->disk_used_bytes -= gone->disk_bytes;
     for (const struct rival *rival = rivals->first; rival != NULL; rival = rival->next)
         has_more |= rival->segment == gone->segment;
-    gone->segment->has_rival = has_more;
+    if (gone->segment != NULL)
+        gone->segment->has_rival = has_more;
+    else
+        store->unsynced_bytes -= gone->disk_bytes;
     free(gone);
 }
 

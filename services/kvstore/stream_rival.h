@@ -1,5 +1,5 @@
-/* stream_rival.h - files beside a segment that stand for the same numbers, and that the disk would not remove: what it was made
- * from, or what was made from it and is not to be.
+/* stream_rival.h - files that are not to be and may be there at the next start: beside a segment, for the same numbers, what it
+ * was made from, or what was made from it, that the disk would not remove; and what has been removed, but not for sure.
  *
  *   left at start (segment_replaced.h) or by a rewriting (segment_age.h) -> unlinked, the one that was added first before
  *   the others, again after 1, 2, 4, ... 64 s -> gone
@@ -18,6 +18,9 @@
 
 /* `base` is its path without .seg or .open; its bytes have been counted. The segment is the stream's. */
 void stream_rival_add(struct segment *segment, const char *base, uint64_t disk_bytes);
+/* It was unlinked, and its folder could not be synced: a power cut may bring it back. Its bytes stay counted, among unsynced_bytes
+ * too. False: no memory; the stream's receipts wait for the next start. */
+bool stream_rival_add_unlinked(struct stream *stream, const char *base, uint64_t disk_bytes);
 bool stream_has_rivals(const struct stream *stream);
 /* Within so many ms one of its files is tried again; 0: only a start can tell what is to become of them. */
 uint64_t stream_rival_retry_ms(const struct segment *segment);

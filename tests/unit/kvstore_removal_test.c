@@ -3,6 +3,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "kvstore/stream_forget.h"
 #include "kvstore_faulty_disk.h"
 
 /* A file that cannot be removed stays: the budget holds all the same. */
@@ -148,6 +149,107 @@ TEST(removal_on_a_full_disk_releases_what_has_gone)
     stream = store_find(fixture.store, "default", "cam-1");
     CHECK_EQ(stream->next_seq, FAULT_FRAMES);
     CHECK_EQ(history_frames(&stream->history), FAULT_FRAMES - 5);
+    fixture_stop(&fixture);
+}
+
+static struct {
+    atomic_int countdown;   /* the sync of a folder that brings it to 0 fails */
+    atomic_ulong inode;     /* of that folder; 0: none has failed */
+    atomic_bool was_synced; /* since */
+} bad_folder;
+
+static int failing_folder_sync(int fd)
+{
+    struct stat info;
+
+    if (fstat(fd, &info) != 0 || !S_ISDIR(info.st_mode))
+        return file_system.fsync(fd);
+    if (atomic_fetch_sub(&bad_folder.countdown, 1) == 1) {
+        bad_folder.inode = info.st_ino;
+        errno = EIO;
+        return -1;
+    }
+    if (info.st_ino == bad_folder.inode)
+        bad_folder.was_synced = true;
+    return file_system.fsync(fd);
+}
+
+static uint64_t start_unsynced_removal(struct fixture *fixture, struct file_ops *disk)
+{
+    struct stream *stream;
+    uint64_t used;
+
+    *disk = file_system;
+    disk->fsync = failing_folder_sync;
+    bad_folder.countdown = 0;
+    bad_folder.inode = 0;
+    bad_folder.was_synced = false;
+    fixture_start(fixture);
+    fixture_stop(fixture);
+    fixture->options.disk = disk;
+    fixture_open(fixture);
+    stream = fixture_define(fixture, "cam-1");
+    fault_write_all(fixture, stream);
+    fixture_wait_sealed(fixture, stream);
+    FIXTURE_TURN_UNTIL(fixture, stream->saves == NULL);
+    CHECK(stream->segment_count >= 2);
+    used = fixture->store->disk_used_bytes;
+    bad_folder.countdown = 2; /* the first is of the history's name */
+    CHECK(store_remove_segment(fixture->store, stream->segments[0]));
+    FIXTURE_TURN_UNTIL(fixture, fixture->store->removal == NULL);
+    CHECK(bad_folder.inode != 0);
+    return used;
+}
+
+/* A power cut may bring the file back: till its folder has been synced its bytes are nobody's, and no other goes for them. */
+TEST(removal_that_is_not_synced_keeps_its_bytes)
+{
+    struct fixture fixture;
+    struct file_ops disk;
+    uint64_t used = start_unsynced_removal(&fixture, &disk);
+    struct stream *stream = store_find(fixture.store, "default", "cam-1");
+    uint32_t segments = stream->segment_count;
+
+    CHECK_EQ(fixture_read_layer(&fixture, stream, 0, 0), FRAME_EVICTED);
+    CHECK_EQ(fixture.store->disk_used_bytes, used);
+    CHECK(!store_has_disk_room(fixture.store, fixture.options.disk_bytes - used + 1, true));
+    CHECK(fixture.store->removal == NULL);
+    FIXTURE_TURN_UNTIL(&fixture, fixture.store->disk_used_bytes < used);
+    CHECK_EQ(fixture.store->unsynced_bytes, 0);
+    CHECK_EQ(stream->segment_count, segments);
+    fixture_stop(&fixture);
+}
+
+/* Nor is there a receipt for what was in it. */
+TEST(removal_that_is_not_synced_keeps_receipts_waiting)
+{
+    struct fixture fixture;
+    struct file_ops disk;
+    struct stream *stream;
+    struct fixture_answer answer = { 0 };
+
+    start_unsynced_removal(&fixture, &disk);
+    stream = store_find(fixture.store, "default", "cam-1");
+    CHECK_OK(stream_forget(stream, fixture_pts(0), fixture_pts(3), fixture_done, &answer, &fixture.st),
+             fixture.st);
+    FIXTURE_TURN_UNTIL(&fixture, answer.came || bad_folder.was_synced);
+    CHECK(bad_folder.was_synced);
+    FIXTURE_TURN_UNTIL(&fixture, answer.came);
+    CHECK_OK(answer.ok, answer.st);
+    fixture_stop(&fixture);
+}
+
+/* What a process changed in a folder, and did not live to sync, the next start syncs: a power cut would bring it back. */
+TEST(removal_that_was_never_synced_is_synced_by_the_next_start)
+{
+    struct fixture fixture;
+    struct file_ops disk;
+
+    start_unsynced_removal(&fixture, &disk);
+    fixture_stop(&fixture);
+    CHECK(!bad_folder.was_synced);
+    fixture_open(&fixture);
+    CHECK(bad_folder.was_synced);
     fixture_stop(&fixture);
 }
 
