@@ -27,10 +27,20 @@ static void remove_at(struct history *history, uint32_t at)
 
 static void make_room(struct history *history)
 {
+    struct history_span *spans = history->spans;
+    uint32_t at = 1;
+
     if (history->count < HISTORY_SPANS_MAX)
         return;
-    merge_into(&history->spans[0], &history->spans[1]);
-    remove_at(history, 1);
+    while (at < history->count && spans[at - 1].to_seq != spans[at].from_seq)
+        at++;
+    if (at == history->count) {
+        at = 1;
+        if (history->rough_below_seq < spans[1].to_seq)
+            history->rough_below_seq = spans[1].to_seq;
+    }
+    merge_into(&spans[at - 1], &spans[at]);
+    remove_at(history, at);
 }
 
 void history_add(struct history *history, const struct history_span *span)
@@ -105,6 +115,11 @@ const struct history_span *history_find(const struct history *history, uint64_t 
     return NULL;
 }
 
+bool history_has(const struct history *history, uint64_t seq)
+{
+    return seq >= history->rough_below_seq && history_find(history, seq) != NULL;
+}
+
 uint64_t history_frames(const struct history *history)
 {
     uint64_t frames = 0;
@@ -161,6 +176,8 @@ char *history_text(const struct history *history, const char *file)
 
     json_set_u64(object, "next_seq", history->next_seq);
     json_set_u64(object, "next_token_index", history->next_token_index);
+    if (history->rough_below_seq > 0)
+        json_set_u64(object, "rough_below_seq", history->rough_below_seq);
     for (uint32_t i = 0; i < history->count; i++) {
         const struct history_span *span = &history->spans[i];
         struct json *row = json_make_object();
@@ -225,6 +242,8 @@ bool history_read(struct history *history, const struct file_ops *disk, const ch
         return false;
     ok = json_read_u64(object, "next_seq", &history->next_seq, st) &&
          json_read_u64(object, "next_token_index", &history->next_token_index, st) &&
+         (json_get(object, "rough_below_seq") == NULL ||
+          json_read_u64(object, "rough_below_seq", &history->rough_below_seq, st)) &&
          read_spans(history, json_get(object, "spans"), st);
     json_free(object);
     return ok || status_wrap(st, "%s", path);

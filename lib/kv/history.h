@@ -2,9 +2,11 @@
  * removed answers `evicted`, one that was never stored `gap`, for ever.
  *
  * JSON in <stream>/history.json (checked_json.h), durable before a segment is unlinked:
- *   { "format": 2, "file": S, "next_seq": N, "next_token_index": N,
+ *   { "format": 2, "file": S, "next_seq": N, "next_token_index": N, "rough_below_seq": N,
  *     "spans": [{ "from_seq": N, "to_seq": N, "from_pts_ns": N, "to_pts_ns": N, "frames": N }, ...] }
- * A span with frames 0 is a gap. At most HISTORY_SPANS_MAX: then the two oldest become one, with what lies between.
+ * A span with frames 0 is a gap. At most HISTORY_SPANS_MAX: then the oldest two that touch become one; where none do, the two
+ * oldest, with what lies between: some of these numbers may be in files, and below rough_below_seq (missing: 0) no span says of
+ * one number that it has gone.
  *
  * Thread: loop (a copy of the text goes to the disk). */
 #ifndef REELKV_KV_HISTORY_H
@@ -35,6 +37,7 @@ struct history_span {
 
 struct history {
     uint64_t next_seq, next_token_index; /* behind the last number and token that went; never go back */
+    uint64_t rough_below_seq;
     uint32_t count;
     struct history_span spans[HISTORY_SPANS_MAX]; /* by seq */
 };
@@ -47,6 +50,9 @@ void history_take_back(struct history *history, uint64_t from_seq, uint64_t to_s
 
 /* The span of this number, or NULL. */
 const struct history_span *history_find(const struct history *history, uint64_t seq);
+
+/* Whether this number has gone for sure. */
+bool history_has(const struct history *history, uint64_t seq);
 
 uint64_t history_frames(const struct history *history);
 uint64_t history_gap_frames(const struct history *history);

@@ -95,8 +95,9 @@ struct segment {
      * cuts them. How many, and when they were seen. */
     uint64_t left_frames;
     int64_t left_from_ns, left_to_ns;
-    uint32_t reads;  /* in flight: the file must stay */
-    bool is_leaving; /* chosen to go; no new reads */
+    bool is_unsynced; /* a start found records in it that were not synced for sure, and could not sync them */
+    uint32_t reads;   /* in flight: the file must stay */
+    bool is_leaving;  /* chosen to go; no new reads */
     bool
         has_rival; /* a file that could stand for it is there too: it is not rewritten, nor removed (stream_rival.h) */
     struct segment_blank *blank; /* its chunks are (keys_later.h); NULL: they are not */

@@ -132,6 +132,17 @@ static void start_over(struct segment *segment)
     segment_find_times(segment);
 }
 
+/* Before the trailer says that they are. */
+static bool sync_records(const struct loader *loader, const struct segment_scan *scan)
+{
+    if (scan->unwritten.code != STATUS_OK) {
+        *loader->st = scan->unwritten;
+        return false;
+    }
+    return scan->end <= scan->synced || loader->disk->fdatasync(loader->fd) == 0 ||
+           status_fail(loader->st, status_code_of_errno(errno), "sync: %m");
+}
+
 static bool seal(struct loader *loader, const struct segment_scan *scan)
 {
     const struct segment_footer_parts parts = { .super = &loader->segment->super,
@@ -142,7 +153,8 @@ static bool seal(struct loader *loader, const struct segment_scan *scan)
                                                 .index = &loader->segment->index,
                                                 .chain = scan->chain };
 
-    return segment_job_seal(loader->disk, loader->fd, loader->base, &parts, scan->end, loader->st);
+    return sync_records(loader, scan) &&
+           segment_job_seal(loader->disk, loader->fd, loader->base, &parts, scan->end, loader->st);
 }
 
 /* A sealed file has no torn tail: what is behind the last record that fits was written, and cannot be read. */
@@ -169,12 +181,14 @@ static bool mark_lost_tail(struct loader *loader, const struct segment_scan *sca
     return segment_scan_add(segment, &lost, "", loader->st);
 }
 
-/* Readable all the same; the next start tries again. What is torn stays in the file till then, of whatever time it is. */
+/* Readable all the same; the next start tries again. Behind what a power cut may take nobody writes (stream_open()). What is torn
+ * stays in the file till then, of whatever time it is. */
 static void leave_unsealed(struct loader *loader, const struct segment_scan *scan)
 {
     const struct log_context context = { .stream = loader->stream->name };
 
     log_warn(&context, "segment_not_sealed", "%s", loader->st->text);
+    loader->segment->is_unsynced = scan->end > scan->synced;
     if (scan->torn_bytes == 0)
         return;
     segment_leave_bytes(loader->segment, INT64_MIN);

@@ -19,7 +19,8 @@
 #include "kvstore/segment.h"
 
 struct segment_load {
-    uint64_t below_seq;  /* asked for: the first number of the next file; 0: there is none (segment_scan.h) */
+    uint64_t
+        below_seq; /* asked for: the first number of a later file; UINT64_MAX: there is none (segment_scan.h) */
     uint64_t torn_bytes; /* written behind the last record that fits, and cut; of the .open */
     uint64_t damaged_bytes,
         damaged_frames; /* what stood in a scanned file and cannot be read; its numbers are marked */

@@ -28,22 +28,23 @@ static bool read_super(const struct file_ops *disk, const char *path, struct kv_
     return ok;
 }
 
-/* One that is not sealed replaces nothing. A damaged superblock says nothing, today or tomorrow. */
+/* One that is not sealed replaces nothing, and is nothing when it was to. A damaged superblock says nothing, today or tomorrow. */
 static bool look_into(const struct stream *stream, const char *folder, struct segment_twin *twin,
                       struct status *st)
 {
     char path[PATH_MAX];
     struct kv_super super;
 
-    if (twin->file.is_open || snprintf(path, sizeof path, "%s/%s", folder, twin->name) >= PATH_MAX)
+    if (snprintf(path, sizeof path, "%s/%s", folder, twin->name) >= PATH_MAX)
         return true;
     if (read_super(stream->store->disk, path, &super, st)) {
-        twin->replaces = super.replaces;
+        twin->replaces = twin->file.is_open ? 0 : super.replaces;
+        twin->created_ns = twin->file.is_open && super.replaces != 0 ? 0 : super.created_ns;
         return true;
     }
     if (st->code == STATUS_EXHAUSTED)
         return status_wrap(st, "%s", path);
-    if (st->code != STATUS_DATA_LOSS)
+    if (st->code != STATUS_DATA_LOSS && !twin->file.is_open)
         twin->unread = *st;
     return true;
 }
@@ -75,6 +76,15 @@ static bool descends(const struct segment_twin *twins, uint32_t count, const str
         if (older == twin)
             return true;
     }
+    return false;
+}
+
+bool segment_was_written_again(const struct segment_twin *twins, uint32_t count,
+                               const struct segment_twin *twin)
+{
+    for (uint32_t i = 0; i < count && twin->file.is_open && twin->created_ns != 0; i++)
+        if (twins[i].created_ns > twin->created_ns && !descends(twins, count, &twins[i], twin))
+            return true;
     return false;
 }
 

@@ -178,6 +178,17 @@ static bool mark_lost_end(struct segment_scan *scan, struct segment *segment, st
     return true;
 }
 
+/* Behind the mark a sync may have failed, after which the system takes for written what is in its memory alone: before the file
+ * is synced and believed it is written again. */
+static void write_again(struct segment_scan *scan, uint64_t at, uint64_t bytes)
+{
+    struct iovec piece = { .iov_base = scan->image.bytes, .iov_len = bytes };
+    struct status why;
+
+    if (scan->is_open && at >= scan->synced && !disk_write(scan->disk, scan->fd, &piece, 1, at, &why))
+        scan->unwritten = why;
+}
+
 static bool take_record(struct segment_scan *scan, struct segment *segment, uint64_t at, struct status *st)
 {
     const struct kv_record *record = &scan->record;
@@ -194,6 +205,7 @@ static bool take_record(struct segment_scan *scan, struct segment *segment, uint
     if (record->type == KV_RECORD_FRAME)
         index_frame_fill(index_part_at(&segment->index, segment->index.frame_count - 1), &segment->super,
                          record, scan->image.bytes);
+    write_again(scan, at, layout.record_bytes);
     scan->chain = scan->header_crc;
     scan->end = at + layout.record_bytes;
     return true;
@@ -250,15 +262,23 @@ static bool find_synced(struct segment_scan *scan, const struct kv_super *super,
     return !has_mark || (read_mark(scan, super->salt, &scan->synced, st) && read_trailer(scan, super, st));
 }
 
+/* Where its own first number has gone as well it is this file that was to go, and stayed. */
+static bool has_gone(const struct segment *segment, uint64_t seq)
+{
+    const struct history *history = &segment->stream->history;
+    uint64_t first_seq = segment->super.first_seq;
+
+    return history_has(history, seq) && (segment->end_seq == first_seq || !history_has(history, first_seq));
+}
+
 /* Written again to a later file after this one failed: it must not be back when that one has less of it, or has gone. */
 static bool is_elsewhere(const struct segment_scan *scan, const struct segment *segment, uint64_t at)
 {
-    uint64_t seq = scan->record.seq;
+    const struct kv_record *record = &scan->record;
 
-    if (scan->synced == 0 || at < scan->synced || scan->record.type == KV_RECORD_INIT)
+    if (at < scan->synced || record->type == KV_RECORD_INIT)
         return false;
-    return (scan->below_seq != 0 && seq >= scan->below_seq) ||
-           history_find(&segment->stream->history, seq) != NULL;
+    return record->end_seq > scan->below_seq || has_gone(segment, record->seq);
 }
 
 /* A damaged record ends where its header says; without a header the next one may stand on any page. Behind what was synced

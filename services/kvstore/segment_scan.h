@@ -19,7 +19,7 @@ struct segment_scan {
     uint64_t file_bytes;
     bool is_open; /* its writer was killed: it may end in what was never synced */
     /* A later file begins with this number: what is behind the mark and has it or one above was written again there, and is
-     * torn; so is what the stream's history has, for that file may have gone. 0: none does. */
+     * torn; so is what the stream's history has, for that file may have gone. UINT64_MAX: none does. */
     uint64_t below_seq;
     /* found */
     struct segment_list list;
@@ -28,6 +28,7 @@ struct segment_scan {
     uint64_t torn_bytes, damaged_bytes, damaged_frames;
     struct segment_scan_end told; /* also by records that do not fit */
     uint64_t told_bytes;          /* up to here headers say what stood in the file */
+    struct status unwritten;      /* why a record could not be written again; OK: all were */
     uint64_t synced;              /* up to here, by its mark; a file that was sealed: all of it */
     /* on the way */
     struct segment_image image; /* the record at hand */

@@ -239,6 +239,19 @@ static bool check_request(const struct stream *stream, const struct stream_open_
     return true;
 }
 
+/* Whoever was told that they are there would not write them again. */
+static bool is_synced(const struct stream *stream, struct status *st)
+{
+    for (uint32_t i = 0; i < stream->segment_count; i++)
+        if (stream->segments[i]->is_unsynced)
+            return status_fail(
+                st, STATUS_UNAVAILABLE,
+                "stream %s cannot be written: what the store found in %s.open could not be synced; start "
+                "it again when the disk takes it",
+                stream->name, stream->segments[i]->base);
+    return true;
+}
+
 static void give_to_writer(struct stream *stream, const struct stream_open_request *request)
 {
     stream->epoch++;
@@ -259,7 +272,7 @@ bool stream_open(struct stream *stream, const struct stream_open_request *reques
 
     if (stream->deletion != NULL)
         return status_fail(st, STATUS_NOT_FOUND, "stream %s is being removed", stream->name);
-    if (!check_request(stream, request, st))
+    if (!check_request(stream, request, st) || !is_synced(stream, st))
         return false;
     give_to_writer(&then, request);
     if (!stream_save_text(stream, "stream.json", text_of(&then), done, user, st))

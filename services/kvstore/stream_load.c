@@ -153,7 +153,7 @@ struct twins {
     struct segment_twin *list;
     struct segment **segments; /* of each; NULL: nothing of it is served */
     uint32_t count;
-    uint64_t below_seq; /* the next file begins with it; 0: there is none */
+    uint64_t below_seq; /* the next file begins with it; UINT64_MAX: there is none */
 };
 
 /* The names from the n-th on, as far as they begin with the same number. Returns the one behind them. */
@@ -179,7 +179,8 @@ static bool make_twins(const struct stream *stream, const struct file_names *fil
     struct kv_file_name file;
 
     *twins = (struct twins){ .list = calloc(end - n, sizeof *twins->list),
-                             .segments = calloc(end - n, sizeof(struct segment *)) };
+                             .segments = calloc(end - n, sizeof(struct segment *)),
+                             .below_seq = UINT64_MAX };
     if (twins->list == NULL || twins->segments == NULL)
         return status_fail(st, STATUS_EXHAUSTED, "no memory for the files of stream %s", stream->name);
     for (; n < end; n++)
@@ -245,11 +246,14 @@ static bool load_those_that_count(struct stream *stream, const char *folder, str
     bool any_unread = unread_one(twins) != NULL;
 
     for (uint32_t i = 0; i < twins->count; i++) {
+        const struct segment_twin *twin = &twins->list[i];
+        bool is_elsewhere = segment_was_written_again(twins->list, twins->count, twin);
         struct segment **segment_p = &twins->segments[i];
 
-        if (twins->list[i].verdict != SEGMENT_COUNTS)
+        if (twin->verdict != SEGMENT_COUNTS)
             continue;
-        if (!load_segment(stream, folder, &twins->list[i], twins->below_seq, lost, segment_p, st))
+        if (!load_segment(stream, folder, twin, is_elsewhere ? twin->file.first_seq : twins->below_seq, lost,
+                          segment_p, st))
             return false;
         if (*segment_p != NULL && any_unread)
             (*segment_p)->has_rival = true; /* what may go, and when, the next start can tell */

@@ -159,7 +159,7 @@ static void look_at(struct segment *segment, uint64_t file_bytes, bool has_keys)
 /* What was sealed after a scan is read from its footer from then on, and is the same. */
 static void load_again(const struct segment *segment)
 {
-    struct segment_load load = { 0 };
+    struct segment_load load = { .below_seq = UINT64_MAX };
     struct segment *again;
     struct status st;
 
@@ -174,7 +174,7 @@ void fuzz_segment_run(const uint8_t *data, size_t len, bool is_open)
 {
     const char *path = is_open ? BASE ".open" : BASE ".seg";
     struct segment_scan_end end;
-    struct segment_load load = { 0 };
+    struct segment_load load = { .below_seq = UINT64_MAX };
     struct segment *segment;
     struct status st;
     uint64_t bytes;

@@ -50,6 +50,7 @@ TEST(history_survives_writing_and_reading)
         add(i * 10, i * 10 + 10, i % 2 == 0 ? 10 : 0);
     history.next_seq = 400;
     history.next_token_index = 123456789012345;
+    history.rough_below_seq = 7;
     text = history_text(&history, "history.json");
     snprintf(path, sizeof path, "%s/history.json", test_folder());
     CHECK_OK(file_write_durable(path, text, strlen(text), &st), st);
@@ -58,10 +59,12 @@ TEST(history_survives_writing_and_reading)
     CHECK_MEM(again.spans, history.spans, history.count * sizeof history.spans[0]);
     CHECK_EQ(again.next_seq, 400);
     CHECK_EQ(again.next_token_index, 123456789012345);
+    CHECK_EQ(again.rough_below_seq, 7);
     free(text);
     snprintf(path, sizeof path, "%s/none.json", test_folder());
     CHECK_OK(history_read(&again, &file_system, path, &st), st);
     CHECK_EQ(again.count, 0);
+    CHECK_EQ(again.rough_below_seq, 0);
 }
 
 /* However long a stream lives: the oldest spans become one; no frame is forgotten. */
@@ -97,7 +100,7 @@ TEST(history_text_is_as_short_as_it_is_said_to_be)
     }
     for (uint32_t i = 0; i < history.count; i++)
         history.spans[i].frames = history.spans[i].frames == 0 ? 0 : 1ull << 55;
-    history.next_seq = history.next_token_index = 1ull << 56;
+    history.next_seq = history.next_token_index = history.rough_below_seq = 1ull << 56;
     CHECK_EQ(history.count, HISTORY_SPANS_MAX);
     text = history_text(&history, longest);
     CHECK(strlen(text) <= HISTORY_SPANS_MAX * HISTORY_SPAN_BYTES + HISTORY_REST_BYTES);
@@ -119,15 +122,36 @@ TEST(history_is_in_the_order_of_numbers_whatever_goes_first)
     CHECK(history_find(&history, 15) != NULL);
 
     start(); /* what lay between the two oldest when they became one is counted there */
+    for (uint64_t i = 0; i <= HISTORY_SPANS_MAX; i++)
+        add(i * 20, i * 20 + 10, 10);
+    CHECK_EQ(history.spans[0].from_seq, 0);
+    CHECK_EQ(history.spans[0].to_seq, 30);
+    add(10, 20, 10); /* and two more become one */
+    CHECK_EQ(history.spans[0].to_seq, 50);
+    CHECK_EQ(history.spans[0].frames, 40);
+    for (uint32_t i = 1; i < history.count; i++)
+        CHECK(history.spans[i].from_seq >= history.spans[i - 1].to_seq);
+}
+
+/* Between two spans there may be a file that is held: as long as others touch it is in no span; where none do, the one that
+ * covers it says nothing of one number. */
+TEST(history_says_of_no_number_that_it_has_gone_when_it_may_be_there)
+{
+    start();
     add(0, 10, 10);
     for (uint64_t i = 2; i <= HISTORY_SPANS_MAX + 1; i++)
         add(i * 10, i * 10 + 10, i % 2 == 0 ? 10 : 0);
-    CHECK_EQ(history.spans[0].from_seq, 0);
-    CHECK_EQ(history.spans[0].to_seq, 30);
-    add(10, 20, 10);
-    CHECK_EQ(history.spans[0].frames, 30);
-    for (uint32_t i = 1; i < history.count; i++)
-        CHECK(history.spans[i].from_seq >= history.spans[i - 1].to_seq);
+    CHECK_EQ(history.count, HISTORY_SPANS_MAX);
+    CHECK_EQ(history.spans[0].to_seq, 10);
+    CHECK_EQ(history.spans[1].to_seq, 40);
+    CHECK(history_find(&history, 15) == NULL);
+    CHECK(history_has(&history, 5) && history_has(&history, 35) && !history_has(&history, 15));
+    start();
+    for (uint64_t i = 0; i <= HISTORY_SPANS_MAX; i++)
+        add(i * 20, i * 20 + 10, 10);
+    CHECK(history_find(&history, 15) != NULL);
+    CHECK(!history_has(&history, 15));
+    CHECK(history_has(&history, 45));
 }
 
 TEST(history_takes_back_what_is_there_after_all)

@@ -106,7 +106,7 @@ TEST(recovery_tells_what_was_torn_from_what_is_damaged)
     snprintf(base, sizeof base, "%.*s", (int)(strrchr(picture.path, '.') - picture.path), picture.path);
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         char *bytes = malloc(picture.segment.len);
-        struct segment_load load = { 0 };
+        struct segment_load load = { .below_seq = UINT64_MAX };
         struct segment *segment;
 
         CHECK(bytes != NULL);

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdatomic.h>
 
+#include "base/file.h"
 #include "kvstore_held_thread.h"
 
 static atomic_int syncs_to_failure; /* the one that brings it to 0 fails */
@@ -199,6 +200,30 @@ TEST(rewrite_leaves_nothing_that_comes_back)
     fixture_stop(&fixture);
 }
 
+static void path_of_failed(const struct stream *stream, char path[1100])
+{
+    snprintf(path, 1100, "%s.open", stream->segments[0]->base);
+}
+
+/* The last page of a file that grows says what was synced. */
+static void read_mark(const char *path, uint8_t page[KV_PAGE_BYTES])
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+    CHECK_EQ(pread(fd, page, KV_PAGE_BYTES, lseek(fd, 0, SEEK_END) - KV_PAGE_BYTES), KV_PAGE_BYTES);
+    close(fd);
+}
+
+static void write_mark(const char *path, const uint8_t page[KV_PAGE_BYTES])
+{
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+
+    CHECK_EQ(pwrite(fd, page, KV_PAGE_BYTES, lseek(fd, 0, SEEK_END) - KV_PAGE_BYTES), KV_PAGE_BYTES);
+    close(fd);
+}
+
+static const uint8_t no_mark[KV_PAGE_BYTES];
+
 static struct stream *start_again(struct fixture *fixture)
 {
     fixture_stop(fixture);
@@ -238,6 +263,125 @@ TEST(what_was_written_again_and_removed_does_not_come_back)
     fixture_stop(&fixture);
 }
 
+/* A power cut may take the mark as well: then a start would have sealed the file that failed with what is in the other one. */
+TEST(what_was_written_again_does_not_come_back_when_the_mark_is_lost)
+{
+    struct fixture fixture;
+    struct stream *stream = write_again(&fixture);
+    char path[1100];
+
+    path_of_failed(stream, path);
+    write_mark(path, no_mark);
+    stream = start_again(&fixture);
+    fixture_check_all(&fixture, stream, 0, 7);
+    remove_last(&fixture, stream);
+    check_first_three(&fixture, stream);
+    stream = start_again(&fixture);
+    check_first_three(&fixture, stream);
+    fixture_stop(&fixture);
+}
+
+/* Of a file that failed before one of its frames was durable the other one has the first number too. */
+TEST(what_was_written_again_from_the_first_number_on_does_not_come_back)
+{
+    struct fixture_writer writer;
+    struct fixture fixture;
+    struct stream *stream = start(&fixture, &writer);
+
+    fail_file(&fixture, stream);
+    stream_commit(stream);
+    fixture_wait_durable(&fixture, stream);
+    stream_detach(stream, &writer.base);
+    stream = start_again(&fixture);
+    fixture_check_all(&fixture, stream, 0, 3);
+    remove_last(&fixture, stream);
+    stream = start_again(&fixture);
+    for (uint64_t seq = 0; seq < 3; seq++)
+        CHECK_EQ(fixture_read_layer(&fixture, stream, seq, 0), FRAME_EVICTED);
+    CHECK_EQ(stream->next_seq, 3);
+    fixture_stop(&fixture);
+}
+
+static void save_rough_history(const struct stream *stream)
+{
+    struct history history = { .next_seq = stream->next_seq,
+                               .next_token_index = stream->next_token_index,
+                               .rough_below_seq = 30,
+                               .count = 1,
+                               .spans = { { 0, 30, fixture_pts(0), fixture_pts(29), 20 } } };
+    char path[PATH_MAX], file[CHECKED_JSON_FILE_BYTES], *text;
+    struct status st;
+
+    stream_file_of(stream, "history.json", file);
+    text = history_text(&history, file);
+    snprintf(path, sizeof path, "%s/history.json", stream->folder);
+    CHECK_OK(file_write_durable(path, text, strlen(text), &st), st);
+    free(text);
+}
+
+/* Ten frames went before those of a file that failed, and ten behind them: the two spans became one, which covers them. What was
+ * durable in that file behind a mark of before is there all the same. */
+TEST(what_a_span_of_others_covers_is_not_cut)
+{
+    struct fixture_writer writer;
+    struct fixture fixture;
+    struct stream *stream = start(&fixture, &writer);
+    uint8_t mark[KV_PAGE_BYTES];
+    char path[1100];
+
+    fixture_append(&fixture, stream, 7);
+    stream_commit(stream);
+    fixture_wait_durable(&fixture, stream);
+    segment_close(stream->segments[0]);
+    fixture_append(&fixture, stream, 3);
+    stream_commit(stream);
+    fixture_wait_durable(&fixture, stream);
+    CHECK_EQ(stream->segment_count, 2);
+    snprintf(path, sizeof path, "%s.open", stream->segments[1]->base);
+    read_mark(path, mark);
+    fixture_append(&fixture, stream, 7);
+    stream_commit(stream);
+    fixture_wait_durable(&fixture, stream);
+    syncs_to_failure = 1;
+    fixture_append(&fixture, stream, 10);
+    stream_commit(stream);
+    FIXTURE_TURN_UNTIL(&fixture, stream->segment_count == 3 && stream->segments[1]->state == SEGMENT_FAILED);
+    stream_commit(stream);
+    fixture_wait_durable(&fixture, stream);
+    stream_detach(stream, &writer.base);
+    remove_last(&fixture, stream);
+    CHECK(store_remove_segment(fixture.store, stream->segments[0]));
+    FIXTURE_TURN_UNTIL(&fixture, fixture.store->removal == NULL);
+    save_rough_history(stream);
+    write_mark(path, mark);
+    stream = start_again(&fixture);
+    fixture_check_all(&fixture, stream, 10, 20);
+    CHECK_EQ(fixture_read_layer(&fixture, stream, 5, 0), FRAME_EVICTED);
+    fixture_stop(&fixture);
+}
+
+/* Nobody writes behind records that a power cut may take: what a start finds behind the mark, and cannot sync. */
+TEST(what_a_start_cannot_sync_keeps_writers_away)
+{
+    struct fixture fixture;
+    struct stream *stream = write_again(&fixture);
+    char path[1100];
+
+    path_of_failed(stream, path);
+    write_mark(path, no_mark);
+    fixture_stop(&fixture);
+    syncs_to_failure = 1;
+    fixture_open(&fixture);
+    stream = store_find(fixture.store, "default", "cam-1");
+    fixture_check_all(&fixture, stream, 0, 7);
+    CHECK(!fixture_take(&fixture, stream, &fixture.st));
+    CHECK_EQ(fixture.st.code, STATUS_UNAVAILABLE);
+    stream = start_again(&fixture);
+    fixture_check_all(&fixture, stream, 0, 7);
+    CHECK_OK(fixture_take(&fixture, stream, &fixture.st), fixture.st);
+    fixture_stop(&fixture);
+}
+
 static void flip_a_bit(const char *path)
 {
     uint8_t byte;
@@ -256,7 +400,7 @@ TEST(what_was_written_again_does_not_come_back_with_its_file)
     struct stream *stream = write_again(&fixture);
     char path[1100];
 
-    snprintf(path, sizeof path, "%s.open", stream->segments[0]->base);
+    path_of_failed(stream, path);
     flip_a_bit(path);
     stream = start_again(&fixture);
     CHECK(stream->unusable[0] != '\0');
