@@ -20,8 +20,11 @@ static struct {
     uint64_t fail_in, fail_times, failed, calls;
     uint64_t keep_times, kept;
     int error; /* 0: a part only */
+    unsigned some_calls;
+    uint32_t some_of_10000;
     uint32_t part_percent;
-    bool is_off, is_part; /* of what this call could move */
+    bool is_off, is_kill; /* the machine stays on */
+    bool is_part;         /* of what this call could move */
     const char *left_out;
 } disk;
 
@@ -38,7 +41,7 @@ void sim_disk_start(struct sim_random *random)
     disk.root = sim_node_new(disk.root, true, "root");
     disk.crash_in = disk.bytes_max = disk.fail_in = disk.failed = disk.calls = 0;
     disk.keep_times = disk.kept = 0;
-    disk.part_percent = 0;
+    disk.part_percent = disk.some_of_10000 = 0;
     disk.is_off = false;
 }
 
@@ -51,6 +54,13 @@ void sim_disk_stop(void)
 void sim_disk_crash_at(uint64_t n)
 {
     disk.crash_in = n;
+    disk.is_kill = false;
+}
+
+void sim_disk_kill_at(uint64_t n)
+{
+    disk.crash_in = n;
+    disk.is_kill = true;
 }
 
 bool sim_disk_is_off(void)
@@ -58,17 +68,28 @@ bool sim_disk_is_off(void)
     return disk.is_off;
 }
 
-void sim_disk_boot(void)
+bool sim_disk_was_cut(void)
 {
-    struct sim_node *root;
+    return disk.is_off && !disk.is_kill;
+}
 
+void sim_disk_go_on(void)
+{
     for (uint32_t i = 0; i < FDS_MAX; i++)
         REQUIRE(disk.open[i] == NULL);
-    root = disk.is_off ? sim_tree_after_crash(disk.root, disk.random) : sim_tree_copy(disk.root);
-    sim_tree_free(disk.root);
-    disk.root = root;
     disk.is_off = false;
     disk.crash_in = disk.fail_in = disk.failed = disk.calls = disk.keep_times = disk.kept = 0;
+    disk.some_of_10000 = 0;
+}
+
+void sim_disk_boot(void)
+{
+    struct sim_node *root =
+        disk.is_off ? sim_tree_after_crash(disk.root, disk.random) : sim_tree_copy(disk.root);
+
+    sim_disk_go_on();
+    sim_tree_free(disk.root);
+    disk.root = root;
 }
 
 void sim_disk_fail_at(uint64_t n, uint64_t times, int error)
@@ -76,6 +97,12 @@ void sim_disk_fail_at(uint64_t n, uint64_t times, int error)
     disk.fail_in = n;
     disk.fail_times = times;
     disk.error = error;
+}
+
+void sim_disk_fail_some(unsigned calls, uint32_t of_10000)
+{
+    disk.some_calls = calls;
+    disk.some_of_10000 = of_10000;
 }
 
 uint64_t sim_disk_failed(void)
@@ -124,14 +151,34 @@ static int fails_with(int error)
     return -1;
 }
 
+/* Without room for even the history a file goes before it is written (store_budget.c): what a crash in between leaves, nobody
+ * promises. */
+static bool may_want_room(enum sim_call call, const char *name)
+{
+    return call == SIM_CALL_FOLDER_SYNC ||
+           ((call == SIM_CALL_WRITE || call == SIM_CALL_FILE_SYNC) && strcmp(name, "history.json.new") != 0);
+}
+
+static bool is_one_of_some(enum sim_call call, const char *name)
+{
+    if ((disk.some_calls & call) == 0 || disk.some_of_10000 == 0 ||
+        sim_pick(disk.random, 10000) >= disk.some_of_10000)
+        return false;
+    disk.failed++;
+    errno = may_want_room(call, name) && sim_chance(disk.random, 50) ? ENOSPC : EIO;
+    return true;
+}
+
 /* Before a call does its work; errno says why. */
-static bool fails(void)
+static bool fails(enum sim_call call, const char *name)
 {
     if (disk.is_off) {
         errno = EIO;
         return true;
     }
     disk.calls++;
+    if (is_one_of_some(call, name))
+        return true;
     disk.is_part = disk.part_percent > 0 && sim_chance(disk.random, disk.part_percent);
     if (disk.fail_in == 0 || --disk.fail_in > 0)
         return false;
@@ -196,7 +243,7 @@ static int disk_open_path(const char *path, int flags, mode_t mode)
     struct sim_node *folder = sim_tree_parent(disk.root, path, &name);
     struct sim_node *node = folder == NULL ? NULL : sim_folder_get(folder, name);
 
-    if (fails())
+    if (fails((flags & O_CREAT) != 0 ? SIM_CALL_WRITE : SIM_CALL_OTHER, name))
         return -1;
     if (folder == NULL || (node == NULL && (flags & O_CREAT) == 0))
         return fails_with(ENOENT);
@@ -224,7 +271,7 @@ static int disk_stat(const char *path, struct stat *info)
 {
     struct sim_node *node = node_at(path);
 
-    if (fails())
+    if (fails(SIM_CALL_OTHER, ""))
         return -1;
     if (node == NULL)
         return fails_with(ENOENT);
@@ -237,7 +284,7 @@ static int disk_mkdir(const char *path, mode_t mode)
     const char *name;
     struct sim_node *folder = sim_tree_parent(disk.root, path, &name);
 
-    if (fails())
+    if (fails(SIM_CALL_WRITE, name))
         return -1;
     if (folder == NULL)
         return fails_with(ENOENT);
@@ -253,7 +300,7 @@ static int remove_name(const char *path, bool is_folder)
     struct sim_node *folder = sim_tree_parent(disk.root, path, &name);
     struct sim_node *node = folder == NULL ? NULL : sim_folder_get(folder, name);
 
-    if (fails())
+    if (fails(SIM_CALL_REMOVAL, name))
         return -1;
     if (node == NULL)
         return fails_with(ENOENT);
@@ -288,7 +335,7 @@ static int disk_rename(const char *from, const char *to)
     struct sim_node *folder = sim_tree_parent(disk.root, from, &from_name);
     struct sim_node *node = folder == NULL ? NULL : sim_folder_get(folder, from_name);
 
-    if (fails())
+    if (fails(SIM_CALL_WRITE, from_name))
         return -1;
     if (node == NULL)
         return fails_with(ENOENT);
@@ -301,7 +348,7 @@ static int disk_list(const char *path, bool (*visit)(const char *name, void *use
 {
     struct sim_node *node = node_at(path);
 
-    if (fails())
+    if (fails(SIM_CALL_OTHER, ""))
         return -1;
     if (node == NULL || !node->is_folder)
         return fails_with(node == NULL ? ENOENT : ENOTDIR);
@@ -314,7 +361,7 @@ static int disk_list(const char *path, bool (*visit)(const char *name, void *use
 
 static ssize_t disk_pread(int fd, void *to, size_t len, off_t offset)
 {
-    if (fails() || done() != 0)
+    if (fails(SIM_CALL_OTHER, "") || done() != 0)
         return -1;
     return (ssize_t)sim_file_read(node_of(fd), to, moved(len), (uint64_t)offset);
 }
@@ -325,7 +372,7 @@ static ssize_t disk_pwritev(int fd, const struct iovec *pieces, int count, off_t
     uint64_t at = (uint64_t)offset;
     size_t left = 0;
 
-    if (fails())
+    if (fails(SIM_CALL_WRITE, node->name))
         return -1;
     for (int i = 0; i < count; i++)
         left += pieces[i].iov_len;
@@ -345,7 +392,7 @@ static off_t disk_lseek(int fd, off_t offset, int whence)
     uint64_t at = (uint64_t)offset;
 
     REQUIRE(whence == SEEK_DATA);
-    if (fails() || done() != 0)
+    if (fails(SIM_CALL_OTHER, "") || done() != 0)
         return -1;
     return sim_file_next_data(node_of(fd), &at) ? (off_t)at : fails_with(ENXIO);
 }
@@ -355,7 +402,7 @@ static int disk_fallocate(int fd, int mode, off_t offset, off_t len)
     struct sim_node *node = node_of(fd);
 
     REQUIRE(mode == 0 && offset == 0);
-    if (fails())
+    if (fails(SIM_CALL_WRITE, node->name))
         return -1;
     if ((uint64_t)len > node->now.length)
         sim_file_resize(node, (uint64_t)len);
@@ -365,7 +412,7 @@ static int disk_fallocate(int fd, int mode, off_t offset, off_t len)
 
 static int disk_ftruncate(int fd, off_t len)
 {
-    if (fails())
+    if (fails(SIM_CALL_OTHER, ""))
         return -1;
     sim_file_resize(node_of(fd), (uint64_t)len);
     return done();
@@ -373,7 +420,7 @@ static int disk_ftruncate(int fd, off_t len)
 
 static int disk_fstat(int fd, struct stat *info)
 {
-    if (fails())
+    if (fails(SIM_CALL_OTHER, ""))
         return -1;
     sim_node_stat(node_of(fd), info);
     return done();
@@ -381,7 +428,7 @@ static int disk_fstat(int fd, struct stat *info)
 
 static int disk_flock(int fd, int operation)
 {
-    return fails() ? -1 : done();
+    return fails(SIM_CALL_OTHER, "") ? -1 : done();
 }
 
 bool sim_disk_rot(const char *path, uint64_t offset, uint8_t mask)
@@ -442,10 +489,11 @@ static int disk_sync(int fd)
 {
     struct sim_node *node = node_of(fd);
 
-    if (fails()) {
+    if (fails(node->is_folder ? SIM_CALL_FOLDER_SYNC : SIM_CALL_FILE_SYNC, node->name)) {
         int error = errno;
 
-        sim_node_lose(node, disk.random);
+        if (!disk.is_off)
+            sim_node_lose(node, disk.random);
         return fails_with(error);
     }
     if (done() != 0)

@@ -24,14 +24,30 @@ void sim_disk_stop(void); /* all memory */
 
 /* The power goes at the n-th call from now: it and all behind it fail with EIO. 0: never. */
 void sim_disk_crash_at(uint64_t n);
+/* The same, but it is the process that goes. */
+void sim_disk_kill_at(uint64_t n);
 bool sim_disk_is_off(void);
+bool sim_disk_was_cut(void); /* by the power */
 /* The power is back: what the crash left is there. Without one: everything is. Nothing may be open. */
 void sim_disk_boot(void);
+/* The machine stays on: another process finds everything, safe or not. */
+void sim_disk_go_on(void);
 
 /* The n-th call from now fails with `error`, and `times` - 1 behind it; then the disk is sound again. Of what a failed sync
  * was to make safe, no later one makes safe what the seed says. error 0: reads and writes move a part of what they could,
  * as they may; nothing fails. */
 void sim_disk_fail_at(uint64_t n, uint64_t times, int error);
+/* Until the next boot each call of these kinds fails by itself, so many of 10,000, with EIO, or ENOSPC when it may want room. 0:
+ * none does. */
+enum sim_call {
+    SIM_CALL_FILE_SYNC = 1,
+    SIM_CALL_FOLDER_SYNC = 2,
+    SIM_CALL_REMOVAL = 4,
+    SIM_CALL_WRITE = 8, /* or what makes a name */
+    SIM_CALL_OTHER = 16,
+    SIM_CALL_ALL = 31
+};
+void sim_disk_fail_some(unsigned calls, uint32_t of_10000);
 uint64_t sim_disk_failed(void); /* calls that did, since the last boot */
 uint64_t sim_disk_calls(void);  /* all of them, since the last boot */
 /* The next so many removals of sealed segments fail with EIO. They are not among the calls that failed. */

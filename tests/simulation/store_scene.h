@@ -20,9 +20,10 @@ enum fate {
     FATE_MAY_BE_DERIVED = 2,
     FATE_WENT = 4,
     FATE_IS_DERIVED = 8,
-    FATE_IS_HELD = 16,       /* it was there when a hold of it was acked, which nobody asked to release */
-    FATE_IS_HELD_WHOLE = 32, /* and in all its bits */
-    FATE_ROTTEN = 64,        /* in some of its bytes, in a sealed file */
+    FATE_IS_HELD = 16,        /* it was there when a hold of it was acked, which nobody asked to release */
+    FATE_IS_HELD_WHOLE = 32,  /* and in all its bits */
+    FATE_ROTTEN = 64,         /* in some of its bytes, in a sealed file */
+    FATE_MAY_MAKE_ROOM = 128, /* its segment was asked to go, though it was not the oldest */
 };
 
 /* The segment being rewritten. */
@@ -56,6 +57,8 @@ struct scene_cast {
     uint8_t was_offered[SCENE_SEQ_MAX]; /* all of them, as bits */
     uint8_t fates[SCENE_SEQ_MAX];       /* of enum fate */
     uint64_t rotten_in[SCENE_SEQ_MAX];  /* FATE_ROTTEN: the salt of the file */
+    /* Never acked as durable, and in a file that a start could not read: what a crash takes of it is damage. */
+    bool was_unread[SCENE_SEQ_MAX];
 };
 
 struct scene {
@@ -70,7 +73,8 @@ struct scene {
     bool is_long;           /* enough is written for old segments to go */
     uint32_t gone_percent;  /* of what is done to a stream: it is removed */
     uint32_t taken_percent; /* of what is done to one that is written: another analyzer takes it */
-    bool is_cut;            /* in this life the power goes, no call fails */
+    bool is_mixed;          /* calls fail in lives in which the power goes, too */
+    bool is_cut;            /* in this life the power goes */
     bool is_cut_last;       /* when all is played, if not before */
     /* Something failed in some life: a segment that could not be removed stays, others go before it. */
     bool has_failed;

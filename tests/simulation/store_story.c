@@ -31,13 +31,15 @@ static bool check_number(struct scene *scene, struct scene_cast *cast, struct st
 
     if (sim_disk_is_off() || (result == FRAME_UNAVAILABLE && scene_has_failures()))
         return true;
-    if (result == FRAME_QUARANTINED && (cast->fates[seq] & FATE_ROTTEN) != 0)
+    if (result == FRAME_QUARANTINED && ((cast->fates[seq] & FATE_ROTTEN) != 0 || cast->was_unread[seq]))
         return false;
     check_held(cast, seq, result);
     if (result == FRAME_EVICTED && (cast->fates[seq] & (FATE_MAY_GO | FATE_WENT)) != 0) {
         cast->fates[seq] |= FATE_WENT; /* now somebody was told */
         return true;
     }
+    if (result == FRAME_EVICTED && (cast->fates[seq] & FATE_MAY_MAKE_ROOM) != 0)
+        return true;
     if (result == FRAME_EVICTED &&
         (!has_begun || scene->has_failed || (scene->ages && history_find(&stream->history, seq) != NULL))) {
         scene->story->evicted++;
@@ -52,8 +54,10 @@ static bool check_number(struct scene *scene, struct scene_cast *cast, struct st
     if (result == FRAME_DERIVED && (cast->fates[seq] & (FATE_MAY_BE_DERIVED | FATE_IS_DERIVED)) != 0)
         return false;
     if ((result == FRAME_OK && (offered & (1 << OFFER_FRAME)) != 0) ||
-        (result == FRAME_GAP && (offered & (1 << OFFER_GAP)) != 0))
+        (result == FRAME_GAP && (offered & (1 << OFFER_GAP)) != 0)) {
+        cast->was_unread[seq] = false;
         return result == FRAME_GAP;
+    }
     test_fail(__FILE__, __LINE__, "%s: number %llu of %llu (durable below %llu, offered as %u) answers %d",
               cast->name, (unsigned long long)seq, (unsigned long long)stream->next_seq,
               (unsigned long long)cast->durable_seq, offered, (int)result);
@@ -101,12 +105,12 @@ static void check_receipt(const struct scene_cast *cast, const struct stream *st
     }
 }
 
-static uint64_t rotten_frames(const struct scene_cast *cast)
+static uint64_t frames_that_may_be_damaged(const struct scene_cast *cast)
 {
     uint64_t count = 0;
 
     for (uint64_t seq = 0; seq < SCENE_SEQ_MAX; seq++)
-        count += (cast->fates[seq] & FATE_ROTTEN) != 0;
+        count += (cast->fates[seq] & FATE_ROTTEN) != 0 || cast->was_unread[seq];
     return count;
 }
 
@@ -127,7 +131,7 @@ static void check_stream(struct scene *scene, struct scene_cast *cast)
     CHECK(stream->epoch >= cast->epoch);
     CHECK(stream->next_seq >= cast->durable_seq);
     CHECK(stream->next_seq <= cast->offered_seq);
-    CHECK(stream->damaged_frames <= rotten_frames(cast));
+    CHECK(stream->damaged_frames <= frames_that_may_be_damaged(cast));
     check_hold(cast, stream);
     check_receipt(cast, stream);
     note_receipts(cast, stream);
@@ -271,6 +275,26 @@ static void let_something_fail(void)
         sim_memory_fail_at(some_call(), 1 + sim_pick(sim_random(), 3));
 }
 
+/* Few, of one kind or of all, each for itself. */
+static void let_some_fail(void)
+{
+    static const struct {
+        unsigned calls;
+        uint32_t of_10000;
+    } ways[] = {
+        { SIM_CALL_ALL, 10 },
+        { SIM_CALL_ALL, 60 },
+        { SIM_CALL_FILE_SYNC, 400 },
+        { SIM_CALL_FILE_SYNC | SIM_CALL_FOLDER_SYNC, 1000 },
+        { SIM_CALL_FOLDER_SYNC, 2500 },
+        { SIM_CALL_REMOVAL, 2500 },
+        { SIM_CALL_FOLDER_SYNC | SIM_CALL_REMOVAL, 2500 },
+    };
+    uint32_t way = sim_pick(sim_random(), ARRAY_LEN(ways));
+
+    sim_disk_fail_some(ways[way].calls, ways[way].of_10000);
+}
+
 /* What could not be read at this start is not served until the next one; its numbers are not given again. */
 static void go_on_unchecked(struct scene *scene)
 {
@@ -278,9 +302,27 @@ static void go_on_unchecked(struct scene *scene)
     for (uint32_t i = 0; i < SCENE_STREAMS; i++) {
         const struct stream *stream = scene_find(scene, &scene->cast[i]);
 
+        for (uint64_t seq = scene->cast[i].durable_seq; stream != NULL && seq < stream->next_seq; seq++)
+            scene->cast[i].was_unread[seq] = true;
         if (stream != NULL)
             scene->cast[i].next_seq = stream->next_seq;
     }
+}
+
+/* The power goes, or the process; few calls fail before. Returns whether they do so from later on. */
+static bool prepare_mixed(struct scene *scene)
+{
+    bool calls_fail = sim_chance(sim_random(), 75), at_start = sim_chance(sim_random(), 20);
+
+    scene->is_cut = true;
+    scene->is_cut_last = sim_chance(sim_random(), 60);
+    if (sim_chance(sim_random(), 30))
+        sim_disk_kill_at(some_call());
+    else
+        sim_disk_crash_at(some_call());
+    if (calls_fail && at_start)
+        let_some_fail();
+    return calls_fail && !at_start;
 }
 
 /* What goes wrong from the start of a life on. Returns whether something fails later. */
@@ -326,32 +368,39 @@ static void live(struct scene *scene, uint32_t life)
     bool is_open;
 
     sim_memory_start();
-    fails_later = prepare(scene, life);
+    fails_later = scene->is_mixed ? prepare_mixed(scene) : prepare(scene, life);
     scene->is_unread = false;
     is_open = open_store(scene);
     if (is_open && !scene_is_unread())
         check_all(scene);
     else if (is_open)
         go_on_unchecked(scene);
-    if (fails_later)
+    if (fails_later && scene->is_mixed)
+        let_some_fail();
+    else if (fails_later)
         let_something_fail();
-    if (scene->plan->trouble == STORE_TROUBLE_ANY && sim_chance(sim_random(), 50))
+    if (scene->plan->trouble == STORE_TROUBLE_ANY && !scene->is_mixed && sim_chance(sim_random(), 50))
         sim_disk_keep_sealed(0);
     if (is_open)
         play(scene);
     count(scene, life);
     CHECK_EQ(sim_memory_live(), 0);
-    sim_disk_boot();
+    if (scene->is_mixed && !sim_disk_was_cut())
+        sim_disk_go_on();
+    else
+        sim_disk_boot();
 }
 
 void store_story_run(uint64_t seed, const struct store_plan *plan, struct store_story *story)
 {
     static struct scene scene;
+    struct sim_random apart = { .state = ~seed }; /* what the others tell does not change */
 
     sim_start(seed);
     sim_disk_start(sim_random());
     scene = (struct scene){ .plan = plan, .is_long = sim_chance(sim_random(), 10), .story = story };
     scene.ages = sim_chance(sim_random(), 50);
+    scene.is_mixed = plan->trouble == STORE_TROUBLE_ANY && sim_chance(&apart, 25);
     scene.keeps = plan->trouble <= STORE_TROUBLE_CUTS && scene.ages && sim_chance(sim_random(), 40);
     scene.scrubs = plan->trouble == STORE_TROUBLE_ANY && sim_chance(sim_random(), 40);
     scene.gone_percent = !scene.is_long && sim_chance(sim_random(), 20) ? 10 : 1;

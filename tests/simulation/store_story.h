@@ -1,9 +1,9 @@
 /* store_story.h - one run of the store on the simulated disk: cameras are defined, written, rewritten, ended and removed;
- * the power fails at some call, or some calls or allocations fail; the store starts again, and what it then says is held
- * against what it had acked.
+ * the power fails at some call, or the process is killed, or some calls or allocations fail, or calls fail and the power goes
+ * in the same life (a quarter of the stories); the store starts again, and what it then says is held against what it had acked.
  *
- * What must hold after every crash: a stream whose definition was acked is there, one whose removal was acked is not; a
- * frame or gap that was durable is there, byte for byte, or answers that it was evicted; a frame is right or is not there,
+ * What must hold after every crash, whatever failed before it: a stream whose definition was acked is there, one whose removal
+ * was acked is not; a frame or gap that was durable is there, byte for byte, or answers that it was evicted; a frame is right or is not there,
  * never damaged, but where a byte of it rotted; the scrub finds each of these and nothing else; no file has what a receipt
  * was given for; numbers and epochs go on; the disk never holds more than its budget; and all memory is given back. */
 #ifndef REELKV_TEST_STORE_STORY_H
