@@ -70,6 +70,11 @@ struct stream *store_after(const struct stream *stream)
 /* One that is on its way out will not have it for long. */
 static bool refuse_name(const struct stream *stream, struct status *st)
 {
+    if (stream->is_left_over)
+        return status_fail(
+            st, STATUS_ABORTED,
+            "stream %s/%s could not be removed, and keeps its name until this store starts again", stream->ns,
+            stream->name);
     if (stream->deletion == NULL)
         return status_fail(st, STATUS_EXISTS, "stream %s/%s exists already", stream->ns, stream->name);
     status_fail(st, STATUS_ABORTED, "stream %s/%s is still being removed; try again", stream->ns,

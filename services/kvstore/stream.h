@@ -76,6 +76,7 @@ struct stream {
     bool is_importing;                     /* not seen by anybody, and removed at start (stream_import.c) */
     uint64_t import_left_bytes;            /* counted in the disk's budget for what is to come of it */
     bool is_finishing;                     /* being written as whole */
+    bool is_left_over;                     /* its removal failed: the next start finds what is there */
     bool is_set_aside;    /* listed, and else as if it were not there (stream_aside.c); trouble says why */
     uint64_t aside_bytes; /* what its folder takes then */
     struct stream_save *saves, **saves_end; /* of stream.json, on their way, in order */

@@ -70,9 +70,10 @@ static void deletion_done(struct work *work)
     if (deletion->ok) {
         forget(stream);
     } else {
-        /* Its bytes stay counted, and no other takes its name and folder: the next start finds what is left. */
+        /* Its bytes stay counted, and no other takes its name and folder. */
         log_error(NULL, "stream_not_removed", "%s/%s: %s", stream->ns, stream->name, deletion->st.text);
         stream->is_ready = false;
+        stream->is_left_over = true;
         for (uint32_t i = 0; i < stream->segment_count; i++)
             index_part_drop(&stream->segments[i]->index, store->arena);
     }
