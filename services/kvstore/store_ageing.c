@@ -40,7 +40,7 @@ static void believe_utc(struct store_ageing *ageing, int64_t offset_ns)
     ageing->utc_offset_ns = offset_ns;
 }
 
-static int64_t now_ns_of(struct store *store)
+int64_t store_now_ns(struct store *store)
 {
     struct store_ageing *ageing = &store->ageing_state;
     int64_t boot_ns = clock_boot_ns(), offset_ns = clock_utc_ns() - boot_ns;
@@ -52,8 +52,8 @@ static int64_t now_ns_of(struct store *store)
         ageing->is_utc_ahead = true;
         log_error(
             NULL, "clock_stepped_ahead",
-            "UTC went ahead by %lld s at once; frames age by the steady clock until it comes back, or, if it is "
-            "right, until the store is started again",
+            "UTC went ahead by %lld s at once; frames age, and holds end, by the steady clock until it comes back, or, "
+            "if it is right, until the store is started again",
             (long long)(step_ns / 1000000000));
     }
     return boot_ns + ageing->utc_offset_ns;
@@ -156,7 +156,7 @@ static uint64_t look_ms(const struct store *store)
 static bool age_oldest(struct store *store, uint32_t further)
 {
     int64_t *quiet_until_ns = &store->ageing_state.quiet_until_ns[further];
-    int64_t now_ns = now_ns_of(store), next_ns = INT64_MAX;
+    int64_t now_ns = store_now_ns(store), next_ns = INT64_MAX;
 
     if (now_ns < *quiet_until_ns)
         return false;
@@ -178,7 +178,7 @@ void store_ageing_add(struct store *store, const struct segment *segment)
 {
     for (uint32_t further = 0; further < 2; further++) {
         int64_t *quiet_until_ns = &store->ageing_state.quiet_until_ns[further];
-        int64_t at_ns = due_ns(segment, now_ns_of(store), further);
+        int64_t at_ns = due_ns(segment, store_now_ns(store), further);
 
         if (at_ns < *quiet_until_ns)
             *quiet_until_ns = at_ns;
@@ -215,6 +215,7 @@ static void check_classes(const struct store *store)
 void store_ageing_start(struct store *store)
 {
     check_classes(store);
+    store_now_ns(store); /* UTC is held against the clock of this moment */
     if (ageing_policy_shortest_ns(&store->ageing_state.policy) < INT64_MAX)
         look_later(store, LOOK_MS_MIN);
 }

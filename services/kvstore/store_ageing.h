@@ -10,8 +10,8 @@
  * after BLOCKED_LOOKS.
  *
  * Ages follow from UTC as long as it goes as the clock goes that nobody sets. When UTC steps ahead of that by more than
- * STORE_CLOCK_STEP_S it is not believed: that is logged, and segments age by the steady clock until UTC has come back or the
- * store is started again. A step back is believed: nothing goes for it. At start there is nothing to hold UTC against.
+ * STORE_CLOCK_STEP_S it is not believed: that is logged, and segments age, and holds end, by the steady clock until UTC has come
+ * back or the store is started again. A step back is believed: nothing goes for it. At start there is nothing to hold UTC against.
  *
  * Owner:  the store. Thread: loop. */
 #ifndef REELKV_KVSTORE_STORE_AGEING_H
@@ -38,6 +38,9 @@ struct store_ageing {
 
 void store_ageing_start(struct store *store);
 void store_ageing_stop(struct store *store);
+
+/* UTC as it is believed. */
+int64_t store_now_ns(struct store *store);
 
 /* Among the sealed ones from now on. */
 void store_ageing_add(struct store *store, const struct segment *segment);

@@ -20,7 +20,7 @@ static const struct hold_list *holds_of(const struct stream *stream)
 const struct stream_hold *stream_held(const struct stream *stream, int64_t from_ns, int64_t to_ns)
 {
     const struct hold_list *holds = holds_of(stream);
-    int64_t now_ns = holds == NULL ? 0 : clock_utc_ns();
+    int64_t now_ns = holds == NULL ? 0 : store_now_ns(stream->store);
 
     for (uint32_t i = 0; holds != NULL && i < holds->count; i++) {
         const struct stream_hold *hold = &holds->list[i];
@@ -58,7 +58,7 @@ const struct stream_hold *segment_held(const struct segment *segment)
 const struct stream_hold *stream_hold_at(const struct stream *stream, uint32_t n)
 {
     const struct hold_list *holds = holds_of(stream);
-    int64_t now_ns = clock_utc_ns();
+    int64_t now_ns = store_now_ns(stream->store);
 
     for (uint32_t i = 0; holds != NULL && i < holds->count; i++)
         if (stream_hold_counts(&holds->list[i], now_ns) && n-- == 0)
@@ -73,7 +73,7 @@ static char *text_of(const struct stream *stream, const struct hold_list *holds)
     char file[CHECKED_JSON_FILE_BYTES];
 
     stream_file_of(stream, "holds.json", file);
-    return hold_list_text(holds, file, clock_utc_ns());
+    return hold_list_text(holds, file, store_now_ns(stream->store));
 }
 
 static void drop_at(struct hold_list *holds, uint32_t at)
@@ -82,10 +82,8 @@ static void drop_at(struct hold_list *holds, uint32_t at)
     memmove(&holds->list[at], &holds->list[at + 1], (holds->count - at) * sizeof holds->list[0]);
 }
 
-static void drop_expired(struct hold_list *holds)
+static void drop_expired(struct hold_list *holds, int64_t now_ns)
 {
-    int64_t now_ns = clock_utc_ns();
-
     for (uint32_t i = holds->count; i > 0; i--)
         if (!stream_hold_counts(&holds->list[i - 1], now_ns))
             drop_at(holds, i - 1);
@@ -237,7 +235,7 @@ bool stream_hold_add(struct stream *stream, struct stream_hold *hold, stream_don
     if (stream->holds == NULL && !make_holds(stream, st))
         return false;
     holds = &stream->holds->all;
-    drop_expired(holds);
+    drop_expired(holds, store_now_ns(stream->store));
     if (holds->count == STREAM_HOLDS_MAX)
         return status_fail(st, STATUS_EXHAUSTED, "stream %s has %d holds, the most there can be",
                            stream->name, STREAM_HOLDS_MAX);

@@ -1,6 +1,8 @@
 /* stream_hold.h - ranges of time that somebody wants kept: what overlaps one is neither removed for room, nor aged, nor
  * forgotten, and its stream is not deleted. They are in <stream>/holds.json (kv/hold_list.h).
  *
+ * A hold ends by UTC as the store believes it (store_ageing.h): a clock that steps ahead ends none early.
+ *
  * Owner:  the stream. Thread: loop.
  * Fails:  EXHAUSTED at STREAM_HOLDS_MAX; UNAVAILABLE while another change is being written, and while a file that may take the
  *         place of what is to be held cannot be removed (stream_rival.h); else as the disk says.

@@ -1,5 +1,6 @@
 /* What the store does by its clocks, when these are wrong or go wrong. */
 #include "base/file.h"
+#include "kvstore/stream_hold.h"
 #include "kvstore_faulty_disk.h"
 #include "kvstore_test_clock.h"
 
@@ -126,6 +127,40 @@ TEST(ageing_goes_on_when_the_clock_goes_back)
     CHECK(*quiet_until_ns < clock_utc_ns() + day_ns && !are_thinned(stream));
     utc_ahead_ns -= day_ns / 2;
     CLOCK_PASS_UNTIL(&fixture, 300, are_thinned(stream));
+    fixture_stop(&fixture);
+}
+
+/* --- holds --- */
+
+static bool is_held(const struct stream *stream)
+{
+    return segment_held(stream->segments[0]) != NULL;
+}
+
+/* UTC was a year ahead for a moment: every hold with an end was over, and what was held could go. */
+TEST(holds_do_not_end_by_a_clock_that_steps_ahead)
+{
+    struct fixture fixture;
+    struct stream *stream = write_many(&fixture, NULL, 0);
+    struct stream_hold hold = { .from_ns = INT64_MIN,
+                                .to_ns = INT64_MAX,
+                                .until_ns = clock_utc_ns() + 10 * day_ns,
+                                .owner = "police",
+                                .reason = "case 17" };
+    struct fixture_answer answer = { 0 };
+
+    CHECK_OK(stream_hold_add(stream, &hold, fixture_done, &answer, &fixture.st), fixture.st);
+    FIXTURE_TURN_UNTIL(&fixture, answer.came);
+    CHECK_OK(answer.ok, answer.st);
+    utc_ahead_ns += 365 * day_ns;
+    CHECK(is_held(stream));
+    CHECK(stream_hold_at(stream, 0) != NULL);
+    clock_pass(&fixture, 9 * DAY_S * 1000ull);
+    CHECK(is_held(stream));
+    clock_pass(&fixture, 2 * DAY_S * 1000ull);
+    CHECK(!is_held(stream));
+    utc_ahead_ns -= 365 * day_ns;
+    CHECK(!is_held(stream));
     fixture_stop(&fixture);
 }
 
