@@ -107,6 +107,17 @@ enum cli_exit cli_fail(const struct status *st, bool as_json)
     return cli_exit_of(st->code);
 }
 
+char *cli_fail_text(const struct status *st, bool as_json)
+{
+    struct json *value = as_json ? error_object(st) : NULL;
+    char *json = as_json ? json_text(value, 2) : NULL, *text = NULL;
+
+    REQUIRE(asprintf(&text, "%s%s\n", as_json ? json : "reelkv: ", as_json ? "" : st->text) >= 0);
+    json_free(value);
+    free(json);
+    return text;
+}
+
 enum cli_exit cli_fail_line(const struct status *st)
 {
     cli_print_json_line(error_object(st));

@@ -31,6 +31,9 @@ enum cli_exit cli_exit_of(enum status_code code);
  * code. */
 enum cli_exit cli_fail(const struct status *st, bool as_json);
 
+/* What cli_fail() would print; free(). */
+char *cli_fail_text(const struct status *st, bool as_json);
+
 /* As with `as_json`, on one line: where objects are printed a line each. */
 enum cli_exit cli_fail_line(const struct status *st);
 

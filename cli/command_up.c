@@ -13,6 +13,7 @@
 #include "camera.h"
 #include "cli_cluster.h"
 #include "cli_command.h"
+#include "interrupt.h"
 #include "leftovers.h"
 #include "model_facts.h"
 #include "supervisor.h"
@@ -135,6 +136,7 @@ static enum cli_exit run_up(const struct cli_run *run)
     bool ok, told = false;
 
     REQUIRE(up != NULL);
+    interrupt_ends(run->json); /* until up_start() */
     ok = prepare_folder(options, up, &st) && bring_up(options, up, &st);
     if (ok) {
         read_cameras(up->data, &cameras);

@@ -3,8 +3,44 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "base/require.h"
+#include "cli_output.h"
+
+/* --- at once --- */
+
+/* Made before the signal comes: a handler may not. */
+static struct {
+    int fd;
+    const char *text;
+    size_t len;
+} last_words;
+
+static void end_process(int number)
+{
+    ssize_t written = write(last_words.fd, last_words.text, last_words.len);
+
+    (void)number;
+    (void)written;
+    _exit(CLI_INTERRUPTED);
+}
+
+void interrupt_ends(bool as_json)
+{
+    struct sigaction action = { .sa_handler = end_process };
+    struct status st;
+
+    status_fail(&st, STATUS_CANCELLED, "interrupted; nothing was started");
+    last_words.text = cli_fail_text(&st, as_json);
+    last_words.len = strlen(last_words.text);
+    last_words.fd = as_json ? STDOUT_FILENO : STDERR_FILENO;
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+/* --- as a call --- */
 
 struct interrupt {
     pthread_t thread;

@@ -7,6 +7,10 @@
 
 #include <stdbool.h>
 
+/* Until others handle the signals: they end the process at once, and it says so as cli_fail() does. For where nothing has
+ * been begun that is to be undone. */
+void interrupt_ends(bool as_json);
+
 struct interrupt;
 
 /* From here on the signals do not end the process. */

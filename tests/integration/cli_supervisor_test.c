@@ -324,6 +324,30 @@ TEST(up_that_cannot_keep_its_settings_leaves_nothing_running)
     CHECK(!path_exists("run"));
 }
 
+/* While it looked at the model it died, and whoever reads what it says had no document to read. */
+TEST(up_that_is_interrupted_early_says_so)
+{
+    for (int as_json = 0; as_json < 2; as_json++) {
+        struct process up;
+        struct status st;
+
+        set_up();
+        process_start(&up, "up",
+                      PROCESS_ARGS(reelkv, "up", "--data", data, "--model",
+                                   REELKV_SOURCE_DIR "/tests/data/parity/tiny-a", "--dtype", "f32",
+                                   "--n-local", "512", "--ram", "64M", "--disk", "256M",
+                                   as_json ? "--json" : "--foreground"));
+        for (int i = 0; i < READY_MS / 2 && !path_exists("log"); i++)
+            test_pause_ms(2);
+        kill(up.pid, SIGINT);
+        CHECK_EQ(process_wait(&up, STOP_MS), 130);
+        CHECK_HAS(process_log(&up), as_json ? "\"message\": \"interrupted; nothing was started\""
+                                            : "reelkv: interrupted; nothing was started\n");
+        CHECK(!path_exists("cluster.json"));
+        CHECK_OK(file_remove_tree(data, &st), st);
+    }
+}
+
 /* It said that everything was stopped, or not even that, and left processes and cluster.json to the next. The supervisor of
  * an `up` that is interrupted early enough dies as this one does. */
 TEST(up_whose_supervisor_is_killed_leaves_nothing_running)
