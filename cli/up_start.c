@@ -113,6 +113,7 @@ static bool check_processes(const char *data, const struct cluster_file *file, u
         supervisor_log_last_line(data, process->name, line, sizeof line);
         return status_fail(st,
                            process->exit_code == STATUS_EXIT_DATA_LOSS ? STATUS_DATA_LOSS
+                           : process->exit_code == STATUS_EXIT_USAGE   ? STATUS_INVALID
                                                                        : STATUS_UNAVAILABLE,
                            "%s %s: %s; its log is %s/log/%s.log", process->name,
                            process->trouble[0] != '\0' ? process->trouble : "ended while starting",

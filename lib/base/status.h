@@ -40,6 +40,7 @@ enum status_code {
 
 enum {
     STATUS_TEXT_BYTES = 512,
+    STATUS_EXIT_USAGE = 2, /* exit code of a program that was started with what it does not understand */
     STATUS_EXIT_DATA_LOSS =
         8, /* exit code of a program that what is stored keeps from its work, for it is damaged */
 };

@@ -17,7 +17,7 @@ int main(int argc, char **argv)
         return 0;
     case OPTIONS_BAD:
         fprintf(stderr, "reelkv-kvstore: %s\n", st.text);
-        return 2;
+        return STATUS_EXIT_USAGE;
     case OPTIONS_RUN:
         break;
     }
@@ -27,7 +27,9 @@ int main(int argc, char **argv)
         rpc_host_run(host);
     } else {
         log_error(NULL, "start_failed", "%s", st.text);
-        code = st.code == STATUS_DATA_LOSS ? STATUS_EXIT_DATA_LOSS : 1;
+        code = st.code == STATUS_DATA_LOSS ? STATUS_EXIT_DATA_LOSS
+               : st.code == STATUS_INVALID ? STATUS_EXIT_USAGE
+                                           : 1;
     }
     kvstore_server_destroy(kvstore);
     rpc_host_destroy(host);

@@ -465,6 +465,18 @@ TEST(a_damaged_definition_is_told_whole)
     CHECK_EQ(process_stop(&up, SIGTERM, VERB_MS), 0);
 }
 
+/* It was said to be a cluster that does not answer (4). */
+TEST(an_ageing_that_means_nothing_is_usage)
+{
+    struct json *value;
+    int code;
+
+    set_up(20);
+    code = VERB(&value, "up", "--model", MODEL, "--n-local", "64", "--ageing", "default=full:24");
+    check_refused(code, 2, value, "ageing: 24: a time is a number and s, m, h or d");
+    json_free(value);
+}
+
 static void kill_one(const char *name)
 {
     static struct cluster_file file;

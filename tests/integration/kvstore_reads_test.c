@@ -78,7 +78,7 @@ TEST(kvstore_refuses_a_way_of_reading_that_there_is_not)
     static const char *const options[] = { "--read-with=libuv", NULL };
 
     server_begin(&server, "kv-a", options);
-    CHECK_EQ(process_wait(&server.process, 20000), 1);
+    CHECK_EQ(process_wait(&server.process, 20000), 2);
     CHECK_HAS(process_log(&server.process), "--read-with must be auto, io_uring or threads, not libuv");
 }
 

@@ -1,4 +1,4 @@
-/* A store that cannot start says why and ends with a code that tells damage from all else; one that can leaves by SIGTERM. */
+/* A store that cannot start says why and ends with a code that tells damage and words it does not know from all else; one that can leaves by SIGTERM. */
 #include <signal.h>
 #include <sys/resource.h>
 
@@ -42,10 +42,12 @@ TEST(start_with_words_it_does_not_know)
     CHECK_EQ(RUN("--no-such-option", "1"), 2);
     CHECK_HAS(process_log(&process), "reelkv-kvstore: ");
     CHECK_EQ(RUN("--ram-budget-bytes", "7"), 2);
-    CHECK_EQ(RUN("--name", "No Name"), 1);
+    CHECK_EQ(RUN("--name", "No Name"), 2);
     CHECK_HAS(process_log(&process), "start_failed");
-    CHECK_EQ(RUN("--ageing", "default=thin/1:4d"), 1);
+    CHECK_EQ(RUN("--ageing", "default=thin/1:4d"), 2);
     CHECK_HAS(process_log(&process), "thin/N keeps one frame in N");
+    CHECK_EQ(RUN("--read-with", "foo"), 2);
+    CHECK_HAS(process_log(&process), "io_uring");
     CHECK_EQ(RUN("--shm-socket", "/nowhere/shm.sock"), 1);
     CHECK_HAS(process_log(&process), "start_failed");
 }
