@@ -8,6 +8,7 @@
 #include "base/require.h"
 #include "kvstore/keys_later.h"
 #include "kvstore/segment_fetch.h"
+#include "kvstore/segment_file.h"
 #include "kvstore/segment_job.h"
 #include "kvstore/store.h"
 
@@ -56,7 +57,7 @@ void segment_record_free(struct ram_arena *arena, struct segment_record *record)
         ram_unpin(arena, record->slot);
         ram_unref(arena, record->slot);
     }
-    free(record->buffer);
+    disk_buffer_free(record->buffer, record->buffer_bytes);
     free(record);
 }
 
@@ -86,7 +87,7 @@ void segment_writer_free(struct segment *segment)
     if (writer->fd >= 0)
         segment->stream->store->disk->close(writer->fd);
     free(writer->entries);
-    free(writer->notes);
+    segment_notes_free(writer->notes, writer->notes_bytes);
     free(writer);
     segment->writer = NULL;
 }

@@ -54,6 +54,7 @@ struct segment_record {
     uint64_t queued_ns;    /* monotonic */
     struct ram_slot *slot; /* referenced and pinned; or */
     void *buffer;          /* a block of its own */
+    uint64_t buffer_bytes;
     struct kv_entry entry;
 };
 

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/require.h"
+#include "kvstore/segment_file.h"
 #include "kvstore/store.h"
 
 bool segment_has_room(const struct segment *segment, const struct kv_layout *layout, uint32_t note_bytes,
@@ -92,7 +93,7 @@ void segment_drop_marks(struct segment *segment, uint32_t keep)
         struct segment_mark *mark = &segment->marks[--segment->mark_count];
 
         segment->stream->store->index_memory.used_bytes -= bytes_of(mark);
-        free(mark->note);
+        segment_notes_free(mark->note, mark->note == NULL ? 0 : strlen(mark->note));
     }
 }
 
@@ -135,6 +136,7 @@ static bool make_room(struct segment_writer *writer, uint32_t note_bytes)
 {
     uint32_t room = writer->entry_room == 0 ? 64 : writer->entry_room * 2;
     struct kv_entry *entries;
+    uint64_t notes_room;
     char *notes;
 
     if (writer->entry_count == writer->entry_room) {
@@ -144,12 +146,15 @@ static bool make_room(struct segment_writer *writer, uint32_t note_bytes)
         writer->entries = entries;
         writer->entry_room = room;
     }
-    if (note_bytes == 0)
+    if (writer->notes_bytes + note_bytes <= writer->notes_room)
         return true;
-    notes = realloc(writer->notes, writer->notes_bytes + note_bytes);
-    if (notes != NULL)
-        writer->notes = notes;
-    return notes != NULL;
+    notes_room = 2 * (writer->notes_bytes + note_bytes);
+    notes = segment_notes_grow(writer->notes, writer->notes_bytes, notes_room);
+    if (notes == NULL)
+        return false;
+    writer->notes = notes;
+    writer->notes_room = notes_room;
+    return true;
 }
 
 static struct index_frame *index_record(struct segment *segment, const struct kv_record *record,
@@ -236,6 +241,7 @@ bool segment_append(struct segment *segment, const struct segment_append *append
     queued->queued_ns = clock_mono_ns();
     queued->slot = append->slot;
     queued->buffer = append->slot == NULL ? append->buffer : NULL;
+    queued->buffer_bytes = layout.record_bytes;
     if (queued->slot != NULL) {
         ram_ref(segment->stream->store->arena, queued->slot);
         ram_pin(segment->stream->store->arena, queued->slot);

@@ -49,6 +49,25 @@ bool segment_file_remove(const struct file_ops *disk, const char *base, struct s
     return segment_file_unlink(disk, base, st) && file_sync_folder_on(disk, folder, st);
 }
 
+char *segment_notes_grow(char *notes, uint64_t bytes, uint64_t room)
+{
+    char *grown = malloc(room);
+
+    if (grown == NULL)
+        return NULL;
+    if (bytes > 0)
+        memcpy(grown, notes, bytes);
+    segment_notes_free(notes, bytes);
+    return grown;
+}
+
+void segment_notes_free(char *notes, uint64_t bytes)
+{
+    if (notes != NULL)
+        explicit_bzero(notes, bytes);
+    free(notes);
+}
+
 bool segment_list_add(struct segment_list *list, const struct kv_entry *entry, const void *note)
 {
     uint32_t room = list->entry_room == 0 ? 64 : 2 * list->entry_room;
@@ -63,7 +82,7 @@ bool segment_list_add(struct segment_list *list, const struct kv_entry *entry, c
     }
     if (list->notes_bytes + entry->note_bytes > list->notes_room) {
         uint64_t notes_room = 2 * (list->notes_bytes + entry->note_bytes);
-        char *notes = realloc(list->notes, notes_room);
+        char *notes = segment_notes_grow(list->notes, list->notes_bytes, notes_room);
 
         if (notes == NULL)
             return false;
@@ -80,7 +99,7 @@ bool segment_list_add(struct segment_list *list, const struct kv_entry *entry, c
 void segment_list_free(struct segment_list *list)
 {
     free(list->entries);
-    free(list->notes);
+    segment_notes_free(list->notes, list->notes_bytes);
     *list = (struct segment_list){ 0 };
 }
 

@@ -20,6 +20,11 @@ bool segment_file_sync_removal(const struct file_ops *disk, const char *base, st
 bool segment_file_remove(const struct file_ops *disk, const char *base, struct status *st);
 
 /* The records of a file in its order, with the words of all, one after the other. Zeroed: none. */
+/* Words one behind the other, which may be forgotten: `room` bytes instead of `bytes`, and nothing of them stays on the heap.
+ * NULL: no memory, and nothing has changed. */
+char *segment_notes_grow(char *notes, uint64_t bytes, uint64_t room);
+void segment_notes_free(char *notes, uint64_t bytes); /* NULL is fine */
+
 struct segment_list {
     struct kv_entry *entries;
     uint32_t entry_count, entry_room;

@@ -20,7 +20,7 @@ struct segment_writer {
     struct kv_entry *entries;
     uint32_t entry_count, entry_room;
     char *notes;
-    uint64_t notes_bytes;
+    uint64_t notes_bytes, notes_room;
     struct segment_queue unwritten, writing, written;
     struct iovec pieces[SEGMENT_WRITE_RECORDS];
     struct segment_footer_parts parts;

@@ -223,12 +223,13 @@ static bool extend_gap(struct stream *stream, const struct kv_record *record, co
     struct segment *last = stream_last_segment(stream);
     char text[KV_NOTE_BYTES_MAX];
     size_t bytes = stream_copy_text(text, sizeof text, note);
+    bool ok = last != NULL && last->super.epoch == stream->epoch &&
+              !stream_forgets_below(stream, record->seq) && segment_extend_gap(last, record, text, bytes);
 
-    if (last == NULL || last->super.epoch != stream->epoch || stream_forgets_below(stream, record->seq) ||
-        !segment_extend_gap(last, record, text, bytes))
-        return false;
-    stream->next_seq = record->end_seq;
-    return true;
+    explicit_bzero(text, sizeof text);
+    if (ok)
+        stream->next_seq = record->end_seq;
+    return ok;
 }
 
 /* A GAP or EVENT record with its note, in a buffer of its own. */
@@ -252,8 +253,9 @@ static bool append_note(struct stream *stream, struct kv_record *record, const c
         return status_fail(st, STATUS_EXHAUSTED, "no memory for a note of stream %s", stream->name);
     memcpy((char *)append.buffer + layout.note, text, record->note_bytes);
     kv_record_checksum(record, append.buffer);
+    explicit_bzero(text, sizeof text);
     if (!segment_append(segment, &append, NULL, st)) {
-        free(append.buffer);
+        disk_buffer_free(append.buffer, layout.record_bytes);
         return false;
     }
     stream->next_seq = record->end_seq;

@@ -6,8 +6,8 @@
  *   question holds its chunks, no slot without an owner is held -> what is free of the RAM and was used is zeroed
  *   (arena_wipe.h); buffers on the heap are whenever they are freed -> receipt durable -> done()
  *
- * A block that is still arriving then is waited for: it may be written over what stood there. Not zeroed: the words of gaps on
- * the heap, and what the RPC library keeps of messages that it has sent or received.
+ * A block that is still arriving then is waited for: it may be written over what stood there. Not zeroed: what calls and the
+ * RPC library keep of messages that were sent or received.
  *
  * The receipts are in <stream>/forget.json (kv/receipt_list.h), of which the newest may be the intent: a start carries it on.
  *
