@@ -94,10 +94,20 @@ static int32_t name_at(const struct sim_names *names, const char *name)
     return -1;
 }
 
+/* One that was written. Of another, whose definition may have failed, only what is there counts. */
+static bool is_stream(const struct sim_node *node)
+{
+    bool has_epoch = false;
+
+    for (uint32_t i = 0; i < node->names.count; i++)
+        has_epoch |= node->names.list[i].node->is_folder;
+    return has_epoch && name_at(&node->names, "stream.json") >= 0;
+}
+
 uint64_t sim_tree_bytes(const struct sim_node *root, uint64_t stream_bytes)
 {
-    bool is_stream = root->is_folder && name_at(&root->names, "stream.json") >= 0;
-    uint64_t bytes = is_stream ? stream_bytes : SIM_PAGE_BYTES;
+    bool has_share = is_stream(root);
+    uint64_t bytes = has_share ? stream_bytes : 0;
     struct stat info;
 
     if (!root->is_folder) {
@@ -105,7 +115,7 @@ uint64_t sim_tree_bytes(const struct sim_node *root, uint64_t stream_bytes)
         return (uint64_t)info.st_blocks * SIM_SECTOR_BYTES;
     }
     for (uint32_t i = 0; i < root->names.count; i++)
-        if (!is_stream || root->names.list[i].node->is_folder)
+        if (!has_share || root->names.list[i].node->is_folder)
             bytes += sim_tree_bytes(root->names.list[i].node, stream_bytes);
     return bytes;
 }

@@ -75,7 +75,7 @@ void sim_node_lose(struct sim_node *node, struct sim_random *random);
 /* What a sync of this node would make safe, in words. False: there is nothing. */
 bool sim_sync_kind(const struct sim_node *node, char kind[SIM_KIND_BYTES]);
 
-/* Blocks taken by it all; but of a stream's own folder, with the small files there, what is kept for it. */
+/* Blocks taken by all files; but of a stream's folders, with the small files there, what is kept for it. */
 uint64_t sim_tree_bytes(const struct sim_node *root, uint64_t stream_bytes);
 
 /* All of it as it is now, safe; or as a crash leaves it. */
