@@ -308,12 +308,18 @@ static inline void fixture_remove(struct fixture *fixture, struct stream *stream
     CHECK_OK(answer.ok, answer.st);
 }
 
-/* After its writer has left: until the last segment is sealed, or gone with the others to keep the budget. */
+static inline bool fixture_is_sealed(const struct stream *stream)
+{
+    for (uint32_t i = 0; i < stream->segment_count; i++)
+        if (stream->segments[i]->writer != NULL)
+            return false;
+    return true;
+}
+
+/* After its writer has left: until its segments, which end in any order, are sealed, or gone to keep the budget. */
 static inline void fixture_wait_sealed(struct fixture *fixture, struct stream *stream)
 {
-    FIXTURE_TURN_UNTIL(fixture, (stream->segment_count == 0 ||
-                                 stream->segments[stream->segment_count - 1]->writer == NULL) &&
-                                    fixture->store->removal == NULL);
+    FIXTURE_TURN_UNTIL(fixture, fixture_is_sealed(stream) && fixture->store->removal == NULL);
 }
 
 struct fixture_read {
