@@ -73,10 +73,11 @@ static bool is_between(const struct sample *sample, const uint8_t *from, const u
     return false;
 }
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__OPTIMIZE__)
 static const bool sees_heap = false;
 
-/* Of a process whose memory has a shadow that is larger than any machine: the store's own part alone. */
+/* The store's own part alone, of a process whose memory has a shadow that is larger than any machine, or whose threads' stacks
+ * keep every vector they computed with, because nothing is optimised. */
 static bool is_in_process(const struct sample *sample)
 {
     const struct kv_pool *pool = ram_arena_pool(fixture.store->arena);
