@@ -28,7 +28,7 @@ static bool advance(struct fsck *fsck)
     return true;
 }
 
-/* A camera of sealed files, of which nobody writes more; names of the last one, and of where it is put. */
+/* A camera of sealed files, of which nobody writes more; names of the second one, and of where it is put. */
 static void write_camera(struct fixture *fixture, char there[1100], char away[1100])
 {
     struct fixture_writer writer;
@@ -40,7 +40,7 @@ static void write_camera(struct fixture *fixture, char there[1100], char away[11
     stream_detach(stream, &writer.base);
     fixture_wait_sealed(fixture, stream);
     CHECK(stream->segment_count >= 3);
-    snprintf(there, 1100, "%s.seg", stream->segments[stream->segment_count - 1]->base);
+    snprintf(there, 1100, "%s.seg", stream->segments[1]->base);
     snprintf(away, 1100, "%s/away", fixture->root);
 }
 
