@@ -94,28 +94,27 @@ static struct json *error_object(const struct status *st)
     return value;
 }
 
-enum cli_exit cli_fail(const struct status *st, bool as_json)
-{
-    struct status shown = *st;
-
-    if (!as_json) {
-        fflush(stdout); /* what was said before comes before */
-        fprintf(stderr, "reelkv: %s\n", cli_make_safe(shown.text));
-        return cli_exit_of(st->code);
-    }
-    cli_print_json(error_object(st));
-    return cli_exit_of(st->code);
-}
-
 char *cli_fail_text(const struct status *st, bool as_json)
 {
+    struct status shown = *st;
     struct json *value = as_json ? error_object(st) : NULL;
     char *json = as_json ? json_text(value, 2) : NULL, *text = NULL;
 
-    REQUIRE(asprintf(&text, "%s%s\n", as_json ? json : "reelkv: ", as_json ? "" : st->text) >= 0);
+    REQUIRE(asprintf(&text, "%s%s\n",
+                     as_json ? json : "reelkv: ", as_json ? "" : cli_make_safe(shown.text)) >= 0);
     json_free(value);
     free(json);
     return text;
+}
+
+enum cli_exit cli_fail(const struct status *st, bool as_json)
+{
+    char *text = cli_fail_text(st, as_json);
+
+    fflush(stdout); /* what was said before comes before */
+    fputs(text, as_json ? stdout : stderr);
+    free(text);
+    return cli_exit_of(st->code);
 }
 
 enum cli_exit cli_fail_line(const struct status *st)

@@ -177,7 +177,7 @@ static pthread_once_t present_once = PTHREAD_ONCE_INIT;
 
 static void find_present(void)
 {
-    static const struct kv_sketch_ops portable = { "portable", bounds_portable, refine_portable };
+    static const struct kv_sketch_ops portable = { bounds_portable, refine_portable };
 
     present[present_count++] = &portable;
     if (kv_sketch_ops_avx2() != NULL)

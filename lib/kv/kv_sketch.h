@@ -57,7 +57,6 @@ typedef float kv_sketch_refine_fn(const struct kv_sketch_query *query, const voi
                                   float bound);
 
 struct kv_sketch_ops {
-    const char *name; /* "portable", "avx2", "avx512" */
     kv_sketch_bounds_fn *bounds;
     kv_sketch_refine_fn *refine;
 };

@@ -111,7 +111,7 @@ AVX2 static float refine_avx2(const struct kv_sketch_query *query, const void *s
 
 const struct kv_sketch_ops *kv_sketch_ops_avx2(void)
 {
-    static const struct kv_sketch_ops ops = { "avx2", bounds_avx2, refine_avx2 };
+    static const struct kv_sketch_ops ops = { bounds_avx2, refine_avx2 };
 
     return __builtin_cpu_supports("avx2") ? &ops : NULL;
 }

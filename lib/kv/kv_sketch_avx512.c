@@ -124,7 +124,7 @@ AVX512 static float refine_avx512(const struct kv_sketch_query *query, const voi
 
 const struct kv_sketch_ops *kv_sketch_ops_avx512(void)
 {
-    static const struct kv_sketch_ops ops = { "avx512", bounds_avx512, refine_avx512 };
+    static const struct kv_sketch_ops ops = { bounds_avx512, refine_avx512 };
 
     return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
                    __builtin_cpu_supports("avx512vnni")

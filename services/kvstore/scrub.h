@@ -10,7 +10,8 @@
  * Owner:  the store. Thread: loop; files are read on a thread of its own, at idle I/O priority.
  * Fails:  never: what the disk does not read now is logged, and read in the next pass; what cannot be read for want of memory or
  *         file descriptors is logged and read again after SCRUB_AFTER_MS, before the others.
- * Bounds: SCRUB_DAMAGE_MAX ranges of damage are kept, others are logged, and found again; bytes_per_second; a segment that is to go, or the store, waits SCRUB_SLICE_MS and one record for it. */
+ * Bounds: SCRUB_DAMAGE_MAX ranges of damage are kept, others are logged, and found again; bytes_per_second; a segment that is to
+ *         go, or the store, waits SCRUB_SLICE_MS and one record for it. */
 #ifndef REELKV_KVSTORE_SCRUB_H
 #define REELKV_KVSTORE_SCRUB_H
 
